@@ -1,0 +1,139 @@
+"""From a CT, and the masks that are given, to all structures: stage by stage, each mask given or predicted.
+
+``inputs predicted`` is the paper's cascade (Fig. 1b, dotted lines); with ground truth given it is the paper's pipelined task.
+An empty liver is an error, an empty CRLM is an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from flrplan.cascade_result import CascadeResult, Source
+from flrplan.device import choose_device
+from flrplan.errors import EmptyLiverError, GridError
+from flrplan.io import CT
+from flrplan.labels import Mask, Structure
+from flrplan.models import DEMO_NOTE, ModelStore
+from flrplan.qc.liver_in_view import liver_in_view_findings
+from flrplan.stage_input import build_stage_input
+from flrplan.stages import CASCADE, Stage
+
+logger = logging.getLogger(__name__)
+
+NoteStep = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """How the cascade runs.
+
+    mirroring: nnU-Net's test-time mirroring; on in the benchmark ("standard nnU-Net inference"), off in the app, where it
+        would multiply the waiting time by up to 8.
+    largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
+        liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
+    """
+
+    architecture: str = "nnunet"
+    device: str = "auto"
+    mirroring: bool = False
+    largest_liver: bool = True
+
+
+@dataclass
+class _Run:
+    """The state of one run, filled stage by stage."""
+
+    ct: CT
+    masks: dict[Structure, Mask]
+    sources: dict[Structure, Source]
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Cascade:
+    """Runs stages on a CT with models of a :class:`ModelStore`, which keeps them warm between calls."""
+
+    def __init__(self, store: ModelStore, settings: CascadeSettings | None = None) -> None:
+        self.store = store
+        self.settings = settings or CascadeSettings()
+        self.device = choose_device(self.settings.device)
+
+    def run(
+        self,
+        ct: CT,
+        given: Mapping[Structure, Mask] | None = None,
+        stages: Sequence[Stage] = CASCADE,
+        on_step: NoteStep | None = None,
+    ) -> CascadeResult:
+        """Predicts what the stages ask for and what they need, unless it is given.
+
+        Args:
+            given: masks ``(Z, Y, X) bool`` on the CT's grid; a given mask is never predicted. CRLM without a liver: the
+                liver is predicted.
+            on_step: called with a short text before each step, for progress.
+
+        Raises:
+            EmptyLiverError: the given or the predicted liver is empty.
+            GridError: a given mask has another shape. ModelError: a model is missing or damaged.
+        """
+        given = dict(given or {})
+        for structure, mask in given.items():
+            if mask.shape != ct.geometry.shape_zyx:
+                raise GridError(f"case {ct.name}: the given {structure} has shape {mask.shape}, the CT {ct.geometry.shape_zyx}")
+        if Structure.LIVER in given and not given[Structure.LIVER].any():
+            raise EmptyLiverError(f"case {ct.name}: the given liver mask is empty; draw the liver, or let it be predicted")
+        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), warnings=list(ct.warnings))
+        for stage in stages:
+            self._provide(stage, run, on_step)
+        if Structure.LIVER in run.masks:
+            run.warnings += liver_in_view_findings(ct, run.masks[Structure.LIVER])
+        if any(m["demo"] for m in run.models.values()):
+            run.warnings.append(DEMO_NOTE)
+        return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
+
+    def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
+        if stage.target in run.masks:
+            return
+        for need in stage.needs:
+            self._provide(next(s for s in CASCADE if s.target is need), run, on_step)
+        if on_step is not None:
+            on_step(f"{run.ct.name}: {stage}")
+        started = perf_counter()
+        predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
+        loaded = perf_counter()
+        stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
+        mask = stage_input.restore(predictor.predict(stage_input))
+        if stage.target is Structure.LIVER:
+            mask = self._checked_liver(mask, run)
+        run.masks[stage.target] = mask
+        run.sources[stage.target] = Source.PREDICTED
+        run.models[stage.name] = identity
+        run.seconds[f"{stage}_load"] = round(loaded - started, 3)
+        run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
+
+    def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
+        if not liver.any():
+            raise EmptyLiverError(
+                f"case {run.ct.name}: no liver was found in {run.ct.source}. Check that the CT shows the liver and that its "
+                "orientation and HU are right, or give a liver mask"
+            )
+        if not self.settings.largest_liver:
+            return liver
+        pieces, count = ndimage.label(liver)
+        if count == 1:
+            return liver
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        kept = pieces == sizes.argmax()
+        dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
+        if dropped_ml >= 1.0:
+            run.warnings.append(f"{count - 1} stray pieces of the predicted liver ({dropped_ml:.0f} ml) were dropped")
+        return np.asarray(kept)

@@ -1,0 +1,48 @@
+"""What a cascade gives: masks on the CT's grid and where each came from. Knows nothing of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flrplan.io import CT
+from flrplan.labels import Mask, NestingReport, Structure, to_compartments
+
+
+class Source(str, Enum):
+    """Where a mask came from."""
+
+    GIVEN = "given"
+    PREDICTED = "predicted"
+
+
+@dataclass(frozen=True)
+class CascadeResult:
+    """Masks ``(Z, Y, X) bool`` on exactly the CT's grid, and where each came from.
+
+    models: identity per stage that ran. seconds: wall time per step. warnings: sentences for the reader of the result.
+    """
+
+    ct: CT
+    masks: Mapping[Structure, Mask]
+    sources: Mapping[Structure, Source]
+    models: Mapping[str, dict[str, Any]]
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+    @property
+    def demo(self) -> bool:
+        """True if any model that ran was a demo model."""
+        return any(m["demo"] for m in self.models.values())
+
+    def planning_map(self) -> tuple[NDArray[np.uint8], NestingReport]:
+        """The compartments; what does not nest (CRLM or FLR outside the liver) is left out and counted.
+
+        Raises: KeyError unless liver, CRLM and FLR are all there.
+        """
+        return to_compartments(self.masks[Structure.LIVER], self.masks[Structure.CRLM], self.masks[Structure.FLR])

@@ -1,0 +1,49 @@
+"""The command ``flrplan``: plan, cohort, train, models, doctor, demo, demo-models."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from flrplan import __version__
+from flrplan.commands import cohort, demo, demo_models, doctor, models, plan, train
+from flrplan.errors import FlrError
+
+logger = logging.getLogger("flrplan")
+
+COMMANDS = (plan, doctor, cohort, train, models, demo, demo_models)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="flrplan", description="Planning of liver surgery from a CT. For research use only.")
+    parser.add_argument("--version", action="version", version=f"flrplan {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also show what the libraries say")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns 0, or 1 after an error that was told on standard error, or 130 after Ctrl-C."""
+    arguments = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    if not arguments.verbose:
+        logger.setLevel(logging.INFO)
+    try:
+        return int(arguments.run(arguments))
+    except FlrError as error:
+        sys.stderr.write(f"flrplan {arguments.command}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"flrplan {arguments.command}: stopped\n")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

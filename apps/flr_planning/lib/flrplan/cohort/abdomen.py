@@ -1,0 +1,150 @@
+"""The organs around the liver: spleen, kidneys, stomach, pancreas, bowel with gas and stool, bladder."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flrplan.cohort.fields import FloatArray, Frame, smooth_noise
+from flrplan.cohort.liver import LiverShape
+from flrplan.cohort.organs import Organ
+from flrplan.cohort.patient import Patient
+from flrplan.cohort.shapes import Point, ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
+from flrplan.cohort.trunk import Layer, make_cavity
+
+
+def _jitter(rng: np.random.Generator, point: Point, sd: float) -> Point:
+    x, y, z = rng.normal(point, sd)
+    return (float(x), float(y), float(z))
+
+
+def _spleen(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+    s = f.crop((40, -50, -80), (140, 95, 100))
+    if s.x.size == 0:
+        return []
+    c = make_cavity(s, patient)
+    size = float(np.clip(rng.normal(1.0, 0.14), 0.7, 1.4))
+    body = tilted_ellipsoid(s, _jitter(rng, (96, 32, 14), 5), (30 * size, 46 * size, 50 * size), 0.45, 0.15)
+    body = smooth_cut(body, -ellipsoid(s, _jitter(rng, (56, -4, 14), 6), (42, 44, 60)), 8)
+    body = smooth_cut(body, np.minimum(c.inside - 2, (c.lung_floor_mm - s.z - 1) * 0.75), 6)
+    return [(Organ.SPLEEN, s.field(body))]
+
+
+def _kidneys(f: Frame, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+    layers: list[Layer] = []
+    right = shape.kidney_right
+    left = _jitter(rng, (62, 46, right[2] + 16), 5)
+    size = float(np.clip(rng.normal(1.0, 0.1), 0.75, 1.25))
+    for side, centre in ((-1, right), (1, left)):
+        k = f.crop(tuple(np.subtract(centre, 60)), tuple(np.add(centre, 60)), margin=16)
+        if k.x.size == 0:
+            continue
+        outer = tilted_ellipsoid(k, centre, (27 * size, 25 * size, 53 * size), side * 0.5, -side * 0.2)
+        sinus = ellipsoid(k, (centre[0] - side * 17, centre[1] - 10, centre[2]), (17, 15, 22))
+        outer = smooth_cut(outer, -sinus, 5)
+        lumps = smooth_noise(rng, k.axes_mm, 16.0)
+        layers += [
+            (Organ.KIDNEY_CORTEX, k.field(outer)),
+            (Organ.KIDNEY_MEDULLA, k.field(np.minimum(outer - 6, lumps * 6 + 2))),
+        ]
+    return layers
+
+
+def _hollow(f: Frame, depth: FloatArray, wall: float, fill: Organ, gas_above_y: float) -> list[Layer]:
+    """Wall, content and gas of a hollow organ; gas collects in front, the patient lies on the back."""
+    return [
+        (Organ.BOWEL_WALL if fill is not Organ.STOMACH_CONTENT else Organ.STOMACH_WALL, f.field(depth)),
+        (fill, f.field(depth - wall)),
+        (Organ.GAS, f.field(np.minimum(depth - wall, gas_above_y - f.y))),
+    ]
+
+
+def _stomach(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+    s = f.crop((-30, -100, -80), (125, 60, 90))
+    if s.x.size == 0:
+        return []
+    c = make_cavity(s, patient)
+    full = float(np.clip(rng.normal(0.95, 0.25), 0.5, 1.5))
+    fundus = _jitter(rng, (62, 2, 30), 7)
+    fundus_part = ellipsoid(s, fundus, (32 * full + 4, 36 * full, 36 * full))
+    bend = _jitter(rng, (48, -48, -18), 10)
+    antrum = _jitter(rng, (4, -46, -34), 8)
+    body = tube(s, (fundus, bend, antrum, (-24, -26, -28)), (24 * full, 22 * full, 15 * full, 9))
+    depth = smooth_union(fundus_part, body, 14)
+    depth = smooth_cut(depth, np.minimum(c.inside - 3, (c.lung_floor_mm - s.z - 3) * 0.75), 8)
+    folds = 2.5 * smooth_noise(rng, s.axes_mm, 12.0)
+    level = float(rng.choice([-120.0, rng.uniform(-70, -30), rng.uniform(-40, 0)], p=[0.25, 0.5, 0.25]))
+    return _hollow(s, (depth + folds).astype(np.float32), float(rng.uniform(4, 7)), Organ.STOMACH_CONTENT, level)
+
+
+def _colon(f: Frame, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+    layers: list[Layer] = []
+    flexure = _jitter(rng, (-88, -28, min(shape.tip + 6, -58)), 8)
+    paths = (
+        (flexure, _jitter(rng, (-94, 8, -120), 6), _jitter(rng, (-84, 0, -190), 8)),
+        (
+            flexure,
+            _jitter(rng, (-46, -72, -70), 9),
+            _jitter(rng, (8, -76, -78), 12),
+            _jitter(rng, (66, -64, -48), 10),
+            (96, -22, -4),
+        ),
+        ((96, -22, -4), _jitter(rng, (106, 24, -50), 5), _jitter(rng, (106, 30, -120), 5), _jitter(rng, (88, 16, -190), 8)),
+    )
+    for points in paths:
+        width = float(rng.uniform(13, 25))
+        t = tube_frame(f, points, width + 6)
+        if t.x.size == 0:
+            continue
+        haustra = 4.0 * smooth_noise(rng, t.axes_mm, 26.0)
+        depth = (tube(t, points, [width] * len(points)) + haustra).astype(np.float32)
+        clumps = smooth_noise(rng, t.axes_mm, 15.0)
+        gassy = float(rng.uniform(-1.2, 1.0))
+        middle = float(np.mean([p[1] for p in points]))
+        layers += [
+            (Organ.BOWEL_WALL, t.field(depth)),
+            (Organ.STOOL, t.field(depth - 3)),
+            (Organ.GAS, t.field(np.minimum(depth - 3, (clumps + gassy) * 5 - (t.y - middle) * 0.45))),
+        ]
+    return layers
+
+
+def _small_bowel(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+    b = f.crop((-110, -100, -260), (115, 50, 0))
+    if b.x.size == 0:
+        return []
+    low = make_cavity(b, patient).inside
+    reach = np.minimum(low - 5, np.minimum(-22 + 0.25 * b.x - b.z, 22 - b.y))
+    loops = smooth_noise(rng, b.axes_mm, 24.0)
+    amount = float(rng.uniform(-0.25, 0.45))
+    depth = np.minimum(reach, (0.55 - np.abs(loops - 0.35) + amount * 0.6) * 13).astype(np.float32)
+    gas = smooth_noise(rng, b.axes_mm, 20.0)
+    return [
+        (Organ.BOWEL_WALL, b.field(depth)),
+        (Organ.BOWEL_CONTENT, b.field(depth - 2.8)),
+        (Organ.GAS, b.field(np.minimum(depth - 2.8, (gas - 1.1) * 8 - (b.y + 40) * 0.2))),
+    ]
+
+
+def abdominal_organs(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+    """Layers in painting order; the liver comes after them and overrides what reaches into it."""
+    layers = _small_bowel(f, patient, rng)
+    layers += _colon(f, shape, rng)
+    layers += _kidneys(f, shape, rng)
+    duct = (_jitter(rng, (-36, -4, -36), 4), _jitter(rng, (-40, 8, -70), 5), _jitter(rng, (-4, 6, -86), 6), (24, -10, -74))
+    d = tube_frame(f, duct, 14)
+    layers += _hollow(d, tube(d, duct, (11, 12, 11, 11)), 3.0, Organ.BOWEL_CONTENT, -30.0)
+    gland = (_jitter(rng, (-26, -6, -46), 4), _jitter(rng, (4, -18, -26), 5), _jitter(rng, (40, -6, -8), 5), (74, 18, 8))
+    p = tube_frame(f, gland, 16)
+    layers.append((Organ.PANCREAS, p.field(tube(p, gland, (15, 10, 9, 8)) + 2.0 * smooth_noise(rng, p.axes_mm, 12.0))))
+    vein = ((4.0, -2.0, -38.0), (34.0, 4.0, -14.0), (76.0, 24.0, 8.0))
+    v = tube_frame(f, vein, 6)
+    layers.append((Organ.PORTAL_TRUNK, v.field(tube(v, vein, (6, 5, 4)))))
+    mesentery = ((4.0, 2.0, -38.0), (10.0, -12.0, -110.0), (0.0, -14.0, -180.0))
+    m = tube_frame(f, mesentery, 6)
+    layers.append((Organ.PORTAL_TRUNK, m.field(tube(m, mesentery, (6, 5, 3)))))
+    layers += _spleen(f, patient, rng)
+    layers += _stomach(f, patient, rng)
+    bladder = f.crop((-60, -70, -280), (60, 40, -190))
+    if bladder.x.size:
+        layers.append((Organ.BLADDER, bladder.field(ellipsoid(bladder, (0, -22, -245), (45, 38, 40)))))
+    return layers

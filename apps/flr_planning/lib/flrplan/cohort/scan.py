@@ -1,0 +1,85 @@
+"""How a patient is scanned: field of view, voxels, padding, table, contrast phase, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from flrplan.cohort.fields import FineGrid
+from flrplan.cohort.organs import Stream, stream
+from flrplan.cohort.patient import Patient
+from flrplan.cohort.settings import GRID_LIMITS, CaseSize
+from flrplan.geometry import Geometry
+
+
+class Phase(str, Enum):
+    """Contrast phase."""
+
+    NONE = "no contrast"
+    ARTERIAL = "arterial"
+    PORTAL_VENOUS = "portal venous"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One acquisition. ``fov_mm`` is the reconstructed square; ``padding_hu`` fills outside its circle, None for no circle."""
+
+    phase: Phase
+    fov_mm: float
+    centre_xy_mm: tuple[float, float]
+    wished_slice_mm: float
+    padding_hu: int | None
+    table: bool
+    table_gap_mm: float
+    table_radius_mm: float
+    noise_hu: float
+    noise_blur_voxels: float
+    blur_voxels: float
+    blur_slices: float
+    texture_hu: tuple[float, float]
+    origin_mm: tuple[float, float, float]
+
+
+def draw_scan(seed: int, index: int, patient: Patient) -> Scan:
+    """The acquisition of a case, the same at every size."""
+    rng = stream(seed, index, Stream.SCAN)
+    half = patient.body_half_mm[0]
+    fov = 2 * half * float(rng.uniform(0.97, 1.1) if rng.random() < 0.6 else rng.uniform(1.1, 1.4))
+    noise = float(np.exp(rng.uniform(np.log(5), np.log(40))))
+    return Scan(
+        phase=list(Phase)[int(rng.choice(3, p=[0.25, 0.2, 0.55]))],
+        fov_mm=float(np.clip(fov, 314, 499)),
+        centre_xy_mm=(float(rng.normal(0, 8)), float(rng.normal(4, 12))),
+        wished_slice_mm=float(rng.choice([0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.75, 5.0, 5.0, 5.0, 7.0, 7.5])),
+        padding_hu=[None, None, -1024, -2048][int(rng.integers(4))],
+        table=bool(rng.random() < 0.75),
+        table_gap_mm=float(rng.uniform(3, 25)),
+        table_radius_mm=float(rng.choice([300.0, 450.0, 700.0, 5000.0])),
+        noise_hu=noise,
+        noise_blur_voxels=float(rng.uniform(0.4, 1.0)),
+        blur_voxels=float(rng.uniform(0.35, 0.9)),
+        blur_slices=float(rng.uniform(0.3, 0.6)),
+        texture_hu=(float(rng.uniform(1, 7)), float(rng.uniform(1, 8))),
+        origin_mm=(float(rng.uniform(-260, -140)), float(rng.uniform(-300, -100)), float(rng.uniform(-900, 300))),
+    )
+
+
+def make_grid(patient: Patient, scan: Scan, size: CaseSize) -> tuple[FineGrid, Geometry]:
+    """The voxel centres in the physical mm of the patient, and the image geometry (LPS, identity direction)."""
+    limits = GRID_LIMITS[size]
+    low, high = limits.in_plane_mm
+    matrix = int(np.clip(limits.matrix, np.ceil(scan.fov_mm / high), np.floor(scan.fov_mm / low)))
+    spacing = round(scan.fov_mm / matrix, 6)
+    length = patient.z_high_mm - patient.z_low_mm
+    slice_mm = float(np.clip(scan.wished_slice_mm, *limits.slice_mm))
+    # Thick slices of a short range, or thin ones of a long range, would break the limits on their number.
+    slice_mm = float(np.clip(slice_mm, length / limits.slices[1], length / limits.slices[0]))
+    slice_mm = round(float(np.clip(slice_mm, *limits.slice_mm)), 4)
+    count = int(np.clip(np.floor(length / slice_mm), *limits.slices))
+    middle = (patient.z_low_mm + patient.z_high_mm) / 2
+    z = middle + (np.arange(count) - (count - 1) / 2) * slice_mm
+    plane = (np.arange(matrix) - (matrix - 1) / 2) * spacing
+    grid = FineGrid((z, plane + scan.centre_xy_mm[1], plane + scan.centre_xy_mm[0]))
+    return grid, Geometry((matrix, matrix, count), (spacing, spacing, slice_mm), scan.origin_mm)

@@ -1,0 +1,92 @@
+"""What a synthetic cohort is made from: how many cases, which seed, how fine a grid."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from flrplan.errors import SettingsError
+
+COHORT_VERSION = 1
+"""Raised whenever the same (seed, index, size) would give another case."""
+
+MAX_CASES = 10_000
+"""Case identifiers have four digits."""
+
+
+class CaseSize(str, Enum):
+    """How finely the same physical anatomy is scanned."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    FULL = "full"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class GridLimits:
+    """In-plane matrix and spacing, and slice count and spacing, between which a grid of one size lies."""
+
+    matrix: int
+    in_plane_mm: tuple[float, float]
+    slice_mm: tuple[float, float]
+    slices: tuple[int, int]
+
+
+GRID_LIMITS: dict[CaseSize, GridLimits] = {
+    CaseSize.SMALL: GridLimits(96, (3.2, 4.4), (3.0, 7.5), (16, 48)),
+    CaseSize.MEDIUM: GridLimits(176, (1.9, 2.4), (2.0, 5.0), (24, 160)),
+    CaseSize.FULL: GridLimits(512, (0.61, 0.98), (0.8, 7.5), (21, 240)),
+}
+"""Limits of full: those of TCIA Colorectal-Liver-Metastases (Simpson 2024, Sci Data 11:172)."""
+
+
+def parse_size(size: CaseSize | str) -> CaseSize:
+    """The :class:`CaseSize` of a name. Raises: SettingsError naming the known sizes."""
+    try:
+        return CaseSize(size)
+    except ValueError:
+        raise SettingsError(f"unknown size {size!r}; known are {', '.join(s.value for s in CaseSize)}") from None
+
+
+def check_whole_number(name: str, value: object, low: int, high: int) -> int:
+    """The value, once it is known to be an int within ``low..high``. Raises: SettingsError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SettingsError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """Settings of a cohort. Case ``i`` depends on ``seed``, ``i`` and ``size`` alone, never on ``cases``.
+
+    Raises: SettingsError for a value out of range.
+    """
+
+    cases: int = 40
+    seed: int = 0
+    size: CaseSize = CaseSize.SMALL
+    first_index: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole_number("cases", self.cases, 1, MAX_CASES)
+        check_whole_number("seed", self.seed, 0, 2**31 - 1)
+        check_whole_number("first_index", self.first_index, 0, MAX_CASES - self.cases)
+        object.__setattr__(self, "size", parse_size(self.size))
+
+    @property
+    def indices(self) -> range:
+        """Indices of the cases in this cohort."""
+        return range(self.first_index, self.first_index + self.cases)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready settings."""
+        return {**asdict(self), "size": self.size.value}
+
+
+def case_name(index: int) -> str:
+    """Identifier of a case, for example ``synth-0007``."""
+    return f"synth-{index:04d}"

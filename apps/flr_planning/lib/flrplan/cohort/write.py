@@ -1,0 +1,156 @@
+"""Writes a cohort: images, planning maps and one table of facts; a broken run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from flrplan.cohort.case import make_case
+from flrplan.cohort.files import rename_into_place
+from flrplan.cohort.settings import COHORT_VERSION, CaseSize, CohortSettings, case_name
+from flrplan.errors import CohortError, OutputError, SettingsError
+
+TABLE_NAME = "cohort.json"
+"""Settings, version and facts per case; ``complete`` is true once every case is there."""
+
+_LOG = logging.getLogger(__name__)
+
+
+def image_path(out_dir: Path, case_id: str) -> Path:
+    """Where the CT of a case is stored, HU int16."""
+    return out_dir / "images" / f"{case_id}.nii.gz"
+
+
+def label_path(out_dir: Path, case_id: str) -> Path:
+    """Where the planning map of a case is stored, uint8."""
+    return out_dir / "labels" / f"{case_id}.nii.gz"
+
+
+def facts_path(out_dir: Path, case_id: str) -> Path:
+    """Where the facts of a case lie; written last, so its presence says that the case is complete."""
+    return out_dir / "facts" / f"{case_id}.json"
+
+
+def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, force: bool = False, progress: bool = True) -> Path:
+    """Writes ``images/``, ``labels/`` (planning maps) and ``cohort.json``; returns the path of ``cohort.json``.
+
+    A folder with the same settings is continued: complete cases stay as they are. ``force`` writes every case anew.
+
+    Raises:
+        CohortError: the folder holds a cohort of other settings or another version, or files of unknown origin.
+        SettingsError: ``workers`` is not positive. OutputError: a file could not be written.
+    """
+    if workers < 1:
+        raise SettingsError(f"workers must be at least 1, got {workers}")
+    out_dir = Path(out_dir)
+    _check_folder(settings, out_dir, force)
+    if force:
+        _remove_old(out_dir)
+    _write_json(out_dir / TABLE_NAME, _table(settings, out_dir))
+    todo = [i for i in settings.indices if not _is_complete(out_dir, case_name(i))]
+    _LOG.info("cohort %s: %d of %d cases to make", out_dir, len(todo), settings.cases)
+    bar = tqdm(
+        total=settings.cases, initial=settings.cases - len(todo), desc="synthetic cohort", unit="case", disable=not progress
+    )
+    with bar:
+        _make_all(settings, out_dir, todo, workers, lambda: bar.update(1))
+    table = _table(settings, out_dir)
+    _write_json(out_dir / TABLE_NAME, table)
+    return out_dir / TABLE_NAME
+
+
+def _make_all(settings: CohortSettings, out_dir: Path, todo: list[int], workers: int, done: Callable[[], object]) -> None:
+    if workers == 1 or len(todo) < 2:
+        for index in todo:
+            _write_case(settings.seed, index, settings.size, out_dir)
+            done()
+        return
+    # Spawned, not forked: a parent with running threads (torch, SimpleITK) may hang a forked child.
+    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_write_case, settings.seed, index, settings.size, out_dir) for index in todo]
+        try:
+            _wait(as_completed(futures), done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _wait(futures: Iterable[Future[None]], done: Callable[[], object]) -> None:
+    for future in futures:
+        future.result()
+        done()
+
+
+def _write_case(seed: int, index: int, size: CaseSize, out_dir: Path) -> None:
+    case = make_case(seed, index, size)
+    for path, array in (
+        (image_path(out_dir, case.case_id), case.hu_zyx),
+        (label_path(out_dir, case.case_id), case.planning_zyx),
+    ):
+        with rename_into_place(path) as part:
+            try:
+                sitk.WriteImage(case.geometry.image(array), str(part), useCompression=True)
+            except RuntimeError as error:
+                raise OutputError(f"could not write {path}: {error}") from error
+    _write_json(facts_path(out_dir, case.case_id), {"case_id": case.case_id, **case.facts})
+
+
+def _is_complete(out_dir: Path, case_id: str) -> bool:
+    return all(path(out_dir, case_id).is_file() for path in (image_path, label_path, facts_path))
+
+
+def _table(settings: CohortSettings, out_dir: Path) -> dict[str, Any]:
+    cases = [case_name(i) for i in settings.indices]
+    ready = [c for c in cases if _is_complete(out_dir, c)]
+    facts = [json.loads(facts_path(out_dir, c).read_text()) for c in ready]
+    return {
+        "version": COHORT_VERSION,
+        "settings": settings.as_dict(),
+        "complete": len(ready) == len(cases),
+        "cases": facts,
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with rename_into_place(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
+    table = out_dir / TABLE_NAME
+    if not table.is_file():
+        held = sorted(p.name for p in out_dir.iterdir()) if out_dir.is_dir() else []
+        if held:
+            raise CohortError(
+                f"{out_dir} is not empty and holds no {TABLE_NAME} (found {', '.join(held[:4])}); give an empty folder"
+            )
+        return
+    if force:
+        return
+    try:
+        found = json.loads(table.read_text())
+        same = found["version"] == COHORT_VERSION and found["settings"] == settings.as_dict()
+    except (ValueError, KeyError, TypeError) as error:
+        raise CohortError(
+            f"{table} is not a table of a synthetic cohort ({error}); give another folder, or force=True"
+        ) from error
+    if not same:
+        raise CohortError(
+            f"{out_dir} holds a cohort of other settings: expected version {COHORT_VERSION} with {settings.as_dict()}, "
+            f"found version {found['version']} with {found['settings']}; give another folder, or force=True to replace it"
+        )
+
+
+def _remove_old(out_dir: Path) -> None:
+    """Removes the files of an earlier cohort, and nothing else: those named ``synth-*`` in its three folders."""
+    for folder, ending in (("facts", "json"), ("labels", "nii.gz"), ("images", "nii.gz")):
+        for path in (out_dir / folder).glob(f"synth-[0-9][0-9][0-9][0-9].{ending}"):
+            path.unlink()

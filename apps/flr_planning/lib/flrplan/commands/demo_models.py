@@ -1,0 +1,73 @@
+"""``flrplan demo-models``: train the repository's demo models again, measure them, write their card."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flrplan.cascade import Cascade, CascadeSettings
+from flrplan.commands.say import note, say
+from flrplan.demo.build import build_demo_models
+from flrplan.demo.card import write_card
+from flrplan.demo.held_out import MEASURE_CASES
+from flrplan.demo.measure import as_json, measure_real, measure_synthetic
+from flrplan.errors import SettingsError
+from flrplan.models import DEMO_NAME, MODEL_ROOT, ModelStore
+from flrplan.nnunet.trainer import EpochReport
+from flrplan.planning.plan import write_plan
+from flrplan.stages import STAGES
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``demo-models`` to the command line."""
+    parser = commands.add_parser("demo-models", help="train and measure the demo models (about 1.5 hours on 2 cores)")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="cohort, prepared data, training states; a stopped run continues"
+    )
+    parser.add_argument("--models", type=Path, default=MODEL_ROOT / DEMO_NAME, help="the demo folder, with recipe.yaml")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only these stages (default: all)")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--measure", action="store_true", help="do not train, only measure and write the card")
+    parser.add_argument("--cases", type=int, default=MEASURE_CASES, help="held-out synthetic cases to measure on")
+    parser.add_argument(
+        "--real",
+        action="append",
+        default=[],
+        metavar="NAME=CT,LIVER",
+        help="also measure the liver on a real CT with this mask",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains what is not trained, measures, and writes README.md and scores.json beside the models."""
+    real = [_parse_real(text) for text in arguments.real]
+    if not arguments.measure:
+        build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
+    cascade = Cascade(ModelStore(arguments.models, demo=None), CascadeSettings(device="cpu"))
+    cases = measure_synthetic(cascade, arguments.cases)
+    measured_real = []
+    for name, ct, liver in real:
+        result, value = measure_real(ct, liver, cascade)
+        write_plan(result, arguments.work / "real" / name)
+        measured_real.append((name, value, result.warnings))
+        note(f"{name}: liver Dice {value:.3f}")
+    write_card(arguments.models, cases, measured_real, as_json(cases))
+    say(f"measured: {arguments.models / 'README.md'}")
+    return 0
+
+
+def _show(stage: str, fold: int, report: EpochReport) -> None:
+    note(
+        f"{stage} fold {fold}, epoch {report.epoch + 1}/{report.epochs}: loss {report.train_loss:.4f}, "
+        f"pseudo Dice {report.pseudo_dice:.3f}, {report.seconds:.0f} s"
+    )
+
+
+def _parse_real(text: str) -> tuple[str, Path, Path]:
+    name, _, files = text.partition("=")
+    ct, _, liver = files.partition(",")
+    if not (name and ct and liver):
+        raise SettingsError(f"--real takes NAME=CT,LIVER, got {text!r}")
+    return name, Path(ct), Path(liver)

@@ -1,0 +1,65 @@
+"""``flrplan train``: one stage, some of its folds, on labelled cases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from flrplan.commands.say import note, say
+from flrplan.device import choose_device
+from flrplan.models import MODEL_ROOT
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.splits import nnunet_split, read_split
+from flrplan.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.training_cases import find_labelled_cases
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``train`` to the command line."""
+    parser = commands.add_parser("train", help="train one stage on labelled cases")
+    parser.add_argument("--cases", type=Path, required=True, help="folder with images/ and labels/ (planning label maps)")
+    parser.add_argument("--stage", required=True, choices=list(STAGES))
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    parser.add_argument("--fold", type=int, action="append", metavar="K", help="fold to train; repeatable (default: all)")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds of nnU-Net's own draw (default: 5)")
+    parser.add_argument("--split", type=Path, help='split file {"test": [ids], "folds": [[ids], ...]} instead of that draw')
+    parser.add_argument("--recipe", type=Path, help="YAML with settings (input, plan, training); default: the paper's")
+    parser.add_argument("--work", type=Path, required=True, help="prepared data and training states; continue with the same")
+    parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the model goes to <models>/<stage>/<architecture>")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+    parser.add_argument("--workers", type=int, default=1, help="processes that prepare the data (default: 1)")
+    parser.add_argument("--half", action="store_true", help="publish float16 weights (half the size)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepares the stage if needed, trains the folds, publishes the model."""
+    stage = stage_named(arguments.stage)
+    recipe = Recipe.from_yaml(arguments.recipe, stage.name) if arguments.recipe else Recipe.from_mapping({})
+    cases = find_labelled_cases(arguments.cases)
+    split = read_split(arguments.split) if arguments.split else nnunet_split([c.case_id for c in cases], arguments.folds)
+    device = choose_device(arguments.device)
+    work = StageWork(arguments.work, stage)
+    note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
+    prepare_stage(cases, work, recipe, split, arguments.workers)
+    for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):
+        with tqdm(total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None) as bar:
+
+            def show(report: EpochReport, bar: Any = bar, fold: int = fold) -> None:
+                bar.n = report.epoch + 1
+                bar.set_postfix_str(f"loss {report.train_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}")
+                if bar.disable:
+                    note(
+                        f"{stage} fold {fold}, epoch {report.epoch + 1}/{report.epochs}: loss {report.train_loss:.4f}, "
+                        f"validation {report.validation_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}, {report.seconds:.1f} s"
+                    )
+
+            target = arguments.models / stage.name / arguments.architecture
+            path = train_fold(work, fold, recipe, target, device, arguments.half, show)
+        say(str(path))
+    return 0

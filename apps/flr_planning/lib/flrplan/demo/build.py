@@ -1,0 +1,56 @@
+"""Trains the demo models: all stages, two folds, on the synthetic cohort, by the project's own training path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from flrplan.cohort import CaseSize, CohortSettings, write_cohort
+from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.splits import nnunet_split
+from flrplan.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.training_cases import find_labelled_cases
+
+logger = logging.getLogger(__name__)
+
+RECIPE_NAME = "recipe.yaml"
+
+
+def build_demo_models(
+    work: Path,
+    models: Path,
+    stages: Sequence[str] = tuple(STAGES),
+    workers: int = 2,
+    on_epoch: Callable[[str, int, EpochReport], None] | None = None,
+) -> None:
+    """Trains every (stage, fold) that is not finished; a stopped run continues.
+
+    work: prepared data and training states. models: the demo folder, with ``recipe.yaml``; float16 weights go to
+    ``<models>/<stage>/nnunet``. First all stages of fold 0, so that the cascade can be tried early.
+    """
+    cohort = work / "cohort"
+    write_cohort(CohortSettings(cases=TRAIN_CASES, seed=TRAIN_SEED, size=CaseSize.MEDIUM), cohort, workers=workers)
+    cases = find_labelled_cases(cohort)
+    split = nnunet_split([case.case_id for case in cases], FOLDS)
+    for fold in range(FOLDS):
+        for name in stages:
+            stage = stage_named(name)
+            target = models / name / ARCHITECTURES[0]
+            if (target / f"fold_{fold}" / "run.json").is_file():
+                logger.info("stage %s fold %d is trained", name, fold)
+                continue
+            recipe = Recipe.from_yaml(models / RECIPE_NAME, name)
+            stage_work = StageWork(work, stage)
+            prepare_stage(cases, stage_work, recipe, split, workers)
+            report = None if on_epoch is None else _reporter(on_epoch, name, fold)
+            train_fold(stage_work, fold, recipe, target, torch.device("cpu"), half=True, on_epoch=report)
+
+
+def _reporter(on_epoch: Callable[[str, int, EpochReport], None], name: str, fold: int) -> Callable[[EpochReport], None]:
+    return lambda report: on_epoch(name, fold, report)

@@ -1,0 +1,119 @@
+"""Measures the demo models on synthetic cases that nothing was trained or chosen on, and on real CTs where they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from flrplan.cascade import Cascade
+from flrplan.cascade_result import CascadeResult
+from flrplan.cohort import CaseSize, SyntheticCase, make_case
+from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED
+from flrplan.errors import EmptyLiverError
+from flrplan.io import CT, read_ct, read_mask
+from flrplan.labels import Mask, Structure, structure_mask
+from flrplan.metrics import Region
+from flrplan.metrics.overlap import overlap_outcomes
+from flrplan.stages import CRLM, FLR, FLR_E2E
+
+COLUMNS = (
+    "liver",
+    "crlm_pipelined",
+    "crlm_cascaded",
+    "flr_pipelined",
+    "flr_cascaded",
+    "flr_e2e",
+    "flr_liver_minus_tumour",
+    "flr_whole_liver",
+)
+"""Dice columns; the last two are the trivial answers, taken from the truth."""
+BOOTSTRAP_DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class MeasuredCase:
+    """One case: its strata and its Dice per column (NaN where truth and prediction are both empty)."""
+
+    case_id: str
+    phase: str
+    slice_mm: float
+    dice: Mapping[str, float]
+
+
+def dice(truth: Mask, mask: Mask) -> float:
+    """Dice of two masks ``(Z, Y, X) bool``; 0 if one is empty, NaN if both are (:data:`flrplan.metrics.EMPTY_MASKS`)."""
+    value = overlap_outcomes(Region.of(truth, (1, 1, 1)), Region.of(mask, (1, 1, 1)))["dice"]
+    return float(value) if isinstance(value, float) else float("nan")
+
+
+def measure_case(case: SyntheticCase, cascade: Cascade) -> MeasuredCase:
+    """Runs every stage pipelined and cascaded on one synthetic case. A liver that is not found scores 0 from there on."""
+    ct = CT(case.hu_zyx, case.geometry, case.case_id, "synthetic", ())
+    truth = {s: structure_mask(case.planning_zyx, s) for s in Structure}
+    liver, crlm, flr = truth[Structure.LIVER], truth[Structure.CRLM], truth[Structure.FLR]
+    nothing = np.zeros_like(liver)
+    masks: Mapping[Structure, Mask]
+    try:
+        masks = cascade.run(ct).masks
+    except EmptyLiverError:
+        masks = dict.fromkeys(Structure, nothing)
+    given = {Structure.LIVER: liver}
+    predictions = {
+        "liver": (liver, masks[Structure.LIVER]),
+        "crlm_pipelined": (crlm, cascade.run(ct, given, (CRLM,)).masks[Structure.CRLM]),
+        "crlm_cascaded": (crlm, masks[Structure.CRLM]),
+        "flr_pipelined": (flr, cascade.run(ct, {**given, Structure.CRLM: crlm}, (FLR,)).masks[Structure.FLR]),
+        "flr_cascaded": (flr, masks[Structure.FLR]),
+        "flr_e2e": (flr, cascade.run(ct, stages=(FLR_E2E,)).masks[Structure.FLR]),
+        "flr_liver_minus_tumour": (flr, liver & ~crlm),
+        "flr_whole_liver": (flr, liver),
+    }
+    scores = {name: dice(*pair) for name, pair in predictions.items()}
+    return MeasuredCase(case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
+
+
+def measure_synthetic(cascade: Cascade, cases: int = MEASURE_CASES) -> list[MeasuredCase]:
+    """The held-out cases, one after the other."""
+    indices = tqdm(range(cases), desc="held-out cases", unit="case", disable=None)
+    return [measure_case(make_case(MEASURE_SEED, i, CaseSize.MEDIUM), cascade) for i in indices]
+
+
+def measure_real(path: Path, liver: Path, cascade: Cascade) -> tuple[CascadeResult, float]:
+    """The cascade on a real CT, and the Dice of its liver against a given mask."""
+    ct = read_ct(path)
+    result = cascade.run(ct)
+    return result, dice(read_mask(liver, ct, Structure.LIVER), result.masks[Structure.LIVER])
+
+
+def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of Dice(a) - Dice(b) over cases, with a percentile bootstrap interval of 95 % over cases."""
+    differences = np.array([c.dice[a] - c.dice[b] for c in cases])
+    differences = differences[~np.isnan(differences)]
+    generator = np.random.default_rng(seed)
+    draws = generator.choice(differences, (BOOTSTRAP_DRAWS, differences.size)).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(differences.mean()), float(low), float(high)
+
+
+def summary(cases: Sequence[MeasuredCase]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation (ddof 1), minimum and number of defined values per column."""
+    result = {}
+    for name in COLUMNS:
+        values = np.array([c.dice[name] for c in cases])
+        values = values[~np.isnan(values)]
+        spread = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+        result[name] = {"mean": float(values.mean()), "std": spread, "min": float(values.min()), "n": int(values.size)}
+    return result
+
+
+def as_json(cases: Sequence[MeasuredCase]) -> list[dict[str, Any]]:
+    """Plain values, a row per case."""
+    return [
+        {"case": c.case_id, "phase": c.phase, "slice_mm": round(c.slice_mm, 3), **{k: round(v, 4) for k, v in c.dice.items()}}
+        for c in cases
+    ]

@@ -1,0 +1,19 @@
+"""Files in and out: CTs and masks with every check, results written whole or not at all."""
+
+from flrplan.io.cases import case_name, find_cases
+from flrplan.io.ct import CT, ct_from_image, read_ct
+from flrplan.io.masks import read_label_map, read_mask
+from flrplan.io.write import write_json, write_label_map, write_text
+
+__all__ = [
+    "CT",
+    "case_name",
+    "ct_from_image",
+    "find_cases",
+    "read_ct",
+    "read_label_map",
+    "read_mask",
+    "write_json",
+    "write_label_map",
+    "write_text",
+]

@@ -1,0 +1,32 @@
+"""Dice, precision and recall of one case (arXiv:2604.07999, section 3.3; averaged over cases elsewhere)."""
+
+from __future__ import annotations
+
+from flrplan.metrics.empty import Emptiness, Outcome, on_empty
+from flrplan.metrics.region import Region
+
+
+def overlap_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome]:
+    """Dice 2|A and B| / (|A| + |B|), precision |A and B| / |B|, recall |A and B| / |A|, with A the reference; each 0..1.
+
+    Empty masks (:data:`flrplan.metrics.empty.EMPTY_MASKS`):
+
+    =========  ===============  ================  ==========
+    metric     reference empty  prediction empty  both empty
+    =========  ===============  ================  ==========
+    dice       0                0                 undefined
+    precision  0                undefined         undefined
+    recall     undefined        0                 undefined
+    =========  ===============  ================  ==========
+
+    Raises: GridError where the two lie on different grids.
+    """
+    emptiness = Emptiness.of(reference.voxels, prediction.voxels)
+    if emptiness is not Emptiness.NONE:
+        return {name: on_empty(name, emptiness) for name in ("dice", "precision", "recall")}
+    shared = reference.voxels_shared_with(prediction)
+    return {
+        "dice": 2.0 * shared / (reference.voxels + prediction.voxels),
+        "precision": shared / prediction.voxels,
+        "recall": shared / reference.voxels,
+    }

@@ -1,0 +1,124 @@
+"""The surface of a mask as weighted points, the exact distances between two surfaces, and NSD, HD95 and ASSD from them.
+
+The definitions are surface-distance's (Nikolov 2018, arXiv:1809.04430): surface points are the corners between voxels that
+do not all agree, each weighted by the area of the surface element there. Two things make it fast: points that both
+surfaces share have distance 0 and are never searched for, and the rest is searched in a k-d tree of the surface points
+instead of transforming the whole volume. The distances stay exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from flrplan.labels import Mask
+from flrplan.metrics.empty import Emptiness, Outcome, on_empty
+from flrplan.metrics.surface_elements import area_table_mm2
+
+HAUSDORFF_FRACTION = 0.95
+"""HD95 is the distance below which this part of a surface's area lies, taken on both surfaces; the larger one counts."""
+
+SURFACE_METRICS = ("nsd", "hd95_mm", "assd_mm")
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Surface elements of one mask.
+
+    points_zyx: ``(N, 3) int32``, in raster order; point ``i`` is the corner before voxel ``i`` of the grid.
+    areas_mm2: ``(N,) float64``. An empty mask has N = 0.
+    """
+
+    points_zyx: NDArray[np.int32]
+    areas_mm2: NDArray[np.float64]
+    spacing_zyx_mm: tuple[float, float, float]
+
+    @classmethod
+    def of_crop(cls, crop_zyx: Mask, start_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]) -> Surface:
+        """The surface of a mask that is given inside its bounding box, which starts at ``start_zyx`` of the grid.
+
+        Voxels outside the box count as outside the mask, so a mask that touches the image border is closed there.
+        """
+        if not crop_zyx.any():
+            return cls(np.zeros((0, 3), np.int32), np.zeros(0), spacing_zyx_mm)
+        voxels = np.pad(crop_zyx, 1).view(np.uint8)
+        code = voxels[:, :, :-1] | (voxels[:, :, 1:] << 1)
+        code = code[:, :-1] | (code[:, 1:] << 2)
+        code = code[:-1] | (code[1:] << 4)
+        # 0 (all outside) and 255 (all inside) become 1 and 0 in this arithmetic modulo 256; all others are surface.
+        flat = np.flatnonzero((code + np.uint8(1)) > 1)
+        points = np.stack(np.unravel_index(flat, code.shape), axis=1).astype(np.int32) + np.array(start_zyx, np.int32)
+        return cls(points, area_table_mm2(spacing_zyx_mm)[code.ravel()[flat]], spacing_zyx_mm)
+
+    @property
+    def area_mm2(self) -> float:
+        """Total area; 0 for an empty mask."""
+        return float(self.areas_mm2.sum())
+
+    @cached_property
+    def _keys(self) -> NDArray[np.int64]:
+        """One rising number per point, the same for the same point of any surface on the grid."""
+        z, y, x = self.points_zyx.T.astype(np.int64)
+        return np.asarray((z << 42) | (y << 21) | x)
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self.points_zyx * np.array(self.spacing_zyx_mm), leafsize=32, balanced_tree=False, compact_nodes=False)
+
+    def distances_to_mm(self, other: Surface) -> NDArray[np.float64]:
+        """``(N,) float64``: from each point of this surface to the nearest point of the other, which must not be empty."""
+        distances = np.zeros(len(self.points_zyx))
+        place = np.searchsorted(other._keys, self._keys)
+        apart = np.flatnonzero(other._keys[np.minimum(place, len(other._keys) - 1)] != self._keys)
+        if apart.size:
+            points = self.points_zyx[apart]
+            _, nearest = other._tree.query(points * np.array(self.spacing_zyx_mm))
+            # Again from whole voxels: equal steps then have equal lengths, so "at the tolerance" is not a matter of rounding.
+            steps_mm = (other.points_zyx[nearest] - points) * np.array(self.spacing_zyx_mm)
+            z, y, x = np.square(steps_mm).T
+            distances[apart] = np.sqrt(z + y + x)
+        return distances
+
+
+def _area_percentile(distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64], fraction: float) -> float:
+    # Equal distances are ordered by area, as in surface-distance: the rounding of the running sum is then the same.
+    order = np.lexsort((areas_mm2, distances_mm))
+    covered = np.cumsum(areas_mm2[order]) / np.sum(areas_mm2)
+    return float(distances_mm[order[min(int(np.searchsorted(covered, fraction)), len(order) - 1)]])
+
+
+def surface_outcomes(reference: Surface, prediction: Surface, tolerance_mm: float) -> dict[str, Outcome]:
+    """NSD at a tolerance (0..1), HD95 and ASSD (mm) of two surfaces on one grid.
+
+    nsd: area of both surfaces that lies within ``tolerance_mm`` (inclusive) of the other, over the area of both.
+    hd95_mm: the larger of the two directed area-weighted 95 % percentiles.
+    assd_mm: area-weighted mean distance over both surfaces together (Heimann 2009: pooled, not the mean of two means).
+
+    Empty masks (:data:`flrplan.metrics.empty.EMPTY_MASKS`):
+
+    =======  ===============  ================  ==========
+    metric   reference empty  prediction empty  both empty
+    =======  ===============  ================  ==========
+    nsd      0                0                 undefined
+    hd95_mm  undefined        undefined         undefined
+    assd_mm  undefined        undefined         undefined
+    =======  ===============  ================  ==========
+    """
+    emptiness = Emptiness.of(len(reference.points_zyx), len(prediction.points_zyx))
+    if emptiness is not Emptiness.NONE:
+        return {name: on_empty(name, emptiness) for name in SURFACE_METRICS}
+    sides = (
+        (reference.distances_to_mm(prediction), reference.areas_mm2),
+        (prediction.distances_to_mm(reference), prediction.areas_mm2),
+    )
+    area = reference.area_mm2 + prediction.area_mm2
+    within = sum(float(areas[distances <= tolerance_mm].sum()) for distances, areas in sides)
+    return {
+        "nsd": within / area,
+        "hd95_mm": max(_area_percentile(distances, areas, HAUSDORFF_FRACTION) for distances, areas in sides),
+        "assd_mm": sum(float(np.dot(distances, areas)) for distances, areas in sides) / area,
+    }

@@ -1,0 +1,115 @@
+"""Checkpoints: what is published, what continues a training, and how either is opened without executing code.
+
+``torch.load(weights_only=False)`` runs whatever code a file holds; nothing here does that. Foreign nnU-Net checkpoints carry
+numpy scalars beside their tensors, which an allow-list lets through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flrplan.errors import ModelError, OutputError
+
+logger = logging.getLogger(__name__)
+
+FINAL_NAME = "checkpoint_final.pth"
+"""Published: weights and plain values only; nnU-Net's own commands read it."""
+TRAINING_NAME = "training_state.pth"
+"""Continues a training: weights, optimizer, epoch, log. Never published."""
+
+_SAFE_GLOBALS = [
+    np.core.multiarray.scalar,  # type: ignore[attr-defined]  # numpy's stubs leave it out
+    np.dtype,
+    np.ndarray,
+    np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    *(getattr(np.dtypes, name) for name in ("Float16DType", "Float32DType", "Float64DType", "Int32DType", "Int64DType")),
+    torch.device,
+]
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, opened with ``weights_only=True``.
+
+    Raises: ModelError where the file is missing, damaged, no checkpoint, or holds objects that could execute code.
+    """
+    try:
+        with torch.serialization.safe_globals(_SAFE_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; copy the whole model folder, or train that fold") from None
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path}: expected tensors and plain values; it is damaged, or holds objects that could run code ({error}). "
+            "Get it from its source again, or re-save it there with network_weights only"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path} is damaged or not a PyTorch checkpoint ({error}); copy it again or retrain") from error
+    if not isinstance(content, Mapping):
+        raise ModelError(f"{path}: expected a dictionary with network_weights, found {type(content).__name__}")
+    return dict(content)
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes beside, flushes to disk, then renames: the file is whole or it is the previous one.
+
+    Raises: OutputError where the disk is full or the folder cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch wraps a full disk in RuntimeError
+        beside.unlink(missing_ok=True)
+        raise OutputError(f"{path} could not be written ({error}); free disk space or choose another folder") from error
+
+
+def published_content(
+    weights: Mapping[str, torch.Tensor], configuration: str, fold: int, mirror_axes: tuple[int, ...], half: bool
+) -> dict[str, Any]:
+    """What a published checkpoint holds: weights (float16 if ``half``) and what nnU-Net's predictor needs, nothing else.
+
+    ``trainer_name`` is nnU-Net's own trainer, so that its commands find the class without importing ours; the network
+    itself is named in ``plans.json``. No mirroring in training means none at test time (None for nnU-Net).
+    """
+    return {
+        "network_weights": _compact(weights, half),
+        "trainer_name": "nnUNetTrainer",
+        "init_args": {"configuration": configuration, "fold": fold},
+        "inference_allowed_mirroring_axes": list(mirror_axes) if mirror_axes else None,
+    }
+
+
+def _compact(weights: Mapping[str, torch.Tensor], half: bool) -> dict[str, torch.Tensor]:
+    """CPU copies; tensors that share memory still do (nnU-Net's U-Net lists its encoder under three names)."""
+    converted: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    result = {}
+    for name, tensor in weights.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in converted:
+            dtype = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
+            converted[key] = tensor.detach().to("cpu", dtype, copy=True)
+        result[name] = converted[key]
+    return result
+
+
+def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
+    """Hex SHA-256 over names, shapes and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""From labelled cases to a raw nnU-Net data set of one stage, through the one function that builds a stage's input.
+
+One sigmoid channel: nnU-Net 2.8 builds that only for regions, a label with more than one value. So the target is declared
+as ``[1, 2]`` although 2 never occurs. Mask channels are called ``noNorm``; any unknown name would be z-scored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from tqdm import tqdm
+
+from flrplan import __version__
+from flrplan.errors import FlrError, LabelError
+from flrplan.io import write_json, write_label_map
+from flrplan.stage_input import InputSettings, build_stage_input
+from flrplan.stages import STAGES, Stage
+from flrplan.training_cases import LabelledCase
+
+logger = logging.getLogger(__name__)
+
+FILE_ENDING = ".nii.gz"
+OWN_BLOCK = "flrplan"
+"""Key of our own block in ``dataset.json``; nnU-Net ignores keys that it does not know."""
+
+
+def dataset_name(stage: Stage) -> str:
+    """nnU-Net's name of a stage's data set, for example ``Dataset502_crlm``."""
+    return f"Dataset{501 + list(STAGES).index(stage.name)}_{stage.name}"
+
+
+def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str, Any]:
+    """The content of ``dataset.json`` for one stage."""
+    names = ["CT", *("noNorm" for _ in stage.mask_channels)]
+    return {
+        "channel_names": {str(i): name for i, name in enumerate(names)},
+        "labels": {"background": 0, stage.target.value: [1, 2]},
+        "regions_class_order": [1],
+        "numTraining": cases,
+        "file_ending": FILE_ENDING,
+        OWN_BLOCK: {"stage": stage.name, "input": settings.to_json(), "version": __version__},
+    }
+
+
+def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, folder: Path) -> int:
+    """Writes one case of one stage; returns the number of target voxels (0 for an empty target, which is allowed).
+
+    Ground-truth masks are the inputs, as the paper trains. A case whose files are all there is left as it is.
+    Raises: EmptyLiverError, GridError, ImageError, LabelError, each naming the case.
+    """
+    label_path = folder / "labelsTr" / f"{case.case_id}{FILE_ENDING}"
+    try:
+        ct, masks = case.load({*stage.needs, stage.target})
+        given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, settings)
+        target = given.crop(masks[stage.target])
+        if not label_path.is_file():
+            for index, channel in enumerate(given.channels_czyx):
+                path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
+                partial_path = path.with_name(f".{path.name}")
+                image = given.geometry.image(np.rint(channel).astype(np.int16))
+                sitk.WriteImage(image, str(partial_path), useCompression=True, compressionLevel=1)
+                partial_path.replace(path)
+            write_label_map(label_path, target.astype(np.uint8), given.geometry)
+    except FlrError as error:
+        raise type(error)(f"case {case.case_id}: {error}") from error
+    return int(np.count_nonzero(target))
+
+
+def convert_dataset(
+    cases: Sequence[LabelledCase], stage: Stage, settings: InputSettings, raw_folder: Path, workers: int = 1
+) -> Path:
+    """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns that folder.
+
+    Raises: LabelError where the target is empty in every case: nothing could be learned.
+    """
+    folder = raw_folder / dataset_name(stage)
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    convert = partial(convert_case, stage=stage, settings=settings, folder=folder)
+    bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            voxels = list(bar(pool.map(convert, cases)))
+    else:
+        voxels = [convert(case) for case in bar(cases)]
+    if not any(voxels):
+        raise LabelError(f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases; nothing can be learned")
+    empty = [case.case_id for case, count in zip(cases, voxels, strict=True) if not count]
+    if empty:
+        logger.info("stage %s: %d of %d cases have an empty %s: %s", stage, len(empty), len(cases), stage.target, empty)
+    write_json(folder / "dataset.json", dataset_json(stage, settings, len(cases)))
+    return folder

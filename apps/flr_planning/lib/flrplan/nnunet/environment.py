@@ -1,0 +1,64 @@
+"""The one place that sets nnU-Net's environment variables, and that keeps its prints out of our output."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+@contextlib.contextmanager
+def nnunet_folders(root: Path) -> Iterator[None]:
+    """Within the block, nnU-Net works under ``root/raw``, ``root/preprocessed`` and ``root/results``.
+
+    nnU-Net 2.8 reads these variables when it uses them, so they can be set in a running process and are restored after.
+    The augmentation workers are a setting of ours: ``nnUNet_n_proc_DA`` is set to 0 here (single process).
+    """
+    folders = {name: str(root / name.removeprefix("nnUNet_")) for name in VARIABLES}
+    for folder in folders.values():
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    before = {name: os.environ.get(name) for name in folders}
+    os.environ.update(folders)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def augmentation_workers(count: int) -> Iterator[None]:
+    """Within the block, nnU-Net's loaders use ``count`` processes; 0 means the training process itself."""
+    name = "nnUNet_n_proc_DA"
+    before = os.environ.get(name)
+    os.environ[name] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Sends what nnU-Net prints to the debug log."""
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(captured):
+            yield
+    finally:
+        text = captured.getvalue().strip()
+        if text:
+            logger.debug("nnU-Net printed:\n%s", text)

@@ -1,0 +1,87 @@
+"""A trained model on disk: a plain nnU-Net trained-model folder with ``plans.json``, ``dataset.json`` and its folds.
+
+``nnUNetv2_predict_from_modelfolder`` can use it; our block in ``dataset.json`` names the stage and its input settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flrplan.errors import ModelError, SettingsError
+from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.nnunet.dataset import OWN_BLOCK
+from flrplan.stage_input import InputSettings
+from flrplan.stages import STAGES, Stage
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder says about itself, read and checked without opening the weights."""
+
+    path: Path
+    stage: Stage
+    input: InputSettings
+    plans: dict[str, Any]
+    dataset: dict[str, Any]
+    folds: tuple[int, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> ModelFolder:
+        """Reads ``plans.json`` and ``dataset.json`` and lists the folds.
+
+        Raises: ModelError naming what is missing, damaged, or not of a stage that this package knows.
+        """
+        plans, dataset = (_read_json(path / name, path) for name in ("plans.json", "dataset.json"))
+        own = dataset.get(OWN_BLOCK)
+        if not isinstance(own, dict) or own.get("stage") not in STAGES:
+            raise ModelError(
+                f"{path}: dataset.json does not say which stage this model is for (expected {OWN_BLOCK}.stage, one of "
+                f"{', '.join(STAGES)}); import a foreign nnU-Net folder with: flrplan models import FOLDER --stage STAGE"
+            )
+        stage = STAGES[own["stage"]]
+        try:
+            settings = InputSettings.from_json(own.get("input") or {})
+        except (SettingsError, TypeError) as error:
+            raise ModelError(f"{path}: dataset.json holds input settings that cannot be read: {error}") from error
+        if len(dataset.get("channel_names", {})) != len(stage.channel_names):
+            raise ModelError(
+                f"{path}: stage {stage} takes {len(stage.channel_names)} channels {stage.channel_names}, "
+                f"dataset.json declares {dataset.get('channel_names')}"
+            )
+        folds = sorted(int(f.parent.name.removeprefix("fold_")) for f in path.glob(f"fold_[0-9]*/{FINAL_NAME}"))
+        if not folds:
+            raise ModelError(f"{path}: no fold_<k>/{FINAL_NAME}; the folder is incomplete: copy it again, or train a fold")
+        return cls(path, stage, settings, plans, dataset, tuple(folds))
+
+    def require_stage(self, stage: Stage) -> None:
+        """Raises ModelError unless this model is for ``stage``."""
+        if self.stage != stage:
+            raise ModelError(f"{self.path}: expected a model of stage {stage}, this one is of stage {self.stage}")
+
+    def checkpoint(self, fold: int) -> Path:
+        """The published checkpoint of one fold."""
+        return self.path / f"fold_{fold}" / FINAL_NAME
+
+    def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
+        """Names, sizes and modification times of all files that matter; it changes when the model does."""
+        files = [self.path / "plans.json", self.path / "dataset.json", *(self.checkpoint(f) for f in self.folds)]
+        stats = [(str(f), os.stat(f)) for f in files]
+        return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+
+def _read_json(path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder}: {path.name} is missing; a model folder holds plans.json, dataset.json and fold_<k>"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged: {error}; copy the model folder again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is damaged: expected a JSON object; copy the model folder again")
+    return content

@@ -1,0 +1,84 @@
+"""nnU-Net's fingerprint, plan and preprocessing of one stage's data set, with our documented overrides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset, preprocess_dataset
+from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
+from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+
+from flrplan.nnunet.environment import augmentation_workers, quiet
+from flrplan.nnunet.settings import PlanSettings
+
+CONFIGURATION = "3d_fullres"
+PLANS = "nnUNetPlans"
+
+
+class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyped
+    """nnU-Net's planner for the 3D full-resolution configuration, with the overrides of :class:`PlanSettings`."""
+
+    def __init__(self, dataset: str, settings: PlanSettings) -> None:
+        spacing = [float(s) for s in settings.spacing_zyx_mm] if settings.spacing_zyx_mm else None
+        # The arrays are in canonical order; with a spacing of our own the axes stay as they are.
+        super().__init__(
+            dataset,
+            gpu_memory_target_in_gb=settings.gpu_memory_gb,
+            plans_name=PLANS,
+            overwrite_target_spacing=spacing,
+            suppress_transpose=settings.spacing_zyx_mm is not None,
+        )
+        self.settings = settings
+        self.lowres_creation_threshold = 0  # no 3d_lowres: the benchmark uses 3d_fullres only
+
+    def determine_resampling(self, *args: Any, **kwargs: Any) -> Any:
+        """Resampling of data and labels (signature of nnU-Net 2.8.1)."""
+        if self.settings.resampling == "nnunet":
+            return super().determine_resampling(*args, **kwargs)
+        options = {"force_separate_z": False, "memefficient_seg_resampling": False}
+        function = resample_torch_fornnunet
+        return function, {"is_seg": False, **options}, function, {"is_seg": True, **options}
+
+    def determine_segmentation_softmax_export_fn(self, *args: Any, **kwargs: Any) -> Any:
+        """Resampling of logits (signature of nnU-Net 2.8.1)."""
+        if self.settings.resampling == "nnunet":
+            return super().determine_segmentation_softmax_export_fn(*args, **kwargs)
+        return resample_torch_fornnunet, {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False}
+
+    def get_plans_for_configuration(self, spacing: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """nnU-Net's plan of one configuration, then our overrides (signature of nnU-Net 2.8.1)."""
+        plan: dict[str, Any] = super().get_plans_for_configuration(spacing, *args, **kwargs)
+        if len(spacing) != 3:
+            return plan
+        if self.settings.batch_size is not None:
+            plan["batch_size"] = self.settings.batch_size
+        if self.settings.features is not None and self.settings.patch_size_zyx is not None:
+            count = len(self.settings.features)
+            plan["patch_size"] = list(self.settings.patch_size_zyx)
+            plan["architecture"]["arch_kwargs"].update(
+                n_stages=count,
+                features_per_stage=list(self.settings.features),
+                kernel_sizes=[[3, 3, 3]] * count,
+                strides=[[1, 1, 1]] + [[2, 2, 2]] * (count - 1),
+                n_conv_per_stage=[2] * count,
+                n_conv_per_stage_decoder=[self.settings.convs_decoder] * (count - 1),
+            )
+        return plan
+
+    def save_plans(self, plans: dict[str, Any]) -> None:
+        """Keeps the one configuration that is trained."""
+        plans["configurations"] = {CONFIGURATION: plans["configurations"][CONFIGURATION]}
+        super().save_plans(plans)
+
+
+def plan_and_preprocess(dataset: str, settings: PlanSettings, workers: int = 1) -> dict[str, Any]:
+    """Fingerprint, plan and preprocessed arrays of a raw data set, inside :func:`nnunet_folders`. Returns the plans."""
+    np.random.seed(1234)  # the fingerprint samples foreground voxels with numpy's global generator
+    with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
+        number = convert_dataset_name_to_id(dataset)
+        extract_fingerprint_dataset(number, num_processes=workers, clean=True, verbose=False, show_progress_bar=False)
+        plans: dict[str, Any] = StagePlanner(dataset, settings).plan_experiment()
+        preprocess_dataset(number, PLANS, (CONFIGURATION,), (workers,), show_progress_bar=False)
+    return plans

@@ -1,0 +1,134 @@
+"""A stage's network, kept warm, applied to arrays: nnU-Net's own preprocessing, sliding window and resampling, no files."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from flrplan.errors import ModelError
+from flrplan.labels import Mask
+from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
+from flrplan.nnunet.dataset import OWN_BLOCK
+from flrplan.nnunet.environment import quiet
+from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.stage_input import StageInput
+
+logger = logging.getLogger(__name__)
+
+
+class StagePredictor:
+    """The ensemble of a model folder's folds. Their LOGITS are averaged, then resampled and thresholded (nnU-Net's order).
+
+    mirroring: also predict mirrored patches, along the axes mirrored in training (nnU-Net's test-time augmentation:
+    up to 8 times the work).
+    Raises: ModelError where a checkpoint is missing, damaged or does not fit the network of ``plans.json``.
+    """
+
+    def __init__(self, folder: ModelFolder, device: torch.device, mirroring: bool = False) -> None:
+        self.folder = folder
+        self.stage = folder.stage
+        self._lock = threading.Lock()
+        checkpoints = {fold: load_checkpoint(folder.checkpoint(fold)) for fold in folder.folds}
+        first = checkpoints[folder.folds[0]]
+        try:
+            weights = [c["network_weights"] for c in checkpoints.values()]
+            configuration = first["init_args"]["configuration"]
+            axes = first.get("inference_allowed_mirroring_axes")
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{folder.path}: a checkpoint lacks {error}; expected network_weights and init_args as nnU-Net writes"
+            ) from error
+        self.fold_sha256 = {fold: weights_sha256(w) for fold, w in zip(folder.folds, weights, strict=True)}
+        self._values = _target_values(folder)
+        self._predictor = self._build(weights, configuration, tuple(axes) if axes else None, device, mirroring)
+
+    def _build(
+        self,
+        weights: list[dict[str, torch.Tensor]],
+        configuration: str,
+        axes: tuple[int, ...] | None,
+        device: torch.device,
+        mirroring: bool,
+    ) -> nnUNetPredictor:
+        try:
+            plans = PlansManager(self.folder.plans)
+            settings = plans.get_configuration(configuration)
+            heads = plans.get_label_manager(self.folder.dataset).num_segmentation_heads
+            network = nnUNetTrainer.build_network_architecture(
+                plans, settings, len(self.folder.stage.channel_names), heads, enable_deep_supervision=False
+            )
+            for fold_weights in weights:
+                network.load_state_dict(fold_weights)
+        except (KeyError, RuntimeError, ImportError, AttributeError, TypeError, AssertionError, ValueError) as error:
+            raise ModelError(f"{self.folder.path}: the weights do not fit the network of plans.json: {error}") from error
+        with quiet():  # the constructor prints a note on every CPU
+            predictor = nnUNetPredictor(
+                use_mirroring=mirroring and axes is not None,
+                perform_everything_on_device=device.type == "cuda",
+                device=device,
+                allow_tqdm=False,
+            )
+        network.to(device).eval()
+        predictor.manual_initialization(network, plans, settings, weights, self.folder.dataset, "nnUNetTrainer", axes)
+        return predictor
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What ran, for reports: stage, folder name, folds and the SHA-256 of each fold's weights."""
+        return {
+            "stage": self.stage.name,
+            "folder": f"{self.folder.path.parent.name}/{self.folder.path.name}",
+            "folds": list(self.folder.folds),
+            "weights_sha256": {str(fold): digest for fold, digest in self.fold_sha256.items()},
+        }
+
+    def predict(self, given: StageInput) -> Mask:
+        """The target's mask, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
+
+        Empty where the network finds nothing. Safe to call from several threads: one prediction at a time.
+        Raises: ModelError where ``given`` was built for another stage.
+        """
+        if given.stage != self.stage:
+            raise ModelError(f"{self.folder.path} is of stage {self.stage}, the input was built for stage {given.stage}")
+        predictor = self._predictor
+        with self._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=UserWarning)
+            properties: dict[str, Any] = {"spacing": list(given.geometry.spacing_zyx_mm)}
+            preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+            data, _, properties = preprocessor.run_case_npy(
+                given.channels_czyx,
+                None,
+                properties,
+                predictor.plans_manager,
+                predictor.configuration_manager,
+                predictor.dataset_json,
+            )
+            logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).float()
+            label = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits,
+                predictor.plans_manager,
+                predictor.configuration_manager,
+                predictor.label_manager,
+                properties,
+            )
+        if self._values == (1, 2):  # our own models: nnU-Net writes 1 for the one region
+            return np.asarray(label == 1)
+        return np.isin(label, self._values)
+
+
+def _target_values(folder: ModelFolder) -> tuple[int, ...]:
+    name = folder.dataset[OWN_BLOCK].get("label", folder.stage.target.value)
+    labels = folder.dataset.get("labels", {})
+    if name not in labels:
+        raise ModelError(f"{folder.path}: dataset.json has no label {name!r}; it has {sorted(labels)}")
+    values = labels[name]
+    return tuple(int(v) for v in values) if isinstance(values, list) else (int(values),)

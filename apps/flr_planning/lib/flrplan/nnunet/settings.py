@@ -1,0 +1,147 @@
+"""What can be set about planning and training; the paper's and nnU-Net's values are the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from flrplan.errors import SettingsError
+from flrplan.stage_input import InputSettings
+
+Settings = TypeVar("Settings", "PlanSettings", "TrainingSettings")
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """Overrides of nnU-Net's planning; None leaves a value to nnU-Net's ExperimentPlanner.
+
+    spacing_zyx_mm, patch_size_zyx, batch_size: the grid, the patch (voxels) and the batch.
+    features: channels per resolution of the U-Net; also its number of resolutions.
+    convs_decoder: convolutions per resolution of the decoder (nnU-Net: 2).
+    gpu_memory_gb: what the planner may assume (nnU-Net: 8).
+    resampling: ``nnunet`` (cubic spline, nnU-Net's default) or ``torch`` (linear, several times faster on a CPU).
+    """
+
+    spacing_zyx_mm: tuple[float, float, float] | None = None
+    patch_size_zyx: tuple[int, int, int] | None = None
+    batch_size: int | None = None
+    features: tuple[int, ...] | None = None
+    convs_decoder: int = 2
+    gpu_memory_gb: float = 8.0
+    resampling: str = "nnunet"
+
+    def __post_init__(self) -> None:
+        for name in ("spacing_zyx_mm", "patch_size_zyx", "features"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        if self.resampling not in ("nnunet", "torch"):
+            raise SettingsError(f"resampling must be nnunet or torch, got {self.resampling!r}")
+        if self.spacing_zyx_mm is not None and not all(0.1 <= s <= 20 for s in self.spacing_zyx_mm):
+            raise SettingsError(f"spacing_zyx_mm must lie in 0.1..20 mm, got {self.spacing_zyx_mm}")
+        if (self.features is None) != (self.patch_size_zyx is None):
+            raise SettingsError("features and patch_size_zyx are set together: the patch must divide by the network's strides")
+        if self.features is not None and self.patch_size_zyx is not None:
+            step = 2 ** (len(self.features) - 1)
+            if any(n % step for n in self.patch_size_zyx):
+                raise SettingsError(
+                    f"patch_size_zyx {self.patch_size_zyx} must divide by {step} for {len(self.features)} resolutions"
+                )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """One training. The first four lines of defaults are the paper's and nnU-Net's.
+
+    learning_rate 1e-3, weight_decay 3e-5, amsgrad: nnU-Net's own AdamW variants (1e-2, its SGD rate, diverges with AdamW);
+    the paper says "recommended hyperparameters". Poly decay with exponent 0.9 over the epochs.
+    mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
+    mixed_precision: auto = float16 on CUDA, bfloat16 on CPUs that compute in it, else float32.
+    workers: processes for augmentation; 0 = in the training process.
+    """
+
+    epochs: int = 200
+    iterations_per_epoch: int = 250
+    validation_iterations: int = 50
+    learning_rate: float = 1e-3
+    weight_decay: float = 3e-5
+    amsgrad: bool = True
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
+    oversample_foreground: float = 0.33
+    mixed_precision: str = "auto"
+    workers: int = 0
+    save_every: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mirror_axes", tuple(self.mirror_axes))
+        for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.learning_rate <= 1:
+            raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
+        if not set(self.mirror_axes) <= {0, 1, 2}:
+            raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), got {self.mirror_axes}")
+        if self.mixed_precision not in ("auto", "on", "off"):
+            raise SettingsError(f"mixed_precision must be auto, on or off, got {self.mixed_precision!r}")
+        if not 0 <= self.workers <= 64:
+            raise SettingsError(f"workers must lie in 0..64, got {self.workers}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is learned for one stage: input, plan, training."""
+
+    input: InputSettings
+    plan: PlanSettings
+    training: TrainingSettings
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``run.json`` and for the check that prepared data fit."""
+        return {"input": self.input.to_json(), "plan": asdict(self.plan), "training": asdict(self.training)}
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Recipe:
+        """A recipe from nested plain values; what is left out keeps its default. Raises SettingsError for unknown keys."""
+        unknown = sorted(set(values) - {"input", "plan", "training"})
+        if unknown:
+            raise SettingsError(f"unknown parts of a recipe {unknown}; known are input, plan, training")
+        return cls(
+            InputSettings.from_json(values.get("input") or {}),
+            _from_mapping(PlanSettings, values.get("plan") or {}),
+            _from_mapping(TrainingSettings, values.get("training") or {}),
+        )
+
+    @classmethod
+    def from_yaml(cls, path: Path, stage: str) -> Recipe:
+        """The recipe of one stage in a YAML file: its block ``common``, overridden by its block ``<stage>``.
+
+        Raises: SettingsError naming the file for unknown keys or a file that is not YAML.
+        """
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise SettingsError(f"{path}: expected a YAML file with recipes, but it cannot be read: {error}") from error
+        merged: dict[str, dict[str, Any]] = {}
+        for block in (content.get("common") or {}, content.get(stage) or {}):
+            for part, settings in block.items():
+                merged.setdefault(part, {}).update(settings)
+        try:
+            return cls.from_mapping(merged)
+        except SettingsError as error:
+            raise SettingsError(f"{path}, stage {stage}: {error}") from error
+
+
+def _from_mapping(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise SettingsError(f"unknown {cls.__name__} {unknown}; known are {', '.join(sorted(known))}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise SettingsError(f"{cls.__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Volumes and criteria that decide an operation. Never imports torch."""

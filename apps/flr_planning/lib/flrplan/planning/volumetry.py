@@ -1,0 +1,58 @@
+"""The volumes of a planning label map, each with its own denominator, which are never mixed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flrplan.labels import COMPARTMENTS_OF, Compartment, Structure
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """Millilitres and fractions (0..1) of one planning label map.
+
+    liver_ml: total liver volume with tumours (TLV). crlm_ml: tumours (TV). functional_liver_ml: TLV - TV.
+    flr_ml: remnant with the tumours in it. flr_functional_ml: remnant parenchyma. lrs_ml: what is resected, with tumours.
+    flr_fraction: remnant parenchyma / all parenchyma, the measured FLR% (Kubota 1997; Ribero 2013: tumour is left out
+        above and below). flr_of_liver: FLR / liver with tumours; for the benchmark's trivial baseline only.
+    NaN where the denominator is empty.
+    """
+
+    liver_ml: float
+    crlm_ml: float
+    functional_liver_ml: float
+    flr_ml: float
+    flr_functional_ml: float
+    lrs_ml: float
+    flr_fraction: float
+    flr_of_liver: float
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain numbers; what is undefined becomes None."""
+        return {name: None if math.isnan(value) else round(value, 6) for name, value in asdict(self).items()}
+
+
+def measure_volumes(label_zyx: NDArray[np.uint8], voxel_volume_ml: float) -> Volumes:
+    """Volumes of a planning label map ``(Z, Y, X) uint8``. An empty map gives 0 ml everywhere and NaN fractions."""
+    counts = np.bincount(label_zyx.ravel(), minlength=max(Compartment) + 1)
+
+    def volume_ml(structure: Structure) -> float:
+        return float(sum(counts[c] for c in COMPARTMENTS_OF[structure])) * voxel_volume_ml
+
+    liver, crlm, flr = (volume_ml(s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    remnant = float(counts[Compartment.REMNANT]) * voxel_volume_ml
+    parenchyma = remnant + float(counts[Compartment.RESECTION]) * voxel_volume_ml
+    return Volumes(
+        liver_ml=liver,
+        crlm_ml=crlm,
+        functional_liver_ml=liver - crlm,
+        flr_ml=flr,
+        flr_functional_ml=remnant,
+        lrs_ml=volume_ml(Structure.LRS),
+        flr_fraction=remnant / parenchyma if parenchyma else math.nan,
+        flr_of_liver=flr / liver if liver else math.nan,
+    )

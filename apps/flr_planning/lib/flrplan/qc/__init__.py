@@ -1,0 +1,1 @@
+"""Label rules that return findings as data; the caller decides what to show."""

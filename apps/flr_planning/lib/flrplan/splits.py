@@ -1,0 +1,76 @@
+"""Which cases train, validate and test. Held-out ids never train, whoever asks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sklearn.model_selection import KFold
+
+from flrplan.errors import SettingsError
+
+NNUNET_SEED = 12345
+"""Seed of nnU-Net's own cross-validation draw over the sorted ids (nnunetv2.utilities.crossval_split)."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """``folds[k]`` are the validation ids of fold k; the other folds' ids train it. ``test`` ids are held out."""
+
+    folds: tuple[tuple[str, ...], ...]
+    test: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = [i for i, n in Counter([*self.test, *(i for fold in self.folds for i in fold)]).items() if n > 1]
+        if twice:
+            raise SettingsError(
+                f"each case belongs to one fold or to the test part, but these occur twice: {sorted(twice)[:10]}"
+            )
+        if len(self.folds) < 2:
+            raise SettingsError(f"cross-validation needs at least 2 folds, got {len(self.folds)}")
+
+    def train_ids(self, fold: int) -> tuple[str, ...]:
+        """Ids that train fold ``fold``, sorted. Raises SettingsError for a fold that does not exist."""
+        self.validation_ids(fold)
+        return tuple(sorted(i for k, ids in enumerate(self.folds) if k != fold for i in ids))
+
+    def validation_ids(self, fold: int) -> tuple[str, ...]:
+        """Ids that validate fold ``fold``, sorted. Raises SettingsError for a fold that does not exist."""
+        if not 0 <= fold < len(self.folds):
+            raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(self.folds) - 1}")
+        return tuple(sorted(self.folds[fold]))
+
+    def require_cover(self, case_ids: Sequence[str]) -> None:
+        """Raises SettingsError unless the split names exactly these cases."""
+        named = {*self.test, *(i for fold in self.folds for i in fold)}
+        missing, extra = sorted(set(case_ids) - named), sorted(named - set(case_ids))
+        if missing or extra:
+            raise SettingsError(
+                f"the split does not fit the cases: not in the split {missing[:10]}, not among the cases {extra[:10]}"
+            )
+
+
+def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = ()) -> Split:
+    """nnU-Net's own draw: shuffled k-fold over the sorted ids, seed 12345 (157 ids give 32/32/31/31/31).
+
+    Raises: SettingsError where there are fewer cases than folds.
+    """
+    ids = sorted(set(case_ids) - set(test))
+    if len(ids) < folds:
+        raise SettingsError(
+            f"{folds} folds need at least {folds} cases to train on, found {len(ids)}; label more or use fewer folds"
+        )
+    draw = KFold(n_splits=folds, shuffle=True, random_state=NNUNET_SEED).split(ids)
+    return Split(tuple(tuple(ids[i] for i in validation) for _, validation in draw), tuple(sorted(test)))
+
+
+def read_split(path: Path) -> Split:
+    """A split file ``{"test": [ids], "folds": [[validation ids], ...]}``. Raises SettingsError naming the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Split(tuple(tuple(map(str, fold)) for fold in content["folds"]), tuple(map(str, content.get("test", ()))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(f'{path}: expected {{"test": [ids], "folds": [[validation ids], ...]}}: {error}') from error

@@ -1,0 +1,184 @@
+"""The paper's method in one place: from (CT, masks, stage) to the network's input, and from its output back to the CT's grid.
+
+Training, server, command line and benchmark all call :func:`build_stage_input`; nothing else crops or masks a CT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flrplan.errors import EmptyLiverError, GridError, SettingsError
+from flrplan.geometry import Geometry
+from flrplan.labels import Mask, Structure
+from flrplan.orientation import Canonical
+from flrplan.stages import Stage
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+AIR_HU = -1024.0
+"""Lowest value of a CT here; scanners write padding as low as -3024, which carries no information."""
+
+
+class RegionMode(str, Enum):
+    """How a stage's region (the liver) restricts the CT."""
+
+    MASK = "mask"
+    CROP = "crop"
+    MASK_AND_CROP = "mask_and_crop"
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What the paper leaves open in "the liver mask is used to mask the CT input (i.e., cropping to the liver ROI)".
+
+    region_mode: ``mask_and_crop`` by default, since that sentence says both.
+    crop_margin_mm: 10, so that convolutions see the capsule from both sides and resampling has room.
+    mask_margin_mm: 0, the letter of the paper; a few mm let tumours at the capsule survive a predicted liver that is too small.
+    outside_hu: -1024 (air). Liver and lesions never have it, so the border is always visible; nnU-Net's clipping to the
+        foreground's 0.5 percentile bounds its weight; and it is not 0, which nnU-Net would crop away and normalise apart.
+
+    A model is only valid with the settings it was trained with; they travel in its ``dataset.json``.
+    """
+
+    region_mode: RegionMode = RegionMode.MASK_AND_CROP
+    crop_margin_mm: float = 10.0
+    mask_margin_mm: float = 0.0
+    outside_hu: float = AIR_HU
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "region_mode", RegionMode(self.region_mode))
+        except ValueError:
+            known = ", ".join(m.value for m in RegionMode)
+            raise SettingsError(f"region_mode must be one of {known}, got {self.region_mode!r}") from None
+        for name in ("crop_margin_mm", "mask_margin_mm"):
+            value = getattr(self, name)
+            if not 0 <= value <= 200:
+                raise SettingsError(f"{name} must lie in 0..200 mm, got {value}")
+        if not AIR_HU <= self.outside_hu <= 3071:
+            raise SettingsError(f"outside_hu must lie in {AIR_HU:.0f}..3071, got {self.outside_hu}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``dataset.json``."""
+        return {**asdict(self), "region_mode": self.region_mode.value}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> InputSettings:
+        """The inverse of :meth:`to_json`. Raises SettingsError for unknown keys."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise SettingsError(f"unknown input settings {unknown}; known are {sorted(known)}")
+        return cls(**values)
+
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """What a network sees, and where it lies.
+
+    channels_czyx: ``(C, Z, Y, X) float32`` in canonical axis order; channel 0 is HU, the others are masks of 0 and 1.
+    geometry: grid of these channels (canonical, cropped).
+    """
+
+    stage: Stage
+    channels_czyx: NDArray[np.float32]
+    geometry: Geometry
+    canonical: Canonical
+    box_zyx: Box
+
+    def crop(self, array_zyx: NDArray[Scalar]) -> NDArray[Scalar]:
+        """An array on the CT's grid (a target mask, say) on this input's grid."""
+        return np.ascontiguousarray(self.canonical.forward(array_zyx)[self.box_zyx])
+
+    def restore(self, array_zyx: NDArray[Scalar], fill: float = 0) -> NDArray[Scalar]:
+        """An array on this input's grid (a prediction) on exactly the CT's grid, ``fill`` outside the crop.
+
+        Raises: GridError where the shape is not that of this input.
+        """
+        if array_zyx.shape != self.geometry.shape_zyx:
+            raise GridError(f"stage {self.stage}: expected a result of shape {self.geometry.shape_zyx}, got {array_zyx.shape}")
+        whole = np.full(self.canonical.target.shape_zyx, fill, array_zyx.dtype)
+        whole[self.box_zyx] = array_zyx
+        return self.canonical.backward(whole)
+
+
+def build_stage_input(
+    ct_zyx: NDArray[Any],
+    geometry: Geometry,
+    masks: Mapping[Structure, Mask],
+    stage: Stage,
+    settings: InputSettings | None = None,
+) -> StageInput:
+    """The input of one stage's network from a CT and the masks the stage needs (given or predicted).
+
+    Args:
+        ct_zyx: ``(Z, Y, X)`` HU on ``geometry``, any axis order.
+        masks: ``(Z, Y, X) bool`` on the same grid; must hold every structure of ``stage.needs``; others are ignored.
+    Returns: channels in canonical axis order, masked and/or cropped to the stage's region.
+
+    Raises:
+        EmptyLiverError: the region is empty. An empty mask channel (no CRLM) is fine: the channel is all 0.
+        GridError: a mask or the CT has another shape than ``geometry``.
+        SettingsError: a mask that the stage needs is missing.
+    """
+    settings = settings or InputSettings()
+    missing = [s.value for s in stage.needs if s not in masks]
+    if missing:
+        raise SettingsError(f"stage {stage} needs the mask of {', '.join(missing)}; give it or predict it first")
+    for name, array in (("CT", ct_zyx), *((s.value, masks[s]) for s in stage.needs)):
+        if array.shape != geometry.shape_zyx:
+            raise GridError(f"stage {stage}: {name} has shape {array.shape}, the CT's grid has {geometry.shape_zyx} (z, y, x)")
+
+    canonical = Canonical.of(geometry)
+    ct = canonical.forward(ct_zyx)
+    box: Box = (slice(0, ct.shape[0]), slice(0, ct.shape[1]), slice(0, ct.shape[2]))
+    if stage.region is None:
+        channel = np.maximum(ct, AIR_HU, dtype=np.float32)
+    else:
+        region = canonical.forward(masks[stage.region])
+        if not region.any():
+            raise EmptyLiverError(
+                f"stage {stage}: the {stage.region} mask is empty, so there is nothing to look at. "
+                "Check that the CT shows the liver and that the mask belongs to it, or draw the liver by hand"
+            )
+        spacing = canonical.target.spacing_zyx_mm
+        if settings.region_mode is not RegionMode.MASK:
+            box = _bounding_box(region, spacing, settings.crop_margin_mm + settings.mask_margin_mm)
+        channel = np.maximum(ct[box], AIR_HU, dtype=np.float32)
+        if settings.region_mode is not RegionMode.CROP:
+            channel[~_dilated(region[box], spacing, settings.mask_margin_mm)] = settings.outside_hu
+    mask_channels = [canonical.forward(masks[s])[box].astype(np.float32) for s in stage.mask_channels]
+    return StageInput(stage, np.stack([channel, *mask_channels]), _cropped(canonical.target, box), canonical, box)
+
+
+def _bounding_box(region: Mask, spacing_zyx_mm: tuple[float, float, float], margin_mm: float) -> Box:
+    slices = []
+    for axis in range(3):
+        hit = np.flatnonzero(region.any(axis=tuple(a for a in range(3) if a != axis)))
+        margin = int(np.ceil(margin_mm / spacing_zyx_mm[axis]))
+        slices.append(slice(max(0, int(hit[0]) - margin), min(region.shape[axis], int(hit[-1]) + 1 + margin)))
+    return (slices[0], slices[1], slices[2])
+
+
+def _dilated(region: Mask, spacing_zyx_mm: tuple[float, float, float], margin_mm: float) -> Mask:
+    if margin_mm == 0:
+        return region
+    distance = ndimage.distance_transform_edt(~region, sampling=spacing_zyx_mm)
+    return np.asarray(distance <= margin_mm)
+
+
+def _cropped(geometry: Geometry, box: Box) -> Geometry:
+    start_xyz = np.array([[box[2].start, box[1].start, box[0].start]], float)
+    origin = geometry.world_mm(start_xyz)[0]
+    size = (box[2].stop - box[2].start, box[1].stop - box[1].start, box[0].stop - box[0].start)
+    return Geometry(size, geometry.spacing_mm, (float(origin[0]), float(origin[1]), float(origin[2])), geometry.direction)

@@ -1,0 +1,68 @@
+"""Labelled cases on disk, as the cohort and the benchmark's work folder hold them, ready for training and evaluation.
+
+Layout: ``images/<case>.nii.gz``, ``labels/<case>.nii.gz`` (planning label map) and, where the map cannot hold the truth,
+``masks/<case>/<structure>.nii.gz`` (binary), which then takes precedence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flrplan.errors import LabelError
+from flrplan.geometry import require_same_grid
+from flrplan.io import CT, read_ct, read_label_map, read_mask
+from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+
+IMAGE_SUFFIX = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """One CT with its truth: a planning map, binary masks, or both (then the masks are the truth)."""
+
+    case_id: str
+    image: Path
+    label: Path | None = None
+    masks: Mapping[Structure, Path] = field(default_factory=dict)
+
+    def load(self, structures: Iterable[Structure]) -> tuple[CT, dict[Structure, Mask]]:
+        """The CT and the asked masks, ``(Z, Y, X) bool`` on its grid; masks may be empty.
+
+        Raises: ImageError, GridError, LabelError; LabelError also where a structure is held by no file.
+        """
+        ct = read_ct(self.image)
+        result: dict[Structure, Mask] = {}
+        planning = None
+        for structure in structures:
+            if structure in self.masks:
+                result[structure] = read_mask(self.masks[structure], ct, structure)
+                continue
+            if self.label is None:
+                raise LabelError(f"case {self.case_id}: no label holds {structure}; found {sorted(map(str, self.masks))}")
+            if planning is None:
+                array, geometry = read_label_map(self.label)
+                require_same_grid(ct.geometry, geometry, str(self.image), str(self.label))
+                planning = check_planning_map(array, str(self.label))
+            result[structure] = structure_mask(planning, structure)
+        return ct, result
+
+
+def find_labelled_cases(folder: Path) -> list[LabelledCase]:
+    """Every case of a folder in the layout above, sorted by id.
+
+    Raises: LabelError where there is no image, or an image has no label; the message names them.
+    """
+    images = sorted((folder / "images").glob(f"*{IMAGE_SUFFIX}"))
+    if not images:
+        raise LabelError(f"{folder}: expected images/<case>{IMAGE_SUFFIX} and labels/<case>{IMAGE_SUFFIX}, found no image")
+    cases = []
+    for image in images:
+        case_id = image.name.removesuffix(IMAGE_SUFFIX)
+        label = folder / "labels" / image.name
+        masks = {s: p for s in Structure if (p := folder / "masks" / case_id / f"{s}{IMAGE_SUFFIX}").is_file()}
+        if not label.is_file() and not masks:
+            raise LabelError(f"{image} has no label; expected {label} or masks/{case_id}/<structure>{IMAGE_SUFFIX}")
+        cases.append(LabelledCase(case_id, image, label if label.is_file() else None, masks))
+    return cases

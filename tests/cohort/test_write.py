@@ -1,0 +1,120 @@
+"""A cohort on disk: whole or absent files, the same with any number of workers, continued but never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from flrplan.cohort import CohortSettings, SyntheticCase, contact_sheet, make_case, write_cohort
+from flrplan.cohort.write import image_path, label_path
+from flrplan.errors import CohortError, SettingsError
+from flrplan.geometry import Geometry
+
+SETTINGS = CohortSettings(cases=3, seed=11)
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Hashes of the voxels, not of the compressed files, whose headers may hold a time."""
+    out = {}
+    for path in sorted(folder.rglob("*.nii.gz")):
+        image = sitk.ReadImage(str(path))
+        out[str(path.relative_to(folder))] = hashlib.sha256(sitk.GetArrayFromImage(image).tobytes()).hexdigest()
+    return out
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort") / "a"
+    write_cohort(SETTINGS, folder, progress=False)
+    return folder
+
+
+def test_files_hold_the_case(cohort: Path) -> None:
+    case = make_case(11, 1, "small")
+    image = sitk.ReadImage(str(image_path(cohort, case.case_id)))
+    label = sitk.ReadImage(str(label_path(cohort, case.case_id)))
+    assert image.GetPixelID() == sitk.sitkInt16
+    assert label.GetPixelID() == sitk.sitkUInt8
+    assert np.array_equal(sitk.GetArrayFromImage(image), case.hu_zyx)
+    assert np.array_equal(sitk.GetArrayFromImage(label), case.planning_zyx)
+    assert Geometry.of(image).is_same_grid(case.geometry)
+    assert Geometry.of(label).is_same_grid(case.geometry)
+
+
+def test_table_holds_settings_and_facts(cohort: Path) -> None:
+    table = json.loads((cohort / "cohort.json").read_text())
+    assert table["complete"] is True
+    assert table["settings"] == SETTINGS.as_dict()
+    assert [c["case_id"] for c in table["cases"]] == ["synth-0000", "synth-0001", "synth-0002"]
+    assert all(0 < c["flr_fraction"] < 1 and c["lesion_count"] == len(c["lesions"]) for c in table["cases"])
+    assert not list(cohort.rglob(".part-*"))
+
+
+def test_two_workers_write_the_same_voxels(cohort: Path, tmp_path: Path) -> None:
+    write_cohort(SETTINGS, tmp_path / "b", workers=2, progress=False)
+    assert digest(tmp_path / "b") == digest(cohort)
+    assert (tmp_path / "b" / "cohort.json").read_text() == (cohort / "cohort.json").read_text()
+
+
+def test_a_broken_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def breaks_at_one(seed: int, index: int, size: str) -> SyntheticCase:
+        if index == 1 and not made.count(1):
+            made.append(1)
+            raise RuntimeError("power cut")
+        made.append(index)
+        return make_case(seed, index, size)
+
+    monkeypatch.setattr("flrplan.cohort.write.make_case", breaks_at_one)
+    settings = CohortSettings(cases=2, seed=11)
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_cohort(settings, tmp_path, progress=False)
+    assert json.loads((tmp_path / "cohort.json").read_text())["complete"] is False
+    first = image_path(tmp_path, "synth-0000").stat().st_mtime_ns
+    write_cohort(settings, tmp_path, progress=False)
+    assert made == [0, 1, 1]
+    assert image_path(tmp_path, "synth-0000").stat().st_mtime_ns == first
+    assert json.loads((tmp_path / "cohort.json").read_text())["complete"] is True
+
+
+def test_other_settings_are_an_error_unless_forced(tmp_path: Path) -> None:
+    write_cohort(CohortSettings(cases=2, seed=11), tmp_path, progress=False)
+    other = CohortSettings(cases=1, seed=12)
+    with pytest.raises(CohortError, match=r"cohort of other settings.*'seed': 12.*'seed': 11.*force=True"):
+        write_cohort(other, tmp_path, progress=False)
+    write_cohort(other, tmp_path, force=True, progress=False)
+    assert [p.name for p in (tmp_path / "images").iterdir()] == ["synth-0000.nii.gz"]
+    assert json.loads((tmp_path / "cohort.json").read_text())["settings"]["seed"] == 12
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(CohortError, match=r"not empty and holds no cohort.json \(found thesis.txt\)"):
+        write_cohort(SETTINGS, tmp_path, force=force, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_damaged_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cohort.json").write_text("{}")
+    with pytest.raises(CohortError, match="not a table of a synthetic cohort"):
+        write_cohort(SETTINGS, tmp_path, progress=False)
+
+
+def test_workers_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="workers must be at least 1, got 0"):
+        write_cohort(SETTINGS, tmp_path, workers=0)
+
+
+def test_contact_sheet_is_a_png(small_cases: list[SyntheticCase], tmp_path: Path) -> None:
+    path = contact_sheet(small_cases[:2], tmp_path / "sheets" / "sheet.png")
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
+    with pytest.raises(CohortError, match="at least one case"):
+        contact_sheet([], tmp_path / "none.png")

@@ -1,0 +1,75 @@
+"""The other commands, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+
+from flrplan import cli
+from flrplan.cli import main
+from flrplan.commands import doctor
+from flrplan.models import MODEL_ROOT
+
+
+def test_doctor_finds_the_installation_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "torch 2.13.0" in printed
+    assert "model liver nnunet: demo, not for patients" in printed
+    assert printed.rstrip().endswith("all is well")
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(doctor.EXACT, "monai", "0.0.1")
+    (tmp_path / "liver" / "nnunet").mkdir(parents=True)
+    (tmp_path / "liver" / "nnunet" / "plans.json").write_text("{}")
+    assert main(["doctor", "--models", str(tmp_path)]) == 1
+    printed = capsys.readouterr().out
+    assert "0.0.1 was tried: make install" in printed
+    assert "dataset.json is missing" in printed
+
+
+def test_cohort_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cohort"
+    assert main(["cohort", "--cases", "2", "--seed", "9", "--out", str(out), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert sorted(p.name for p in (out / "images").iterdir()) == ["synth-0000.nii.gz", "synth-0001.nii.gz"]
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    assert main(["cohort", "--cases", "0", "--out", str(tmp_path / "none")]) == 1
+    assert "cases must be" in capsys.readouterr().err
+
+
+def test_models_list_names_the_demo_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    assert capsys.readouterr().out.count("demo (not for patients)") == 4
+
+
+def test_models_import_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = MODEL_ROOT / "demo" / "liver" / "nnunet"
+    command = ["models", "import", str(source), "--stage", "liver", "--models", str(tmp_path)]
+    assert main(command) == 0
+    assert main(command) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert json.loads((tmp_path / "liver" / "nnunet" / "dataset.json").read_text())["flrplan"]["imported_from"] == "nnunet"
+
+
+def test_demo_ends_with_the_flr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("FLR ")
+    assert last.endswith(" %)")
+    label = next(tmp_path.glob("*/planning.nii.gz"))
+    assert sitk.ReadImage(str(label)).GetSize()[0] > 100
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("plan", "doctor", "cohort", "train", "models", "demo", "demo-models"):
+        with pytest.raises(SystemExit) as stop:
+            cli.build_parser().parse_args([command, "--help"])
+        assert stop.value.code == 0
+        assert command in capsys.readouterr().out

@@ -1,0 +1,116 @@
+"""``flrplan plan`` as a user runs it: files out, given masks, one bad case among good ones, nothing half written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from flrplan.cli import main
+from flrplan.cohort import SyntheticCase
+from flrplan.geometry import Geometry
+from flrplan.io import CT
+from flrplan.labels import Mask, Structure, structure_mask
+from flrplan.models import DEMO_NOTE
+from flrplan.planning.volumetry import measure_volumes
+
+
+@pytest.fixture
+def ct_file(tmp_path: Path, small_ct: CT) -> Path:
+    path = tmp_path / "cts" / "patient.one.nii.gz"
+    path.parent.mkdir()
+    sitk.WriteImage(small_ct.geometry.image(small_ct.array_zyx), str(path))
+    return path
+
+
+def write_mask(path: Path, mask: Mask, geometry: Geometry) -> Path:
+    sitk.WriteImage(geometry.image(mask), str(path))
+    return path
+
+
+def test_plan_writes_map_report_and_picture(
+    tmp_path: Path, ct_file: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["plan", str(ct_file), "--out", str(out), "--device", "cpu"]) == 0
+    folder = out / "patient.one"
+    assert sorted(p.name for p in folder.iterdir()) == ["plan.json", "plan.png", "planning.nii.gz"]
+    image = sitk.ReadImage(str(folder / "planning.nii.gz"))
+    assert small_ct.geometry.is_same_grid(Geometry.of(image))
+    report = json.loads((folder / "plan.json").read_text())
+    volumes = measure_volumes(sitk.GetArrayFromImage(image), small_ct.geometry.voxel_volume_ml)
+    assert report["volumes"] == volumes.to_json()
+    assert report["inputs"] == {"liver": "predicted", "crlm": "predicted", "flr": "predicted"}
+    assert report["demo_models"] is True
+    assert DEMO_NOTE in report["warnings"]
+    assert set(report["models"]) == {"liver", "crlm", "flr"}
+    assert f"FLR {volumes.flr_ml:.0f} ml" in capsys.readouterr().out
+
+
+def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "out" / "patient.one" / "plan.json"
+    report.parent.mkdir(parents=True)
+    report.write_text("{}")
+    assert main(["plan", str(ct_file), "--out", str(tmp_path / "out")]) == 0
+    assert report.read_text() == "{}"
+    assert "--force" in capsys.readouterr().err
+
+
+def test_given_masks_are_used(tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
+    given = {
+        s: write_mask(tmp_path / f"{s}.nii.gz", small_truth[s], small_ct.geometry) for s in (Structure.LIVER, Structure.CRLM)
+    }
+    command = ["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*command, "--liver", str(given[Structure.LIVER]), "--crlm", str(given[Structure.CRLM])]) == 0
+    folder = tmp_path / "out" / "patient.one"
+    label = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "planning.nii.gz")))
+    assert np.array_equal(structure_mask(label, Structure.LIVER), small_truth[Structure.LIVER])
+    assert np.array_equal(structure_mask(label, Structure.CRLM), small_truth[Structure.CRLM])
+    assert json.loads((folder / "plan.json").read_text())["inputs"] == {"liver": "given", "crlm": "given", "flr": "predicted"}
+
+
+def test_bad_masks_name_the_file(
+    tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    geometry = small_ct.geometry
+    moved = Geometry(geometry.size_xyz, geometry.spacing_mm, (5.0, 0.0, 0.0), geometry.direction)
+    liver = small_truth[Structure.LIVER]
+    bad = {
+        "is not on the grid of": write_mask(tmp_path / "moved.nii.gz", liver, moved),
+        "empty": write_mask(tmp_path / "empty.nii.gz", np.zeros_like(liver), geometry),
+    }
+    graded = tmp_path / "graded.nii.gz"
+    sitk.WriteImage(geometry.image(liver.astype(np.uint8) + (small_truth[Structure.CRLM] * 2).astype(np.uint8)), str(graded))
+    for message, path in {**bad, "binary": graded}.items():
+        assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--liver", str(path)]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert path.name in error
+    assert not (tmp_path / "out" / "patient.one" / "plan.json").exists()
+
+
+def test_one_bad_case_does_not_stop_the_rest(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = ct_file.with_name("broken.nii.gz")
+    bad.write_bytes(b"this is no image")
+    assert main(["plan", str(ct_file.parent), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert (tmp_path / "out" / "patient.one" / "plan.json").is_file()
+    assert "1 of 2 cases failed" in printed.err
+    assert "broken.nii.gz" in printed.err
+
+
+def test_masks_fit_one_input_only(
+    tmp_path: Path, ct_file: Path, small_case: SyntheticCase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = ct_file.with_name("second.nii.gz")
+    sitk.WriteImage(small_case.geometry.image(small_case.hu_zyx), str(second))
+    assert main(["plan", str(ct_file), str(second), "--out", str(tmp_path), "--liver", "liver.nii.gz"]) == 1
+    assert "fits one CT" in capsys.readouterr().err
+
+
+def test_a_missing_model_and_device_are_told(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cuda:7"]) == 1
+    assert "cuda:7 was asked for" in capsys.readouterr().err

@@ -1,0 +1,52 @@
+"""Shared fixtures: no nnU-Net variable leaks in, small synthetic cases, the demo models, the real CTs where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flrplan.cohort import SyntheticCase, make_case
+from flrplan.io import CT
+from flrplan.labels import Mask, Structure, structure_mask
+from flrplan.models import MODEL_ROOT, ModelStore
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_nnunet_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("nnUNet_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def small_case() -> SyntheticCase:
+    """One synthetic case, about 96 x 96 x 40 voxels, that no demo model was trained on."""
+    return make_case(seed=4, index=1, size="small")
+
+
+@pytest.fixture(scope="session")
+def small_ct(small_case: SyntheticCase) -> CT:
+    return CT(small_case.hu_zyx, small_case.geometry, small_case.case_id, "synthetic", ())
+
+
+@pytest.fixture(scope="session")
+def small_truth(small_case: SyntheticCase) -> dict[Structure, Mask]:
+    return {s: structure_mask(small_case.planning_zyx, s) for s in Structure}
+
+
+@pytest.fixture(scope="session")
+def demo_store() -> ModelStore:
+    """The demo models of the repository, kept warm for the whole session."""
+    return ModelStore(MODEL_ROOT)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the public CTs (not in the repository); skips where it is absent."""
+    folder = Path(os.environ.get("FLRPLAN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (folder / "lidc0001").is_dir():
+        pytest.skip(f"no real CTs in {folder}; set FLRPLAN_TEST_DATA to a folder with lidc0001/ and totalseg/")
+    return folder

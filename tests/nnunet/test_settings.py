@@ -1,0 +1,78 @@
+"""Settings: the paper's defaults, and errors that name what is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flrplan.errors import SettingsError
+from flrplan.nnunet.settings import PlanSettings, Recipe, TrainingSettings
+from flrplan.splits import Split, nnunet_split, read_split
+
+
+def test_defaults_are_the_papers() -> None:
+    settings = TrainingSettings()
+    assert (settings.epochs, settings.iterations_per_epoch, settings.validation_iterations) == (200, 250, 50)
+    assert settings.mirror_axes == (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"training": {"epoch": 3}}, r"unknown TrainingSettings \['epoch'\]; known are .*epochs"),
+        ({"trainings": {}}, "unknown parts of a recipe"),
+        ({"training": {"epochs": 0}}, "epochs must be at least 1"),
+        ({"training": {"mirror_axes": [3]}}, "mirror_axes"),
+        ({"plan": {"features": [8, 16], "patch_size_zyx": [15, 16, 16]}}, "must divide by 2"),
+        ({"plan": {"features": [8, 16]}}, "set together"),
+        ({"input": {"region_mode": "masked"}}, "region_mode must be one of mask, crop, mask_and_crop"),
+        ({"input": {"margin": 3}}, "unknown input settings"),
+    ],
+)
+def test_bad_recipes(values: dict[str, dict[str, object]], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Recipe.from_mapping(values)
+
+
+def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("common: {training: {epochs: 3, seed: 5}}\ncrlm: {training: {epochs: 4}}\n")
+    assert Recipe.from_yaml(path, "crlm").training == TrainingSettings(epochs=4, seed=5)
+    assert Recipe.from_yaml(path, "liver").training == TrainingSettings(epochs=3, seed=5)
+    assert Recipe.from_yaml(path, "liver").plan == PlanSettings()
+    path.write_text("liver: {training: {epochs: 0}}\n")
+    with pytest.raises(SettingsError, match=r"recipe\.yaml, stage liver: epochs"):
+        Recipe.from_yaml(path, "liver")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        Recipe.from_yaml(tmp_path / "none.yaml", "liver")
+
+
+def test_nnunet_draw_over_157_cases() -> None:
+    split = nnunet_split([f"CRLM-CT-{1001 + i}" for i in range(157)])
+    assert [len(f) for f in split.folds] == [32, 32, 31, 31, 31]
+    assert len(set(split.train_ids(0)) | set(split.validation_ids(0))) == 157
+    assert not set(split.train_ids(0)) & set(split.validation_ids(0))
+
+
+def test_held_out_ids_never_train() -> None:
+    split = nnunet_split([f"c{i:02d}" for i in range(12)], folds=2, test=["c03", "c07"])
+    assert split.test == ("c03", "c07")
+    for fold in range(2):
+        assert not {"c03", "c07"} & {*split.train_ids(fold), *split.validation_ids(fold)}
+
+
+def test_bad_splits(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="occur twice"):
+        Split((("a", "b"), ("b",)))
+    with pytest.raises(SettingsError, match="occur twice"):
+        Split((("a",), ("b",)), test=("a",))
+    with pytest.raises(SettingsError, match="5 folds need at least 5 cases"):
+        nnunet_split(["a", "b"])
+    with pytest.raises(SettingsError, match="fold 2 does not exist"):
+        Split((("a",), ("b",))).train_ids(2)
+    with pytest.raises(SettingsError, match=r"not in the split \['c'\]"):
+        Split((("a",), ("b",))).require_cover(["a", "b", "c"])
+    (tmp_path / "split.json").write_text("[]")
+    with pytest.raises(SettingsError, match=r"split\.json: expected"):
+        read_split(tmp_path / "split.json")

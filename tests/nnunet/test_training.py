@@ -1,0 +1,108 @@
+"""Training of one (stage, fold) by the command line, on small synthetic cases: published, plain, resumable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from flrplan.cli import main
+from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.errors import ModelError, SettingsError
+from flrplan.io import CT
+from flrplan.labels import Mask, Structure
+from flrplan.nnunet.checkpoint import FINAL_NAME, TRAINING_NAME, load_checkpoint
+from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.predictor import StagePredictor
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.splits import nnunet_split
+from flrplan.stage_input import build_stage_input
+from flrplan.stages import FLR
+from flrplan.training_cases import find_labelled_cases
+
+RECIPE = """
+common:
+  plan: {batch_size: 2, features: [4, 8], spacing_zyx_mm: [8, 6, 6], patch_size_zyx: [16, 24, 24], resampling: torch}
+  training: {epochs: %d, iterations_per_epoch: 2, validation_iterations: 1, save_every: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with cohort, work and models after ``flrplan train`` of stage flr, fold 0, two epochs."""
+    root = tmp_path_factory.mktemp("training")
+    write_cohort(CohortSettings(cases=4, seed=5, size="small"), root / "cohort", progress=False)
+    (root / "recipe.yaml").write_text(RECIPE % 2)
+    assert main(_command(root)) == 0
+    return root
+
+
+def _command(root: Path) -> list[str]:
+    arguments = ["train", "--cases", root / "cohort", "--stage", "flr", "--folds", "2", "--fold", "0", "--work", root / "work"]
+    return [str(a) for a in [*arguments, "--models", root / "models", "--recipe", root / "recipe.yaml", "--device", "cpu"]]
+
+
+def test_published_folder_is_plain(trained: Path) -> None:
+    folder = trained / "models" / "flr" / "nnunet"
+    content = load_checkpoint(folder / "fold_0" / FINAL_NAME)
+    assert "optimizer_state" not in content
+    assert content["trainer_name"] == "nnUNetTrainer"
+    assert content["inference_allowed_mirroring_axes"] == [0, 1, 2]
+    dataset = json.loads((folder / "dataset.json").read_text())
+    assert dataset["channel_names"] == {"0": "CT", "1": "noNorm"}
+    assert dataset["labels"] == {"background": 0, "flr": [1, 2]}
+    run = json.loads((folder / "fold_0" / "run.json").read_text())
+    assert len(run["train_ids"]) == len(run["validation_ids"]) == 2
+    assert not set(run["train_ids"]) & set(run["validation_ids"])
+    assert run["recipe"]["training"]["epochs"] == 2
+    assert run["device"] == "cpu"
+
+
+def test_training_continues_where_it_stopped(trained: Path) -> None:
+    state = (
+        trained
+        / "work"
+        / "flr"
+        / "results"
+        / "Dataset503_flr"
+        / "FlrTrainer__nnUNetPlans__3d_fullres"
+        / "fold_0"
+        / TRAINING_NAME
+    )
+    assert load_checkpoint(state)["current_epoch"] == 2
+    (trained / "recipe.yaml").write_text(RECIPE % 3)
+    assert main(_command(trained)) == 0
+    after = load_checkpoint(state)
+    assert after["current_epoch"] == 3
+    assert len(after["logging"]["train_losses"]) == 3, "the first two epochs were not trained again"
+
+
+def test_trained_model_predicts(trained: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
+    predictor = StagePredictor(ModelFolder.open(trained / "models" / "flr" / "nnunet"), torch.device("cpu"), mirroring=True)
+    given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
+    mask = given.restore(predictor.predict(given))
+    assert mask.shape == small_ct.array_zyx.shape
+    assert mask.dtype == bool
+
+
+def test_other_settings_in_the_same_work_folder_are_refused(trained: Path) -> None:
+    cases = find_labelled_cases(trained / "cohort")
+    other = Recipe.from_mapping({"plan": {"spacing_zyx_mm": [9, 9, 9]}})
+    with pytest.raises(SettingsError, match="prepared with other settings"):
+        prepare_stage(cases, StageWork(trained / "work", FLR), other, nnunet_split([c.case_id for c in cases], 2))
+
+
+def test_other_plan_in_the_same_model_folder_is_refused(trained: Path, tmp_path: Path) -> None:
+    from flrplan.nnunet.training_run import train_fold
+
+    plans = tmp_path / "models" / "plans.json"
+    plans.parent.mkdir()
+    plans.write_text("{}")
+    recipe = Recipe.from_yaml(trained / "recipe.yaml", "flr")
+    with pytest.raises(ModelError, match="belongs to another training"):
+        train_fold(StageWork(trained / "work", FLR), 1, recipe, plans.parent, torch.device("cpu"))
+    with pytest.raises(SettingsError, match="fold 2 does not exist"):
+        train_fold(StageWork(trained / "work", FLR), 2, recipe, plans.parent, torch.device("cpu"))
