@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cascade_result import Source
@@ -14,7 +17,8 @@ from flrplan.errors import EmptyLiverError, GridError, SettingsError
 from flrplan.geometry import Geometry
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
-from flrplan.models import DEMO_NOTE, ModelStore
+from flrplan.models import DEMO_NOTE, MODEL_ROOT, ModelStore
+from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
 from flrplan.stages import CASCADE, CRLM, FLR, FLR_E2E, LIVER
 
 
@@ -75,9 +79,20 @@ def test_end_to_end_needs_nothing(cascade: Cascade, small_ct: CT) -> None:
 def test_an_empty_liver_is_an_error(cascade: Cascade, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
     with pytest.raises(EmptyLiverError, match="the given liver mask is empty"):
         cascade.run(small_ct, {Structure.LIVER: np.zeros_like(small_truth[Structure.LIVER])})
-    air = replace(small_ct, array_zyx=np.full_like(small_ct.array_zyx, -1000))
-    with pytest.raises(EmptyLiverError, match=f"{small_ct.name}: no liver was found"):
-        cascade.run(air, stages=(LIVER,))
+
+
+def test_no_liver_found_is_an_error(small_ct: CT, tmp_path: Path) -> None:
+    """A model that answers "background" everywhere: the demo model with its last bias far below 0."""
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver")
+    for path in tmp_path.glob(f"liver/nnunet/fold_*/{FINAL_NAME}"):
+        content = load_checkpoint(path)
+        for name, weight in content["network_weights"].items():
+            if name.startswith("decoder.seg_layers") and name.endswith("bias"):
+                content["network_weights"][name] = torch.full_like(weight, -1000.0)
+        torch.save(content, path)
+    blind = Cascade(ModelStore(tmp_path, demo=None), CascadeSettings(device="cpu"))
+    with pytest.raises(EmptyLiverError, match=f"{small_ct.name}: no liver was found in synthetic"):
+        blind.run(small_ct)
 
 
 def test_wrong_shapes_and_devices_are_refused(cascade: Cascade, small_ct: CT, demo_store: ModelStore) -> None:

@@ -69,7 +69,7 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:
         def __reduce__(self) -> None:
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(OutputError, match="free disk space"):
+    with pytest.raises(OutputError, match="check that the disk has room"):
         write_checkpoint(path, {"value": 2, "x": FailsHalfway()})
     assert load_checkpoint(path) == {"value": 1}
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

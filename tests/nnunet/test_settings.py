@@ -73,6 +73,11 @@ def test_bad_splits(tmp_path: Path) -> None:
         Split((("a",), ("b",))).train_ids(2)
     with pytest.raises(SettingsError, match=r"not in the split \['c'\]"):
         Split((("a",), ("b",))).require_cover(["a", "b", "c"])
+    with pytest.raises(SettingsError, match="at least 2 folds"):
+        Split((("a",),))
+    (tmp_path / "split.json").write_text('{"folds": ["ab", "cd"]}')
+    with pytest.raises(SettingsError, match="expected a list of case ids, found 'ab'"):
+        read_split(tmp_path / "split.json")
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(SettingsError, match=r"split\.json: expected"):
         read_split(tmp_path / "split.json")

@@ -36,6 +36,8 @@ class Geometry:
             raise ImageError(f"every axis needs at least one voxel, got size {self.size_xyz}")
         if not all(np.isfinite(s) and s > 0 for s in self.spacing_mm):
             raise ImageError(f"spacing must be positive millimetres, got {self.spacing_mm}")
+        if not np.isfinite(self.origin_mm).all():
+            raise ImageError(f"the origin must be finite, got {self.origin_mm}")
         matrix = self.direction_matrix
         if not np.allclose(matrix.T @ matrix, np.eye(3), atol=1e-3):
             raise ImageError(f"the direction is not orthonormal (sheared grid): {np.round(self.direction, 4).tolist()}")

@@ -29,8 +29,8 @@ class Split:
             raise SettingsError(
                 f"each case belongs to one fold or to the test part, but these occur twice: {sorted(twice)[:10]}"
             )
-        if len(self.folds) < 2:
-            raise SettingsError(f"cross-validation needs at least 2 folds, got {len(self.folds)}")
+        if len(self.folds) == 1:
+            raise SettingsError("cross-validation needs at least 2 folds, got 1 (a split without folds only evaluates)")
 
     def train_ids(self, fold: int) -> tuple[str, ...]:
         """Ids that train fold ``fold``, sorted. Raises SettingsError for a fold that does not exist."""
@@ -71,6 +71,12 @@ def read_split(path: Path) -> Split:
     """A split file ``{"test": [ids], "folds": [[validation ids], ...]}``. Raises SettingsError naming the file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Split(tuple(tuple(map(str, fold)) for fold in content["folds"]), tuple(map(str, content.get("test", ()))))
+        return Split(tuple(_ids(fold) for fold in content["folds"]), _ids(content.get("test", [])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f'{path}: expected {{"test": [ids], "folds": [[validation ids], ...]}}: {error}') from error
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list of case ids, found {value!r}")
+    return tuple(map(str, value))

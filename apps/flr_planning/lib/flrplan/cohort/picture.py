@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from flrplan.cohort.case import SyntheticCase
-from flrplan.cohort.files import rename_into_place
 from flrplan.errors import CohortError
+from flrplan.io.write import replacing
 from flrplan.labels import Compartment, Structure, structure_mask
 
 WINDOW_HU = (-160.0, 240.0)
@@ -65,6 +65,6 @@ def contact_sheet(cases: Sequence[SyntheticCase], path: Path) -> Path:
         row[2].set_title(f"{facts['scan_range']}, {dx:.2f} x {dy:.2f} x {dz:.2f} mm", fontsize=8)
         row[3].set_title(f"{facts['lesion_count']} lesions, liver {facts['liver_ml']:.0f} ml", fontsize=8)
     path = Path(path)
-    with rename_into_place(path) as part:
+    with replacing(path) as part:
         figure.savefig(part, dpi=70, format="png")
     return path

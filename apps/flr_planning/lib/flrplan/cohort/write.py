@@ -14,9 +14,10 @@ import SimpleITK as sitk
 from tqdm import tqdm
 
 from flrplan.cohort.case import make_case
-from flrplan.cohort.files import rename_into_place
 from flrplan.cohort.settings import COHORT_VERSION, CaseSize, CohortSettings, case_name
 from flrplan.errors import CohortError, OutputError, SettingsError
+from flrplan.io import write_json
+from flrplan.io.write import replacing
 
 TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""
@@ -54,7 +55,7 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
     _check_folder(settings, out_dir, force)
     if force:
         _remove_old(out_dir)
-    _write_json(out_dir / TABLE_NAME, _table(settings, out_dir))
+    write_json(out_dir / TABLE_NAME, _table(settings, out_dir))
     todo = [i for i in settings.indices if not _is_complete(out_dir, case_name(i))]
     _LOG.info("cohort %s: %d of %d cases to make", out_dir, len(todo), settings.cases)
     bar = tqdm(
@@ -63,7 +64,7 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
     with bar:
         _make_all(settings, out_dir, todo, workers, lambda: bar.update(1))
     table = _table(settings, out_dir)
-    _write_json(out_dir / TABLE_NAME, table)
+    write_json(out_dir / TABLE_NAME, table)
     return out_dir / TABLE_NAME
 
 
@@ -95,12 +96,12 @@ def _write_case(seed: int, index: int, size: CaseSize, out_dir: Path) -> None:
         (image_path(out_dir, case.case_id), case.hu_zyx),
         (label_path(out_dir, case.case_id), case.planning_zyx),
     ):
-        with rename_into_place(path) as part:
+        with replacing(path) as part:
             try:
                 sitk.WriteImage(case.geometry.image(array), str(part), useCompression=True)
             except RuntimeError as error:
                 raise OutputError(f"could not write {path}: {error}") from error
-    _write_json(facts_path(out_dir, case.case_id), {"case_id": case.case_id, **case.facts})
+    write_json(facts_path(out_dir, case.case_id), {"case_id": case.case_id, **case.facts})
 
 
 def _is_complete(out_dir: Path, case_id: str) -> bool:
@@ -117,11 +118,6 @@ def _table(settings: CohortSettings, out_dir: Path) -> dict[str, Any]:
         "complete": len(ready) == len(cases),
         "cases": facts,
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with rename_into_place(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:

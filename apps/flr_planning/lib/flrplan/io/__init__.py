@@ -1,9 +1,11 @@
-"""Files in and out: CTs and masks with every check, results written whole or not at all."""
+"""Reading CTs and masks with checks that name the file, writing results whole or not at all, finding cases."""
+
+from __future__ import annotations
 
 from flrplan.io.cases import case_name, find_cases
 from flrplan.io.ct import CT, ct_from_image, read_ct
 from flrplan.io.masks import read_label_map, read_mask
-from flrplan.io.write import write_json, write_label_map, write_text
+from flrplan.io.write import replacing, write_json, write_label_map, write_text
 
 __all__ = [
     "CT",
@@ -13,6 +15,7 @@ __all__ = [
     "read_ct",
     "read_label_map",
     "read_mask",
+    "replacing",
     "write_json",
     "write_label_map",
     "write_text",

@@ -1,61 +1,78 @@
-"""From what a user names on the command line to the list of cases."""
+"""From what a user names on the command line to a list of CTs, each with a case name of its own."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from flrplan.errors import ImageError
-from flrplan.io.dicom_series import is_dicom_file
-from flrplan.io.nifti_header import NIFTI_SUFFIXES
-
-_FILE_SUFFIXES = (".nii.gz", *NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
-
-
-def case_name(path: Path) -> str:
-    """``a.b.nii.gz`` -> ``a.b``; a DICOM folder's own name; a DICOM file's folder's name."""
-    path = Path(path).resolve()
-    for suffix in _FILE_SUFFIXES:
-        if path.name.lower().endswith(suffix) and not path.is_dir():
-            return path.name[: -len(suffix)]
-    return path.parent.name if path.is_file() else path.name
+from flrplan.io.dicom_files import is_dicom
+from flrplan.io.volume_file import IMAGE_SUFFIXES, image_suffix
 
 
 def find_cases(inputs: Sequence[Path]) -> list[Path]:
-    """Every case in files, DICOM folders, and folders of either, in natural order within each input.
+    """Every CT that the inputs name, in natural order of the case names (``case_2`` before ``case_10``).
 
-    Raises: ImageError for an input that is not there or holds no image, and where two cases would share a name.
+    An input is an image file, a DICOM file (its folder is the case), a folder with DICOM files in it (one case, subfolders
+    included), or a folder that holds image files and DICOM folders (a case each). Hidden files are left out.
+
+    Raises: ImageError for inputs that are missing or hold nothing, and for two cases of one name.
     """
-    found: list[Path] = []
-    for given in inputs:
-        path = Path(given)
-        if not path.exists():
-            raise ImageError(f"{path} does not exist; give CT files, DICOM folders, or a folder of these")
-        cases = [path] if path.is_file() else _cases_in(path)
-        if not cases:
-            raise ImageError(f"{path} holds no CT: expected files ending in {', '.join(_FILE_SUFFIXES)}, or DICOM folders")
-        found += [case for case in cases if case not in found]
-    names: dict[str, Path] = {}
-    for case in found:
-        other = names.setdefault(case_name(case), case)
-        if other != case:
+    if not inputs:
+        raise ImageError(f"no input given; expected {_EXPECTED}")
+    found = {_key(p): p for path in inputs for p in _cases_of(Path(path))}
+    cases = sorted(found.values(), key=lambda p: (_natural(case_name(p)), str(p)))
+    for first, second in pairwise(cases):
+        if case_name(first) == case_name(second):
             raise ImageError(
-                f"two inputs are both called {case_name(case)}: {other} and {case}; rename one, or plan them apart"
+                f"two inputs are called {case_name(first)!r}, so their results would overwrite each other: "
+                f"{first} and {second}; rename one or run them into different folders"
             )
-    return found
+    return cases
 
 
-def _cases_in(folder: Path) -> list[Path]:
-    children = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=_natural)
-    files = [p for p in children if p.is_file()]
-    images = [p for p in files if p.name.lower().endswith(_FILE_SUFFIXES)]
-    if images:
-        return images
-    if any(is_dicom_file(p) for p in files):
-        return [folder]
-    return [p for p in children if p.is_dir() and any(is_dicom_file(f) for f in p.rglob("*") if f.is_file())]
+def case_name(path: Path) -> str:
+    """The case id of an input: file name without its ending (``a.b.nii.gz`` is ``a.b``), or name of the DICOM folder."""
+    path = Path(path)
+    suffix = image_suffix(path)
+    if suffix is not None and not path.is_dir():
+        return path.name[: -len(suffix)] or "case"
+    folder = path.parent if path.is_file() else path
+    return folder.name or folder.resolve().name or "case"
 
 
-def _natural(path: Path) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name.lower()) if part]
+_EXPECTED = f"a CT file ({', '.join(IMAGE_SUFFIXES)}), a DICOM folder, or a folder of these"
+
+
+def _cases_of(path: Path) -> list[Path]:
+    if path.is_file():
+        if image_suffix(path) is not None:
+            return [path]
+        if is_dicom(path):
+            return [path.parent]
+        raise ImageError(f"{path}: neither an image nor a DICOM file; expected {_EXPECTED}")
+    if not path.is_dir():
+        raise ImageError(f"{path}: no such file or folder; expected {_EXPECTED}")
+    entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    cases = [p for p in entries if p.is_file() and image_suffix(p) is not None]
+    if _has_dicom(p for p in entries if p.is_file()):
+        cases.append(path)
+    else:
+        cases += [p for p in entries if p.is_dir() and _has_dicom(sorted(p.rglob("*")))]
+    if not cases:
+        raise ImageError(f"{path}: no CT in this folder; expected {_EXPECTED}")
+    return cases
+
+
+def _has_dicom(paths: Iterable[Path]) -> bool:
+    return any(p.is_file() and image_suffix(p) is None and is_dicom(p) for p in paths)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower()) if part]
+
+
+def _key(path: Path) -> Path:
+    return path.resolve()

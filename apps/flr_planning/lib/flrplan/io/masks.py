@@ -1,4 +1,4 @@
-"""Masks and label maps: on the CT's grid, binary where they must be."""
+"""Masks and label maps from files, on the grid of their CT."""
 
 from __future__ import annotations
 
@@ -6,63 +6,77 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import EmptyLiverError, ImageError, LabelError
 from flrplan.geometry import Geometry, require_same_grid
-from flrplan.io.ct import CT, read_image
-from flrplan.io.dicom_series import is_dicom_file
-from flrplan.io.nifti_header import NIFTI_SUFFIXES, check_nifti_header
-from flrplan.labels import Mask, Structure
+from flrplan.io.ct import CT
+from flrplan.io.dicom_files import is_dicom
+from flrplan.io.dicom_seg import read_dicom_seg
+from flrplan.io.volume_file import image_suffix, read_volume
+from flrplan.labels import KNOWN_LABEL_NAMES, Mask, Structure, decode_label
 
 
 def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """A label map ``(Z, Y, X)`` of integers as it is stored, and its grid.
+    """A label map ``(Z, Y, X)`` of integers as it is stored, and its grid; whole numbers stored as floats become int32.
 
-    Raises: ImageError where it is no 3D image; LabelError where its values are no whole numbers.
+    Raises: ImageError where the file is missing, damaged or not one 3D volume; LabelError for values that are not whole.
     """
-    path = Path(path)
-    if path.is_file() and is_dicom_file(path):
-        raise ImageError(
-            f"{path} is a DICOM object; give the mask as NIfTI or NRRD. A DICOM SEG becomes one with dcmqi's "
-            "segimage2itkimage, which is installed with this package"
+    volume = read_volume(Path(path))
+    array = sitk.GetArrayFromImage(volume.image)
+    if array.dtype.kind != "f":
+        return array, volume.geometry
+    if not np.isfinite(array).all() or (array != np.rint(array)).any():
+        raise LabelError(
+            f"{path}: expected whole numbers as labels, found values {np.nanmin(array):g} to {np.nanmax(array):g} with fractions "
+            "(a probability map, or resampled with interpolation); use nearest neighbour or a threshold"
         )
-    if path.name.lower().endswith(NIFTI_SUFFIXES) and path.is_file():
-        check_nifti_header(path)
-    image = read_image(path)
-    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
-        raise ImageError(
-            f"{path}: expected a 3D label map, found {image.GetDimension()} dimensions, {image.GetNumberOfComponentsPerPixel()} components"
-        )
-    array = sitk.GetArrayFromImage(image)
-    if not np.issubdtype(array.dtype, np.integer):
-        whole = array.astype(np.int32) if np.isfinite(array).all() else None
-        if whole is None or not np.array_equal(whole, array):
-            raise LabelError(
-                f"{path}: a label map holds whole numbers, this one does not (a probability map?); threshold it first"
-            )
-        array = whole
-    try:
-        return array, Geometry.of(image)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+    return array.astype(np.int32), volume.geometry
 
 
 def read_mask(path: Path, ct: CT, structure: Structure) -> Mask:
-    """The mask of one structure, ``(Z, Y, X) bool`` on the CT's grid; 0 is outside, one other value is inside.
+    """The ``(Z, Y, X) bool`` mask of one structure on the CT's grid; 0 and one other value (1, 255, ...) count as binary.
 
-    An empty mask comes back as it is, but for the liver.
-    Raises: GridError where it lies on another grid; LabelError where it is not binary; EmptyLiverError.
+    A DICOM SEG may hold several segments: those with known label names are read as a label of an annotator is
+    (:func:`flrplan.labels.decode_label`); a single segment with another name is the mask.
+
+    Raises:
+        EmptyLiverError: a liver without voxels. Every other structure may be empty.
+        GridError: another grid than the CT's.
+        LabelError: not binary, or a SEG that does not hold the structure. ImageError: missing or damaged.
     """
-    array, geometry = read_label_map(path)
-    require_same_grid(ct.geometry, geometry, ct.source, str(path))
-    inside = array[array != 0]
-    if inside.size and inside.min() != inside.max():
-        raise LabelError(
-            f"{path}: expected a binary {structure} mask (0 and one other value), found values "
-            f"{np.unique(inside)[:6].tolist()}; save the {structure} alone"
-        )
-    if structure is Structure.LIVER and not inside.size:
-        raise EmptyLiverError(f"{path}: the liver mask is empty; draw the liver, or leave the mask out and let it be predicted")
-    return np.asarray(array != 0)
+    path = Path(path)
+    if image_suffix(path) is None and path.is_file() and is_dicom(path):
+        mask = _mask_of_seg(path, ct, structure)
+    else:
+        array, geometry = read_label_map(path)
+        require_same_grid(ct.geometry, geometry, ct.source, str(path))
+        values = [v for v in np.unique(array).tolist() if v != 0]
+        if len(values) > 1:
+            raise LabelError(
+                f"{path}: expected a binary {structure} mask (0 and one other value), found the values {[0, *values][:6]}; "
+                f"save the {structure} alone"
+            )
+        mask = array != 0
+    if structure is Structure.LIVER and not mask.any():
+        raise EmptyLiverError(f"{path}: the liver mask has no voxels; draw the liver, or leave the mask out to predict it")
+    return mask
+
+
+def _mask_of_seg(path: Path, ct: CT, structure: Structure) -> Mask:
+    try:
+        seg = pydicom.dcmread(path)
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        raise ImageError(f"{path}: the DICOM file is cut off or damaged ({error}); copy or export it again") from error
+    label, names = read_dicom_seg(seg, ct.geometry, str(path))
+    known = {name.lower(): number for name, number in names.items() if name.lower() in KNOWN_LABEL_NAMES}
+    if not known and len(names) == 1:
+        return np.asarray(label != 0)
+    if not known:
+        raise LabelError(f"{path}: none of its segments {sorted(names)} is called {structure}; rename it or save it alone")
+    held = decode_label(np.where(np.isin(label, list(known.values())), label, 0), known, str(path))
+    if structure not in held.holds:
+        raise LabelError(f"{path}: its segments {sorted(names)} do not hold {structure}; rename it or save it alone")
+    return held.masks[structure]

@@ -1,85 +1,117 @@
-"""Writing results: beside, flushed to disk, then renamed. A reader sees the whole file or the previous one."""
+"""Files that are either whole or absent: written beside their place, flushed to the disk, then renamed."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from flrplan.errors import OutputError
+from flrplan.errors import ImageError, LabelError, OutputError
 from flrplan.geometry import Geometry
+from flrplan.io.volume_file import read_volume
+
+LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Kinds of label map that are one file; a header apart from its voxels cannot be replaced in one step."""
 
 
-@contextlib.contextmanager
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to; it is renamed onto ``path`` if the block succeeds, removed if not.
+    """A path beside ``path`` with the same ending; takes its place if the block succeeds, vanishes if not.
 
-    Raises: OutputError where the block raises OSError, or SimpleITK's RuntimeError (a full disk, no permission).
+    Missing folders are made. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
     """
     path = Path(path)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    part = path.with_name(f".part-{uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        yield part
+        _flush(part)
+        part.replace(path)
+        _flush(path.parent)
+    except OutputError:
+        raise
     except (OSError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = getattr(error, "strerror", None) or " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
         raise OutputError(
-            f"{path} could not be written ({lines[-1] if lines else type(error).__name__}); free disk space, or choose a folder "
-            "that can be written"
+            f"could not write {path}: {reason}; check that the disk has room and the folder is writable"
         ) from error
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def write_label_map(path: Path, array_zyx: NDArray[Any], geometry: Geometry) -> None:
-    """A label map ``(Z, Y, X)`` bool or uint8 on ``geometry``, compressed; read back and compared before it counts.
-
-    (ITK's NIfTI writer does not notice a full disk, so only reading back tells.)
-    Raises: GridError for another shape; OutputError where it cannot be written whole.
-    """
-    image = geometry.image(array_zyx.astype(np.uint8))
-    with replacing(path) as beside:
-        sitk.WriteImage(image, str(beside), useCompression=True)
-        written = sitk.ReadImage(str(beside))
-        if not Geometry.of(written).is_same_grid(geometry) or not np.array_equal(
-            sitk.GetArrayViewFromImage(written), array_zyx
-        ):
-            raise OSError("the file on disk is not what was written")
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Text in UTF-8. Raises: OutputError where it cannot be written whole."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Writes UTF-8 text. Raises OutputError; then the old file, if there was one, is untouched."""
+    with replacing(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON; NaN and infinity become null. Raises: OutputError where it cannot be written whole."""
-    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+def write_json(path: Path, obj: Any) -> None:
+    """Writes an object as JSON; NaN and infinity become null, numpy values, paths and enums plain ones.
+
+    Raises: OutputError as :func:`write_text`; TypeError for an object that JSON cannot hold.
+    """
+    write_text(path, json.dumps(_plain(obj), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_label_map(path: Path, array_zyx: NDArray[Any], geometry: Geometry) -> None:
+    """Writes a label map ``(Z, Y, X)`` uint8 or bool, compressed, with exactly this geometry (NIfTI rounds it to float32).
+
+    The file is read back before it takes its place: on a full disk, ITK's NIfTI writer returns as if all were well.
+
+    Raises: OutputError where it could not be written; GridError for another shape; LabelError for another dtype.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(LABEL_SUFFIXES):
+        raise OutputError(f"could not write {path}: expected a name that ends in {', '.join(LABEL_SUFFIXES)}")
+    if array_zyx.dtype not in (np.uint8, np.bool_):
+        raise LabelError(
+            f"{path}: a label map is written as uint8, got {array_zyx.dtype}; convert it where its values are known"
+        )
+    image = geometry.image(array_zyx)
+    with replacing(path) as part:
+        try:
+            sitk.WriteImage(image, str(part), useCompression=True)
+            written = read_volume(part)
+        except (RuntimeError, ImageError) as error:
+            raise OutputError(
+                f"could not write {path}: it came out incomplete; check that the disk has room and the folder is writable "
+                f"({str(error).strip().splitlines()[-1]})"
+            ) from error
+        if not written.geometry.is_same_grid(geometry) or (sitk.GetArrayViewFromImage(written.image) != array_zyx).any():
+            raise OutputError(
+                f"could not write {path}: read back, it differs from what was written ({written.geometry.describe()} for "
+                f"{geometry.describe()})"
+            )
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:
-    """Values that JSON knows, recursively."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Enum):
+        return _plain(value.value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(_plain(k)): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
     return str(value) if isinstance(value, Path) else value

@@ -1,6 +1,6 @@
 """Distances and overlaps between a reference mask and a predicted one. Pure numpy and scipy; never imports torch.
 
-Read in this order: :mod:`region` (a mask, cropped), :mod:`overlap`, :mod:`surface_elements`, :mod:`surface`, :mod:`volume`,
+Read in this order: :mod:`region` (a mask, cropped), :mod:`overlap`, :mod:`surface_elements`, :mod:`nearest`, :mod:`surface`, :mod:`volume`,
 :mod:`lesions`, :mod:`empty` (what every metric returns on empty masks), :mod:`catalogue` (all metrics as data),
 :mod:`score` (all metrics of one prediction).
 """

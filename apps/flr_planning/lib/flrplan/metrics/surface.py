@@ -1,22 +1,19 @@
 """The surface of a mask as weighted points, the exact distances between two surfaces, and NSD, HD95 and ASSD from them.
 
 The definitions are surface-distance's (Nikolov 2018, arXiv:1809.04430): surface points are the corners between voxels that
-do not all agree, each weighted by the area of the surface element there. Two things make it fast: points that both
-surfaces share have distance 0 and are never searched for, and the rest is searched in a k-d tree of the surface points
-instead of transforming the whole volume. The distances stay exact.
+do not all agree, each weighted by the area of the surface element there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from flrplan.labels import Mask
 from flrplan.metrics.empty import Emptiness, Outcome, on_empty
+from flrplan.metrics.nearest import nearest_distances_mm
 from flrplan.metrics.surface_elements import area_table_mm2
 
 HAUSDORFF_FRACTION = 0.95
@@ -59,29 +56,9 @@ class Surface:
         """Total area; 0 for an empty mask."""
         return float(self.areas_mm2.sum())
 
-    @cached_property
-    def _keys(self) -> NDArray[np.int64]:
-        """One rising number per point, the same for the same point of any surface on the grid."""
-        z, y, x = self.points_zyx.T.astype(np.int64)
-        return np.asarray((z << 42) | (y << 21) | x)
-
-    @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self.points_zyx * np.array(self.spacing_zyx_mm), leafsize=32, balanced_tree=False, compact_nodes=False)
-
     def distances_to_mm(self, other: Surface) -> NDArray[np.float64]:
         """``(N,) float64``: from each point of this surface to the nearest point of the other, which must not be empty."""
-        distances = np.zeros(len(self.points_zyx))
-        place = np.searchsorted(other._keys, self._keys)
-        apart = np.flatnonzero(other._keys[np.minimum(place, len(other._keys) - 1)] != self._keys)
-        if apart.size:
-            points = self.points_zyx[apart]
-            _, nearest = other._tree.query(points * np.array(self.spacing_zyx_mm))
-            # Again from whole voxels: equal steps then have equal lengths, so "at the tolerance" is not a matter of rounding.
-            steps_mm = (other.points_zyx[nearest] - points) * np.array(self.spacing_zyx_mm)
-            z, y, x = np.square(steps_mm).T
-            distances[apart] = np.sqrt(z + y + x)
-        return distances
+        return nearest_distances_mm(self.points_zyx, other.points_zyx, self.spacing_zyx_mm)
 
 
 def _area_percentile(distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.float64], fraction: float) -> float:

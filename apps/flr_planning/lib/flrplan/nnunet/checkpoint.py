@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from flrplan.errors import ModelError, OutputError
+from flrplan.errors import ModelError
+from flrplan.io.write import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +63,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
     Raises: OutputError where the disk is full or the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:  # torch wraps a full disk in RuntimeError
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written ({error}); free disk space or choose another folder") from error
+    with replacing(path) as beside:
+        torch.save(dict(content), beside)
 
 
 def published_content(

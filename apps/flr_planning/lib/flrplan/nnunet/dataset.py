@@ -20,6 +20,7 @@ from tqdm import tqdm
 from flrplan import __version__
 from flrplan.errors import FlrError, LabelError
 from flrplan.io import write_json, write_label_map
+from flrplan.io.write import replacing
 from flrplan.stage_input import InputSettings, build_stage_input
 from flrplan.stages import STAGES, Stage
 from flrplan.training_cases import LabelledCase
@@ -63,10 +64,9 @@ def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, fold
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
-                partial_path = path.with_name(f".{path.name}")
                 image = given.geometry.image(np.rint(channel).astype(np.int16))
-                sitk.WriteImage(image, str(partial_path), useCompression=True, compressionLevel=1)
-                partial_path.replace(path)
+                with replacing(path) as beside:
+                    sitk.WriteImage(image, str(beside), useCompression=True, compressionLevel=1)
             write_label_map(label_path, target.astype(np.uint8), given.geometry)
     except FlrError as error:
         raise type(error)(f"case {case.case_id}: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.errors import OutputError
 from flrplan.io import CT
+from flrplan.io.write import replacing
 from flrplan.labels import APPEARANCE, Compartment
 from flrplan.orientation import Canonical
 from flrplan.planning.volumetry import Volumes
@@ -43,13 +42,8 @@ def write_picture(path: Path, ct: CT, label_zyx: NDArray[np.uint8], volumes: Vol
     y = int(liver_y.argmax()) if liver_y.any() else image.shape[1] // 2
     _draw(axes[-1], image[::-1, y], label[::-1, y], (z_mm, x_mm), "coronal")
     figure.suptitle(_caption(ct, volumes), color="white", fontsize=11)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial.png")
-    try:
-        figure.savefig(beside, dpi=100, facecolor="black")
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written ({error}); free disk space or choose another folder") from error
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=100, facecolor="black", format="png")
 
 
 def _draw(axis: Axes, hu: NDArray[np.generic], label: NDArray[np.uint8], spacing_mm: tuple[float, float], title: str) -> None:

@@ -1,0 +1,75 @@
+"""The annotator's ``final`` label of an image as structures on the CT's grid, whatever names and indices a client gave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from flrplan.app.dicomweb import PlanningDICOMWebDatastore
+from flrplan.app.label_table import names_sent
+from flrplan.app.options import Inputs
+from flrplan.errors import EmptyLiverError, LabelError
+from flrplan.geometry import require_same_grid
+from flrplan.io import CT, read_label_map
+from flrplan.io.dicom_seg import read_dicom_seg
+from flrplan.labels import Mask, PlanningLabel, Structure, decode_label
+
+
+def given_masks(datastore: Datastore, image_id: str | None, ct: CT, inputs: Inputs) -> dict[Structure, Mask]:
+    """The masks ``(Z, Y, X) bool`` that ``inputs`` takes from the annotator; no mask for ``predicted``.
+
+    Raises: LabelError where there is no label, or it does not hold a structure; EmptyLiverError where its liver is empty;
+        GridError where it lies on another grid. Each says what to do.
+    """
+    if not inputs.structures:
+        return {}
+    choice = f"inputs={inputs.value}"
+    if image_id is None:
+        raise LabelError(f"{choice} takes the stored label of an image of the studies, but this image came as a file or a path")
+    label = final_label(datastore, image_id, ct)
+    if label is None:
+        raise LabelError(
+            f"{choice}: image {image_id} has no final label. Draw the liver, name it 'liver' and submit the label, "
+            "or choose inputs=predicted"
+        )
+    missing = [s.value for s in inputs.structures if s not in label.holds]
+    if missing:
+        raise LabelError(
+            f"{choice}: the final label of {image_id} does not hold {' and '.join(missing)}; it holds "
+            f"{', '.join(sorted(map(str, label.holds))) or 'nothing'}. Draw and submit it, or choose other inputs"
+        )
+    if not label.masks[Structure.LIVER].any():
+        raise EmptyLiverError(
+            f"{choice}: the liver in the final label of {image_id} has no voxels; draw it, or choose inputs=predicted"
+        )
+    return {s: label.masks[s] for s in inputs.structures}
+
+
+def final_label(datastore: Datastore, image_id: str, ct: CT) -> PlanningLabel | None:
+    """The ``final`` label of an image, or None where there is none. Raises LabelError, GridError where it cannot be used."""
+    if isinstance(datastore, PlanningDICOMWebDatastore):
+        return _label_of_dicomweb(datastore, image_id, ct)
+    uri = datastore.get_label_uri(image_id, DefaultLabelTag.FINAL)
+    if not uri or not Path(uri).is_file():
+        return None
+    return _label_of_file(Path(uri), datastore.get_label_info(image_id, DefaultLabelTag.FINAL), ct)
+
+
+def _label_of_file(path: Path, info: dict[str, object], ct: CT) -> PlanningLabel:
+    label, geometry = read_label_map(path)
+    require_same_grid(ct.geometry, geometry, ct.source, str(path))
+    return decode_label(label, names_sent(info, str(path)), str(path))
+
+
+def _label_of_dicomweb(datastore: PlanningDICOMWebDatastore, image_id: str, ct: CT) -> PlanningLabel | None:
+    """The newest SEG at the server is the truth; the file in the cache is used if it is that SEG's own, with all names."""
+    seg = datastore.newest_seg(image_id)
+    if seg is None:
+        return None
+    saved = datastore.saved_here(image_id)
+    if saved is not None and saved[1].get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
+        return _label_of_file(*saved, ct)
+    what = f"SEG {seg.SeriesInstanceUID} of {image_id}"
+    label, names = read_dicom_seg(datastore.download(seg), ct.geometry, what)
+    return decode_label(label, names, what)

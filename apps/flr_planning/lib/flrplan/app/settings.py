@@ -1,0 +1,68 @@
+"""What ``monailabel start_server --conf KEY VALUE`` can set, checked at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flrplan.device import choose_device
+from flrplan.errors import SettingsError
+from flrplan.stages import ARCHITECTURES
+
+HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
+"""Keys that MONAI Label 0.8.5 itself reads from conf (``MONAILabelApp.__init__``); left to it. Its other keys (``preload``,
+``zoo_source``, ``zoo_repo``, ``auth_token``) belong to model bundles, which this app does not host."""
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def parse_bool(value: object, name: str) -> bool:
+    """A yes or no as clients and the command line send it. Raises SettingsError naming the setting."""
+    text = str(value).strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise SettingsError(f"{name} must be true or false, got {value!r}")
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """Settings of the server.
+
+    models: folder with ``<stage>/<architecture>/`` of trained models; None is the app's own ``model/``. Where it has none,
+        the demo models serve.
+    architecture, device: offered first by the tasks; a client may choose others.
+    mirroring, largest_liver: see :class:`flrplan.cascade.CascadeSettings`.
+    """
+
+    models: Path | None = None
+    architecture: str = ARCHITECTURES[0]
+    device: str = "auto"
+    mirroring: bool = False
+    largest_liver: bool = True
+
+    def __post_init__(self) -> None:
+        if self.models is not None and not self.models.is_dir():
+            raise SettingsError(f"conf models: no folder {self.models}; expected one with <stage>/<architecture>/ in it")
+        if self.architecture not in ARCHITECTURES:
+            raise SettingsError(f"conf architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
+        choose_device(self.device)
+
+    @classmethod
+    def from_conf(cls, conf: Mapping[str, Any] | None) -> AppSettings:
+        """The settings of ``--conf``, whose values are strings. Raises SettingsError for unknown keys and bad values."""
+        parsers: dict[str, Callable[[Any], Any]] = {
+            "models": lambda value: Path(str(value)).expanduser(),
+            "architecture": str,
+            "device": str,
+            "mirroring": lambda value: parse_bool(value, "conf mirroring"),
+            "largest_liver": lambda value: parse_bool(value, "conf largest_liver"),
+        }
+        own = {key: value for key, value in (conf or {}).items() if key not in HOST_CONF_KEYS}
+        unknown = sorted(set(own) - set(parsers))
+        if unknown:
+            raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*parsers, *HOST_CONF_KEYS))}")
+        return cls(**{key: parsers[key](value) for key, value in own.items()})

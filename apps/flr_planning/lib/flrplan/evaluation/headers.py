@@ -1,0 +1,48 @@
+"""A quick look at every file's header before hours of scoring: unreadable files and predictions on another grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from flrplan.errors import GridError
+from flrplan.evaluation.inputs import CaseFiles, Gap
+from flrplan.geometry import Geometry, require_same_grid
+
+
+def header_geometry(path: Path) -> Geometry | None:
+    """The grid that a file's header states, without reading its voxels; None for other than three axes.
+
+    Raises: RuntimeError (SimpleITK's) for an unreadable header, ImageError for a grid that cannot be.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if reader.GetDimension() != 3:
+        return None  # whether such a file can be used is decided when it is read
+    return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
+def header_gaps(cases: Iterable[CaseFiles]) -> list[Gap]:
+    """What the headers alone show to be broken, so that it is known at once; contents are checked while scoring."""
+    gaps = []
+    for case in cases:
+        try:
+            expected = header_geometry(case.label.first)
+        except (ValueError, RuntimeError) as error:
+            gaps.append(Gap("broken label", str(case.label.first), case.case, _one_line(error)))
+            continue
+        for (architecture, column), path in case.predictions.items():
+            try:
+                found = header_geometry(path)
+                if expected is not None and found is not None:
+                    require_same_grid(expected, found, str(case.label.first), str(path))
+            except (GridError, ValueError, RuntimeError) as error:
+                gaps.append(Gap("broken prediction", f"{architecture}/{column}", case.case, _one_line(error)))
+    return gaps
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

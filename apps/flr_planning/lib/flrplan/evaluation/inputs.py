@@ -1,0 +1,185 @@
+"""Which file is what: labels, predictions and the split, and every case that is missing or extra, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flrplan.errors import LabelError, SettingsError
+from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.labels import Structure
+from flrplan.splits import Split
+
+IMAGE_SUFFIXES: tuple[str, ...] = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""What counts as a mask; other files (nnU-Net leaves json and npz beside its predictions) are passed over."""
+
+NEEDED: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+"""The structures that every case's truth must state, be they empty or not."""
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth)."""
+
+    planning_map: Path | None = None
+    masks: Mapping[Structure, Path] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Path:
+        """A file whose grid is the case's grid."""
+        return self.planning_map or next(iter(self.masks.values()))
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case: its truth, and its predictions by (architecture, column). ``fold`` is None for a held-out case."""
+
+    case: str
+    fold: int | None
+    label: LabelFiles
+    predictions: Mapping[tuple[str, str], Path]
+
+    @property
+    def part(self) -> Part:
+        """Cross-validation or held-out test."""
+        return Part.TEST if self.fold is None else Part.CV
+
+
+@dataclass(frozen=True, order=True)
+class Gap:
+    """Something that should be there and is not (or the reverse, or is broken); ``where`` names folder or file."""
+
+    kind: str
+    where: str
+    case: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.case} ({self.where}{': ' + self.detail if self.detail else ''})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """All cases that can be scored, in natural order, and what is missing or extra."""
+
+    cases: tuple[CaseFiles, ...]
+    architectures: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+
+def files_by_case(folder: Path) -> dict[str, Path]:
+    """The masks of a folder by case id. Raises SettingsError for two files of one case."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((s for s in IMAGE_SUFFIXES if path.name.endswith(s)), None)
+        if suffix is None or path.name.startswith(".") or not path.is_file():
+            continue
+        case = path.name.removesuffix(suffix)
+        if case in found:
+            raise SettingsError(f"case {case} occurs twice: {found[case]} and {path}; delete or rename one of them")
+        found[case] = path
+    return found
+
+
+def find_labels(folder: Path) -> dict[str, LabelFiles]:
+    """The truth of each case in a folder: ``<case>.nii.gz`` (planning map) or ``<case>/<structure>.nii.gz`` (binary).
+
+    Raises: SettingsError for a missing or empty folder, and for a case that is there in both forms.
+    """
+    _require_folder(folder, "labels")
+    labels = {case: LabelFiles(planning_map=path) for case, path in files_by_case(folder).items()}
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        masks = {Structure(name): path for name, path in files_by_case(sub).items() if name in set(Structure)}
+        if not masks:
+            continue
+        if sub.name in labels:
+            raise SettingsError(f"case {sub.name} occurs twice: {labels[sub.name].first} and {sub}; delete one of them")
+        labels[sub.name] = LabelFiles(masks=masks)
+    if not labels:
+        raise SettingsError(
+            f"{folder}: no labels; expected <case>.nii.gz (planning label maps) or <case>/<structure>.nii.gz "
+            f"with {', '.join(map(str, NEEDED))}"
+        )
+    return labels
+
+
+def find_work_labels(work: Path) -> dict[str, LabelFiles]:
+    """The truth in a work folder: ``masks/<case>/<structure>.nii.gz`` where there, else ``labels/<case>.nii.gz``."""
+    maps = find_labels(work / "labels") if (work / "labels").is_dir() else {}
+    masks = find_labels(work / "masks") if (work / "masks").is_dir() else {}
+    if not maps and not masks:
+        raise SettingsError(f"{work}: expected labels/<case>.nii.gz or masks/<case>/<structure>.nii.gz; run prepare first")
+    cases = {*maps, *masks}
+    return {c: LabelFiles(maps.get(c, LabelFiles()).planning_map, masks.get(c, LabelFiles()).masks) for c in cases}
+
+
+Predictions = dict[tuple[str, str], dict[str, Path]]
+
+
+def find_predictions(folder: Path) -> Predictions:
+    """Prediction files by (architecture, column) and case, from ``<architecture>/<column>/<case>.nii.gz``.
+
+    Raises: SettingsError for a missing or empty folder, an unknown column and files on the wrong level.
+    """
+    _require_folder(folder, "predictions")
+    expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
+    predictions: Predictions = {}
+    stray = files_by_case(folder)
+    for architecture in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        stray |= files_by_case(architecture)
+        for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            if column.name not in COLUMNS:
+                raise SettingsError(f"{column}: unknown column {column.name!r}; {expected}")
+            predictions[architecture.name, column.name] = files_by_case(column)
+    if stray:
+        raise SettingsError(f"{next(iter(stray.values()))} is on the wrong level; {expected}")
+    if not any(predictions.values()):
+        raise SettingsError(f"{folder}: no predictions; {expected}")
+    return predictions
+
+
+def _require_folder(folder: Path, what: str) -> None:
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: no such folder of {what}")
+
+
+def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, split: Split) -> Found:
+    """Brings labels, predictions and split together. Nothing is raised for a gap: the caller decides.
+
+    A held-out case is missing where an architecture has the column but not the case; so is a cross-validation case, except
+    in cascaded columns, which are optional there. A label or prediction of a case that the split does not name is extra.
+    """
+    fold_of: dict[str, int | None] = dict.fromkeys(split.test)
+    fold_of |= {case: k for k, fold in enumerate(split.folds) for case in fold}
+    gaps = [Gap("extra label", str(labels[case].first), case) for case in labels if case not in fold_of]
+    gaps += [Gap("missing label", "labels", case) for case in fold_of if case not in labels]
+    for (architecture, column), files in predictions.items():
+        where = f"{architecture}/{column}"
+        gaps += [Gap("extra prediction", where, case) for case in files if case not in fold_of]
+        for case, fold in fold_of.items():
+            part = Part.TEST if fold is None else Part.CV
+            if case not in files and column in REQUIRED[part]:
+                gaps.append(Gap("missing prediction", where, case))
+    cases = []
+    for case in sorted(set(fold_of) & set(labels), key=_natural):
+        own = {key: files[case] for key, files in predictions.items() if case in files}
+        cases.append(CaseFiles(case, fold_of[case], labels[case], own))
+    architectures = tuple(sorted({architecture for architecture, _ in predictions}))
+    return Found(tuple(cases), architectures, tuple(sorted(gaps)))
+
+
+def _natural(case: str) -> tuple[object, ...]:
+    digits = "".join(c if c.isdigit() else " " for c in case).split()
+    return (*(int(d) for d in digits), case) if digits else (case,)
+
+
+def require_no_gaps(gaps: Sequence[Gap], allow_missing: bool) -> None:
+    """Raises LabelError naming every gap, unless they are allowed."""
+    if gaps and not allow_missing:
+        listed = "\n".join(f"  {gap}" for gap in gaps[:50])
+        more = f"\n  ... and {len(gaps) - 50} more" if len(gaps) > 50 else ""
+        raise LabelError(
+            f"labels, predictions and split do not fit together in {len(gaps)} places:\n{listed}{more}\n"
+            "Complete them, or evaluate what is there with --allow-missing; every table then says what is missing."
+        )

@@ -1,0 +1,84 @@
+"""Reads truth and predictions as binary masks on one grid. What is not binary, or on another grid, is an error with a name."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flrplan.errors import ImageError, LabelError
+from flrplan.evaluation.inputs import NEEDED, LabelFiles
+from flrplan.geometry import Geometry, require_same_grid
+from flrplan.io import read_label_map
+from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.orientation import Canonical
+
+_CHUNK = 1 << 20
+
+
+def read_whole_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """A label map whose file is complete. ITK 5.4 reads a ``.nii.gz`` that was cut off without a word, its end made up.
+
+    Raises: ImageError for a file that is cut off, damaged or unreadable; LabelError for values that are no whole numbers.
+    """
+    if path.name.endswith(".gz"):
+        try:
+            with gzip.open(path) as stream:
+                while stream.read(_CHUNK):
+                    pass
+        except (EOFError, OSError, zlib.error) as error:
+            raise ImageError(f"{path}: the file is cut off or damaged ({error}); make or copy it again") from error
+    array, geometry = read_label_map(path)
+    return array, geometry
+
+
+def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str = "") -> tuple[Mask, Geometry]:
+    """A binary mask ``(Z, Y, X) bool`` and its grid; all 0 is an empty mask, which is fine.
+
+    Raises: LabelError for values other than 0 and 1, GridError where ``geometry`` is given and differs, ImageError for an
+    unreadable file; each names the file.
+    """
+    array, found = read_whole_label_map(path)
+    if geometry is not None:
+        require_same_grid(geometry, found, geometry_name, str(path))
+    mask = array == 1
+    if np.count_nonzero(mask) + np.count_nonzero(array == 0) != array.size:
+        values = np.unique(array[~mask & (array != 0)])[:5].tolist()
+        raise LabelError(f"{path}: a binary mask holds 0 and 1, found {values}; write one binary file per structure")
+    return mask, found
+
+
+def read_truth(label: LabelFiles, case: str) -> tuple[dict[Structure, Mask], Geometry]:
+    """The masks of liver, CRLM and FLR of one case on one grid; a binary file goes before the planning map.
+
+    Raises: LabelError where a structure is stated nowhere (absent is not empty) or values are unknown; GridError where the
+    case's files lie on different grids; ImageError for an unreadable file.
+    """
+    masks: dict[Structure, Mask] = {}
+    planning, geometry, name = None, None, ""
+    if label.planning_map is not None and not all(s in label.masks for s in NEEDED):
+        array, geometry = read_whole_label_map(label.planning_map)
+        planning, name = check_planning_map(array, str(label.planning_map)), str(label.planning_map)
+    for structure in NEEDED:
+        if structure in label.masks:
+            masks[structure], found = read_binary(label.masks[structure], geometry, name)
+            geometry, name = (found, str(label.masks[structure])) if geometry is None else (geometry, name)
+        elif planning is not None:
+            masks[structure] = structure_mask(planning, structure)
+        else:
+            raise LabelError(
+                f"case {case}: no file states {structure}; expected {label.first.parent / f'{structure}.nii.gz'} "
+                "(an empty mask if there is none)"
+            )
+    if geometry is None:
+        raise LabelError(f"case {case}: no label file")
+    return masks, geometry
+
+
+def slice_spacing_mm(geometry: Geometry) -> float:
+    """Distance between axial slices, whatever the order of the file's axes."""
+    return float(Canonical.of(geometry).target.spacing_mm[2])

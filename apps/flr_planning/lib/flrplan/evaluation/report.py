@@ -1,0 +1,245 @@
+"""``report.html``: the tables, plots, tests, claims and worst cases on one page that needs no other file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flrplan.evaluation import figures, html
+from flrplan.evaluation.breakdowns import STRATA, STRATIFIED
+from flrplan.evaluation.columns import COLUMNS, Part
+from flrplan.evaluation.comparisons import COMPARED, Kind
+from flrplan.evaluation.figures import display_name
+from flrplan.evaluation.pictures import Picture
+from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.summary import Results
+from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
+from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
+from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Outcome, Undefined
+
+Document = Mapping[str, Any]
+"""The content of ``summary.json``."""
+
+
+def build_report(results: Results, document: Document, pictures: Iterable[Picture]) -> str:
+    """The page. ``document`` is the content of ``summary.json``; nothing is computed here that is not in it."""
+    warnings = [html.paragraph(line, "warn") for line in ([results.note] if results.note else []) + gap_lines(results.gaps)]
+    banner = "".join(warnings)
+    sections: list[tuple[str, str, str]] = []
+    for part in Part:
+        head, rows = table_rows(results, document, document["baselines"], part)
+        text = "".join(html.paragraph(line, "note") for line in preface(results, part))
+        title = f"Table {NUMBER[part]}: {part.caption}"
+        sections.append((f"table{NUMBER[part]}", title, text + html.table(head, rows, wide=range(len(head)))))
+    boxes = "Dice per case (dots) with median and quartiles"
+    sections += [
+        ("claims", "The paper's claims", banner + _claims(document)),
+        ("boxes", "Dice per case", banner + _plots(results, figures.dice_boxes, boxes)),
+        ("comparisons", "Paired comparisons", banner + _comparisons(document)),
+        ("ranking", "Ranking and its stability", banner + _ranking(document)),
+        ("volumes", "FLR volume and decisions", banner + _volumes(results, document)),
+        ("lesions", "Metastases by size", banner + _lesions(results, document)),
+        ("strata", "By slice spacing and number of tumours", banner + _strata(document)),
+        ("further", "Further metrics", banner + _further(results, document)),
+        ("worst", "Worst cases", _pictures(pictures)),
+        ("method", "How it was measured", _method()),
+    ]
+    return html.page("FLR benchmark: evaluation", [s for s in sections if s[2]])
+
+
+def _number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    if value is None:
+        return DASH
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"  # + 0.0: no "-0.000"
+
+
+def _interval(values: list[float] | None, digits: int = 3, sign: bool = False) -> str:
+    return DASH if values is None else f"[{_number(values[0], digits, sign)}, {_number(values[1], digits, sign)}]"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _side(side: list[str]) -> str:
+    return f"{display_name(side[0])}, {COLUMNS[side[1]].title}"
+
+
+def _claims(document: Document) -> str:
+    rows = [[c["claim"], c["source"], f"**{c['status']}**", c["evidence"]] for c in document["claims"]]
+    text = (
+        "Each sentence of the paper that numbers can decide, checked on the means above; the evidence says whether the "
+        "difference can be told from chance (its paired bootstrap interval excludes 0)."
+    )
+    return html.paragraph(text, "note") + html.table(["Claim", "Where", "Here", "Evidence"], rows, wide=(0, 3))
+
+
+def _further(results: Results, document: Document) -> str:
+    parts = []
+    for part in Part:
+        columns = results.columns(part)
+        for column in columns:
+            names = [m.name for m in METRICS.values() if COLUMNS[column].target in m.structures]
+            own = [
+                (a, document[part.value][a][column]) for a in results.architectures if column in document[part.value].get(a, {})
+            ]
+            of_baselines = document["baselines"][part.value]
+            own += [(b, of_baselines[b][column]) for b in results.baseline_names if column in of_baselines.get(b, {})]
+            rows = []
+            for name in names:
+                metric = METRICS[name]
+                unit = f" [{metric.unit}]" if metric.unit else ""
+                rows.append([f"{metric.title}{unit}", *(_stats(cell[name], name) for _, cell in own)])
+            shown = html.table(["", *(display_name(a) for a, _ in own)], rows)
+            parts.append(html.folded(f"{part.caption}: {COLUMNS[column].title}", shown, is_open=part is Part.TEST))
+    text = "Mean [95 % interval]; n is the number of cases with a defined value, u the number of undefined ones."
+    return html.paragraph(text, "note") + "".join(parts)
+
+
+def _stats(stats: Mapping[str, Any], name: str) -> str:
+    digits = 3 if name in PAPER_METRICS or METRICS[name].unit == "" else 2
+    undefined = f", {stats['n_undefined']}u" if stats["n_undefined"] else ""
+    return f"{_number(stats['mean'], digits)} {_interval(stats['ci95'], digits)} (n = {stats['n']}{undefined})"
+
+
+def _plots(results: Results, draw: Any, caption: str, *data: Any) -> str:
+    return "".join(html.figure(draw(results, part, *data), f"{caption}; {part.caption}.") for part in Part)
+
+
+def _comparisons(document: Document) -> str:
+    parts = []
+    for kind in Kind:
+        rows = [
+            [
+                c["part"],
+                _side(c["a"]),
+                _side(c["b"]),
+                c["metric"],
+                str(c["n"]),
+                _number(c["difference"], sign=True),
+                _interval(c["ci95"], sign=True),
+                _p(c["p"]) if c["metric"] == COMPARED else "",
+                _p(c["p_holm"]) if c["metric"] == COMPARED else "",
+            ]
+            for c in document["comparisons"]
+            if c["kind"] == kind.value
+        ]
+        if rows:
+            head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "Wilcoxon p", "p (Holm)"]
+            parts.append(html.folded(kind.value, html.table(head, rows), is_open=True))
+    text = (
+        "All paired by case. Holm's correction runs over the Dice comparisons of one kind in one part. "
+        f"{DASH}: too few cases, or all differences are 0."
+    )
+    return html.paragraph(text, "note") + "".join(parts)
+
+
+def _ranking(document: Document) -> str:
+    caption = (
+        "How often each candidate takes which rank by mean Dice when the cases are drawn again; the best of ours on top. "
+        "A bar of mixed shades is a tie"
+    )
+    plots = [html.figure(figures.rank_bars(document["rankings"], part), f"{caption}; {part.caption}.") for part in Part]
+    if not any(plots):
+        return html.paragraph("Nothing to rank: one architecture, or too few cases.")
+    return "".join(plots)
+
+
+def _volumes(results: Results, document: Document) -> str:
+    caption = "Bland-Altman of the FLR volume, prediction minus reference: bias (line) and 95 % limits (dashed)"
+    parts = [_plots(results, figures.bland_altman_grid, caption, document["bland_altman"])]
+    limits, crossings = [], []
+    for part in Part:
+        for name, columns in document["bland_altman"].get(part.value, {}).items():
+            for column, cell in columns.items():
+                of = [part.value, display_name(name), COLUMNS[column].title, str(cell["n"])]
+                values = [_number(cell[key], 1, sign=True) for key in ("bias_ml", "lower_ml", "upper_ml")]
+                limits.append([*of, *values])
+        for name, columns in document["threshold_crossings"].get(part.value, {}).items():
+            for column, thresholds in columns.items():
+                counts = [f"{c['too_high']} + {c['too_low']} of {c['n']}" for c in thresholds.values()]
+                crossings.append([part.value, display_name(name), COLUMNS[column].title, *counts])
+    if not limits:
+        return ""
+    parts.append(html.table(["", "Model", "Column", "n", "bias [ml]", "lower limit", "upper limit"], limits))
+    text = (
+        "Decisions turned at an FLR% threshold: too high (the truth is below, the prediction is not: unsafe) + too low, of n. "
+        "The FLR% leaves tumour out above and below. A prediction's own FLR% is taken of the reference liver and CRLM in "
+        "the pipelined and E2E columns, and of the same cascade's predicted ones, where given, in the cascaded column."
+    )
+    thresholds = [f"at {key} %" for key in next(iter(next(iter(_first(document["threshold_crossings"]).values())).values()))]
+    parts.append(html.paragraph(text, "note") + html.table(["", "Model", "Column", *thresholds], crossings))
+    return "".join(parts)
+
+
+def _first(tree: Mapping[str, Any]) -> Any:
+    return next(iter(tree.values()))
+
+
+def _lesions(results: Results, document: Document) -> str:
+    if not document["lesions"]:
+        return ""
+    caption = "Share of metastases found by diameter; filled: IoU > 0.1, outlined: IoU > 0.5"
+    plots = _plots(results, figures.lesion_recall_bars, caption, document["lesions"])
+    rows = []
+    for part, architectures in document["lesions"].items():
+        for name, columns in architectures.items():
+            for column, thresholds in columns.items():
+                for key, sizes in thresholds.items():
+                    cells = [f"{c['found']} of {c['reference']}, {c['false_alarms']} false" for c in sizes.values()]
+                    rows.append([part, display_name(name), COLUMNS[column].title, f"IoU > 0.{key[3:].rstrip('0')}", *cells])
+    sizes = list(_first(_first(_first(_first(document["lesions"])))))
+    text = (
+        "A lesion is a 26-connected component; its size is the diameter of the sphere of its volume; lesions are matched one "
+        "to one, best IoU first. A false alarm is a predicted lesion without a match, counted by its own size."
+    )
+    return plots + html.paragraph(text, "note") + html.table(["", "Model", "Column", "", *sizes], rows)
+
+
+def _strata(document: Document) -> str:
+    parts = []
+    for division, tree in document["strata"].items():
+        order = STRATA[division][1]
+        for metric in STRATIFIED:
+            rows = [
+                [part, display_name(name), COLUMNS[column].title, *(_stratum(strata.get(s), metric) for s in order)]
+                for part, architectures in tree.items()
+                for name, columns in architectures.items()
+                for column, strata in columns.items()
+            ]
+            shown = html.table(["", "Model", "Column", *order], rows)
+            unit = f" [{METRICS[metric].unit}]" if METRICS[metric].unit else ""
+            parts.append(html.folded(f"{METRICS[metric].title}{unit} by {division}", shown, is_open=metric == STRATIFIED[0]))
+    return "".join(parts)
+
+
+def _stratum(cell: Mapping[str, Any] | None, metric: str) -> str:
+    return DASH if cell is None else _stats(cell[metric], metric)
+
+
+def _pictures(pictures: Iterable[Picture]) -> str:
+    shown = "".join(html.picture(p.png_base64, p.caption) for p in pictures)
+    if not shown:
+        return ""
+    text = "The lowest Dice of each column, on the slice that differs most. Green: truth. Pink, dashed: prediction."
+    return html.paragraph(text, "note") + f'<div class="pictures">{shown}</div>'
+
+
+def _method() -> str:
+    tolerances = ", ".join(f"{s} {mm:g} mm" for s, mm in NSD_TOLERANCE_MM.items())
+    text = (
+        f"Surfaces and their areas as in surface-distance; HD95 is the larger of the two area-weighted 95 % percentiles, ASSD "
+        f"the area-weighted mean over both surfaces. NSD tolerances: {tolerances}. In the cross-validation, mean and ± are "
+        "the mean and the standard deviation (ddof 0) of the fold means, our reading of the paper's ±; on the held-out cases "
+        f"they are over the cases. Intervals: percentile bootstrap, {RESAMPLES} resamples of the cases (inside each fold), "
+        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here:"
+    )
+    states = [Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH]
+    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in EMPTY_MASKS.items()]
+    return html.paragraph(text) + html.table(["", *(state.value for state in states)], rows)
+
+
+def _outcome(outcome: Outcome) -> str:
+    return "undefined" if isinstance(outcome, Undefined) else f"{outcome:g}"

@@ -1,0 +1,72 @@
+"""What one evaluation is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flrplan.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Where things lie and how to treat gaps.
+
+    work: a work folder of the benchmark (``masks/`` or ``labels/``, ``predictions/``, ``splits.json``, ``images/``); or None,
+        then labels, predictions, splits and out must be given. Whatever is given goes before the work folder's.
+    images: CTs for the pictures of the worst cases, ``<case>.nii.gz``; optional.
+    allow_missing: evaluate what is there; every table then names what is missing.
+    note: a sentence that stands over every table (for example: the cases are synthetic).
+    """
+
+    work: Path | None = None
+    labels: Path | None = None
+    predictions: Path | None = None
+    splits: Path | None = None
+    out: Path | None = None
+    images: Path | None = None
+    allow_missing: bool = False
+    workers: int = 1
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise SettingsError(f"workers must be at least 1, got {self.workers}")
+        if self.work is None:
+            names = ("labels", "predictions", "splits", "out")
+            missing = [f"--{name}" for name in names if getattr(self, name) is None]
+            if missing:
+                raise SettingsError(f"without a work folder, {', '.join(missing)} must be given too")
+        elif not self.work.is_dir():
+            raise SettingsError(
+                f"{self.work}: no such work folder. Make one from the synthetic cohort with 'make benchmark-smoke', "
+                "or give --labels, --predictions, --splits and --out"
+            )
+
+    def _path(self, given: Path | None, name: str) -> Path:
+        if given is not None:
+            return given
+        if self.work is None:
+            raise SettingsError(f"no path for {name}")
+        return self.work / name
+
+    @property
+    def predictions_folder(self) -> Path:
+        """Folder of ``<architecture>/<column>/<case>.nii.gz``."""
+        return self._path(self.predictions, "predictions")
+
+    @property
+    def splits_file(self) -> Path:
+        """The split."""
+        return self._path(self.splits, "splits.json")
+
+    @property
+    def out_folder(self) -> Path:
+        """Where the results go."""
+        return self._path(self.out, "evaluation")
+
+    @property
+    def images_folder(self) -> Path | None:
+        """Folder of CTs, or None where there is none."""
+        folder = self.images or (self.work / "images" if self.work else None)
+        return folder if folder is not None and folder.is_dir() else None

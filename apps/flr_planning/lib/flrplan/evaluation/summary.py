@@ -1,0 +1,92 @@
+"""``summary.json``: every mean with its spread and interval, by part, architecture, column and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flrplan.evaluation.baselines import TRUTH_BASELINES, predicted_liver_baseline
+from flrplan.evaluation.columns import COLUMNS, Part
+from flrplan.evaluation.inputs import Gap
+from flrplan.evaluation.paper import architecture_order
+from flrplan.evaluation.rows import LesionRow, Row
+from flrplan.evaluation.statistics import Floats, describe
+from flrplan.metrics.catalogue import metrics_of
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that was measured, in a fixed order whatever the order of the workers.
+
+    cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
+    """
+
+    rows: tuple[Row, ...]
+    baselines: tuple[Row, ...]
+    lesions: tuple[LesionRow, ...]
+    cases: dict[Part, tuple[str, ...]]
+    gaps: tuple[Gap, ...] = ()
+    note: str = ""
+
+    @property
+    def architectures(self) -> list[str]:
+        """Names of the architectures that have a row, in the order of tables."""
+        return architecture_order({row.architecture for row in self.rows})
+
+    @property
+    def baseline_names(self) -> list[str]:
+        """Names of the baselines that have a row: those of ground truth first, then by architecture in the order of tables."""
+        present = {row.architecture for row in self.baselines}
+        given = [baseline.name for baseline in TRUTH_BASELINES]
+        predicted = [predicted_liver_baseline(a).name for a in architecture_order({n.partition(":")[2] for n in present})]
+        return [name for name in (*given, *predicted) if name in present]
+
+    def select(self, part: Part, architecture: str, column: str, baselines: bool = False) -> list[Row]:
+        """The rows of one cell of a table, by case."""
+        rows = self.baselines if baselines else self.rows
+        return [r for r in rows if r.key == (part, architecture, column)]
+
+    def columns(self, part: Part) -> list[str]:
+        """The columns that any architecture has in a part, in the order of tables."""
+        present = {row.column_name for row in self.rows if row.part is part}
+        return [name for name in COLUMNS if name in present]
+
+
+def groups_of(rows: Sequence[Row]) -> list[int]:
+    """The group of each row for a mean of fold means: its fold, and 0 for held-out cases."""
+    return [row.fold if row.fold is not None else 0 for row in rows]
+
+
+def describe_rows(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Every metric of one cell of a table. Empty for no rows."""
+    if not rows:
+        return {}
+    groups, folded = groups_of(rows), rows[0].part is Part.CV
+    metrics = metrics_of(rows[0].column.target)
+    return {m.name: describe([row.values[m.name] for row in rows], groups, folded) for m in metrics}
+
+
+def summarise(results: Results, baselines: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
+    """``{part: {architecture: {column: {metric: {...}}}}}`` with both parts, of the models or of the baselines."""
+    names = results.baseline_names if baselines else results.architectures
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for part in Part:
+        summary[part.value] = {}
+        for name in names:
+            columns = {c: describe_rows(results.select(part, name, c, baselines)) for c in COLUMNS}
+            columns = {column: cell for column, cell in columns.items() if cell}
+            if columns:
+                summary[part.value][name] = columns
+    return summary
+
+
+def paired(one: Sequence[Row], two: Sequence[Row], metric: str) -> tuple[Floats, Floats, Any]:
+    """Values of two cells over the cases that both have, and the cases' groups."""
+    other = {row.case: row for row in two}
+    shared = [row for row in one if row.case in other]
+    a = np.array([row.values[metric] for row in shared], float)
+    b = np.array([other[row.case].values[metric] for row in shared], float)
+    return a, b, np.array(groups_of(shared), np.int64)

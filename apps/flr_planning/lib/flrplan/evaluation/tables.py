@@ -1,0 +1,134 @@
+"""Tables 1 and 2 as Markdown: ours, the paper's, the difference; the best of each column in bold; baselines below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flrplan.evaluation.baselines import baseline_title
+from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.evaluation.inputs import Gap
+from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
+from flrplan.evaluation.summary import Results
+from flrplan.metrics.catalogue import PAPER_METRICS
+
+DASH = "-"
+NUMBER: Mapping[Part, int] = {Part.CV: 1, Part.TEST: 2}
+Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def table_name(part: Part) -> str:
+    """File name of a part's table."""
+    return f"table{NUMBER[part]}.md"
+
+
+def gap_lines(gaps: tuple[Gap, ...]) -> list[str]:
+    """Sentences that say what the numbers lack; every table carries them. Empty where nothing is missing."""
+    if not gaps:
+        return []
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        grouped.setdefault((gap.kind, gap.where), []).append(gap.case)
+    lines = []
+    for (kind, where), cases in grouped.items():
+        named = ", ".join(cases[:20]) + (f" and {len(cases) - 20} more" if len(cases) > 20 else "")
+        lines.append(f"{kind}, {where}: {named}")
+    return [f"INCOMPLETE: evaluated with --allow-missing; {len(gaps)} gaps. " + "; ".join(lines) + "."]
+
+
+def preface(results: Results, part: Part) -> list[str]:
+    """What must be known to read a table: how many cases, what is missing, how far the paper's numbers compare."""
+    cases = results.cases[part]
+    spread = "mean ± std of the fold means" if part is Part.CV else "mean over cases"
+    lines = [results.note] if results.note else []
+    lines += gap_lines(results.gaps)
+    lines.append(
+        f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
+        f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "
+        "masks; undefined cases (empty masks) are left out and counted as u. "
+        "Bold: the best of ours among the architectures; a baseline at least as good is marked !."
+    )
+    lines.append(
+        "The paper's numbers are of its own split of the refined CRLM-CT-Seg labels, which is not published; on any other "
+        "cases or labels they are context, not a target."
+    )
+    return lines
+
+
+def _number(value: float | None, std: float | None = None) -> str:
+    if value is None:
+        return DASH
+    return f"{value:.3f}" if std is None else f"{value:.3f} ± {std:.3f}"
+
+
+def _difference(ours: float | None, paper: float | None) -> str:
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return DASH if ours is None or paper is None else f"{round(ours - paper, 3) + 0.0:+.3f}"
+
+
+def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | None, part: Part, mark: str) -> str:
+    """One cell; ``mark`` is ``**`` for the best, ``!`` for a baseline as good as that, or empty."""
+    mean = stats["mean"] if stats else None
+    text = _number(mean, stats["std"] if stats and part is Part.CV else None)
+    if mark == "**":
+        text = f"**{text}**"
+    elif mark:
+        text += f" {mark}"
+    if stats and stats["n_undefined"]:
+        text += f" ({stats['n_undefined']}u)"
+    theirs = _number(*paper) if paper else DASH
+    return f"{text} / {theirs} / {_difference(mean, paper[0] if paper else None)}"
+
+
+def best_values(of_part: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], float]:
+    """The highest mean of each (column, metric) among the architectures, as shown (three digits)."""
+    best: dict[tuple[str, str], float] = {}
+    for columns in of_part.values():
+        for column, cell in columns.items():
+            for metric in PAPER_METRICS:
+                mean = cell[metric]["mean"]
+                if mean is not None:
+                    best[column, metric] = max(best.get((column, metric), 0.0), round(mean, 3))
+    return best
+
+
+def table_rows(results: Results, summary: Summary, baselines: Summary, part: Part) -> tuple[list[str], list[list[str]]]:
+    """Head and cells of one table: the paper's architectures and ours, three rows each, then the baselines."""
+    columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
+    head = ["Model", "", *(COLUMNS[c].title for c in columns)]
+    best = best_values(summary[part.value])
+    rows = []
+    for architecture in architecture_order({*results.architectures, *ARCHITECTURE_TITLES}):
+        own = summary[part.value].get(architecture, {})
+        for k, metric in enumerate(PAPER_METRICS):
+            row = [architecture_title(architecture) if k == 0 else "", metric[0].upper()]
+            for column in columns:
+                stats = own.get(column, {}).get(metric)
+                is_best = stats is not None and stats["mean"] is not None and round(stats["mean"], 3) == best[column, metric]
+                row.append(_cell(stats, paper_value(part, architecture, column, metric), part, "**" if is_best else ""))
+            rows.append(row)
+    for name in results.baseline_names:
+        own = baselines[part.value].get(name, {})
+        for k, metric in enumerate(PAPER_METRICS):
+            row = [f"baseline: {baseline_title(name)}" if k == 0 else "", metric[0].upper()]
+            for column in columns:
+                stats = own.get(column, {}).get(metric)
+                mean = stats["mean"] if stats else None
+                as_good = mean is not None and (column, metric) in best and round(mean, 3) >= best[column, metric]
+                row.append(_cell(stats, None, part, "!" if as_good else "") if stats else DASH)
+            rows.append(row)
+    return head, rows
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def markdown_table(results: Results, summary: Summary, baselines: Summary, part: Part) -> str:
+    """One of the paper's tables as a Markdown document."""
+    head, rows = table_rows(results, summary, baselines, part)
+    lines = [f"# Table {NUMBER[part]}: {part.caption} performance", ""]
+    for paragraph in preface(results, part):
+        lines += [paragraph, ""]
+    lines += [_line(head), "|" + "---|" * len(head), *(_line(row) for row in rows)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,85 @@
+"""One 3D image of scalars from a NIfTI, NRRD or MetaImage file, on the grid that the file states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from flrplan.errors import ImageError
+from flrplan.geometry import Geometry
+from flrplan.io.nifti_header import Header, check_nifti, nifti_warnings
+from flrplan.io.text_header import check_text_header
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+IMAGE_SUFFIXES = (*NIFTI_SUFFIXES, ".nrrd", ".nhdr", ".mha", ".mhd")
+"""Endings of files that hold one image; DICOM files have any ending, or none."""
+
+_COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3D scalar image, its grid, and what is doubtful about its header."""
+
+    image: sitk.Image
+    geometry: Geometry
+    warnings: tuple[str, ...] = ()
+
+
+def image_suffix(path: Path) -> str | None:
+    """The ending of an image file, ``.nii.gz`` in one piece, lower case; None where the name has none of them."""
+    return next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), None)
+
+
+def read_volume(path: Path) -> Volume:
+    """Reads an image file; no voxel is changed and the grid is taken as it is.
+
+    Raises: ImageError where the file is missing, of an unknown kind, damaged, not one 3D volume, or its geometry is broken.
+    """
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file; check the path")
+    suffix = image_suffix(path)
+    if suffix is None:
+        raise ImageError(f"{path}: expected a DICOM file or a name that ends in {', '.join(IMAGE_SUFFIXES)}")
+    header: Header | None = check_nifti(path) if suffix in NIFTI_SUFFIXES else None
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        if "orthonormal" in str(error):
+            raise ImageError(
+                f"{path}: the voxel grid is sheared (its axes are not at right angles, as after an uncorrected gantry tilt); "
+                "resample the image onto a straight grid first"
+            ) from error
+        raise ImageError(
+            f"{path}: the file is cut off, damaged or not what its name says ({reason}); copy or export it again"
+        ) from error
+    volume = scalar_volume(image, str(path))
+    if header is not None:
+        return Volume(volume.image, volume.geometry, tuple(nifti_warnings(header, volume.geometry)))
+    check_text_header(path, suffix)
+    return volume
+
+
+def scalar_volume(image: sitk.Image, source: str) -> Volume:
+    """The image as one 3D volume; a trailing axis of one is dropped.
+
+    Raises: ImageError naming ``source`` for colours, vectors, complex numbers, 2D, several volumes and broken geometry.
+    """
+    components = image.GetNumberOfComponentsPerPixel()
+    if components != 1:
+        raise ImageError(f"{source}: expected one value per voxel, found {components} (a colour picture or a vector field)")
+    if image.GetPixelID() in _COMPLEX:
+        raise ImageError(f"{source}: expected real values, found complex numbers (MR raw data?)")
+    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
+        image = image[(*(slice(None),) * (image.GetDimension() - 1), 0)]
+    if image.GetDimension() != 3:
+        size = "x".join(map(str, image.GetSize()))
+        what = "a 2D picture" if image.GetDimension() < 3 else "several volumes in one file; save the phase to plan on alone"
+        raise ImageError(f"{source}: expected one 3D volume, found size {size}: {what}")
+    try:
+        return Volume(image, Geometry.of(image))
+    except ImageError as error:
+        raise ImageError(f"{source}: {error}") from error

@@ -1,0 +1,70 @@
+"""The app that ``monailabel start_server --app apps/flr_planning --studies <folder or DICOMweb URL>`` loads.
+
+A registry without model logic; everything it names lives in ``flrplan.app``. MONAI Label 0.8.5 takes the first class of this
+file with a DIRECT base called ``MONAILabelApp``: keep it that way, and keep it the only one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+from flrplan import __version__
+from flrplan.app.client_error import errors_for_client
+from flrplan.app.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
+from flrplan.app.host import find_seg_writer, name_segments, with_image_id
+from flrplan.app.infer import PlanningTask, Service, infer_tasks
+from flrplan.app.label_table import label_colors
+from flrplan.app.settings import AppSettings
+from flrplan.labels import KNOWN_LABEL_NAMES
+from flrplan.models import DEMO_NAME, ModelStore
+
+
+class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
+    """Planning of liver surgery: infer tasks for liver, metastases and future liver remnant. For research use only."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str] | None) -> None:
+        self.settings = AppSettings.from_conf(conf)
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf or {}),
+            name="FLR planning",
+            description="Liver, colorectal liver metastases and future liver remnant from a CT. For research use only.",
+            version=__version__,
+            labels=list(KNOWN_LABEL_NAMES),  # a list: OHIF appends to it
+        )
+
+    def init_infers(self) -> dict[str, PlanningTask]:
+        """One task per stage, and the cascade; they share one model store."""
+        own = Path(self.app_dir) / "model"
+        store = ModelStore(self.settings.models or own, own / DEMO_NAME)
+        return infer_tasks(Service(self.settings, store, self.datastore()))
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """MONAI Label's own: a random unlabelled image, or the first."""
+        return {"random": Random(), "first": First()}
+
+    def info(self) -> dict[str, Any]:
+        """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
+        return {**super().info(), "label_colors": label_colors(KNOWN_LABEL_NAMES)}
+
+    def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Runs a task; an error of ours reaches the client as its message."""
+        with errors_for_client():
+            result: dict[str, Any] = super().infer(with_image_id(request), datastore)
+        name_segments(request, result["params"])
+        return result
+
+    def _init_dicomweb_datastore(self) -> PlanningDICOMWebDatastore:
+        self._download_dcmqi_tools()
+        return open_dicomweb(self.studies)
+
+    def _download_dcmqi_tools(self) -> None:
+        find_seg_writer()

@@ -1,0 +1,203 @@
+"""Times the metrics of one 512x512x100 case beside surface-distance and MONAI, in the same run, for the same quantities.
+
+    python benchmark/bench_metrics.py                 # about 2 minutes, 3 GB; the sides take turns, the least processor time counts
+    python benchmark/bench_metrics.py --memory        # peak memory of evaluating 4, 16 and 64 cases, in fresh processes
+
+Masks: a liver of 1.5 l, its predicted liver (rough to a few mm), four metastases and an FLR, each against a prediction.
+Needs the dev dependencies. surface-distance 0.1 uses np.bool, which numpy 1.24 removed; it gets a numpy that still has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flrplan.geometry import Geometry
+from flrplan.io import write_label_map
+from flrplan.labels import Mask, Structure, to_compartments
+from flrplan.metrics import Region, score_mask
+from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+
+log = logging.getLogger("bench_metrics")
+
+SHAPE_ZYX = (100, 512, 512)
+SPACING_ZYX_MM = (2.5, 0.78, 0.78)
+Pair = tuple[Mask, Mask]
+
+
+def _ball(centre_mm: tuple[float, float, float], radius_mm: tuple[float, float, float]) -> Mask:
+    inside: NDArray[Any] = np.zeros(SHAPE_ZYX)
+    for axis, (centre, radius) in enumerate(zip(centre_mm, radius_mm, strict=True)):
+        position = (np.arange(SHAPE_ZYX[axis]) * SPACING_ZYX_MM[axis] - centre) / radius
+        inside = inside + (position**2).reshape([-1 if a == axis else 1 for a in range(3)])
+    return np.asarray(inside < 1.0)
+
+
+def _rough(mask: Mask, by_mm: float, seed: int) -> Mask:
+    """The mask with its surface moved in and out by some ``by_mm`` of smooth noise."""
+    noise = np.random.default_rng(seed).standard_normal((14, 34, 34))
+    noise = ndimage.zoom(noise, [n / m for n, m in zip(SHAPE_ZYX, noise.shape, strict=True)], order=1)
+    box = tuple(slice(max(0, s.start - 12), s.stop + 12) for s in ndimage.find_objects(mask.astype(np.uint8))[0])
+    distance = ndimage.distance_transform_edt(mask[box], sampling=SPACING_ZYX_MM)
+    distance -= ndimage.distance_transform_edt(~mask[box], sampling=SPACING_ZYX_MM)
+    result = np.zeros(SHAPE_ZYX, np.bool_)
+    result[box] = distance + by_mm * noise[box] > 0
+    return result
+
+
+def make_case() -> dict[Structure, Pair]:
+    """Reference and prediction of liver, CRLM and FLR, each ``(100, 512, 512) bool``."""
+    liver = _rough(_ball((125, 200, 170), (75, 70, 85)), 4.0, 0)
+    crlm = np.zeros(SHAPE_ZYX, np.bool_)
+    for centre, radius in (((120, 190, 140), 18), ((150, 210, 190), 9), ((100, 220, 150), 6), ((130, 170, 200), 12)):
+        crlm |= _ball(centre, (radius, radius, radius))
+    crlm &= liver
+    column = np.arange(SHAPE_ZYX[2]) * SPACING_ZYX_MM[2]
+    flr = liver & (column > 160)
+    return {
+        Structure.LIVER: (liver, _rough(liver, 3.0, 1)),
+        Structure.CRLM: (crlm, _rough(crlm, 2.0, 2) & liver),
+        Structure.FLR: (flr, _rough(flr, 8.0, 3) & liver),
+    }
+
+
+def ours(case: dict[Structure, Pair]) -> dict[str, float]:
+    """All metrics of the benchmark: these and volumes, FLR%, lesions."""
+    truth = {s: Region.of(reference, SPACING_ZYX_MM) for s, (reference, _) in case.items()}
+    found: dict[str, float] = {}
+    for structure, (_, prediction) in case.items():
+        scores = score_mask(structure, truth, Region.of(prediction, SPACING_ZYX_MM))
+        found |= {f"{structure} {name}": value for name, value in scores.values.items()}
+    return found
+
+
+def with_surface_distance(case: dict[Structure, Pair]) -> dict[str, float]:
+    """NSD, HD95 and ASSD by surface-distance."""
+    from surface_distance import metrics
+
+    metrics.np = SimpleNamespace(**{**vars(np), "bool": np.bool_, "Inf": np.inf})
+    found: dict[str, float] = {}
+    for structure, (reference, prediction) in case.items():
+        distances = metrics.compute_surface_distances(reference, prediction, SPACING_ZYX_MM)
+        found[f"{structure} nsd"] = metrics.compute_surface_dice_at_tolerance(distances, NSD_TOLERANCE_MM[structure])
+        found[f"{structure} hd95_mm"] = metrics.compute_robust_hausdorff(distances, 95)
+        metrics.compute_average_surface_distance(distances)
+    return found
+
+
+def with_monai(case: dict[Structure, Pair]) -> dict[str, float]:
+    """Dice, precision, recall, NSD, HD95 and ASSD by MONAI (its own surface definitions, so its distances differ a little)."""
+    import torch
+    from monai.metrics.confusion_matrix import get_confusion_matrix
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.meandice import compute_dice
+    from monai.metrics.surface_dice import compute_surface_dice
+    from monai.metrics.surface_distance import compute_average_surface_distance
+
+    found: dict[str, float] = {}
+    for structure, pair in case.items():
+        reference, prediction = (torch.from_numpy(mask)[None, None] for mask in pair)
+        found[f"{structure} dice"] = float(compute_dice(prediction, reference))
+        get_confusion_matrix(prediction, reference)
+        options: dict[str, Any] = {"include_background": True, "spacing": SPACING_ZYX_MM}
+        compute_hausdorff_distance(prediction, reference, percentile=95, **options)
+        compute_average_surface_distance(prediction, reference, symmetric=True, **options)
+        compute_surface_dice(prediction, reference, [NSD_TOLERANCE_MM[structure]], **options)
+    return found
+
+
+def best_seconds(sides: dict[str, Callable[[], dict[str, float]]], rounds: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """The best processor time of each side, taking turns, and what each found."""
+    seconds = dict.fromkeys(sides, float("inf"))
+    found: dict[str, Any] = {}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            start = time.process_time()
+            found[name] = side()
+            seconds[name] = min(seconds[name], time.process_time() - start)
+    return seconds, found
+
+
+def compare(rounds: int) -> None:
+    """Logs the times and the ratios."""
+    case = make_case()
+    sides = {"surface-distance": with_surface_distance, "MONAI": with_monai, "ours": ours}
+    seconds, found = best_seconds({name: lambda f=f: f(case) for name, f in sides.items()}, rounds)  # type: ignore[misc]
+    for key, value in {**found["surface-distance"], **found["MONAI"]}.items():
+        if abs(value - found["ours"][key]) > 1e-6:
+            raise SystemExit(f"{key}: ours {found['ours'][key]}, theirs {value}")
+    log.info("liver, CRLM and FLR of one case of 512x512x100; best of %d", rounds)
+    log.info("ours, all metrics:                         %6.2f s", seconds["ours"])
+    log.info("surface-distance, NSD HD95 ASD:            %6.2f s  (%4.1f x)", *_ratio(seconds, "surface-distance"))
+    log.info("MONAI, Dice P R NSD HD95 ASSD:             %6.2f s  (%4.1f x)", *_ratio(seconds, "MONAI"))
+    both = seconds["surface-distance"] + seconds["MONAI"]
+    log.info("both:                                      %6.2f s  (%4.1f x)", both, both / seconds["ours"])
+
+
+def _ratio(seconds: dict[str, float], name: str) -> tuple[float, float]:
+    return seconds[name], seconds[name] / seconds["ours"]
+
+
+def measure_memory(counts: tuple[int, ...] = (4, 16, 64)) -> None:
+    """Logs the peak memory of evaluating several numbers of cases (128x128x64), each in a process of its own."""
+    for count in counts:
+        with tempfile.TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [sys.executable, __file__, "--memory-of", str(count), folder], check=True, capture_output=True
+            )
+            log.info("%3d cases: peak %s MB", count, done.stdout.decode().strip())
+
+
+def evaluate_many(count: int, folder: Path) -> None:
+    """Writes and evaluates ``count`` small cases in this process, and writes its peak memory in MB to stdout."""
+    from flrplan.evaluation.run import evaluate
+    from flrplan.evaluation.settings import EvaluationSettings
+
+    shape = (64, 128, 128)
+    geometry = Geometry((128, 128, 64), (1.5, 1.5, 2.5))
+    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
+    names = [f"c{k}" for k in range(count)]
+    for k, name in enumerate(names):
+        liver = (z - 32) ** 2 * 2.8 + (y - 60) ** 2 + (x - 62) ** 2 < (40 + k % 5) ** 2
+        flr, crlm = liver & (x > 55 + k % 7), liver & ((z - 30) ** 2 + (y - 60) ** 2 + (x - 50) ** 2 < 50)
+        for path, mask in (("labels", to_compartments(liver, crlm, flr)[0]), ("predictions/a/e2e_flr", liver.astype(np.uint8))):
+            (folder / path).mkdir(parents=True, exist_ok=True)
+            write_label_map(folder / path / f"{name}.nii.gz", mask, geometry)
+    (folder / "splits.json").write_text(json.dumps({"test": names[::2], "folds": [names[1::4], names[3::4]]}), "utf-8")
+    evaluate(EvaluationSettings(work=folder))
+    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}\n")
+
+
+def main() -> None:
+    """Runs the command."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory-of", nargs=2, metavar=("COUNT", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory_of:
+        logging.getLogger().setLevel(logging.ERROR)
+        evaluate_many(int(options.memory_of[0]), Path(options.memory_of[1]))
+    elif options.memory:
+        measure_memory()
+    else:
+        compare(options.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Shared by the tests of the app: small synthetic cases, the app in process, and the real server in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk
+from monailabel.client import MONAILabelClient
+from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
+from numpy.typing import NDArray
+
+from flrplan.cohort import SyntheticCase, make_case
+from flrplan.geometry import Geometry
+from flrplan.labels import Structure, structure_mask
+
+APP = Path(__file__).resolve().parents[2] / "apps" / "flr_planning"
+START_SECONDS = 120
+STOP_SECONDS = 15
+
+
+@pytest.fixture(scope="session")
+def cases() -> list[SyntheticCase]:
+    return [make_case(11, index, "small") for index in range(2)]
+
+
+@pytest.fixture(scope="session")
+def case(cases: list[SyntheticCase]) -> SyntheticCase:
+    return cases[0]
+
+
+@pytest.fixture(scope="session")
+def liver(case: SyntheticCase) -> NDArray[np.bool_]:
+    """An annotator's liver: the true one, with a block cut out so that no prediction can equal it by chance."""
+    mask = structure_mask(case.planning_zyx, Structure.LIVER).copy()
+    z, y, x = (int(n) for n in np.argwhere(mask).mean(axis=0))
+    mask[z - 1 : z + 2, y - 2 : y + 3, x - 2 : x + 3] = False
+    return mask
+
+
+@pytest.fixture(scope="session")
+def write_image() -> Callable[[Path, NDArray[Any], Geometry], Path]:
+    def write(path: Path, array_zyx: NDArray[Any], geometry: Geometry) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(geometry.image(array_zyx), str(path), useCompression=True)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def read_image() -> Callable[[Path | str], tuple[NDArray[Any], Geometry]]:
+    def read(path: Path | str) -> tuple[NDArray[Any], Geometry]:
+        image = sitk.ReadImage(str(path))
+        return sitk.GetArrayFromImage(image), Geometry.of(image)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def make_studies(cases: list[SyntheticCase], write_image: Callable[..., Path]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for case in cases:
+            write_image(folder / f"{case.case_id}.nii.gz", case.hu_zyx, case.geometry)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_app() -> Callable[..., Any]:
+    """The app as MONAI Label builds it: the class found in main.py, no server."""
+    found = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
+
+    def make(studies: Path, conf: Mapping[str, Any] | None = None) -> Any:
+        return found(app_dir=str(APP), studies=str(studies), conf=conf or {})
+
+    return make
+
+
+@dataclass
+class RunningServer:
+    """``monailabel start_server`` on a loopback port."""
+
+    url: str
+    client: MONAILabelClient
+    log: Path
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    def pick() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return pick
+
+
+@pytest.fixture(scope="session")
+def stop_process() -> Callable[[subprocess.Popen[bytes]], None]:
+    """Ends a process group that a test started, politely, then not."""
+
+    def stop(process: subprocess.Popen[bytes]) -> None:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is not None:
+                return
+            os.killpg(process.pid, sign)
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+
+    return stop
+
+
+@pytest.fixture(scope="session")
+def start_server(
+    free_port: Callable[[], int], stop_process: Callable[..., None]
+) -> Iterator[Callable[[str, Path], RunningServer]]:
+    """Starts servers, and ends them with the session. A server that does not answer shows its log."""
+    processes: list[subprocess.Popen[bytes]] = []
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(START_SECONDS)  # MONAILabelClient waits for ever otherwise
+
+    def start(studies: str, folder: Path) -> RunningServer:
+        port, log = free_port(), folder / "server.log"
+        private = folder / "tmp"
+        private.mkdir(parents=True)
+        bin_folder = Path(sys.executable).parent
+        environment = {
+            **os.environ,
+            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
+            "TMPDIR": str(private),
+            "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+            "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
+        }
+        command = [str(bin_folder / "monailabel"), "start_server", "--app", str(APP), "--studies", studies]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(port)],
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        processes.append(process)
+        url = f"http://127.0.0.1:{port}"
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                if requests.get(f"{url}/info/", timeout=20).ok:
+                    return RunningServer(url, MONAILabelClient(url, tmpdir=str(folder)), log, folder)
+            except requests.RequestException:
+                time.sleep(0.3)
+        pytest.fail(f"the server did not start (exit code {process.poll()}):\n{log.read_text(errors='replace')[-4000:]}")
+
+    yield start
+    for process in processes:
+        stop_process(process)
+    socket.setdefaulttimeout(before)
+
+
+@pytest.fixture
+def show_log_on_failure(request: pytest.FixtureRequest) -> Iterator[Callable[[RunningServer], None]]:
+    """Prints what the server logged during this test; pytest shows it where the test fails."""
+    shown: list[tuple[Path, int]] = []
+
+    def show(server: RunningServer) -> None:
+        shown.append((server.log, server.log.stat().st_size))
+
+    yield show
+    for log, start in shown:
+        with log.open("rb") as file:
+            file.seek(start)
+            sys.stdout.write(file.read().decode(errors="replace")[-6000:])

@@ -1,0 +1,96 @@
+"""Small labelled cases with predictions of known errors.
+
+Every case: 12 x 20 x 20 voxels of 5 x 1 x 1.25 mm (z, y, x). Liver 10 x 16 x 16 = 2560 voxels; FLR its first 10 columns in x
+= 1600; CRLM two boxes in the resection, A = 2 x 4 x 4 = 32 and B = 1 x 2 x 2 = 4 voxels.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+SHAPE = (12, 20, 20)
+SPACING_ZYX = (5.0, 1.0, 1.25)
+
+
+def box(z: tuple[int, int], y: tuple[int, int], x: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(SHAPE, bool)
+    mask[slice(*z), slice(*y), slice(*x)] = True
+    return mask
+
+
+LIVER = box((1, 11), (2, 18), (2, 18))
+FLR = box((1, 11), (2, 18), (2, 12))
+LESION_A, LESION_B = box((3, 5), (4, 8), (14, 18)), box((7, 8), (4, 6), (14, 16))
+CRLM = LESION_A | LESION_B
+EMPTY = np.zeros(SHAPE, bool)
+
+
+def planning_map(liver=LIVER, crlm=CRLM, flr=FLR) -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    label[liver] = 2
+    label[liver & flr] = 1
+    label[crlm & ~flr] = 3
+    label[crlm & flr] = 4
+    return label
+
+
+class Bench:
+    """Writes labels, predictions and the split of a small benchmark into a folder."""
+
+    LIVER, FLR, CRLM, EMPTY, LESION_A, LESION_B, SPACING_ZYX = LIVER, FLR, CRLM, EMPTY, LESION_A, LESION_B, SPACING_ZYX
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.labels, self.predictions, self.splits, self.out = (
+            root / n for n in ("labels", "predictions", "splits.json", "out")
+        )
+        for folder in (self.labels, self.predictions):
+            folder.mkdir()
+
+    def write(self, path: Path, array: np.ndarray, spacing_zyx=SPACING_ZYX, origin=(0.0, 0.0, 0.0)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else array)
+        image.SetSpacing(spacing_zyx[::-1])
+        image.SetOrigin(origin)
+        sitk.WriteImage(image, str(path))
+        return path
+
+    def label(self, case: str, array: np.ndarray | None = None, **kwargs) -> Path:
+        return self.write(self.labels / f"{case}.nii.gz", planning_map() if array is None else array, **kwargs)
+
+    def predict(self, architecture: str, column: str, case: str, mask: np.ndarray, **kwargs) -> Path:
+        return self.write(self.predictions / architecture / column / f"{case}.nii.gz", mask, **kwargs)
+
+    def split(self, folds: list[list[str]], test: list[str]) -> None:
+        self.splits.write_text(json.dumps({"test": test, "folds": folds}))
+
+    def arguments(self, *more: str) -> list[str]:
+        given = {"labels": self.labels, "predictions": self.predictions, "splits": self.splits, "out": self.out}
+        return [*(part for name, path in given.items() for part in (f"--{name}", str(path))), "--workers", "1", *more]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One benchmark for all tests of a module that only read it."""
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="session")
+def command():
+    """``main`` of benchmark/evaluate.py."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("benchmark_evaluate", Path(__file__).parents[2] / "benchmark" / "evaluate.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main

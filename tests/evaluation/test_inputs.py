@@ -1,0 +1,262 @@
+"""Bad input is named and refused; with --allow-missing it is left out, and every table says so."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+FOLDS = [["a1", "a2"], ["b1"]]
+TEST = ["t1", "t2"]
+ALL = [*TEST, "a1", "a2", "b1"]
+
+
+@pytest.fixture
+def whole(bench):
+    """A complete small benchmark of one architecture with one column."""
+    for case in ALL:
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
+    bench.split(FOLDS, TEST)
+    return bench
+
+
+def refused(command, capsys, bench, *said: str) -> str:
+    """Runs the command, which must fail, write nothing and say all of ``said`` on stderr."""
+    assert command(bench.arguments()) == 1
+    captured = capsys.readouterr()
+    assert not bench.out.exists()
+    for text in said:
+        assert text in captured.err
+    return captured.err
+
+
+def tables(bench) -> list[str]:
+    return [(bench.out / name).read_text() for name in ("table1.md", "table2.md", "report.html")]
+
+
+def test_complete_input_passes(whole, command):
+    assert command(whole.arguments()) == 0
+    assert "INCOMPLETE" not in "".join(tables(whole))
+
+
+def test_missing_cases_are_named_and_refused_unless_allowed(whole, command, capsys):
+    for case in ("t2", "b1"):
+        (whole.predictions / "nnunet" / "pipelined_flr" / f"{case}.nii.gz").unlink()
+    error = refused(command, capsys, whole, "missing prediction: b1", "missing prediction: t2", "--allow-missing")
+    assert "nnunet/pipelined_flr" in error
+    assert command(whole.arguments("--allow-missing")) == 0
+    for text in tables(whole):
+        assert "INCOMPLETE" in text
+        assert "missing prediction, nnunet/pipelined_flr: b1, t2" in text
+    page = tables(whole)[2]
+    assert page.count("INCOMPLETE") > 5, "over every table of the report"
+    rows = [r for r in csv.DictReader((whole.out / "cases.csv").open()) if r["status"] != "scored"]
+    assert [(r["case"], r["status"], r["dice"]) for r in rows] == [
+        ("b1", "missing prediction", ""),
+        ("t2", "missing prediction", ""),
+    ]
+    summary = json.loads((whole.out / "summary.json").read_text())
+    assert summary["test"]["nnunet"]["pipelined_flr"]["dice"]["n"] == 1
+    assert summary["test"]["nnunet"]["pipelined_flr"]["dice"]["ci95"] is None
+    assert summary["test"]["nnunet"]["pipelined_flr"]["dice"]["std"] is None
+    assert [g["case"] for g in summary["gaps"]] == ["b1", "t2"]
+
+
+def test_extra_prediction_and_label(whole, command, capsys):
+    whole.predict("nnunet", "pipelined_flr", "x9", whole.FLR)
+    whole.label("x8")
+    refused(command, capsys, whole, "extra prediction: x9 (nnunet/pipelined_flr)", "extra label: x8")
+    assert command(whole.arguments("--allow-missing")) == 0
+    assert "extra label" in tables(whole)[0]
+
+
+def test_missing_label(whole, command, capsys):
+    (whole.labels / "t1.nii.gz").unlink()
+    refused(command, capsys, whole, "missing label: t1")
+
+
+def test_cascaded_columns_of_folds_are_optional_and_never_extra(whole, command):
+    for case in TEST:
+        whole.predict("nnunet", "cascaded_flr", case, whole.FLR)
+    assert command(whole.arguments()) == 0
+    whole.predict("nnunet", "cascaded_flr", "a1", whole.FLR)
+    assert command(whole.arguments()) == 0
+    assert "cascaded FLR" in tables(whole)[0], "shown in Table 1 once it is there"
+
+
+def test_cascaded_column_without_a_test_case_is_missing(whole, command, capsys):
+    whole.predict("nnunet", "cascaded_flr", "t1", whole.FLR)
+    refused(command, capsys, whole, "missing prediction: t2 (nnunet/cascaded_flr)")
+
+
+def test_other_grid(whole, command, capsys):
+    whole.predict("nnunet", "pipelined_flr", "t1", whole.FLR, spacing_zyx=(5.0, 1.0, 1.0))
+    error = refused(command, capsys, whole, "broken prediction: t1", "is not on the grid of", "Resample")
+    assert "scoring" not in error, "found in the headers, before any scoring"
+    assert command(whole.arguments("--allow-missing")) == 0
+    assert "broken prediction, nnunet/pipelined_flr: t1" in tables(whole)[1]
+
+
+@pytest.mark.parametrize(
+    ("array", "values"), [(np.full((12, 20, 20), 3, np.uint8), "[3]"), (np.full((12, 20, 20), 255, np.uint8), "[255]")]
+)
+def test_prediction_that_is_not_binary(whole, command, capsys, array, values):
+    whole.predict("nnunet", "pipelined_flr", "t1", array)
+    refused(command, capsys, whole, "broken prediction: t1", "0 and 1", values, "nnunet/pipelined_flr/t1.nii.gz")
+
+
+def test_probabilities_are_not_binary(whole, command, capsys):
+    whole.predict("nnunet", "pipelined_flr", "t1", np.full((12, 20, 20), 0.5, np.float32))
+    refused(command, capsys, whole, "broken prediction: t1", "nnunet/pipelined_flr/t1.nii.gz")
+
+
+def test_label_outside_the_compartments(whole, command, capsys):
+    whole.label("t1", np.full((12, 20, 20), 5, np.uint8))
+    refused(command, capsys, whole, "broken label: t1", "holds 0..4", "[5]")
+    assert command(whole.arguments("--allow-missing")) == 0
+    assert "broken label" in tables(whole)[0]
+
+
+def test_corrupt_file_among_good_ones(whole, command, capsys):
+    path = whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz"
+    path.write_bytes(path.read_bytes()[:120])
+    refused(command, capsys, whole, "broken prediction: t1", "cut off", "nnunet/pipelined_flr/t1.nii.gz")
+    assert command(whole.arguments("--allow-missing")) == 0
+    rows = list(csv.DictReader((whole.out / "cases.csv").open()))
+    assert len([r for r in rows if r["status"] == "scored"]) == 4
+    assert [r["case"] for r in rows if r["status"] == "broken prediction"] == ["t1"]
+
+
+def test_file_that_is_no_image(whole, command, capsys):
+    (whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz").write_bytes(b"not an image")
+    refused(command, capsys, whole, "broken prediction: t1")
+
+
+def test_duplicate_ids(whole, command, capsys):
+    whole.write(whole.labels / "t1.nrrd", whole.LIVER)
+    refused(command, capsys, whole, "case t1 occurs twice", "t1.nii.gz", "t1.nrrd")
+
+
+def test_label_as_map_and_as_folder(whole, command, capsys):
+    whole.write(whole.labels / "t1" / "liver.nii.gz", whole.LIVER)
+    refused(command, capsys, whole, "case t1 occurs twice")
+
+
+@pytest.mark.parametrize("folds", [[["a1", "a2", "t1"], ["b1"]], [["a1", "a2"], ["b1", "a1"]], [["a1", "a2", "a2"], ["b1"]]])
+def test_split_with_an_overlap(whole, command, capsys, folds):
+    whole.split(folds, TEST)
+    refused(command, capsys, whole, "occur twice", "splits.json")
+
+
+def test_split_that_is_no_json(whole, command, capsys):
+    whole.splits.write_text("{")
+    refused(command, capsys, whole, "splits.json")
+
+
+@pytest.mark.parametrize("name", ["labels", "predictions"])
+def test_empty_and_absent_folders(bench, command, capsys, name):
+    bench.split(FOLDS, TEST)
+    if name == "predictions":
+        bench.label("t1")
+    refused(command, capsys, bench, str(bench.root / name), "expected")
+    (bench.root / name).rename(bench.root / "elsewhere")
+    refused(command, capsys, bench, f"no such folder of {name}")
+
+
+def test_empty_column_is_all_missing(whole, command, capsys):
+    (whole.predictions / "nnunet" / "e2e_flr").mkdir()
+    refused(command, capsys, whole, "missing prediction: t1 (nnunet/e2e_flr)", "in 5 places")
+
+
+def test_unknown_column_names_the_known_ones(whole, command, capsys):
+    whole.predict("nnunet", "pipelined_vessels", "t1", whole.FLR)
+    refused(command, capsys, whole, "unknown column 'pipelined_vessels'", "e2e_flr")
+
+
+def test_prediction_on_the_wrong_level(whole, command, capsys):
+    whole.write(whole.predictions / "nnunet" / "t1.nii.gz", whole.FLR)
+    refused(command, capsys, whole, "wrong level", "<architecture>/<column>/<case>.nii.gz")
+
+
+def test_binary_truth_goes_before_nothing_else_and_absent_is_not_empty(whole, command, capsys):
+    (whole.labels / "t1.nii.gz").unlink()
+    for name, mask in (("liver", whole.LIVER), ("flr", whole.FLR)):
+        whole.write(whole.labels / "t1" / f"{name}.nii.gz", mask)
+    refused(command, capsys, whole, "broken label: t1", "no file states crlm", "t1/crlm.nii.gz")
+    whole.write(whole.labels / "t1" / "crlm.nii.gz", whole.EMPTY)
+    assert command(whole.arguments()) == 0
+    row = next(r for r in csv.DictReader((whole.out / "cases.csv").open()) if r["case"] == "t1")
+    assert row["tumours"] == "0"
+    assert float(row["flr_percent_reference"]) == pytest.approx(62.5)
+
+
+def test_other_files_beside_predictions_are_passed_over(whole, command):
+    (whole.predictions / "nnunet" / "pipelined_flr" / "plans.json").write_text("{}")
+    (whole.predictions / "readme.txt").write_text("")
+    assert command(whole.arguments()) == 0
+
+
+def test_work_folder_prefers_binary_truth_and_writes_into_it(whole, command):
+    whole.write(whole.root / "masks" / "t1" / "flr.nii.gz", whole.LIVER)
+    assert command(["--work", str(whole.root), "--workers", "1"]) == 0
+    rows = {r["case"]: r for r in csv.DictReader((whole.root / "evaluation" / "cases.csv").open())}
+    assert float(rows["t1"]["recall"]) == pytest.approx(0.625), "the truth of t1 is the binary mask, the whole liver"
+    assert float(rows["t2"]["recall"]) == 1.0
+
+
+def test_without_a_work_folder_the_smoke_command_is_named(command, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command([]) == 1
+    assert "make benchmark-smoke" in capsys.readouterr().err
+
+
+def test_half_of_the_options_names_the_other_half(command, capsys, tmp_path):
+    assert command(["--labels", str(tmp_path)]) == 1
+    assert "--predictions, --splits, --out" in capsys.readouterr().err
+
+
+def test_workers_must_be_positive(whole, command, capsys):
+    assert command(whole.arguments("--workers", "0")) == 1
+    assert "workers" in capsys.readouterr().err
+
+
+def test_names_are_escaped_in_the_report(whole, command):
+    for case in ALL:
+        whole.predict("<b>a|b", "pipelined_flr", case, whole.FLR)
+    assert command(whole.arguments("--note", "synthetic <cases>")) == 0
+    one, _, page = tables(whole)
+    assert "&lt;b&gt;a|b" in page
+    assert "<b>a" not in page
+    assert "<b>a\\|b" in one
+    assert "synthetic &lt;cases&gt;" in page
+
+
+def test_sagittal_and_flipped_predictions_are_another_grid_but_float_headers_are_not(whole, command):
+    spacing = tuple(np.float32(s) * (1 + 1e-7) for s in whole.SPACING_ZYX)
+    whole.predict("nnunet", "pipelined_flr", "t1", whole.FLR, spacing_zyx=tuple(map(float, spacing)))
+    assert command(whole.arguments()) == 0
+
+
+def test_without_held_out_cases_table_2_is_all_dashes(bench, command):
+    for case in ("a1", "a2", "b1"):
+        bench.label(case)
+        bench.predict("nnunet", "e2e_flr", case, bench.FLR)
+    bench.split(FOLDS, [])
+    assert command(bench.arguments()) == 0
+    assert "| nnU-Net | D | - / 0.944 / - |" in tables(bench)[1]
+    assert json.loads((bench.out / "summary.json").read_text())["test"] == {}
+
+
+def test_cases_without_any_tumour_are_undefined_everywhere_and_counted(bench, command):
+    tumourless = np.where(bench.FLR, 1, np.where(bench.LIVER, 2, 0)).astype(np.uint8)
+    for case in ALL:
+        bench.label(case, tumourless)
+        bench.predict("nnunet", "pipelined_crlm", case, bench.EMPTY)
+    bench.split(FOLDS, TEST)
+    assert command(bench.arguments()) == 0
+    dice = json.loads((bench.out / "summary.json").read_text())["test"]["nnunet"]["pipelined_crlm"]["dice"]
+    assert (dice["mean"], dice["ci95"], dice["n"], dice["n_undefined"]) == (None, None, 0, 2)
+    assert "- (2u) / 0.588 / -" in tables(bench)[1]

@@ -1,0 +1,202 @@
+"""Predictions made from the labels by known errors give hand-computed values in every output."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+TEST = ["t1", "t2", "t3", "t4"]
+FOLDS = [["a1", "a2", "a3"], ["b1"]]
+
+DILATED = 20 / 21  # FLR of 11 instead of 10 columns: 2 * 10 / (10 + 11)
+WHOLE = 2 * 0.625 / 1.625  # the FLR is 10 of 16 columns: 2f / (1 + f)
+DROPPED = 64 / 68  # only lesion A of 32 voxels, of 36: 2 * 32 / (32 + 36)
+
+
+@pytest.fixture(scope="module")
+def outputs(shared_bench, command):
+    """nnunet has known errors in its FLR columns; the architecture 'own' is perfect in a cascade and has nothing else."""
+    bench = shared_bench
+    for case in [*TEST, *(c for fold in FOLDS for c in fold)]:
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_liver", case, bench.LIVER)
+    bench.split(FOLDS, TEST)
+    shifted = np.roll(bench.FLR, 1, axis=2)
+    dilated = bench.FLR | shifted
+    errors = {"t1": shifted, "t2": dilated, "t3": bench.EMPTY, "t4": bench.LIVER}
+    errors |= {"a1": shifted, "a2": dilated, "a3": bench.EMPTY, "b1": bench.FLR}
+    for case, mask in errors.items():
+        bench.predict("nnunet", "pipelined_flr", case, mask)
+        bench.predict("nnunet", "pipelined_crlm", case, bench.LESION_A)
+    for case in TEST:
+        bench.predict("nnunet", "cascaded_crlm", case, bench.EMPTY if case == "t1" else bench.CRLM)
+        bench.predict("own", "cascaded_flr", case, bench.FLR)
+    assert command(bench.arguments()) == 0
+    rows = {(r["case"], r["architecture"], r["column"]): r for r in csv.DictReader((bench.out / "cases.csv").open())}
+    return bench.out, rows, json.loads((bench.out / "summary.json").read_text())
+
+
+def numbers(row, *names):
+    return [float(row[name]) for name in names]
+
+
+def test_cases_csv(outputs):
+    _, rows, _ = outputs
+    assert len(rows) == 8 * 3 + 4 * 2
+
+    shifted = rows["t1", "nnunet", "pipelined_flr"]
+    assert numbers(shifted, "dice", "precision", "recall") == pytest.approx([0.9, 0.9, 0.9])
+    assert numbers(shifted, "hd95_mm", "nsd", "volume_error_ml") == pytest.approx([1.25, 1.0, 0.0])
+    # 1600 of 2524 voxels without tumour in truth; the shift moves nothing over a tumour (they start at column 14).
+    assert numbers(shifted, "flr_percent_reference", "flr_percent_error") == pytest.approx([100 * 1600 / 2524, 0.0])
+
+    dilated = rows["t2", "nnunet", "pipelined_flr"]
+    assert numbers(dilated, "dice", "precision", "recall") == pytest.approx([DILATED, 10 / 11, 1.0])
+    assert float(dilated["volume_error_ml"]) == pytest.approx(160 * 6.25 / 1000)
+    assert float(dilated["flr_percent_error"]) == pytest.approx(100 * 160 / 2524)
+
+    empty = rows["t3", "nnunet", "pipelined_flr"]
+    assert numbers(empty, "dice", "recall", "nsd", "flr_percent_prediction") == [0.0, 0.0, 0.0, 0.0]
+    assert [empty[k] for k in ("precision", "hd95_mm", "assd_mm")] == ["nan", "nan", "nan"]
+    assert empty["undefined"] == "precision: prediction empty; hd95_mm: prediction empty; assd_mm: prediction empty"
+    assert numbers(empty, "crossing_20", "crossing_30", "crossing_40") == [1.0, 1.0, 1.0]
+
+    whole = rows["t4", "nnunet", "pipelined_flr"]
+    assert numbers(whole, "dice", "precision", "recall") == pytest.approx([WHOLE, 0.625, 1.0])
+    assert float(whole["flr_percent_prediction"]) == pytest.approx(100.0)
+
+    dropped = rows["t1", "nnunet", "pipelined_crlm"]
+    assert numbers(dropped, "dice", "precision", "recall") == pytest.approx([DROPPED, 1.0, 32 / 36])
+    assert numbers(dropped, "lesions_reference", "lesions_predicted", "lesion_recall_iou50") == [2.0, 1.0, 0.5]
+    assert dropped["flr_percent_error"] == "", "a metric of another structure is blank, not NaN"
+    assert (dropped["slice_spacing_mm"], dropped["tumours"], dropped["split"]) == ("5", "2", "test")
+
+
+def test_summary_of_the_held_out_cases(outputs):
+    _, _, summary = outputs
+    cell = summary["test"]["nnunet"]["pipelined_flr"]
+    dice = [0.9, DILATED, 0.0, WHOLE]
+    assert cell["dice"]["mean"] == pytest.approx(np.mean(dice))
+    assert cell["dice"]["std"] == pytest.approx(np.std(dice))
+    assert (cell["dice"]["n"], cell["dice"]["n_undefined"]) == (4, 0)
+    assert cell["precision"]["mean"] == pytest.approx(np.mean([0.9, 10 / 11, 0.625]))
+    assert (cell["precision"]["n"], cell["precision"]["n_undefined"]) == (3, 1)
+    low, high = cell["dice"]["ci95"]
+    assert 0.0 < low < cell["dice"]["mean"] < high < DILATED
+    assert set(cell["dice"]) >= {"mean", "std", "ci95", "n", "n_undefined"}
+
+
+def test_summary_of_the_folds_is_over_fold_means(outputs):
+    _, _, summary = outputs
+    dice = summary["cv"]["nnunet"]["pipelined_flr"]["dice"]
+    fold_means = [np.mean([0.9, DILATED, 0.0]), 1.0]  # 3 cases and 1: not the mean over the 4 cases
+    assert dice["fold_means"] == pytest.approx(fold_means)
+    assert dice["mean"] == pytest.approx(np.mean(fold_means))
+    assert dice["std"] == pytest.approx(abs(fold_means[0] - fold_means[1]) / 2)
+    assert dice["std_cases"] == pytest.approx(np.std([0.9, DILATED, 0.0, 1.0]))
+    assert dice["n"] == 4
+    assert "own" not in summary["cv"]
+
+
+def test_architecture_with_one_column_gives_nulls_not_errors(outputs):
+    _, _, summary = outputs
+    assert summary["test"]["own"]["cascaded_flr"]["dice"]["mean"] == 1.0
+    assert "pipelined_flr" not in summary["test"]["own"]
+    column = next(r for r in summary["rankings"] if r["of"] == "pipelined_flr" and r["part"] == "test")
+    assert column["probability"] is None
+
+
+def test_baselines(outputs):
+    _, _, summary = outputs
+    of = summary["baselines"]["test"]
+    assert of["whole_liver"]["pipelined_flr"]["dice"]["mean"] == pytest.approx(WHOLE)
+    without = 2 * 1600 / (1600 + 2524)  # the tumours lie outside the FLR
+    assert of["liver_minus_tumour"]["pipelined_flr"]["dice"]["mean"] == pytest.approx(without)
+    for column in ("cascaded_flr", "e2e_flr"):  # the predicted liver is perfect here
+        assert of["whole_predicted_liver:nnunet"][column]["dice"]["mean"] == pytest.approx(WHOLE)
+    assert set(summary["baselines"]["cv"]["whole_predicted_liver:nnunet"]) == {"e2e_flr"}
+
+
+def test_drop_from_pipelined_to_cascaded(outputs):
+    _, _, summary = outputs
+    drop = next(
+        c for c in summary["comparisons"]
+        if c["kind"] == "pipelined minus cascaded" and c["metric"] == "dice" and c["part"] == "test"
+    )  # fmt: skip
+    assert (drop["a"], drop["b"]) == (["nnunet", "pipelined_crlm"], ["nnunet", "cascaded_crlm"])
+    # Case t1: 64/68 - 0, the other three: 64/68 - 1.
+    assert drop["difference"] == pytest.approx(np.mean([DROPPED, DROPPED - 1, DROPPED - 1, DROPPED - 1]))
+    assert drop["n"] == 4
+    assert drop["ci95"] is not None
+
+
+def test_lesions_by_size(outputs):
+    out, _, summary = outputs
+    counts = summary["lesions"]["test"]["nnunet"]["pipelined_crlm"]["iou50"]
+    diameter_a = (6 * 32 * 6.25 / math.pi) ** (1 / 3)  # 7.26 mm
+    assert diameter_a < 10
+    assert counts["all"] == {"reference": 8, "found": 4, "predicted": 4, "false_alarms": 0, "recall": 0.5, "precision": 1.0}
+    assert counts["<10 mm"]["reference"] == 8
+    assert counts["10-20 mm"] == {
+        "reference": 0, "found": 0, "predicted": 0, "false_alarms": 0, "recall": None, "precision": None
+    }  # fmt: skip
+    first = next(r for r in csv.DictReader((out / "lesions.csv").open()) if r["side"] == "reference")
+    assert float(first["diameter_mm"]) == pytest.approx(diameter_a)
+
+
+def test_threshold_crossings_and_bland_altman(outputs):
+    _, _, summary = outputs
+    crossings = summary["threshold_crossings"]["test"]["nnunet"]["pipelined_flr"]
+    assert crossings["20"] == {"n": 4, "too_high": 0, "too_low": 1, "rate": 0.25}  # the empty one
+    errors = [0.0, 1.0, -10.0, 6.0]  # ml: shifted, dilated by 160 voxels of 6.25 mm3, empty of 1600, whole liver + 960
+    limits = summary["bland_altman"]["test"]["nnunet"]["pipelined_flr"]
+    assert limits["bias_ml"] == pytest.approx(np.mean(errors))
+    assert limits["upper_ml"] - limits["bias_ml"] == pytest.approx(1.96 * np.std(errors, ddof=1))
+
+
+def test_strata(outputs):
+    _, _, summary = outputs
+    cell = summary["strata"]["tumours"]["test"]["nnunet"]["pipelined_crlm"]
+    assert list(cell) == ["2-5"]
+    assert cell["2-5"]["dice"]["mean"] == pytest.approx(DROPPED)
+    assert list(summary["strata"]["slice spacing"]["test"]["nnunet"]["pipelined_crlm"]) == ["2.5-5 mm"]
+
+
+def test_tables(outputs):
+    out, _, _ = outputs
+    one, two = (out / "table1.md").read_text(), (out / "table2.md").read_text()
+    mean, std = (np.mean([0.9, DILATED, 0.0]) + 1) / 2, (1 - np.mean([0.9, DILATED, 0.0])) / 2
+    assert f"**{mean:.3f} ± {std:.3f}** / 0.834 ± 0.023 / {mean - 0.834:+.3f}" in one
+    assert "cascaded" not in one.split("| Model")[1].splitlines()[0]
+    test_mean = np.mean([0.9, DILATED, 0.0, WHOLE])
+    assert f"**{test_mean:.3f}** / 0.815 / {test_mean - 0.815:+.3f}" in two
+    assert "| STU-Net | D | - / 0.973 / - |" in two, "an architecture that only the paper has"
+    assert "| own | D | - / - / - |" in two
+    assert f"{np.mean([0.9, 10 / 11, 0.625]):.3f}** (1u) / 0.815" in two, "undefined cases are counted"
+    # Whole liver against nnU-Net's mean Dice of about 0.656: at least as good, so marked.
+    assert f"| baseline: whole liver | D | - | - | {WHOLE:.3f} ! / - / - |" in two
+
+
+def test_report(outputs):
+    out, _, _ = outputs
+    page = (out / "report.html").read_text()
+    assert f"<strong>{np.mean([0.9, DILATED, 0.0, WHOLE]):.3f}</strong> / 0.815" in page
+    assert "http" not in page.replace("http://www.w3.org/", ""), "self-contained"
+    assert page.count("<svg") >= 4
+    assert "data:image/png;base64," in page
+    for verdict in ("not testable here", "The paper&#x27;s claims"):
+        assert verdict in page
+    assert "t3: nnU-Net, pipelined FLR (L+T+CT), held-out test, Dice 0.000" in page
+
+
+def test_same_input_same_output_with_more_workers(outputs, shared_bench, command):
+    out, _, _ = outputs
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    arguments = shared_bench.arguments()
+    arguments[arguments.index("--workers") + 1] = "2"
+    assert command(arguments) == 0
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
