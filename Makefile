@@ -1,10 +1,10 @@
-# make install | demo | test | check | demo-models. Everything goes into .venv/ in this folder.
+# make install | demo | test | check | demo-models | benchmark-smoke. Everything goes into .venv/ in this folder.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check demo-models clean
+.PHONY: install demo test check demo-models benchmark-smoke clean
 
 install: $(STAMP)
 
@@ -29,7 +29,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 demo-models: $(STAMP)
-	$(BIN)/flrplan demo-models --work work/demo-models
+	$(BIN)/flrplan demo-models --work build/demo-models
+
+benchmark-smoke: $(STAMP)
+	$(BIN)/python benchmark/smoke.py --work work
 
 clean:
-	rm -rf $(VENV) demo-output work
+	rm -rf $(VENV) demo-output work build

@@ -50,7 +50,7 @@ def test_table_holds_settings_and_facts(cohort: Path) -> None:
     table = json.loads((cohort / "cohort.json").read_text())
     assert table["complete"] is True
     assert table["settings"] == SETTINGS.as_dict()
-    assert [c["case_id"] for c in table["cases"]] == ["synth-0000", "synth-0001", "synth-0002"]
+    assert [c["case_id"] for c in table["cases"]] == ["synth-11-0000", "synth-11-0001", "synth-11-0002"]
     assert all(0 < c["flr_fraction"] < 1 and c["lesion_count"] == len(c["lesions"]) for c in table["cases"])
     assert not list(cohort.rglob(".part-*"))
 
@@ -76,10 +76,10 @@ def test_a_broken_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(RuntimeError, match="power cut"):
         write_cohort(settings, tmp_path, progress=False)
     assert json.loads((tmp_path / "cohort.json").read_text())["complete"] is False
-    first = image_path(tmp_path, "synth-0000").stat().st_mtime_ns
+    first = image_path(tmp_path, "synth-11-0000").stat().st_mtime_ns
     write_cohort(settings, tmp_path, progress=False)
     assert made == [0, 1, 1]
-    assert image_path(tmp_path, "synth-0000").stat().st_mtime_ns == first
+    assert image_path(tmp_path, "synth-11-0000").stat().st_mtime_ns == first
     assert json.loads((tmp_path / "cohort.json").read_text())["complete"] is True
 
 
@@ -89,7 +89,7 @@ def test_other_settings_are_an_error_unless_forced(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match=r"cohort of other settings.*'seed': 12.*'seed': 11.*force=True"):
         write_cohort(other, tmp_path, progress=False)
     write_cohort(other, tmp_path, force=True, progress=False)
-    assert [p.name for p in (tmp_path / "images").iterdir()] == ["synth-0000.nii.gz"]
+    assert [p.name for p in (tmp_path / "images").iterdir()] == ["synth-12-0000.nii.gz"]
     assert json.loads((tmp_path / "cohort.json").read_text())["settings"]["seed"] == 12
 
 

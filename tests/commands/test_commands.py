@@ -37,7 +37,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(
 def test_cohort_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "cohort"
     assert main(["cohort", "--cases", "2", "--seed", "9", "--out", str(out), "--sheet", str(tmp_path / "sheet.png")]) == 0
-    assert sorted(p.name for p in (out / "images").iterdir()) == ["synth-0000.nii.gz", "synth-0001.nii.gz"]
+    assert sorted(p.name for p in (out / "images").iterdir()) == ["synth-9-0000.nii.gz", "synth-9-0001.nii.gz"]
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     assert main(["cohort", "--cases", "0", "--out", str(tmp_path / "none")]) == 1
     assert "cases must be" in capsys.readouterr().err

@@ -80,6 +80,26 @@ def test_training_continues_where_it_stopped(trained: Path) -> None:
     assert len(after["logging"]["train_losses"]) == 3, "the first two epochs were not trained again"
 
 
+def test_two_trainings_are_never_mixed(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (trained / "recipe.yaml").read_text()
+    (trained / "recipe.yaml").write_text(before.replace("save_every: 1", "save_every: 1, learning_rate: 0.01"))
+    assert main(_command(trained)) == 1
+    assert "was trained with other settings (learning_rate)" in capsys.readouterr().err
+    (trained / "recipe.yaml").write_text(before)
+
+
+def test_what_a_stopped_preparation_left_is_not_mixed_in(trained: Path, tmp_path: Path) -> None:
+    cases = find_labelled_cases(trained / "cohort")
+    split = nnunet_split([c.case_id for c in cases], 2)
+    work = StageWork(tmp_path, FLR)
+    left_over = work.folder / "raw" / "Dataset503_flr" / "labelsTr" / f"{cases[0].case_id}.nii.gz"
+    left_over.parent.mkdir(parents=True)
+    left_over.write_bytes(b"of another preparation")
+    prepare_stage(cases, work, Recipe.from_yaml(trained / "recipe.yaml", "flr"), split)
+    assert work.marker.is_file()
+    assert left_over.stat().st_size > 100
+
+
 def test_trained_model_predicts(trained: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
     predictor = StagePredictor(ModelFolder.open(trained / "models" / "flr" / "nnunet"), torch.device("cpu"), mirroring=True)
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)

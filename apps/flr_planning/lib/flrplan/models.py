@@ -35,11 +35,18 @@ class ModelStore:
     """Finds models and keeps their predictors; a folder that changed on disk is loaded anew at its next use.
 
     root: the folder with ``<stage>/<architecture>/``; where it has no model for a stage, ``demo`` serves.
+    folds: use these folds only (out-of-fold predictions); None is the ensemble of all that are there.
     """
 
-    def __init__(self, root: Path = MODEL_ROOT, demo: Path | None = MODEL_ROOT / DEMO_NAME) -> None:
+    def __init__(
+        self,
+        root: Path = MODEL_ROOT,
+        demo: Path | None = MODEL_ROOT / DEMO_NAME,
+        folds: tuple[int, ...] | None = None,
+    ) -> None:
         self.root = root
         self.demo = demo
+        self.folds = folds
         self._lock = threading.Lock()
         self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, bool]] = {}
 
@@ -56,7 +63,7 @@ class ModelStore:
             if path.is_dir() and any(path.iterdir()):
                 folder = ModelFolder.open(path)
                 folder.require_stage(stage)
-                return FoundModel(folder, demo)
+                return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo)
         raise ModelError(
             f"no {architecture} model for stage {stage}: looked in {' and '.join(str(p) for p, _ in candidates)}. "
             "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"

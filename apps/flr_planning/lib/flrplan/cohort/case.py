@@ -108,7 +108,7 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     textures = [frame.field(smooth_noise(texture_rng, frame.axes_mm, lattice)) for lattice in (55.0, 13.0)]
     hu = render_hu(seed, index, scan, grid, organs, zones, vessels, look, plan.lesions, (textures[0], textures[1]))
     facts = _facts(patient, scan, geometry, plan, planning, look)
-    return SyntheticCase(case_name(index), hu, planning, geometry, organs, vessels, facts)
+    return SyntheticCase(case_name(seed, index), hu, planning, geometry, organs, vessels, facts)
 
 
 def plan_case(seed: int, index: int, liver: LiverMap) -> Plan:
@@ -134,7 +134,7 @@ def plan_case(seed: int, index: int, liver: LiverMap) -> Plan:
         share = np.count_nonzero(liver.liver & ~removed) / volume
         if REMNANT_LIMITS[0] <= share <= REMNANT_LIMITS[1]:
             return plan
-    raise CohortError(f"case {case_name(index)} of seed {seed}: no lesions fitted in {ATTEMPTS} attempts; use another seed")
+    raise CohortError(f"case {case_name(seed, index)}: no lesions fitted in {ATTEMPTS} attempts; use another seed")
 
 
 def _frame(seed: int, index: int, patient: Patient) -> Frame:

@@ -87,6 +87,9 @@ class CohortSettings:
         return {**asdict(self), "size": self.size.value}
 
 
-def case_name(index: int) -> str:
-    """Identifier of a case, for example ``synth-0007``."""
-    return f"synth-{index:04d}"
+def case_name(seed: int, index: int) -> str:
+    """Identifier of a case, for example ``synth-1-0007``; with the seed, so that cohorts can be told apart.
+
+    The same case in another size has the same name: it is the same patient.
+    """
+    return f"synth-{seed}-{index:04d}"

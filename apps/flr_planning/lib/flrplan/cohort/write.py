@@ -56,7 +56,7 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
     if force:
         _remove_old(out_dir)
     write_json(out_dir / TABLE_NAME, _table(settings, out_dir))
-    todo = [i for i in settings.indices if not _is_complete(out_dir, case_name(i))]
+    todo = [i for i in settings.indices if not _is_complete(out_dir, case_name(settings.seed, i))]
     _LOG.info("cohort %s: %d of %d cases to make", out_dir, len(todo), settings.cases)
     bar = tqdm(
         total=settings.cases, initial=settings.cases - len(todo), desc="synthetic cohort", unit="case", disable=not progress
@@ -109,7 +109,7 @@ def _is_complete(out_dir: Path, case_id: str) -> bool:
 
 
 def _table(settings: CohortSettings, out_dir: Path) -> dict[str, Any]:
-    cases = [case_name(i) for i in settings.indices]
+    cases = [case_name(settings.seed, i) for i in settings.indices]
     ready = [c for c in cases if _is_complete(out_dir, c)]
     facts = [json.loads(facts_path(out_dir, c).read_text()) for c in ready]
     return {
@@ -148,5 +148,5 @@ def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
 def _remove_old(out_dir: Path) -> None:
     """Removes the files of an earlier cohort, and nothing else: those named ``synth-*`` in its three folders."""
     for folder, ending in (("facts", "json"), ("labels", "nii.gz"), ("images", "nii.gz")):
-        for path in (out_dir / folder).glob(f"synth-[0-9][0-9][0-9][0-9].{ending}"):
+        for path in (out_dir / folder).glob(f"synth-*-[0-9][0-9][0-9][0-9].{ending}"):
             path.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -15,7 +14,7 @@ from flrplan.errors import ModelError
 from flrplan.io import write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.dataset import OWN_BLOCK
-from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.model_folder import ModelFolder, read_json_object
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.stage_input import InputSettings
 from flrplan.stages import Stage
@@ -33,8 +32,8 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
     """
     if target.exists() and not force:
         raise ModelError(f"{target} exists already; give --force to replace it, or another --models folder")
-    dataset = _read(source / "dataset.json")
-    plans = _read(source / "plans.json")
+    dataset = read_json_object(source / "dataset.json")
+    plans = read_json_object(source / "plans.json")
     name = label or stage.target.value
     if name not in dataset.get("labels", {}):
         raise ModelError(
@@ -83,17 +82,3 @@ def _plain(content: dict[str, Any], path: Path, number: int) -> dict[str, Any]:
 def _fold_number(path: Path, number: int) -> int:
     text = path.parent.name.removeprefix("fold_")
     return int(text) if text.isdigit() else number  # fold_all becomes fold 0
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path} is missing; give nnU-Net's trained-model folder (plans.json, dataset.json, fold_<k>)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is damaged: expected a JSON object")
-    return content

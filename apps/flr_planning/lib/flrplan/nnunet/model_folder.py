@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.stage_input import InputSettings
 from flrplan.stages import STAGES, Stage
+
+RUN_NAME = "run.json"
+"""Beside each published checkpoint: settings, cases, versions and result of its training."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ModelFolder:
 
         Raises: ModelError naming what is missing, damaged, or not of a stage that this package knows.
         """
-        plans, dataset = (_read_json(path / name, path) for name in ("plans.json", "dataset.json"))
+        plans, dataset = (read_json_object(path / name) for name in ("plans.json", "dataset.json"))
         own = dataset.get(OWN_BLOCK)
         if not isinstance(own, dict) or own.get("stage") not in STAGES:
             raise ModelError(
@@ -62,6 +65,18 @@ class ModelFolder:
         if self.stage != stage:
             raise ModelError(f"{self.path}: expected a model of stage {stage}, this one is of stage {self.stage}")
 
+    def with_folds(self, folds: tuple[int, ...]) -> ModelFolder:
+        """The same model restricted to some folds. Raises ModelError where one is not there."""
+        missing = sorted(set(folds) - set(self.folds))
+        if missing:
+            raise ModelError(f"{self.path}: fold {missing[0]} is not trained; there are folds {list(self.folds)}")
+        return replace(self, folds=folds)
+
+    def training_cases(self, fold: int) -> frozenset[str]:
+        """Ids that trained one fold, as its ``run.json`` records; empty where there is none (an imported model)."""
+        path = self.checkpoint(fold).with_name(RUN_NAME)
+        return frozenset(read_json_object(path).get("train_ids", ())) if path.is_file() else frozenset()
+
     def checkpoint(self, fold: int) -> Path:
         """The published checkpoint of one fold."""
         return self.path / f"fold_{fold}" / FINAL_NAME
@@ -73,12 +88,13 @@ class ModelFolder:
         return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
-def _read_json(path: Path, folder: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file of a model folder. Raises: ModelError where it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(
-            f"{folder}: {path.name} is missing; a model folder holds plans.json, dataset.json and fold_<k>"
+            f"{path.parent}: {path.name} is missing; a trained nnU-Net folder holds plans.json, dataset.json and fold_<k>"
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}; copy the model folder again") from error

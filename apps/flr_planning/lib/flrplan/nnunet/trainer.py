@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import time
 from typing import Any
@@ -21,10 +21,14 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from flrplan.errors import SettingsError
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
+
+MAY_CHANGE = ("epochs", "save_every", "workers", "mixed_precision")
+"""Settings that may differ when a training continues; the others would mix two trainings."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,13 @@ class BinaryCrossEntropy(nn.Module):
 
 def precision_context(device: torch.device, setting: str) -> Any:
     """The autocast context of a device: float16 on CUDA, bfloat16 on a CPU that computes in it, else none."""
-    if setting == "off":
-        return nullcontext()
-    if device.type == "cuda":
+    if device.type == "cuda" and setting != "off":
         return torch.autocast("cuda")
-    if device.type == "cpu" and (setting == "on" or torch.cpu.get_capabilities().get("avx512_bf16", False)):
+    if (
+        device.type == "cpu"
+        and setting != "off"
+        and (setting == "on" or torch.cpu.get_capabilities().get("avx512_bf16", False))
+    ):
         return torch.autocast("cpu", dtype=torch.bfloat16)
     return nullcontext()
 
@@ -78,10 +84,23 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         return Path(self.output_folder) / TRAINING_NAME
 
     def resume(self) -> bool:
-        """Continues from the training state, if there is one. Raises ModelError where it is damaged."""
+        """Continues from the training state, if there is one.
+
+        Raises: ModelError where it is damaged; SettingsError where it was trained with settings that cannot be mixed.
+        """
         if not self.training_state.is_file():
             return False
-        self.load_checkpoint(str(self.training_state))
+        content = load_checkpoint(self.training_state)
+        before, now = (
+            {k: v for k, v in s.items() if k not in MAY_CHANGE} for s in (content["settings"], _settings(self.settings))
+        )
+        if before != now:
+            changed = sorted(k for k in now if before.get(k) != now[k])
+            raise SettingsError(
+                f"{self.training_state} was trained with other settings ({', '.join(changed)}); use another --work folder, "
+                "or delete that file to start anew"
+            )
+        self.load_checkpoint(content)
         return True
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -109,11 +128,11 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         return rotation, dummy_2d, initial_patch, axes
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One optimizer step; as nnU-Net's, with mixed precision on CPUs that have it."""
-        if self.device.type == "cuda":
+        """One optimizer step; nnU-Net's own where CUDA computes in mixed precision, else in the precision of the settings."""
+        if self.device.type == "cuda" and self.settings.mixed_precision != "off":
             return super().train_step(batch)  # type: ignore[no-any-return]
-        data = batch["data"].to(self.device)
-        target = [t.to(self.device) for t in batch["target"]] if isinstance(batch["target"], list) else batch["target"]
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = _on_device(batch["target"], self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with precision_context(self.device, self.settings.mixed_precision):
             loss = self.loss(self.network(data), target)
@@ -173,6 +192,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
             "current_epoch": self.current_epoch + 1,
             "logging": {key: [_plain(v) for v in values] for key, values in log.items()},
+            "settings": _settings(self.settings),
         }
         write_checkpoint(Path(filename), content)
 
@@ -201,6 +221,17 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
 
     def _save_debug_information(self) -> None:
         """Not written: ``run.json`` says what ran."""
+
+
+def _on_device(target: Any, device: torch.device) -> Any:
+    """The target, or the list of targets that deep supervision takes, on the device."""
+    if isinstance(target, list):
+        return [part.to(device, non_blocking=True) for part in target]
+    return target.to(device, non_blocking=True)
+
+
+def _settings(settings: TrainingSettings) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from flrplan.io import write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, weights_sha256, write_checkpoint
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
+from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
@@ -63,6 +65,8 @@ def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe
     Only cases of the split's folds are prepared: held-out ids never come near a training.
     Raises: SettingsError where the folder was prepared with other settings or cases; LabelError, ImageError from the cases.
     """
+    if not split.folds:
+        raise SettingsError("this split has no folds, so it can evaluate but not train; give one with at least 2 folds")
     allowed = {i for fold in split.folds for i in fold}
     used = sorted((c for c in cases if c.case_id in allowed), key=lambda c: c.case_id)
     missing = sorted(allowed - {c.case_id for c in used})
@@ -77,11 +81,21 @@ def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe
                 f"{work.folder} was prepared with other settings, cases or folds; use another --work folder or delete it"
             )
         return
+    _clear_other_preparation(work, content)
     convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers)
     with nnunet_folders(work.folder):
         plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers)
     write_json(work.preprocessed / "splits_final.json", folds)
     write_json(work.marker, content)
+
+
+def _clear_other_preparation(work: StageWork, content: dict[str, Any]) -> None:
+    """Removes what a preparation with other settings left when it was stopped; the same settings continue."""
+    started = work.folder / "preparing.json"
+    if not started.is_file() or json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
+        for name in ("raw", "preprocessed"):
+            shutil.rmtree(work.folder / name, ignore_errors=True)
+    write_json(started, content)
 
 
 def train_fold(
@@ -109,6 +123,7 @@ def train_fold(
     started = monotonic()
     with nnunet_folders(work.folder), augmentation_workers(recipe.training.workers), quiet():
         trainer = FlrTrainer({**plans, "continue_training": False}, CONFIGURATION, fold, dataset, device)
+        trainer.device = device  # nnU-Net's constructor turns every CUDA device into the first one
         trainer.apply(recipe.training, on_epoch)
         if trainer.resume():
             logger.info("stage %s fold %d: continues at epoch %d", work.stage, fold, trainer.current_epoch)
@@ -126,13 +141,13 @@ def train_fold(
         "train_ids": folds[fold]["train"],
         "validation_ids": folds[fold]["val"],
         "weights_sha256": weights_sha256(published["network_weights"]),
-        "parameters": sum(w.numel() for w in weights.values()),
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "seconds": round(monotonic() - started, 1),
         "device": str(device),
         "result": _last_epoch(trainer),
         "versions": _versions(),
     }
-    write_json(target / "run.json", run)
+    write_json(target / RUN_NAME, run)
     write_checkpoint(target / FINAL_NAME, published)
     return target / FINAL_NAME
 
