@@ -21,6 +21,10 @@ that they take part in says so. Use them to try the software; never for a decisi
 - Files: `<stage>/nnunet/` are plain nnU-Net trained-model folders, weights in float16.
 - Licence: Apache-2.0, as the repository.
 
+Known weaknesses: the phantoms end at the iliac wings, so in a CT that shows the pelvis the liver model runs into bowel and muscle
+there (see the second real CT below); the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection
+rule, which is not a surgeon's judgement; the end-to-end model does not beat "the whole liver".
+
 The figures below were measured by `flrplan demo-models --measure` with the app's settings (no mirroring, largest piece of the
 predicted liver) and written here by it.
 """
