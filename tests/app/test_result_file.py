@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,33 @@ def test_an_extension_without_its_dot_is_understood() -> None:
 def test_an_unknown_format_names_the_known_ones(values: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         ResultFormat.from_request(values)
+
+
+FULL_DISK = """
+import resource, sys, tempfile
+from pathlib import Path
+import numpy as np
+from flrplan.app.result_file import EXTENSIONS, ResultFormat, write_result
+from flrplan.errors import OutputError
+from flrplan.geometry import Geometry
+tempfile.tempdir = sys.argv[1]
+label = np.random.default_rng(0).integers(0, 5, (40, 40, 40)).astype(np.uint8)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # writing fails after 5 kB, as on a full disk
+for extension in EXTENSIONS:
+    try:
+        write_result(label, Geometry((40, 40, 40), (1, 1, 1)), {"remnant": 1}, ResultFormat(extension))
+    except OutputError as error:
+        print("OutputError:", error)
+assert not list(Path(sys.argv[1]).iterdir()), list(Path(sys.argv[1]).iterdir())
+"""
+
+
+def test_a_full_disk_is_an_error_for_every_format(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("OutputError: could not write the result") == 4, done.stdout
 
 
 def test_a_failed_write_is_an_error_and_leaves_nothing(

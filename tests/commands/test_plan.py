@@ -51,12 +51,20 @@ def test_plan_writes_map_report_and_picture(
 
 
 def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(command) == 0
     report = tmp_path / "out" / "patient.one" / "plan.json"
-    report.parent.mkdir(parents=True)
-    report.write_text("{}")
-    assert main(["plan", str(ct_file), "--out", str(tmp_path / "out")]) == 0
-    assert report.read_text() == "{}"
-    assert "--force" in capsys.readouterr().err
+    before = report.read_bytes()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert report.read_bytes() == before
+    assert "already planned, kept" in capsys.readouterr().err
+    other = tmp_path / "other" / ct_file.name  # another patient's file of the same name
+    other.parent.mkdir()
+    other.write_bytes(ct_file.read_bytes())
+    assert main(["plan", str(other), *command[2:]]) == 1
+    assert "holds the plan of other files" in capsys.readouterr().err
+    assert report.read_bytes() == before
 
 
 def test_given_masks_are_used(tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
@@ -100,6 +108,21 @@ def test_one_bad_case_does_not_stop_the_rest(tmp_path: Path, ct_file: Path, caps
     assert (tmp_path / "out" / "patient.one" / "plan.json").is_file()
     assert "1 of 2 cases failed" in printed.err
     assert "broken.nii.gz" in printed.err
+
+
+def test_a_missing_input_does_not_stop_the_rest(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "nobody.nii.gz"
+    assert main(["plan", str(missing), str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert (tmp_path / "out" / "patient.one" / "plan.json").is_file()
+    printed = capsys.readouterr().err
+    assert "1 of 2 cases failed" in printed
+    assert "nobody.nii.gz: no such file" in printed
+
+
+def test_an_out_that_cannot_be_a_folder(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_masks_fit_one_input_only(

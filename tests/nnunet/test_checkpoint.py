@@ -51,6 +51,15 @@ def test_numpy_scalars_of_nnunet_are_allowed(tmp_path: Path) -> None:
     assert load_checkpoint(path)["logging"]["ema"] == [0.5]
 
 
+def test_random_bytes_are_a_clear_error(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "x.pth"
+        path.write_bytes(generator.bytes(int(generator.integers(1, 300))) if number % 2 else b"\x80\x02" + generator.bytes(40))
+        with pytest.raises(ModelError, match=r"x\.pth"):
+            load_checkpoint(path)
+
+
 def test_truncated_and_missing_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint_final.pth"
     write_checkpoint(path, {"network_weights": {"w": torch.ones(1000)}})

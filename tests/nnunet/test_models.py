@@ -23,7 +23,7 @@ from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.stage_input import build_stage_input
-from flrplan.stages import FLR, LIVER
+from flrplan.stages import FLR, FLR_E2E, LIVER
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"
@@ -60,8 +60,6 @@ def test_damaged_json_and_foreign_folders(copied: Path) -> None:
 def test_model_of_another_stage_is_refused(copied: Path) -> None:
     shutil.copytree(copied, copied.parents[1] / "flr_e2e" / "nnunet")
     store = ModelStore(copied.parents[1], demo=None)
-    from flrplan.stages import FLR_E2E
-
     with pytest.raises(ModelError, match="expected a model of stage flr_e2e, this one is of stage liver"):
         store.find(FLR_E2E, "nnunet")
     with pytest.raises(ModelError, match="no nnunet model for stage flr"):
@@ -125,6 +123,54 @@ def test_import_of_a_foreign_folder(copied: Path, tmp_path: Path, small_ct: CT) 
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER)
     assert np.array_equal(imported.predict(given), original.predict(given))
     assert original.predict(given).any()
+
+
+def test_a_plan_that_names_code_is_refused_and_not_run(copied: Path, tmp_path: Path) -> None:
+    plans = json.loads((copied / "plans.json").read_text())
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    architecture["arch_kwargs"].update(nonlin="os.mkdir", nonlin_kwargs={"path": str(tmp_path / "was_run")})
+    (copied / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ModelError, match=r"plans\.json names 'os\.mkdir' as nonlin"):
+        StagePredictor(ModelFolder.open(copied), CPU)
+    with pytest.raises(ModelError, match=r"'os\.mkdir'"):
+        import_model(copied, LIVER, tmp_path / "imported")
+    assert not (tmp_path / "was_run").exists()
+    architecture["arch_kwargs"].update(nonlin="torch.nn.LeakyReLU", nonlin_kwargs={})
+    architecture["network_class_name"] = "subprocess.run"
+    (copied / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(ModelError, match=r"'subprocess\.run' as network_class_name"):
+        StagePredictor(ModelFolder.open(copied), CPU)
+
+
+def test_a_region_with_a_part_of_its_own_is_whole(copied: Path, small_ct: CT) -> None:
+    """LiTS style: liver = [1, 2], tumour = 2; nnU-Net writes 2 where both are, and that is liver too."""
+    plain = StagePredictor(ModelFolder.open(copied), CPU)
+    given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER)
+    expected = plain.predict(given)
+    dataset = json.loads((copied / "dataset.json").read_text())
+    dataset["regions_class_order"] = [2]  # the one region is written as 2, as a tumour inside it would be
+    (copied / "dataset.json").write_text(json.dumps(dataset))
+    assert np.array_equal(StagePredictor(ModelFolder.open(copied), CPU).predict(given), expected)
+
+
+def test_import_keeps_the_input_settings_and_refuses_another_stage(copied: Path, tmp_path: Path) -> None:
+    dataset = json.loads((copied / "dataset.json").read_text())
+    dataset["flrplan"]["input"]["crop_margin_mm"] = 25.0
+    (copied / "dataset.json").write_text(json.dumps(dataset))
+    import_model(copied, LIVER, tmp_path / "imported")
+    assert ModelFolder.open(tmp_path / "imported").input.crop_margin_mm == 25.0
+    with pytest.raises(ModelError, match="is a model of stage liver, not of stage flr_e2e"):
+        import_model(copied, FLR_E2E, tmp_path / "wrong", label="liver")
+
+
+def test_weights_that_are_not_finite_are_refused(copied: Path, small_ct: CT) -> None:
+    for path in copied.glob(f"fold_*/{FINAL_NAME}"):
+        content = load_checkpoint(path)
+        content["network_weights"] = {k: torch.full_like(v, float("nan")) for k, v in content["network_weights"].items()}
+        torch.save(content, path)
+    predictor = StagePredictor(ModelFolder.open(copied), CPU)
+    with pytest.raises(ModelError, match="output is NaN or infinite"):
+        predictor.predict(build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER))
 
 
 def test_agrees_with_nnunets_own_command(

@@ -22,7 +22,10 @@ def test_defaults_are_the_papers() -> None:
     [
         ({"training": {"epoch": 3}}, r"unknown TrainingSettings \['epoch'\]; known are .*epochs"),
         ({"trainings": {}}, "unknown parts of a recipe"),
-        ({"training": {"epochs": 0}}, "epochs must be at least 1"),
+        ({"training": {"epochs": 0}}, "epochs must be a whole number, at least 1"),
+        ({"training": {"epochs": 2.5}}, "epochs must be a whole number"),
+        ({"training": {"oversample_foreground": 7}}, "oversample_foreground in"),
+        ({"plan": {"batch_size": 0}}, "batch_size and convs_decoder"),
         ({"training": {"mirror_axes": [3]}}, "mirror_axes"),
         ({"plan": {"features": [8, 16], "patch_size_zyx": [15, 16, 16]}}, "must divide by 2"),
         ({"plan": {"features": [8, 16]}}, "set together"),
@@ -44,6 +47,12 @@ def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
     path.write_text("liver: {training: {epochs: 0}}\n")
     with pytest.raises(SettingsError, match=r"recipe\.yaml, stage liver: epochs"):
         Recipe.from_yaml(path, "liver")
+    path.write_text("liver: {training: {learning_rate: 1e-3}}\n")
+    assert Recipe.from_yaml(path, "liver").training.learning_rate == 0.001
+    for text, message in (("livr: {}", r"expected blocks .*found \['livr'\]"), ("[1]", "found list"), ("liver: 3", "found 3")):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            Recipe.from_yaml(path, "liver")
     with pytest.raises(SettingsError, match="cannot be read"):
         Recipe.from_yaml(tmp_path / "none.yaml", "liver")
 

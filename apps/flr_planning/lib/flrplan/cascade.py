@@ -95,6 +95,8 @@ class Cascade:
             self._provide(stage, run, on_step)
         if Structure.LIVER in run.masks:
             run.warnings += liver_in_view_findings(ct, run.masks[Structure.LIVER])
+        if run.sources.get(Structure.FLR) is Source.PREDICTED and not run.masks[Structure.FLR].any():
+            run.warnings.append("the predicted future liver remnant is empty; draw it by hand")
         if any(m["demo"] for m in run.models.values()):
             run.warnings.append(DEMO_NOTE)
         return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
@@ -134,6 +136,6 @@ class Cascade:
         sizes[0] = 0
         kept = pieces == sizes.argmax()
         dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
-        if dropped_ml >= 1.0:
-            run.warnings.append(f"{count - 1} stray pieces of the predicted liver ({dropped_ml:.0f} ml) were dropped")
+        if dropped_ml > 0:
+            run.warnings.append(f"{count - 1} stray pieces of the predicted liver ({dropped_ml:.1f} ml) were dropped")
         return np.asarray(kept)

@@ -27,6 +27,11 @@ class LabelledCase:
     label: Path | None = None
     masks: Mapping[Structure, Path] = field(default_factory=dict)
 
+    def file_stamps(self) -> list[list[object]]:
+        """Path, size and modification time (ns) of every file; they change when a label is corrected."""
+        files = [self.image, *([self.label] if self.label else []), *self.masks.values()]
+        return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
     def load(self, structures: Iterable[Structure]) -> tuple[CT, dict[Structure, Mask]]:
         """The CT and the asked masks, ``(Z, Y, X) bool`` on its grid; masks may be empty.
 
@@ -54,7 +59,7 @@ def find_labelled_cases(folder: Path) -> list[LabelledCase]:
 
     Raises: LabelError where there is no image, or an image has no label; the message names them.
     """
-    images = sorted((folder / "images").glob(f"*{IMAGE_SUFFIX}"))
+    images = sorted(p for p in (folder / "images").glob(f"*{IMAGE_SUFFIX}") if not p.name.startswith("."))
     if not images:
         raise LabelError(f"{folder}: expected images/<case>{IMAGE_SUFFIX} and labels/<case>{IMAGE_SUFFIX}, found no image")
     cases = []

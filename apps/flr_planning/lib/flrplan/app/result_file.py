@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from flrplan.app.label_table import APPEARANCE_OF_NAME
 from flrplan.app.settings import parse_bool
-from flrplan.errors import OutputError, SettingsError
+from flrplan.errors import ImageError, OutputError, SettingsError
 from flrplan.geometry import Geometry
+from flrplan.io.volume_file import read_volume
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd")
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
@@ -66,7 +67,10 @@ def write_result(label_zyx: NDArray[np.uint8], geometry: Geometry, names: Mappin
     os.close(handle)
     try:
         sitk.WriteImage(image, name, useCompression=wanted.compress or wanted.extension == ".nii.gz")
-    except RuntimeError as error:
+        written = read_volume(Path(name))  # ITK's NIfTI writer does not notice a full disk
+        if not written.geometry.is_same_grid(geometry) or (sitk.GetArrayViewFromImage(written.image) != label_zyx).any():
+            raise OSError("read back, it differs from what was written")
+    except (RuntimeError, OSError, ImageError) as error:
         Path(name).unlink(missing_ok=True)
         raise OutputError(
             f"could not write the result to {name}: {error}. Is the disk of {tempfile.gettempdir()} full?"

@@ -15,7 +15,7 @@ from flrplan.commands.plan import flr_line, plan_one
 from flrplan.commands.say import note, say
 from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
 from flrplan.demo.measure import dice
-from flrplan.io import read_label_map
+from flrplan.io import read_label_map, replacing
 from flrplan.labels import Structure, check_planning_map, structure_mask
 from flrplan.planning.plan import MAP_NAME, PICTURE_NAME
 from flrplan.planning.volumetry import measure_volumes
@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     note("making a synthetic CT that no demo model has seen")
     case = make_case(DEMO_SEED, DEMO_INDEX, CaseSize.MEDIUM)
     path = arguments.out / "ct" / f"{case.case_id}.nii.gz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(case.geometry.image(case.hu_zyx), str(path), useCompression=True)
+    with replacing(path) as beside:
+        sitk.WriteImage(case.geometry.image(case.hu_zyx), str(beside), useCompression=True)
     folder = arguments.out / case.case_id
     volumes, warnings = plan_one(
         path, folder, Cascade(model_store(arguments), cascade_settings(arguments, CascadeSettings())), {}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.commands.options import add_cascade_options, cascade_settings, model_store
 from flrplan.commands.say import note, say
-from flrplan.errors import FlrError, OutputError, SettingsError
+from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
 from flrplan.io import case_name, find_cases, read_ct, read_mask
 from flrplan.labels import Mask, Structure
 from flrplan.planning.plan import REPORT_NAME, write_plan
@@ -36,19 +38,19 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
-    cases = find_cases(arguments.inputs)
+    failed: dict[Path, str] = {}
+    cases = _cases(arguments.inputs, failed)
     masks = {s: getattr(arguments, s.value) for s in GIVEN if getattr(arguments, s.value)}
     if masks and len(cases) != 1:
         raise SettingsError(f"--{next(iter(masks))} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     cascade = Cascade(model_store(arguments), cascade_settings(arguments, CascadeSettings()))
-    failed: dict[Path, str] = {}
     for number, path in enumerate(cases, 1):
         folder = arguments.out / case_name(path)
-        if (folder / REPORT_NAME).is_file() and not arguments.force:
-            note(f"[{number}/{len(cases)}] {folder.name}: already planned, kept (--force plans it again)")
-            continue
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
+            if not arguments.force and _is_planned(folder, _request(path, masks)):
+                note("  already planned, kept (--force plans it again)")
+                continue
             volumes, warnings = plan_one(path, folder, cascade, masks, arguments.series)
         except OutputError:
             raise  # a full disk fails every case after it as well
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             note(f"  warning: {warning}")
         say(f"{folder.name}: {volume_line(volumes)}")
     if failed:
-        note(f"{len(failed)} of {len(cases)} cases failed:")
+        note(f"{len(failed)} of {len({*cases, *failed})} cases failed:")
         for path, message in failed.items():
             note(f"  {path}: {message.splitlines()[0]}")
         return 1
@@ -74,7 +76,50 @@ def plan_one(
     ct = read_ct(path, series=series)
     given: dict[Structure, Mask] = {s: read_mask(p, ct, s) for s, p in masks.items()}
     result = cascade.run(ct, given, on_step=lambda step: note(f"  {step}"))
-    return write_plan(result, folder)
+    return write_plan(result, folder, _request(path, masks))
+
+
+def _cases(inputs: Sequence[Path], failed: dict[Path, str]) -> list[Path]:
+    """The cases of the inputs; an input that is none goes into ``failed``. Raises ImageError where two share a name."""
+    usable = []
+    for path in inputs:
+        try:
+            find_cases([path])
+            usable.append(path)
+        except ImageError as error:
+            failed[path] = str(error)
+            note(f"failed: {error}")
+    return find_cases(usable) if usable else []
+
+
+def _request(path: Path, masks: Mapping[Structure, Path]) -> dict[str, Any]:
+    """What is asked for one case: the files, with size and time, so that a plan of other files is never taken for it."""
+
+    def stamp(file: Path) -> list[object]:
+        parts = sorted(p for p in file.rglob("*") if p.is_file()) if file.is_dir() else [file] if file.is_file() else []
+        return [
+            str(file.resolve()),
+            sum(p.stat().st_size for p in parts),
+            max((p.stat().st_mtime_ns for p in parts), default=0),
+        ]
+
+    return {"ct": stamp(path), **{s.value: stamp(mask) for s, mask in masks.items()}}
+
+
+def _is_planned(folder: Path, request: dict[str, Any]) -> bool:
+    """True if the folder holds the plan of this request. Raises SettingsError where it holds another one's."""
+    report = folder / REPORT_NAME
+    if not report.is_file():
+        return False
+    try:
+        before = json.loads(report.read_text(encoding="utf-8")).get("request")
+    except (OSError, ValueError, AttributeError):
+        before = None
+    if before != request:
+        raise SettingsError(
+            f"{folder} holds the plan of other files (another CT, or other given masks); use another --out, or --force to replace it"
+        )
+    return True
 
 
 def volume_line(volumes: Volumes) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED
+from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -42,7 +43,7 @@ def build_demo_models(
         for name in stages:
             stage = stage_named(name)
             target = models / name / ARCHITECTURES[0]
-            if (target / f"fold_{fold}" / "run.json").is_file():
+            if (target / f"fold_{fold}" / FINAL_NAME).is_file():
                 logger.info("stage %s fold %d is trained", name, fold)
                 continue
             recipe = Recipe.from_yaml(models / RECIPE_NAME, name)

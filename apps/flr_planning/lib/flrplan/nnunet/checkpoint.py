@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _SAFE_GLOBALS = [
     np.core.multiarray._reconstruct,  # type: ignore[attr-defined]
     *(getattr(np.dtypes, name) for name in ("Float16DType", "Float32DType", "Float64DType", "Int32DType", "Int64DType")),
     torch.device,
+    # the names under which numpy 2 saves the same two
+    (np.core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np.core.multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),  # type: ignore[attr-defined]
 ]
 
 
@@ -48,14 +52,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is missing; copy the whole model folder, or train that fold") from None
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: expected tensors and plain values; it is damaged, or holds objects that could run code ({error}). "
+            f"{path}: expected tensors and plain values; it is damaged, or holds objects that could run code "
+            f"({_refused(error)}). "
             "Get it from its source again, or re-save it there with network_weights only"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise almost anything
         raise ModelError(f"{path} is damaged or not a PyTorch checkpoint ({error}); copy it again or retrain") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: expected a dictionary with network_weights, found {type(content).__name__}")
     return dict(content)
+
+
+def _refused(error: Exception) -> str:
+    """The object that was refused, without torch's advice to open the file unsafely."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found.group(1) if found else "not a weights-only file"
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -65,6 +76,15 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """
     with replacing(path) as beside:
         torch.save(dict(content), beside)
+
+
+def require_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:
+    """Raises ModelError where a weight is NaN or infinite (also one that float16 cannot hold)."""
+    bad = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise ModelError(
+            f"{what}: {len(bad)} weights are NaN or infinite, {bad[0]} for example; the training diverged, lower its rate"
+        )
 
 
 def published_content(

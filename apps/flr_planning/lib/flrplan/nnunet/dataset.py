@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, fold
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
-                image = given.geometry.image(np.rint(channel).astype(np.int16))
+                image = given.geometry.image(np.clip(np.rint(channel), -32768, 32767).astype(np.int16))
                 with replacing(path) as beside:
                     sitk.WriteImage(image, str(beside), useCompression=True, compressionLevel=1)
             write_label_map(label_path, target.astype(np.uint8), given.geometry)
@@ -83,10 +84,12 @@ def convert_dataset(
     folder = raw_folder / dataset_name(stage)
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob("*/.part-*"):  # of a run that was killed; nnU-Net would count it as a case
+        left_over.unlink()
     convert = partial(convert_case, stage=stage, settings=settings, folder=folder)
     bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
     if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             voxels = list(bar(pool.map(convert, cases)))
     else:
         voxels = [convert(case) for case in bar(cases)]

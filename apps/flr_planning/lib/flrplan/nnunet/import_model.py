@@ -39,6 +39,11 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
         raise ModelError(
             f"{source}: dataset.json has no label {name!r}; choose with --label one of {sorted(dataset.get('labels', {}))}"
         )
+    before = dataset.get(OWN_BLOCK) or {}
+    if before.get("stage", stage.name) != stage.name:
+        raise ModelError(f"{source} is a model of stage {before['stage']}, not of stage {stage}; import it for its own stage")
+    if plans.get("image_reader_writer") == "NibabelIOWithReorient":
+        logger.warning("%s was trained on arrays in RAS order; here it sees LPS order, mirrored left and back", source)
     checkpoints = sorted(source.glob(f"fold_*/{FINAL_NAME}"))
     if not checkpoints:
         raise ModelError(f"{source}: expected fold_<k>/{FINAL_NAME}, found none; give nnU-Net's trained-model folder")
@@ -48,8 +53,8 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
         for number, path in enumerate(checkpoints):
             content = load_checkpoint(path)
             write_checkpoint(beside / f"fold_{_fold_number(path, number)}" / FINAL_NAME, _plain(content, path, number))
-        own = {"stage": stage.name, "label": name, "input": InputSettings().to_json(), "imported_from": source.name}
-        write_json(beside / "dataset.json", {**dataset, OWN_BLOCK: {**dataset.get(OWN_BLOCK, {}), **own}})
+        own = {"stage": stage.name, "label": name, "input": before.get("input", InputSettings().to_json())}
+        write_json(beside / "dataset.json", {**dataset, OWN_BLOCK: {**before, **own, "imported_from": source.name}})
         write_json(beside / "plans.json", plans)
         StagePredictor(ModelFolder.open(beside), torch.device("cpu"))  # the weights fit the network, or this raises
         _replace(beside, target)
@@ -62,7 +67,12 @@ def _replace(beside: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)
-    beside.rename(target)
+    try:
+        beside.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

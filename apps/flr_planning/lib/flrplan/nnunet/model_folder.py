@@ -40,7 +40,7 @@ class ModelFolder:
         """
         plans, dataset = (read_json_object(path / name) for name in ("plans.json", "dataset.json"))
         own = dataset.get(OWN_BLOCK)
-        if not isinstance(own, dict) or own.get("stage") not in STAGES:
+        if not isinstance(own, dict) or str(own.get("stage")) not in STAGES:
             raise ModelError(
                 f"{path}: dataset.json does not say which stage this model is for (expected {OWN_BLOCK}.stage, one of "
                 f"{', '.join(STAGES)}); import a foreign nnU-Net folder with: flrplan models import FOLDER --stage STAGE"
@@ -50,12 +50,13 @@ class ModelFolder:
             settings = InputSettings.from_json(own.get("input") or {})
         except (SettingsError, TypeError) as error:
             raise ModelError(f"{path}: dataset.json holds input settings that cannot be read: {error}") from error
-        if len(dataset.get("channel_names", {})) != len(stage.channel_names):
+        if len(dataset.get("channel_names") or {}) != len(stage.channel_names):
             raise ModelError(
                 f"{path}: stage {stage} takes {len(stage.channel_names)} channels {stage.channel_names}, "
                 f"dataset.json declares {dataset.get('channel_names')}"
             )
-        folds = sorted(int(f.parent.name.removeprefix("fold_")) for f in path.glob(f"fold_[0-9]*/{FINAL_NAME}"))
+        numbers = (f.parent.name.removeprefix("fold_") for f in path.glob(f"fold_[0-9]*/{FINAL_NAME}"))
+        folds = sorted(int(number) for number in numbers if number.isdigit())
         if not folds:
             raise ModelError(f"{path}: no fold_<k>/{FINAL_NAME}; the folder is incomplete: copy it again, or train a fold")
         return cls(path, stage, settings, plans, dataset, tuple(folds))

@@ -16,6 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.errors import ModelError
 from flrplan.labels import Mask
+from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.environment import quiet
@@ -59,6 +60,7 @@ class StagePredictor:
         device: torch.device,
         mirroring: bool,
     ) -> nnUNetPredictor:
+        check_architecture(self.folder, configuration)
         try:
             plans = PlansManager(self.folder.plans)
             settings = plans.get_configuration(configuration)
@@ -99,6 +101,19 @@ class StagePredictor:
         """
         if given.stage != self.stage:
             raise ModelError(f"{self.folder.path} is of stage {self.stage}, the input was built for stage {given.stage}")
+        threads = torch.get_num_threads()
+        try:
+            return self._predict(given)
+        except (RuntimeError, MemoryError) as error:  # nnU-Net's and torch's, out of memory among them
+            if isinstance(error, ModelError):
+                raise
+            torch.set_num_threads(threads)  # nnU-Net leaves its own number behind
+            raise ModelError(
+                f"stage {self.stage}: the prediction failed on {self._predictor.device} ({str(error).strip().splitlines()[-1:]}); "
+                "if memory ran out, use --device cpu or a machine with more"
+            ) from error
+
+    def _predict(self, given: StageInput) -> Mask:
         predictor = self._predictor
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", category=UserWarning)
@@ -113,6 +128,11 @@ class StagePredictor:
                 predictor.dataset_json,
             )
             logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).float()
+            if not bool(torch.isfinite(logits).all()):
+                raise ModelError(
+                    f"{self.folder.path}: the network's output is NaN or infinite, so it says nothing; its training diverged, "
+                    "or its weights overflow in half precision. Use another model"
+                )
             label = convert_predicted_logits_to_segmentation_with_correct_shape(
                 logits,
                 predictor.plans_manager,
@@ -120,8 +140,6 @@ class StagePredictor:
                 predictor.label_manager,
                 properties,
             )
-        if self._values == (1, 2):  # our own models: nnU-Net writes 1 for the one region
-            return np.asarray(label == 1)
         return np.isin(label, self._values)
 
 

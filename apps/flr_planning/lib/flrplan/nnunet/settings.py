@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from flrplan.errors import SettingsError
 from flrplan.stage_input import InputSettings
+from flrplan.stages import STAGES
 
 Settings = TypeVar("Settings", "PlanSettings", "TrainingSettings")
 
@@ -39,6 +41,8 @@ class PlanSettings:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
+        if (self.batch_size is not None and self.batch_size < 1) or self.convs_decoder < 1 or self.gpu_memory_gb <= 0:
+            raise SettingsError("batch_size and convs_decoder must be at least 1, gpu_memory_gb positive")
         if self.resampling not in ("nnunet", "torch"):
             raise SettingsError(f"resampling must be nnunet or torch, got {self.resampling!r}")
         if self.spacing_zyx_mm is not None and not all(0.1 <= s <= 20 for s in self.spacing_zyx_mm):
@@ -80,8 +84,13 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mirror_axes", tuple(self.mirror_axes))
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be a whole number, at least 1, got {getattr(self, name)!r}")
+        if not 0 <= self.weight_decay < 1 or not 0 <= self.oversample_foreground <= 1:
+            raise SettingsError(
+                f"weight_decay must lie in [0, 1) and oversample_foreground in 0..1, got {self.weight_decay} and "
+                f"{self.oversample_foreground}"
+            )
         if not 0 < self.learning_rate <= 1:
             raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
         if not set(self.mirror_axes) <= {0, 1, 2}:
@@ -126,9 +135,14 @@ class Recipe:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
             raise SettingsError(f"{path}: expected a YAML file with recipes, but it cannot be read: {error}") from error
+        known = {"common", *STAGES}
+        if not isinstance(content, dict) or set(content) - known:
+            found = sorted(set(content) - known) if isinstance(content, dict) else type(content).__name__
+            raise SettingsError(f"{path}: expected blocks {', '.join(sorted(known))}, found {found}")
         merged: dict[str, dict[str, Any]] = {}
         for block in (content.get("common") or {}, content.get(stage) or {}):
-            for part, settings in block.items():
+            for part, settings in _mapping(block, f"{path}: a block").items():
+                _mapping(settings, f"{path}: {part}")
                 merged.setdefault(part, {}).update(settings)
         try:
             return cls.from_mapping(merged)
@@ -136,11 +150,20 @@ class Recipe:
             raise SettingsError(f"{path}, stage {stage}: {error}") from error
 
 
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{what}: expected names with values, found {value!r}")
+    return value
+
+
 def _from_mapping(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:
         raise SettingsError(f"unknown {cls.__name__} {unknown}; known are {', '.join(sorted(known))}")
+    for name, value in values.items():  # YAML reads 1e-3 as a text
+        if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value):
+            values = {**values, name: float(value)}
     try:
         return cls(**values)
     except TypeError as error:

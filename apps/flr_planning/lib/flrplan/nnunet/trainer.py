@@ -21,7 +21,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from flrplan.errors import SettingsError
+from flrplan.errors import ModelError, SettingsError
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.settings import TrainingSettings
 
@@ -159,6 +159,11 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             float(log["mean_fg_dice"][-1]),
             log["epoch_end_timestamps"][-1] - started,
         )
+        if not np.isfinite(report.train_loss):
+            raise ModelError(
+                f"epoch {self.current_epoch + 1}: the loss is {report.train_loss}; the training diverged. Lower learning_rate and "
+                f"start again from {self.training_state}, which is from before"
+            )
         last = self.current_epoch == self.num_epochs - 1
         if (self.current_epoch + 1) % self.settings.save_every == 0 or last:
             self.save_checkpoint(str(self.training_state))
@@ -169,7 +174,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             self.on_epoch(report)
 
     def on_train_end(self) -> None:
-        """Stops the loaders. Publishing is not the trainer's business (:mod:`flrplan.nnunet.publish`)."""
+        """Stops the loaders. Publishing is not the trainer's business (:mod:`flrplan.nnunet.training_run`)."""
         for loader in (self.dataloader_train, self.dataloader_val):
             finish = getattr(loader, "_finish", None)
             if finish is not None:

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from flrplan import __version__
 from flrplan.errors import ModelError, SettingsError
 from flrplan.io import write_json
-from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, weights_sha256, write_checkpoint
+from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
 from flrplan.nnunet.model_folder import RUN_NAME
@@ -74,11 +75,25 @@ def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe
         raise SettingsError(f"the split names cases that are not there: {missing[:10]}")
     folds = [{"train": list(split.train_ids(k)), "val": list(split.validation_ids(k))} for k in range(len(split.folds))]
     settings = recipe.to_json()
-    content = {"input": settings["input"], "plan": settings["plan"], "folds": folds}
+    files = {case.case_id: case.file_stamps() for case in used}
+    content = {"input": settings["input"], "plan": settings["plan"], "folds": folds, "files": files}
+    work.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(work.folder / "prepare.lock"):  # two folds may be started at once
+        _prepare(work, used, recipe, folds, content, workers)
+
+
+def _prepare(
+    work: StageWork,
+    used: Sequence[LabelledCase],
+    recipe: Recipe,
+    folds: list[dict[str, list[str]]],
+    content: dict[str, Any],
+    workers: int,
+) -> None:
     if work.marker.is_file():
         if json.loads(work.marker.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
             raise SettingsError(
-                f"{work.folder} was prepared with other settings, cases or folds; use another --work folder or delete it"
+                f"{work.folder} was prepared with other settings, cases, files or folds; use another --work folder or delete it"
             )
         return
     _clear_other_preparation(work, content)
@@ -133,6 +148,7 @@ def train_fold(
     target.mkdir(parents=True, exist_ok=True)
     for name, content in (("plans.json", plans), ("dataset.json", dataset)):
         write_json(model_folder / name, content)
+    require_finite(weights, f"stage {work.stage} fold {fold}")
     published = published_content(weights, CONFIGURATION, fold, recipe.training.mirror_axes, half)
     run = {
         "stage": work.stage.name,
@@ -147,6 +163,7 @@ def train_fold(
         "result": _last_epoch(trainer),
         "versions": _versions(),
     }
+    require_finite(published["network_weights"], f"stage {work.stage} fold {fold} in half precision")
     write_json(target / RUN_NAME, run)
     write_checkpoint(target / FINAL_NAME, published)
     return target / FINAL_NAME

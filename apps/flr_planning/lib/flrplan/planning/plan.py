@@ -8,6 +8,7 @@ from typing import Any
 
 from flrplan import __version__
 from flrplan.cascade_result import CascadeResult
+from flrplan.errors import OutputError
 from flrplan.io import write_json, write_label_map
 from flrplan.planning.picture import write_picture
 from flrplan.planning.volumetry import Volumes, measure_volumes
@@ -40,15 +41,21 @@ def plan_report(result: CascadeResult) -> tuple[Volumes, dict[str, Any]]:
     }
 
 
-def write_plan(result: CascadeResult, folder: Path) -> tuple[Volumes, list[str]]:
+def write_plan(result: CascadeResult, folder: Path, request: dict[str, Any] | None = None) -> tuple[Volumes, list[str]]:
     """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``; returns volumes and warnings.
+
+    request: what was asked, kept in the report so that a later run can tell whether it asks the same.
 
     Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
     """
     label, _ = result.planning_map()
     volumes, report = plan_report(result)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REPORT_NAME).unlink(missing_ok=True)  # an old report beside a new map would be wrong
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
     write_label_map(folder / MAP_NAME, label, result.ct.geometry)
     write_picture(folder / PICTURE_NAME, result.ct, label, volumes)
-    write_json(folder / REPORT_NAME, report)
+    write_json(folder / REPORT_NAME, {**report, "request": request} if request else report)
     return volumes, report["warnings"]
