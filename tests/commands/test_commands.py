@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,8 @@ from flrplan.commands import doctor
 from flrplan.models import MODEL_ROOT
 
 
-def test_doctor_finds_the_installation_well(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor"]) == 0
+def test_doctor_finds_the_installation_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--models", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "torch 2.13.0" in printed
     assert "model liver nnunet: demo, not for patients" in printed
@@ -43,8 +46,17 @@ def test_cohort_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "cases must be" in capsys.readouterr().err
 
 
-def test_models_list_names_the_demo_models(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "list"]) == 0
+def test_doctor_runs_where_a_library_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "flrplan.cli", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "a library cannot be imported (libcudart is missing): make install" in done.stdout
+
+
+def test_models_list_names_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list", "--models", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("demo (not for patients)") == 4
 
 

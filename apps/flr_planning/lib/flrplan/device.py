@@ -22,6 +22,8 @@ def choose_device(name: str) -> torch.device:
         raise SettingsError(f"unknown device {name!r}; known are {', '.join(DEVICES)} and cuda:<number>") from None
     if device.type not in DEVICES:
         raise SettingsError(f"unknown device {name!r}; known are {', '.join(DEVICES)} and cuda:<number>")
+    if device.type == "cpu":
+        return torch.device("cpu")  # nnU-Net compares with exactly this and would compile for "cpu:0"
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SettingsError(
             f"device {name} was asked for, but {torch.cuda.device_count()} CUDA devices are there; use auto or cpu"

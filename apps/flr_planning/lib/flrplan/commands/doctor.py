@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import shutil
 import sys
@@ -10,13 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flrplan import __version__
 from flrplan.commands.say import say
 from flrplan.errors import FlrError
-from flrplan.models import MODEL_ROOT, ModelStore
-from flrplan.stages import ARCHITECTURES, STAGES
+
+# Nothing else at the top: this command must run where a library is missing or broken.
 
 EXACT = {"torch": "2.13.0", "nnunetv2": "2.8.1", "monai": "1.6.1", "monailabel": "0.8.5"}
 """Versions that were tried together (pyproject.toml says why)."""
@@ -29,14 +28,19 @@ FREE_GB = 5.0
 def add_parser(commands: Any) -> None:
     """Adds ``doctor`` to the command line."""
     parser = commands.add_parser("doctor", help="check the installation, the device and the models")
-    parser.add_argument("--models", type=Path, default=MODEL_ROOT)
+    parser.add_argument("--models", type=Path, help="folder with <stage>/<architecture>/ models (default: the app's own)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what was found; returns 1 if anything is wrong."""
     say(f"flrplan {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    problems = [*_packages(), *_commands(), *_device(), *_models(arguments.models), *_disk()]
+    problems = [*_packages(), *_commands()]
+    try:
+        problems += [*_device(), *_models(arguments.models)]
+    except ImportError as error:
+        problems.append(f"a library cannot be imported ({error}): {MENDS}")
+    problems += _disk()
     say("")
     if not problems:
         say("all is well")
@@ -72,12 +76,18 @@ def _commands() -> list[str]:
     found = shutil.which("python")
     if found is None or (Path(found).resolve().parent != folder.resolve() and Path(found).parent != folder):
         say(f"  note: `monailabel` runs the `python` on PATH ({found}); activate this one first: . {folder}/activate")
+    if not shutil.which("itkimage2segimage") and not (folder / "itkimage2segimage").is_file():
+        problems.append(f"dcmqi's itkimage2segimage is missing, so no DICOM SEG can be written: {MENDS}")
+    if importlib.util.find_spec("monailabel") is None:
+        problems.append(f"monailabel is not installed: {MENDS}")
     for name, purpose in (("Orthanc", "a DICOMweb server"), ("chromium", "tests of OHIF")):
         say(f"  {name} ({purpose}): {shutil.which(name) or 'not installed (optional)'}")
     return problems
 
 
 def _device() -> list[str]:
+    import torch
+
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
@@ -87,9 +97,14 @@ def _device() -> list[str]:
     return []
 
 
-def _models(root: Path) -> list[str]:
+def _models(root: Path | None) -> list[str]:
+    import torch
+
+    from flrplan.models import MODEL_ROOT, ModelStore
+    from flrplan.stages import ARCHITECTURES, STAGES
+
     problems = []
-    store = ModelStore(root)
+    store = ModelStore(root or MODEL_ROOT)
     for stage in STAGES.values():
         for architecture in ARCHITECTURES:
             try:

@@ -141,6 +141,8 @@ def train_fold(
         trainer.device = device  # nnU-Net's constructor turns every CUDA device into the first one
         trainer.apply(recipe.training, on_epoch)
         if trainer.resume():
+            np.random.seed(seed + 1000 * trainer.current_epoch)  # not the first epochs' patches once more
+            torch.manual_seed(seed + 1000 * trainer.current_epoch)
             logger.info("stage %s fold %d: continues at epoch %d", work.stage, fold, trainer.current_epoch)
         trainer.run_training()
     weights = trainer.plain_weights()
