@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED
 from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.nnunet.import_model import replace_folder
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -25,16 +27,17 @@ RECIPE_NAME = "recipe.yaml"
 
 def build_demo_models(
     work: Path,
-    models: Path,
+    demo: Path,
     stages: Sequence[str] = tuple(STAGES),
     workers: int = 2,
     on_epoch: Callable[[str, int, EpochReport], None] | None = None,
 ) -> None:
-    """Trains every (stage, fold) that is not finished; a stopped run continues.
+    """Trains every (stage, fold) that is not finished in ``work``, then replaces the models in the demo folder.
 
-    work: prepared data and training states. models: the demo folder, with ``recipe.yaml``; float16 weights go to
-    ``<models>/<stage>/nnunet``. First all stages of fold 0, so that the cascade can be tried early.
+    work: cohort, prepared data, training states and ``models/`` in the making; a stopped run continues.
+    demo: the demo folder with ``recipe.yaml``; float16 weights go to ``<demo>/<stage>/nnunet``, a stage at a time, whole.
     """
+    models = work / "models"
     cohort = work / "cohort"
     write_cohort(CohortSettings(cases=TRAIN_CASES, seed=TRAIN_SEED, size=CaseSize.MEDIUM), cohort, workers=workers)
     cases = find_labelled_cases(cohort)
@@ -46,11 +49,17 @@ def build_demo_models(
             if (target / f"fold_{fold}" / FINAL_NAME).is_file():
                 logger.info("stage %s fold %d is trained", name, fold)
                 continue
-            recipe = Recipe.from_yaml(models / RECIPE_NAME, name)
+            recipe = Recipe.from_yaml(demo / RECIPE_NAME, name)
             stage_work = StageWork(work, stage)
             prepare_stage(cases, stage_work, recipe, split, workers)
             report = None if on_epoch is None else _reporter(on_epoch, name, fold)
             train_fold(stage_work, fold, recipe, target, torch.device("cpu"), half=True, on_epoch=report)
+    for name in stages:
+        target = demo / name / ARCHITECTURES[0]
+        beside = target.with_name(f".{target.name}.partial")
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(models / name / ARCHITECTURES[0], beside)
+        replace_folder(beside, target)
 
 
 def _reporter(on_epoch: Callable[[str, int, EpochReport], None], name: str, fold: int) -> Callable[[EpochReport], None]:

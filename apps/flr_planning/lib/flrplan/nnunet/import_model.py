@@ -57,13 +57,14 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
         write_json(beside / "dataset.json", {**dataset, OWN_BLOCK: {**before, **own, "imported_from": source.name}})
         write_json(beside / "plans.json", plans)
         StagePredictor(ModelFolder.open(beside), torch.device("cpu"))  # the weights fit the network, or this raises
-        _replace(beside, target)
+        replace_folder(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
 
 
-def _replace(beside: Path, target: Path) -> None:
+def replace_folder(beside: Path, target: Path) -> None:
+    """``beside`` takes the place of ``target`` by renaming; if that fails, what was there is put back."""
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)

@@ -1,0 +1,68 @@
+"""Rebuilding, measuring and describing the demo models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flrplan.demo import build
+from flrplan.demo.card import write_card
+from flrplan.demo.measure import COLUMNS, MeasuredCase, as_json, dice, paired_difference, summary
+from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.stages import LIVER
+
+RECIPE = """
+common:
+  plan: {batch_size: 2, features: [4, 8], spacing_zyx_mm: [8, 6, 6], patch_size_zyx: [16, 24, 24], resampling: torch}
+  training: {epochs: 1, iterations_per_epoch: 1, validation_iterations: 1}
+"""
+
+
+def test_rebuilding_replaces_the_models_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "TRAIN_CASES", 4)
+    old = tmp_path / "demo" / "liver" / "nnunet" / "fold_0" / "of_before"
+    old.parent.mkdir(parents=True)
+    old.write_text("")
+    (tmp_path / "demo" / "recipe.yaml").write_text(RECIPE)
+    build.build_demo_models(tmp_path / "work", tmp_path / "demo", ("liver",), workers=1)
+    model = ModelFolder.open(tmp_path / "demo" / "liver" / "nnunet")
+    assert (model.stage, model.folds) == (LIVER, (0, 1))
+    assert not old.exists()
+    assert len(model.training_cases(0)) == 2
+
+
+def measured(number: int, **scores: float) -> MeasuredCase:
+    return MeasuredCase(
+        f"c{number}", "arterial" if number % 2 else "portal venous", 2.0 + number, dict.fromkeys(COLUMNS, 0.5) | scores
+    )
+
+
+def test_figures_by_hand() -> None:
+    cases = [
+        measured(i, flr_pipelined=0.5 + d, crlm_cascaded=float("nan") if i else 0.2) for i, d in enumerate((0.1, 0.2, 0.3))
+    ]
+    mean, low, high = paired_difference(cases, "flr_pipelined", "flr_liver_minus_tumour")
+    assert mean == pytest.approx(0.2)
+    assert 0.0999 < low < mean < high < 0.3001
+    figures = summary(cases)
+    assert figures["flr_pipelined"] == pytest.approx({"mean": 0.7, "std": 0.1, "min": 0.6, "n": 3})
+    assert figures["crlm_cascaded"]["n"] == 1
+    mask = np.zeros((2, 2, 2), bool)
+    full = ~mask
+    half = full.copy()
+    half[0] = False
+    assert dice(full, half) == pytest.approx(2 * 4 / 12)
+    assert dice(full, mask) == 0.0
+    assert np.isnan(dice(mask, mask))
+
+
+def test_the_card_states_what_was_measured(tmp_path: Path) -> None:
+    cases = [measured(i, liver=0.9 + 0.01 * i) for i in range(4)]
+    write_card(tmp_path, cases, [("some-ct", 0.876, ["a warning"])], as_json(cases))
+    card = (tmp_path / "README.md").read_text()
+    assert "not for patients" in card
+    assert "| liver | 0.915 |" in card
+    assert "- some-ct: Dice 0.876 (a warning)" in card
+    assert (tmp_path / "scores.json").is_file()
