@@ -203,3 +203,16 @@ def test_a_file_cut_off(tmp_path: Path, write_series: Callable[..., Path], keep:
 def test_a_folder_without_dicom(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no DICOM images in this folder"):
         read_ct(tmp_path)
+
+
+def test_one_slice_is_no_volume(tmp_path: Path, hu: Any, write_slice: Callable[..., Path]) -> None:
+    write_slice(tmp_path / "1.dcm", hu[0], z=0)
+    with pytest.raises(ImageError, match=r"no CT volume, expected one series of at least 2 CT slices; found(.|\n)*1 CT slices"):
+        read_ct(tmp_path)
+
+
+def test_colour_pictures_are_no_ct(tmp_path: Path, hu: Any, write_slice: Callable[..., Path]) -> None:
+    for z in range(3):
+        write_slice(tmp_path / f"{z}.dcm", hu[z], z=z, SamplesPerPixel=3, PhotometricInterpretation="RGB")
+    with pytest.raises(ImageError, match=r"no CT volume(.|\n)*colour or inverted picture \(RGB\)"):
+        read_ct(tmp_path)
