@@ -40,7 +40,7 @@ def small_truth(small_case: SyntheticCase) -> dict[Structure, Mask]:
 @pytest.fixture(scope="session")
 def demo_store() -> ModelStore:
     """The demo models of the repository, kept warm for the whole session, whatever models a developer has beside them."""
-    return ModelStore(MODEL_ROOT / "demo", demo=MODEL_ROOT / "demo")
+    return ModelStore(REPOSITORY / "no-models-of-ours", demo=MODEL_ROOT / "demo")
 
 
 @pytest.fixture(scope="session")
