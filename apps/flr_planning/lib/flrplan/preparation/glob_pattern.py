@@ -1,0 +1,52 @@
+"""Glob patterns with ``{case}`` in them, matched against paths relative to a folder."""
+
+from __future__ import annotations
+
+import re
+
+from flrplan.errors import SettingsError
+from flrplan.io.volume_file import IMAGE_SUFFIXES
+
+_TOKENS = re.compile(r"\{[a-z]*\}|\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.")
+_EXT = "(?:" + "|".join(re.escape(s) for s in IMAGE_SUFFIXES) + ")"
+
+
+def compile_pattern(pattern: str, case_id: str) -> re.Pattern[str]:
+    """A regular expression for whole relative paths with ``/``; upper and lower case are the same.
+
+    ``*`` and ``?`` stay within a folder name, ``**/`` is any number of folders, ``[...]`` one of these characters.
+    ``{case}`` is the case id, ``{number}`` its last digits (``CRLM-CT-1001``: 1001), neither as part of a longer one;
+    ``{ext}`` is the ending of any image file.
+
+    Raises: SettingsError for another name in braces, and for ``{number}`` with an id that does not end in digits.
+    """
+    parts = []
+    for token in _TOKENS.findall(pattern):
+        if token == "{case}":
+            parts.append(rf"(?<![0-9A-Za-z]){re.escape(case_id)}(?!\d)")
+        elif token == "{number}":
+            parts.append(rf"(?<!\d){_number(case_id, pattern)}(?!\d)")
+        elif token == "{ext}":
+            parts.append(_EXT)
+        elif token.startswith("{"):
+            raise SettingsError(f"pattern {pattern!r}: unknown {token}; known are {{case}}, {{number}}, {{ext}}")
+        elif token == "**/":
+            parts.append("(?:.*/)?")
+        elif token == "**":
+            parts.append(".*")
+        elif token in ("*", "?"):
+            parts.append("[^/]*" if token == "*" else "[^/]")
+        elif len(token) > 1:
+            parts.append("[" + token[1:-1].replace("\\", "\\\\").replace("!", "^", 1 if token[1] == "!" else 0) + "]")
+        else:
+            parts.append(re.escape(token))
+    return re.compile("".join(parts), re.IGNORECASE)
+
+
+def _number(case_id: str, pattern: str) -> str:
+    digits = re.search(r"\d+$", case_id)
+    if digits is None:
+        raise SettingsError(
+            f"pattern {pattern!r}: {{number}} needs a case id that ends in digits, got {case_id!r}; use {{case}}"
+        )
+    return digits.group()

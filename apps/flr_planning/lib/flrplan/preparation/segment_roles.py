@@ -1,0 +1,36 @@
+"""What a segment of the data set is, by its label: ``Liver``, ``Liver Remnant``, ``Tumor_1`` .. ``Tumor_n``, vessels."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class SegmentRole(str, Enum):
+    """What becomes of a segment. Vessels and unknown segments are named in the notes and used for nothing."""
+
+    LIVER = "liver"
+    REMNANT = "flr"
+    TUMOUR = "crlm"
+    VESSEL = "vessel, not used"
+    UNKNOWN = "unknown, not used"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+_TUMOUR = re.compile(r"tumou?r ?\d*")
+_NAMED = {
+    "liver": SegmentRole.LIVER,
+    "liver remnant": SegmentRole.REMNANT,
+    "hepatic": SegmentRole.VESSEL,
+    "portal": SegmentRole.VESSEL,
+}
+
+
+def segment_role(label: str) -> SegmentRole:
+    """The role of a segment label; case, spaces, ``_`` and ``-`` do not matter."""
+    plain = " ".join(re.split(r"[\s_\-]+", label.strip().lower()))
+    if _TUMOUR.fullmatch(plain):
+        return SegmentRole.TUMOUR
+    return _NAMED.get(plain, SegmentRole.UNKNOWN)

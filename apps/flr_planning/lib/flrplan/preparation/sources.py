@@ -1,0 +1,104 @@
+"""What one case is made of, before anything is read: its CT, its labels, or why it cannot be prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from flrplan.io.dicom_files import is_dicom
+from flrplan.io.volume_file import image_suffix
+from flrplan.labels import Structure
+
+
+class SourceKind(str, Enum):
+    """Where labels come from; a work folder holds cases of one kind."""
+
+    TCIA = "tcia"
+    REFINED = "refined"
+    FOLDER = "folder"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ProblemKind(str, Enum):
+    """Missing: a file is not there (a download can lack one). Broken: it is there and cannot be used."""
+
+    MISSING = "missing"
+    BROKEN = "broken"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a case is left out."""
+
+    case_id: str
+    kind: ProblemKind
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.case_id}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class SegLabel:
+    """All structures in one DICOM SEG with overlapping segments."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One structure in one file: every voxel that is not 0, or those of ``values``. ``pattern``: what it was found by."""
+
+    path: Path
+    values: tuple[int, ...] | None = None
+    pattern: str = ""
+
+
+@dataclass(frozen=True)
+class FileLabels:
+    """A file per structure; what has none is taken from the planning map (values 0..4), if there is one."""
+
+    masks: Mapping[Structure, MaskFile] = field(default_factory=dict)
+    planning_map: MaskFile | None = None
+
+
+@dataclass(frozen=True)
+class CaseSource:
+    """One case. ``series``: SeriesInstanceUID of the CT; ``images_expected``: slices that the download announces."""
+
+    case_id: str
+    image: Path | None = None
+    labels: SegLabel | FileLabels | None = None
+    series: str | None = None
+    images_expected: int | None = None
+    problem: Problem | None = None
+
+    def image_files(self) -> list[Path]:
+        """The file of the CT, or every DICOM file below its folder, sorted."""
+        if self.image is None:
+            return []
+        if self.image.is_dir():
+            return [p for p in sorted(self.image.rglob("*")) if p.is_file() and image_suffix(p) is None and is_dicom(p)]
+        return [self.image]
+
+    def label_files(self) -> list[Path]:
+        """Every label file once, in the order of the structures."""
+        if isinstance(self.labels, SegLabel):
+            return [self.labels.path]
+        if self.labels is None:
+            return []
+        held = [self.labels.masks[s].path for s in Structure if s in self.labels.masks]
+        held += [self.labels.planning_map.path] if self.labels.planning_map is not None else []
+        return list(dict.fromkeys(held))
+
+
+def left_out(case_id: str, kind: ProblemKind, reason: str) -> CaseSource:
+    """A case that cannot be prepared, with the reason."""
+    return CaseSource(case_id, problem=Problem(case_id, kind, reason))

@@ -1,0 +1,150 @@
+"""The binary truth of one case on the grid of its CT, from a SEG or from files, and everything odd about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flrplan.errors import EmptyLiverError, GridError, LabelError
+from flrplan.geometry import Geometry, require_same_grid
+from flrplan.io import CT, read_label_map
+from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.orientation import Canonical
+from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
+from flrplan.preparation.segment_roles import SegmentRole, segment_role
+from flrplan.preparation.slice_offsets import slice_offsets_mm
+from flrplan.preparation.sources import CaseSource, FileLabels, MaskFile, SegLabel
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Masks ``(Z, Y, X) bool`` on the CT's grid. ``tumours``: how many the source tells apart, None if it does not.
+
+    tumour_overlap_voxels: voxels of more than one tumour; the union keeps them, their number is lost.
+    notes: what a person should know, one sentence each.
+    """
+
+    liver: Mask
+    crlm: Mask
+    flr: Mask
+    tumours: int | None = None
+    tumour_overlap_voxels: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def read_truth_of(source: CaseSource, ct: CT) -> Truth:
+    """Liver, CRLM and FLR of a source. CRLM and FLR may be empty, but each must be stated.
+
+    Raises: EmptyLiverError; LabelError where a structure is stated nowhere or a label cannot be read as masks; GridError
+    for another grid than the CT's; ImageError for damaged files. Each names the file.
+    """
+    if isinstance(source.labels, SegLabel):
+        truth = _from_seg(source.labels, ct, _offsets_mm(source, ct))
+    elif source.labels is not None:
+        truth = _from_files(source.labels, ct, source.case_id)
+    else:
+        raise LabelError(f"case {source.case_id}: no label")
+    if not truth.liver.any():
+        raise EmptyLiverError(f"{source.label_files()[0]}: the liver has no voxels; expected the whole liver with its tumours")
+    return truth
+
+
+def _offsets_mm(source: CaseSource, ct: CT) -> NDArray[np.float64] | None:
+    return None if source.image is None else slice_offsets_mm(source.image, source.series, ct.geometry)
+
+
+def _from_seg(label: SegLabel, ct: CT, offsets_mm: NDArray[np.float64] | None) -> Truth:
+    what = str(label.path)
+    seg = open_seg(label.path)
+    labels = segment_labels(seg, what)
+    roles = {number: segment_role(name) for number, name in labels.items()}
+    _check_roles(labels, roles, what)
+    shape = ct.geometry.shape_zyx
+    masks = {role: np.zeros(shape, np.bool_) for role in (SegmentRole.LIVER, SegmentRole.REMNANT)}
+    tumours_here: NDArray[np.uint8] = np.zeros(shape, np.uint8)
+    voxels = dict.fromkeys(labels, 0)
+    slices = set()
+    for frame in seg_frames(seg, ct.geometry, what, offsets_mm):
+        voxels[frame.segment] += int(np.count_nonzero(frame.pixels))
+        slices.add(frame.place[0])
+        role = roles[frame.segment]
+        if role is SegmentRole.TUMOUR:
+            tumours_here[frame.place] += frame.pixels
+        elif role in masks:
+            masks[role][frame.place] |= frame.pixels
+    notes = [f"segment {labels[n]!r} has no voxels" for n, count in voxels.items() if count == 0]
+    unknown = sorted(labels[n] for n, role in roles.items() if role is SegmentRole.UNKNOWN)
+    notes += [f"segments {', '.join(unknown)} are unknown and not used"] if unknown else []
+    if slices and len(slices) < shape[0]:
+        notes.append(f"the SEG stores {len(slices)} of {shape[0]} slices, {min(slices)} to {max(slices)} counted from 0")
+    tumours = sum(1 for n, role in roles.items() if role is SegmentRole.TUMOUR and voxels[n])
+    overlap = int(np.count_nonzero(tumours_here > 1))
+    return Truth(masks[SegmentRole.LIVER], tumours_here > 0, masks[SegmentRole.REMNANT], tumours, overlap, tuple(notes))
+
+
+def _check_roles(labels: dict[int, str], roles: dict[int, SegmentRole], what: str) -> None:
+    for role, name in ((SegmentRole.LIVER, "Liver"), (SegmentRole.REMNANT, "Liver Remnant"), (SegmentRole.TUMOUR, "Tumor_1")):
+        count = sum(r is role for r in roles.values())
+        if count == 0:
+            raise LabelError(f"{what}: no segment {name!r}, and absent is not empty; found {sorted(labels.values())}")
+        if count > 1 and role is not SegmentRole.TUMOUR:
+            raise LabelError(f"{what}: {count} segments are called {name!r}, expected one; found {sorted(labels.values())}")
+    tumours = sum(r is SegmentRole.TUMOUR for r in roles.values())
+    if tumours > np.iinfo(np.uint8).max:
+        raise LabelError(f"{what}: {tumours} tumour segments; expected at most {np.iinfo(np.uint8).max}")
+
+
+def _from_files(labels: FileLabels, ct: CT, case_id: str) -> Truth:
+    notes: list[str] = []
+    masks: dict[Structure, Mask] = {s: _mask(f, ct, notes) for s, f in labels.masks.items()}
+    if labels.planning_map is not None:
+        array = check_planning_map(_on_grid(labels.planning_map, ct, notes), str(labels.planning_map.path))
+        masks = {s: structure_mask(array, s) for s in Structure} | masks
+        if Structure.FLR in labels.masks and Structure.LRS not in labels.masks:
+            masks.pop(Structure.LRS, None)  # the map's resection belongs to the map's remnant
+    if Structure.LIVER in masks and Structure.FLR not in masks and Structure.LRS in masks:
+        masks[Structure.FLR] = masks[Structure.LIVER] & ~masks[Structure.LRS]
+        notes.append("no FLR file; FLR = liver - LRS")
+    absent = [str(s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR) if s not in masks]
+    if absent:
+        raise LabelError(
+            f"case {case_id}: no file states {', '.join(absent)}, and absent is not empty; found "
+            f"{', '.join(map(str, sorted(masks))) or 'nothing'}; correct the layout, see --dry-run"
+        )
+    liver, flr = masks[Structure.LIVER], masks[Structure.FLR]
+    if Structure.LRS in masks:
+        differ = int(np.count_nonzero(masks[Structure.LRS] ^ (liver & ~flr)))
+        notes += [f"the LRS file differs from liver - FLR in {differ} voxels; liver - FLR is used"] if differ else []
+    return Truth(liver, masks[Structure.CRLM], flr, notes=tuple(dict.fromkeys(notes)))
+
+
+def _mask(file: MaskFile, ct: CT, notes: list[str]) -> Mask:
+    array = _on_grid(file, ct, notes)
+    if file.values is not None:
+        return np.isin(array, file.values)
+    values = [v for v in np.unique(array).tolist() if v != 0]
+    if len(values) > 1:
+        raise LabelError(
+            f"{file.path}: expected a binary mask (0 and one other value), found {[0, *values][:6]}; "
+            "name the values of the structure in the layout (values: [...])"
+        )
+    return np.asarray(array != 0)
+
+
+def _on_grid(file: MaskFile, ct: CT, notes: list[str]) -> NDArray[np.generic]:
+    """The label map in the axis order of the CT. Converters flip axes; that moves no voxel, so only the order is undone."""
+    array, geometry = read_label_map(file.path)
+    if ct.geometry.is_same_grid(geometry):
+        return array
+    mine, theirs = Canonical.of(ct.geometry), Canonical.of(geometry)
+    if not mine.target.is_same_grid(theirs.target):
+        _refuse_grid(ct, geometry, file)
+    notes.append("labels are stored in another axis order than the CT; they were turned, not resampled")
+    return mine.backward(theirs.forward(array))
+
+
+def _refuse_grid(ct: CT, geometry: Geometry, file: MaskFile) -> None:
+    require_same_grid(ct.geometry, geometry, ct.source, str(file.path))
+    raise GridError(f"{file.path} is not on the grid of {ct.source}")
