@@ -35,4 +35,4 @@ benchmark-smoke: $(STAMP)
 	$(BIN)/python benchmark/smoke.py --work work
 
 clean:
-	rm -rf $(VENV) demo-output work build
+	rm -rf $(VENV) demo-output

@@ -6,14 +6,16 @@ W holds ``images/``, ``labels/`` (or ``masks/``) and ``splits.json``. Held-out c
 the model of fold k alone (out-of-fold). Pipelined columns take the true masks, cascaded ones the predicted masks of the stage
 before; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
 Refuses a model that was trained on a case that it is to predict (``run.json`` beside each checkpoint).
-Writes ``W/predictions/<architecture>/<column>/<case>.nii.gz``, uint8; what is there already is kept, so a stopped run continues.
-Cost with the demo models: see README; with ``--no-mirroring`` up to 8 times less.
+Writes ``W/predictions/<architecture>/<column>/<case>.nii.gz``, uint8; what is there already is kept, so a stopped run continues,
+if the same models made it (``W/predicted-<architecture>.json``).
+Cost: six runs of a network a held-out case, each up to 8 times with mirroring (``--no-mirroring`` leaves it out).
 Exit status: 0 done, 1 something could not be predicted (stderr says what).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,11 +27,11 @@ from tqdm import tqdm
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.errors import EmptyLiverError, FlrError, ModelError
 from flrplan.evaluation.columns import COLUMNS, Inputs
-from flrplan.io import CT, write_label_map
+from flrplan.io import CT, write_json, write_label_map
 from flrplan.labels import Mask, Structure
 from flrplan.models import MODEL_ROOT, ModelStore
 from flrplan.splits import Split, read_split
-from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.stages import ARCHITECTURES, CASCADE, STAGES
 from flrplan.training_cases import LabelledCase, find_labelled_cases
 
 logger = logging.getLogger("predict")
@@ -40,16 +42,18 @@ def predict_columns(ct: CT, truth: Mapping[Structure, Mask], cascade: Cascade, c
 
     Raises: EmptyLiverError where the TRUE liver is empty and a pipelined column needs it.
     """
+    from_ct = {name for name in columns if _is_cascaded(name)}
+    stages = tuple(s for s in CASCADE if any(COLUMNS[name].stage is s for name in from_ct))
     cascaded: Mapping[Structure, Mask]
     try:
-        cascaded = cascade.run(ct).masks
+        cascaded = cascade.run(ct, stages=stages).masks
     except EmptyLiverError:
         logger.warning("case %s: no liver found; its liver, CRLM and FLR are empty", ct.name)
         cascaded = dict.fromkeys(Structure, np.zeros(ct.geometry.shape_zyx, bool))
     masks = {}
     for name in columns:
         column = COLUMNS[name]
-        if column.inputs is Inputs.CASCADED or (not column.stage.needs and column.inputs is Inputs.PIPELINED):
+        if name in from_ct:
             masks[name] = cascaded[column.target]
         else:
             given = {s: truth[s] for s in column.stage.needs}
@@ -57,11 +61,32 @@ def predict_columns(ct: CT, truth: Mapping[Structure, Mask], cascade: Cascade, c
     return masks
 
 
+def _is_cascaded(name: str) -> bool:
+    """True for the columns of the cascade that starts at the CT; its first stage is the pipelined one, too."""
+    column = COLUMNS[name]
+    return column.inputs is Inputs.CASCADED or (column.inputs is Inputs.PIPELINED and not column.stage.needs)
+
+
+def require_same_models(path: Path, title: str, cascade: Cascade) -> None:
+    """Records which models predict a part. Raises ModelError where kept predictions of it came from others."""
+    now = {"mirroring": cascade.settings.mirroring}
+    now |= {stage.name: cascade.identity(stage)["weights_sha256"] for stage in STAGES.values()}
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.setdefault(title, now) != now:
+        raise ModelError(
+            f"{path}: the predictions of {title} that are there came from other models or settings; "
+            f"use another --work folder, or delete them and {path.name}"
+        )
+    write_json(path, record)
+
+
 def check_not_trained_on(cascade: Cascade, folds: Sequence[int] | None, case_ids: Sequence[str]) -> None:
     """Raises ModelError where a fold that will predict these cases was trained on one of them."""
     for stage in STAGES.values():
         folder = cascade.store.find(stage, cascade.settings.architecture).folder
         for fold in folds if folds is not None else folder.folds:
+            if not folder.training_cases(fold):
+                logger.warning("%s: fold %d does not record what it was trained on; it cannot be checked", folder.path, fold)
             seen = sorted(folder.training_cases(fold) & set(case_ids))
             if seen:
                 raise ModelError(
@@ -104,6 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
             continue
         cascade = Cascade(ModelStore(arguments.models, folds=folds), settings)
         check_not_trained_on(cascade, folds, ids)
+        require_same_models(arguments.work / f"predicted-{arguments.architecture}.json", title, cascade)
         columns = [n for n, c in COLUMNS.items() if folds is None or arguments.cascaded_cv or c.inputs is not Inputs.CASCADED]
         failed += predict_part(cases, ids, cascade, columns, out, title)
     if failed:

@@ -52,6 +52,16 @@ def test_a_second_run_keeps_what_is_there(work: Path) -> None:
     assert all(p.stat().st_mtime_ns == t for p, t in files.items() if p != changed)
 
 
+def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
+    record = work / "predicted-nnunet.json"
+    before = record.read_text()
+    record.write_text(json.dumps({"held-out": {**json.loads(before)["held-out"], "crlm": {"0": "of before"}}}))
+    done = run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring")
+    record.write_text(before)
+    assert done.returncode == 1
+    assert "came from other models or settings" in done.stderr
+
+
 def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Path) -> None:
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     record = tmp_path / "models" / "crlm" / "nnunet" / "fold_0" / "run.json"

@@ -67,6 +67,19 @@ def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, cap
     assert report.read_bytes() == before
 
 
+def test_a_plan_by_another_model_is_not_kept_in_silence(
+    tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(command) == 0
+    report = tmp_path / "out" / "patient.one" / "plan.json"
+    content = json.loads(report.read_text())
+    content["models"]["liver"]["weights_sha256"] = {"0": "of before"}
+    report.write_text(json.dumps(content))
+    assert main(command) == 1
+    assert "was planned by another liver model" in capsys.readouterr().err
+
+
 def test_given_masks_are_used(tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
     given = {
         s: write_mask(tmp_path / f"{s}.nii.gz", small_truth[s], small_ct.geometry) for s in (Structure.LIVER, Structure.CRLM)

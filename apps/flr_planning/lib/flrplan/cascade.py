@@ -101,6 +101,10 @@ class Cascade:
             run.warnings.append(DEMO_NOTE)
         return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
 
+    def identity(self, stage: Stage) -> dict[str, Any]:
+        """Which model serves a stage here. Raises ModelError where none does."""
+        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
+
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
         if stage.target in run.masks:
             return

@@ -10,14 +10,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from flrplan.cohort.case import make_case
 from flrplan.cohort.settings import COHORT_VERSION, CaseSize, CohortSettings, case_name
-from flrplan.errors import CohortError, OutputError, SettingsError
-from flrplan.io import write_json
-from flrplan.io.write import replacing
+from flrplan.errors import CohortError, SettingsError
+from flrplan.io import write_json, write_volume
 
 TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""
@@ -96,11 +94,7 @@ def _write_case(seed: int, index: int, size: CaseSize, out_dir: Path) -> None:
         (image_path(out_dir, case.case_id), case.hu_zyx),
         (label_path(out_dir, case.case_id), case.planning_zyx),
     ):
-        with replacing(path) as part:
-            try:
-                sitk.WriteImage(case.geometry.image(array), str(part), useCompression=True)
-            except RuntimeError as error:
-                raise OutputError(f"could not write {path}: {error}") from error
+        write_volume(path, array, case.geometry)
     write_json(facts_path(out_dir, case.case_id), {"case_id": case.case_id, **case.facts})
 
 

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
-
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import CaseSize, make_case
 from flrplan.commands.options import add_cascade_options, cascade_settings, model_store
@@ -15,7 +13,7 @@ from flrplan.commands.plan import flr_line, plan_one
 from flrplan.commands.say import note, say
 from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
 from flrplan.demo.measure import dice
-from flrplan.io import read_label_map, replacing
+from flrplan.io import read_label_map, write_volume
 from flrplan.labels import Structure, check_planning_map, structure_mask
 from flrplan.planning.plan import MAP_NAME, PICTURE_NAME
 from flrplan.planning.volumetry import measure_volumes
@@ -34,8 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     note("making a synthetic CT that no demo model has seen")
     case = make_case(DEMO_SEED, DEMO_INDEX, CaseSize.MEDIUM)
     path = arguments.out / "ct" / f"{case.case_id}.nii.gz"
-    with replacing(path) as beside:
-        sitk.WriteImage(case.geometry.image(case.hu_zyx), str(beside), useCompression=True)
+    write_volume(path, case.hu_zyx, case.geometry)
     folder = arguments.out / case.case_id
     volumes, warnings = plan_one(
         path, folder, Cascade(model_store(arguments), cascade_settings(arguments, CascadeSettings())), {}

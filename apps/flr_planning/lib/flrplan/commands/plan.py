@@ -17,6 +17,7 @@ from flrplan.io import case_name, find_cases, read_ct, read_mask
 from flrplan.labels import Mask, Structure
 from flrplan.planning.plan import REPORT_NAME, write_plan
 from flrplan.planning.volumetry import Volumes
+from flrplan.stages import stage_named
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder = arguments.out / case_name(path)
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
-            if not arguments.force and _is_planned(folder, _request(path, masks)):
+            if not arguments.force and _is_planned(folder, _request(path, masks), cascade):
                 note("  already planned, kept (--force plans it again)")
                 continue
             volumes, warnings = plan_one(path, folder, cascade, masks, arguments.series)
@@ -106,19 +107,23 @@ def _request(path: Path, masks: Mapping[Structure, Path]) -> dict[str, Any]:
     return {"ct": stamp(path), **{s.value: stamp(mask) for s, mask in masks.items()}}
 
 
-def _is_planned(folder: Path, request: dict[str, Any]) -> bool:
-    """True if the folder holds the plan of this request. Raises SettingsError where it holds another one's."""
+def _is_planned(folder: Path, request: dict[str, Any], cascade: Cascade) -> bool:
+    """True if the folder holds the plan of this request by these models. Raises SettingsError where it holds another one's."""
     report = folder / REPORT_NAME
     if not report.is_file():
         return False
     try:
-        before = json.loads(report.read_text(encoding="utf-8")).get("request")
-    except (OSError, ValueError, AttributeError):
-        before = None
+        content = json.loads(report.read_text(encoding="utf-8"))
+        before, models = content.get("request"), {s: m["weights_sha256"] for s, m in content.get("models", {}).items()}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        before, models = None, {}
     if before != request:
         raise SettingsError(
             f"{folder} holds the plan of other files (another CT, or other given masks); use another --out, or --force to replace it"
         )
+    for stage, weights in models.items():
+        if cascade.identity(stage_named(stage))["weights_sha256"] != weights:
+            raise SettingsError(f"{folder} was planned by another {stage} model; use another --out, or --force to replace it")
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flrplan.io.cases import case_name, find_cases
 from flrplan.io.ct import CT, ct_from_image, read_ct
 from flrplan.io.masks import read_label_map, read_mask
-from flrplan.io.write import replacing, write_json, write_label_map, write_text
+from flrplan.io.write import replacing, write_json, write_label_map, write_text, write_volume
 
 __all__ = [
     "CT",
@@ -19,4 +19,5 @@ __all__ = [
     "write_json",
     "write_label_map",
     "write_text",
+    "write_volume",
 ]

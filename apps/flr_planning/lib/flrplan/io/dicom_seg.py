@@ -39,8 +39,8 @@ def _placed(seg: Dataset, geometry: Geometry, what: str) -> tuple[NDArray[np.uin
     label = np.zeros(geometry.shape_zyx, np.uint8)
     shared = seg.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in seg else Dataset()
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
-        number = int(_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-        x, y, z = _first_voxel(groups, shared, frame.shape, geometry, what)
+        number = int(group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+        x, y, z = first_voxel(groups, shared, frame.shape, geometry, what)
         target = label[z, y : y + frame.shape[0], x : x + frame.shape[1]]
         inside = frame != 0
         if (target[inside] != 0).any():
@@ -61,17 +61,18 @@ def _segment_names(seg: Dataset, what: str) -> dict[str, int]:
     return names
 
 
-def _group(groups: Dataset, shared: Dataset, keyword: str) -> Any:
+def group(groups: Dataset, shared: Dataset, keyword: str) -> Any:
+    """A functional group of a frame: its own, else the one that all frames share. Raises KeyError where neither has it."""
     return (groups if keyword in groups else shared)[keyword].value[0]
 
 
-def _first_voxel(
+def first_voxel(
     groups: Dataset, shared: Dataset, shape_yx: tuple[int, ...], geometry: Geometry, what: str
 ) -> tuple[int, int, int]:
     """The CT's voxel index (x, y, z) under the first pixel of a frame."""
-    cosines = np.asarray(_group(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient, float).reshape(2, 3).T
-    row_mm, column_mm = (float(s) for s in _group(groups, shared, "PixelMeasuresSequence").PixelSpacing)
-    position_mm = np.asarray(_group(groups, shared, "PlanePositionSequence").ImagePositionPatient, float)
+    cosines = np.asarray(group(groups, shared, "PlaneOrientationSequence").ImageOrientationPatient, float).reshape(2, 3).T
+    row_mm, column_mm = (float(s) for s in group(groups, shared, "PixelMeasuresSequence").PixelSpacing)
+    position_mm = np.asarray(group(groups, shared, "PlanePositionSequence").ImagePositionPatient, float)
     direction = geometry.direction_matrix
     aligned = np.allclose(cosines, direction[:, :2], atol=_COSINE_TOLERANCE)
     spaced = np.allclose((column_mm, row_mm), geometry.spacing_mm[:2], rtol=_SPACING_TOLERANCE)

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
 
 from flrplan.errors import EmptyLiverError, ImageError, LabelError
 from flrplan.geometry import Geometry, require_same_grid
@@ -68,7 +69,7 @@ def read_mask(path: Path, ct: CT, structure: Structure) -> Mask:
 def _mask_of_seg(path: Path, ct: CT, structure: Structure) -> Mask:
     try:
         seg = pydicom.dcmread(path)
-    except (OSError, ValueError, AttributeError, KeyError) as error:
+    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
         raise ImageError(f"{path}: the DICOM file is cut off or damaged ({error}); copy or export it again") from error
     label, names = read_dicom_seg(seg, ct.geometry, str(path))
     known = {name.lower(): number for name, number in names.items() if name.lower() in KNOWN_LABEL_NAMES}

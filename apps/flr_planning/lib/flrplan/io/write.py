@@ -67,9 +67,7 @@ def write_json(path: Path, obj: Any) -> None:
 def write_label_map(path: Path, array_zyx: NDArray[Any], geometry: Geometry) -> None:
     """Writes a label map ``(Z, Y, X)`` uint8 or bool, compressed, with exactly this geometry (NIfTI rounds it to float32).
 
-    The file is read back before it takes its place: on a full disk, ITK's NIfTI writer returns as if all were well.
-
-    Raises: OutputError where it could not be written; GridError for another shape; LabelError for another dtype.
+    Raises: OutputError where it could not be written whole (:func:`write_volume`); GridError for another shape; LabelError for another dtype.
     """
     path = Path(path)
     if not path.name.lower().endswith(LABEL_SUFFIXES):
@@ -78,10 +76,19 @@ def write_label_map(path: Path, array_zyx: NDArray[Any], geometry: Geometry) -> 
         raise LabelError(
             f"{path}: a label map is written as uint8, got {array_zyx.dtype}; convert it where its values are known"
         )
+    write_volume(path, array_zyx, geometry)
+
+
+def write_volume(path: Path, array_zyx: NDArray[Any], geometry: Geometry, compression_level: int = -1) -> None:
+    """Writes any volume ``(Z, Y, X)``, compressed, and reads it back before it takes its place.
+
+    On a full disk, ITK's NIfTI writer returns as if all were well. ``compression_level``: 1 is fast, 9 small, -1 ITK's own.
+    Raises: OutputError where it could not be written whole; GridError for another shape.
+    """
     image = geometry.image(array_zyx)
     with replacing(path) as part:
         try:
-            sitk.WriteImage(image, str(part), useCompression=True)
+            sitk.WriteImage(image, str(part), useCompression=True, compressionLevel=compression_level)
             written = read_volume(part)
         except (RuntimeError, ImageError) as error:
             raise OutputError(

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from tqdm import tqdm
 
 from flrplan import __version__
 from flrplan.errors import FlrError, LabelError
-from flrplan.io import write_json, write_label_map
-from flrplan.io.write import replacing
+from flrplan.io import write_json, write_label_map, write_volume
 from flrplan.stage_input import InputSettings, build_stage_input
 from flrplan.stages import STAGES, Stage
 from flrplan.training_cases import LabelledCase
@@ -65,9 +63,8 @@ def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, fold
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
-                image = given.geometry.image(np.clip(np.rint(channel), -32768, 32767).astype(np.int16))
-                with replacing(path) as beside:
-                    sitk.WriteImage(image, str(beside), useCompression=True, compressionLevel=1)
+                values = np.clip(np.rint(channel), -32768, 32767).astype(np.int16)
+                write_volume(path, values, given.geometry, compression_level=1)
             write_label_map(label_path, target.astype(np.uint8), given.geometry)
     except FlrError as error:
         raise type(error)(f"case {case.case_id}: {error}") from error

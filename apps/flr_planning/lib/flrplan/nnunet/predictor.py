@@ -108,8 +108,9 @@ class StagePredictor:
             if isinstance(error, ModelError):
                 raise
             torch.set_num_threads(threads)  # nnU-Net leaves its own number behind
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ModelError(
-                f"stage {self.stage}: the prediction failed on {self._predictor.device} ({str(error).strip().splitlines()[-1:]}); "
+                f"stage {self.stage}: the prediction failed on {self._predictor.device} ({reason}); "
                 "if memory ran out, use --device cpu or a machine with more"
             ) from error
 

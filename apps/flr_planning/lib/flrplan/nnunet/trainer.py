@@ -162,7 +162,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         if not np.isfinite(report.train_loss):
             raise ModelError(
                 f"epoch {self.current_epoch + 1}: the loss is {report.train_loss}; the training diverged. Lower learning_rate and "
-                f"start again from {self.training_state}, which is from before"
+                "train in another --work folder"
             )
         last = self.current_epoch == self.num_epochs - 1
         if (self.current_epoch + 1) % self.settings.save_every == 0 or last:

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from flrplan.errors import FlrError, ImageError, OutputError
-from flrplan.io import CT, read_ct, write_label_map
-from flrplan.io.volume_file import read_volume
-from flrplan.io.write import replacing
+from flrplan.io import CT, read_ct, write_label_map, write_volume
 from flrplan.labels import to_compartments
 from flrplan.preparation.record import (
     Record,
@@ -96,7 +93,9 @@ def _prepare(task: CaseTask, stamp: str) -> None:
     for structure, mask in _masks(truth).items():
         write_label_map(out / names[structure], mask, ct.geometry)
     write_label_map(out / names["label"], planning, ct.geometry)
-    write_image(out / names["image"], ct)  # last of the four: a folder of images holds no case without a label
+    write_volume(
+        out / names["image"], ct.array_zyx, ct.geometry
+    )  # last of the four: a folder of images holds no case without a label
     outputs = {name: sha256_of([out / name]) for name in names.values()}
     write_record(out, Record(source.case_id, task.kind, stamp, outputs, row))
 
@@ -113,18 +112,3 @@ def _read_image(source: CaseSource, files: list[Path]) -> CT:
             f"{source.image}: metadata.csv announces {source.images_expected} images, found {len(files)}; download the series again"
         )
     return read_ct(source.image, source.series)
-
-
-def write_image(path: Path, ct: CT) -> None:
-    """Writes a CT as NIfTI, values and axis order unchanged, and reads it back before it takes its place. Raises OutputError."""
-    with replacing(path) as part:
-        try:
-            sitk.WriteImage(ct.geometry.image(ct.array_zyx), str(part), useCompression=True)
-            written = read_volume(part)
-        except (RuntimeError, ImageError) as error:
-            raise OutputError(
-                f"could not write {path}: it came out incomplete ({error}); check that the disk has room"
-            ) from error
-        same = (sitk.GetArrayViewFromImage(written.image) == ct.array_zyx).all()
-        if not (same and written.geometry.is_same_grid(ct.geometry)):
-            raise OutputError(f"could not write {path}: read back, it differs from what was written")

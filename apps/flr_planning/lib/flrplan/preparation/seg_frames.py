@@ -18,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from flrplan.errors import ImageError, LabelError
 from flrplan.geometry import Geometry
-from flrplan.io.dicom_seg import _first_voxel, _group
+from flrplan.io.dicom_seg import first_voxel, group
 from flrplan.preparation.slice_offsets import grid_at
 
 Place = tuple[int, slice, slice]
@@ -75,10 +75,10 @@ def seg_frames(
             raise LabelError(f"{what}: a BINARY SEG has 1 bit a pixel, found {seg.get('BitsAllocated')}; download it again")
         pixels = _Pixels(seg, shape, len(per_frame), what)
         for index, groups in enumerate(per_frame):
-            number = int(_group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            position = np.asarray(_group(groups, shared, "PlanePositionSequence").ImagePositionPatient, float)
+            number = int(group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
+            position = np.asarray(group(groups, shared, "PlanePositionSequence").ImagePositionPatient, float)
             grid = geometry if offsets_mm is None else grid_at(position, geometry, offsets_mm)
-            x, y, z = _first_voxel(groups, shared, shape, grid, what)
+            x, y, z = first_voxel(groups, shared, shape, grid, what)
             if number not in known or (number, z) in seen:
                 state = "is stored twice" if number in known else "belongs to no declared segment"
                 raise LabelError(f"{what}: the frame of segment {number} at slice {z} {state}; download it again")
