@@ -9,6 +9,7 @@ import pytest
 
 from flrplan.demo import build
 from flrplan.demo.card import write_card
+from flrplan.demo.failures import worst_cases
 from flrplan.demo.measure import COLUMNS, MeasuredCase, as_json, dice, paired_difference, summary
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.stages import LIVER
@@ -35,7 +36,7 @@ def test_rebuilding_replaces_the_models_that_are_there(tmp_path: Path, monkeypat
 
 def measured(number: int, **scores: float) -> MeasuredCase:
     return MeasuredCase(
-        f"c{number}", "arterial" if number % 2 else "portal venous", 2.0 + number, dict.fromkeys(COLUMNS, 0.5) | scores
+        number, f"c{number}", "arterial" if number % 2 else "portal venous", 2.0 + number, dict.fromkeys(COLUMNS, 0.5) | scores
     )
 
 
@@ -66,3 +67,8 @@ def test_the_card_states_what_was_measured(tmp_path: Path) -> None:
     assert "| liver | 0.915 |" in card
     assert "- some-ct: Dice 0.876 (a warning)" in card
     assert (tmp_path / "scores.json").is_file()
+
+
+def test_the_worst_cases_come_first() -> None:
+    cases = [measured(i, liver=value) for i, value in enumerate((0.9, float("nan"), 0.2, 0.5, 0.2))]
+    assert [c.index for c in worst_cases(cases, "liver", 3)] == [2, 4, 3]

@@ -9,7 +9,8 @@ from typing import Any
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.commands.say import note, say
 from flrplan.demo.build import build_demo_models
-from flrplan.demo.card import write_card
+from flrplan.demo.card import FAILURES_NAME, write_card
+from flrplan.demo.failures import write_failures
 from flrplan.demo.held_out import MEASURE_CASES
 from flrplan.demo.measure import as_json, measure_real, measure_synthetic
 from flrplan.errors import SettingsError
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_plan(result, arguments.work / "real" / name)
         measured_real.append((name, value, result.warnings))
         note(f"{name}: liver Dice {value:.3f}")
+    write_failures(arguments.models / FAILURES_NAME, cases, cascade)
     write_card(arguments.models, cases, measured_real, as_json(cases))
     say(f"measured: {arguments.models / 'README.md'}")
     return 0

@@ -9,6 +9,9 @@ from flrplan.demo.held_out import FOLDS, MEASURE_SEED, TRAIN_CASES, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.io import write_json, write_text
 
+FAILURES_NAME = "failures.png"
+"""Beside the card: the worst cases."""
+
 HEADER = f"""# Demo models: not for patients
 
 Small networks that ship with the repository so that everything can be tried without data or a GPU. They were trained on
@@ -21,9 +24,8 @@ that they take part in says so. Use them to try the software; never for a decisi
 - Files: `<stage>/nnunet/` are plain nnU-Net trained-model folders, weights in float16.
 - Licence: Apache-2.0, as the repository.
 
-Known weaknesses: the phantoms end at the iliac wings, so in a CT that shows the pelvis the liver model runs into bowel and muscle
-there (see the second real CT below); the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection
-rule, which is not a surgeon's judgement; the end-to-end model does not beat "the whole liver".
+Known weaknesses: the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection rule, which is not a
+surgeon's judgement. The pictures at the end show where the models failed worst.
 
 The figures below were measured by `flrplan demo-models --measure` with the app's settings (no mirroring, largest piece of the
 predicted liver) and written here by it.
@@ -48,7 +50,9 @@ def write_card(
         "\n### By contrast phase, mean Dice\n",
         _strata(cases, lambda c: c.phase),
         "\n### By slice spacing, mean Dice\n",
-        _strata(cases, lambda c: "up to 3 mm" if c.slice_mm <= 3 else "over 3 mm"),
+        _strata(cases, _slice_stratum),
+        "\n### Worst cases\n",
+        f"![Truth green, prediction pink, on the slice where they differ most]({FAILURES_NAME})\n",
     ]
     if real:
         parts += ["\n## Real CTs, liver only\n", "The reference masks are another model's output, not an expert's.\n"]
@@ -57,6 +61,10 @@ def write_card(
     write_text(folder / "README.md", "\n".join(parts) + "\n")
     scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {n: round(v, 4) for n, v, _ in real}}
     write_json(folder / "scores.json", scores)
+
+
+def _slice_stratum(case: MeasuredCase) -> str:
+    return "up to 2.5 mm" if case.slice_mm <= 2.5 else "2.5 to 4 mm" if case.slice_mm <= 4 else "over 4 mm"
 
 
 def _table(cases: Sequence[MeasuredCase]) -> str:

@@ -5,7 +5,7 @@ TRAIN_CASES = 240
 FOLDS = 2
 MEASURE_SEED = 2
 """Cases of this seed measure the finished models. They are used for no choice."""
-MEASURE_CASES = 20
+MEASURE_CASES = 50
 DEMO_SEED = 3
 DEMO_INDEX = 3
 """The case that ``flrplan demo`` makes and plans: the first of its seed with contrast, thin slices and the whole liver in view."""

@@ -39,6 +39,7 @@ BOOTSTRAP_DRAWS = 10_000
 class MeasuredCase:
     """One case: its strata and its Dice per column (NaN where truth and prediction are both empty)."""
 
+    index: int
     case_id: str
     phase: str
     slice_mm: float
@@ -51,8 +52,8 @@ def dice(truth: Mask, mask: Mask) -> float:
     return float(value) if isinstance(value, float) else float("nan")
 
 
-def measure_case(case: SyntheticCase, cascade: Cascade) -> MeasuredCase:
-    """Runs every stage pipelined and cascaded on one synthetic case. A liver that is not found scores 0 from there on."""
+def predictions(case: SyntheticCase, cascade: Cascade) -> dict[str, tuple[Mask, Mask]]:
+    """Truth and prediction ``(Z, Y, X) bool`` of every column. A liver that is not found gives empty masks from there on."""
     ct = CT(case.hu_zyx, case.geometry, case.case_id, "synthetic", ())
     truth = {s: structure_mask(case.planning_zyx, s) for s in Structure}
     liver, crlm, flr = truth[Structure.LIVER], truth[Structure.CRLM], truth[Structure.FLR]
@@ -63,7 +64,7 @@ def measure_case(case: SyntheticCase, cascade: Cascade) -> MeasuredCase:
     except EmptyLiverError:
         masks = dict.fromkeys(Structure, nothing)
     given = {Structure.LIVER: liver}
-    predictions = {
+    return {
         "liver": (liver, masks[Structure.LIVER]),
         "crlm_pipelined": (crlm, cascade.run(ct, given, (CRLM,)).masks[Structure.CRLM]),
         "crlm_cascaded": (crlm, masks[Structure.CRLM]),
@@ -73,14 +74,18 @@ def measure_case(case: SyntheticCase, cascade: Cascade) -> MeasuredCase:
         "flr_liver_minus_tumour": (flr, liver & ~crlm),
         "flr_whole_liver": (flr, liver),
     }
-    scores = {name: dice(*pair) for name, pair in predictions.items()}
-    return MeasuredCase(case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
+
+
+def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredCase:
+    """Runs every stage pipelined and cascaded on one synthetic case."""
+    scores = {name: dice(*pair) for name, pair in predictions(case, cascade).items()}
+    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
 
 
 def measure_synthetic(cascade: Cascade, cases: int = MEASURE_CASES) -> list[MeasuredCase]:
     """The held-out cases, one after the other."""
     indices = tqdm(range(cases), desc="held-out cases", unit="case", disable=None)
-    return [measure_case(make_case(MEASURE_SEED, i, CaseSize.MEDIUM), cascade) for i in indices]
+    return [measure_case(make_case(MEASURE_SEED, i, CaseSize.MEDIUM), i, cascade) for i in indices]
 
 
 def measure_real(path: Path, liver: Path, cascade: Cascade) -> tuple[CascadeResult, float]:

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from flrplan.difference_picture import draw_difference
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, files_by_case
 from flrplan.evaluation.paper import architecture_title
@@ -25,12 +26,6 @@ from flrplan.geometry import require_same_grid
 from flrplan.io import read_ct
 from flrplan.labels import Mask
 from flrplan.orientation import Canonical
-
-WINDOW_HU = (-90.0, 210.0)
-"""Liver window."""
-
-MARGIN_MM = 20.0
-TRUTH_COLOUR, PREDICTION_COLOUR = "#00C26F", "#FF4FD8"
 
 
 @dataclass(frozen=True)
@@ -76,16 +71,10 @@ def worst_pictures(results: Results, files: Mapping[str, CaseFiles], images: Pat
 def _picture(
     row: Row, truth: Mask, predicted: Mask, hu: NDArray[np.float32], spacing_zyx_mm: tuple[float, float, float]
 ) -> Picture:
-    k = int(np.argmax((truth ^ predicted).sum(axis=(1, 2))))
-    box = _box(truth[k] | predicted[k], spacing_zyx_mm)
     with mpl.rc_context({"font.size": 8}):
         figure = Figure(figsize=(3.2, 2.9), layout="constrained", facecolor="black")
         axes = figure.add_subplot()
-        axes.imshow(hu[k][box], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=spacing_zyx_mm[1] / spacing_zyx_mm[2])
-        for mask, colour, style in ((truth, TRUTH_COLOUR, "solid"), (predicted, PREDICTION_COLOUR, "dashed")):
-            if mask[k][box].any() and not mask[k][box].all():
-                axes.contour(mask[k][box].astype(float), levels=[0.5], colors=[colour], linewidths=1.3, linestyles=style)
-        axes.set_axis_off()
+        k = draw_difference(axes, hu, truth, predicted, spacing_zyx_mm)
         data = io.BytesIO()
         figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
     column = COLUMNS[row.column_name]
@@ -94,13 +83,3 @@ def _picture(
     note = f" The {' and the '.join(empty)} is empty." if empty else ""
     caption = f"{row.case}: {who}, Dice {row.values['dice']:.3f}, slice {k + 1} of {truth.shape[0]} from below.{note}"
     return Picture(base64.b64encode(data.getvalue()).decode("ascii"), caption)
-
-
-def _box(area: Mask, spacing_zyx_mm: tuple[float, float, float]) -> tuple[slice, slice]:
-    slices = []
-    for axis in (0, 1):
-        hit = np.flatnonzero(area.any(axis=1 - axis))
-        margin = int(np.ceil(MARGIN_MM / spacing_zyx_mm[axis + 1]))
-        low, high = (int(hit[0]), int(hit[-1]) + 1) if hit.size else (0, area.shape[axis])
-        slices.append(slice(max(0, low - margin), min(area.shape[axis], high + margin)))
-    return slices[0], slices[1]

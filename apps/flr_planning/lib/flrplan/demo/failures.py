@@ -1,0 +1,52 @@
+"""Pictures of the cases on which the demo models did worst."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from flrplan.cascade import Cascade
+from flrplan.cohort import CaseSize, make_case
+from flrplan.demo.held_out import MEASURE_SEED
+from flrplan.demo.measure import MeasuredCase, predictions
+from flrplan.difference_picture import draw_difference
+from flrplan.io.write import replacing
+
+SHOWN = ("liver", "crlm_pipelined", "crlm_cascaded", "flr_pipelined")
+"""Columns whose worst cases are drawn, one row each."""
+WORST = 4
+"""Pictures per column."""
+
+
+def worst_cases(cases: Sequence[MeasuredCase], column: str, count: int = WORST) -> list[MeasuredCase]:
+    """The cases of lowest defined Dice in a column, the worst first; equal ones by id."""
+    defined = [c for c in cases if not math.isnan(c.dice[column])]
+    return sorted(defined, key=lambda c: (c.dice[column], c.case_id))[:count]
+
+
+def write_failures(path: Path, cases: Sequence[MeasuredCase], cascade: Cascade) -> None:
+    """A PNG with the worst cases of each of :data:`SHOWN`, on the slice where truth (green) and prediction (pink) differ most.
+
+    The cases are made and predicted again. Raises: OutputError where the picture cannot be written.
+    """
+    with mpl.rc_context({"font.size": 7, "text.color": "white"}):
+        figure = Figure(figsize=(2.3 * WORST, 2.5 * len(SHOWN)), facecolor="black", layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(len(SHOWN), WORST, squeeze=False)
+        for row, column in zip(grid, SHOWN, strict=True):
+            for axes in row:
+                axes.set_axis_off()
+            for axes, measured in zip(row, worst_cases(cases, column), strict=False):
+                case = make_case(MEASURE_SEED, measured.index, CaseSize.MEDIUM)
+                truth, predicted = predictions(case, cascade)[column]
+                draw_difference(axes, case.hu_zyx, truth, predicted, case.geometry.spacing_zyx_mm)
+                axes.set_title(
+                    f"{column}: {measured.dice[column]:.2f}\n{measured.case_id}, {measured.phase}, {measured.slice_mm:.1f} mm"
+                )
+        with replacing(path) as beside:
+            figure.savefig(beside, dpi=90, facecolor="black", format="png", metadata={"Software": None})
