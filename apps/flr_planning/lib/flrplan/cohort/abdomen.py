@@ -115,8 +115,8 @@ def _colon(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generat
         gas = np.minimum(depth - 3, (clumps + gassy) * 5 - (t.y - middle) * (0.9 if fluid else 0.35))
         layers += [
             (Organ.BOWEL_WALL, t.field(depth)),
-            (Organ.BOWEL_CONTENT if fluid else Organ.STOOL, t.field(depth - 3)),
-            (Organ.GAS, t.field(gas)),
+            (Organ.BOWEL_CONTENT if fluid else Organ.STOOL, t.field(depth - np.float32(3))),
+            (Organ.GAS, t.field(np.asarray(gas, np.float32))),
         ]
     return layers
 

@@ -14,6 +14,9 @@ CAVITY_RADII_MM = (128.0, 92.0)
 
 CAVITY_CENTRE_Y_MM = -12.0
 
+BACK_MUSCLE_MM = 13.0
+"""The long muscles beside the spine make the back this much thicker than the front wall."""
+
 
 class ScanRange(str, Enum):
     """Which part of the body is scanned."""
@@ -54,8 +57,9 @@ class Patient:
 
     @property
     def body_half_mm(self) -> tuple[float, float]:
-        """Half width and half depth of the body in physical mm."""
-        return (self.body_radii_mm[0] * self.scale_xyz[0], self.body_radii_mm[1] * self.scale_xyz[1])
+        """Half width of the body and its depth behind the middle, in physical mm."""
+        a, b = self.body_radii_mm
+        return (a * self.scale_xyz[0], (b + BACK_MUSCLE_MM) * self.scale_xyz[1])
 
 
 def draw_patient(seed: int, index: int) -> Patient:

@@ -9,7 +9,7 @@ import numpy as np
 from flrplan.cohort.fields import Field, FloatArray, Frame, smooth_noise
 from flrplan.cohort.landmarks import FLOOR_Z_MM, FORK_Z_MM, SACRUM_Z_MM, descent
 from flrplan.cohort.organs import Organ
-from flrplan.cohort.patient import CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
+from flrplan.cohort.patient import BACK_MUSCLE_MM, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
 from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
 
 Layer = tuple[Organ, Field]
@@ -38,7 +38,13 @@ class Cavity:
 
 
 def _outline(
-    f: Frame, centre_y: float, radii: tuple[float, float], power: float = 2.35, belly: float = 0.0, hips: float = 0.0
+    f: Frame,
+    centre_y: float,
+    radii: tuple[float, float],
+    power: float = 2.35,
+    belly: float = 0.0,
+    hips: float = 0.0,
+    back: float = 0.0,
 ) -> FloatArray:
     """Depth below an upright hull: narrow at the shoulders and the waist, ``hips`` wider at the hips, with a ``belly``."""
     below = descent(f.z, -130, -270)
@@ -46,7 +52,7 @@ def _outline(
     paunch = belly * np.exp(-(((f.z + 85) / np.where(f.z > -85, 85.0, 95.0)) ** 2))
     front = radii[1] * (1 - 0.14 * below) + paunch
     dy = f.y - centre_y
-    depth = np.where(dy < 0, front, radii[1])
+    depth = np.where(dy < 0, front, radii[1] + back)
     width = radii[0] * taper + 0.3 * paunch
     r = (np.abs(f.x / width) ** power + np.abs(dy / depth) ** power) ** (1 / power)
     return np.asarray((1 - r) * min(radii), np.float32)
@@ -59,7 +65,7 @@ def _thighs(f: Frame, radii: tuple[float, float]) -> FloatArray:
 
 def _hull(f: Frame, patient: Patient, radii: tuple[float, float], centre_y: float, power: float) -> FloatArray:
     """A surface outside the cavity, which parts into the thighs."""
-    trunk = _outline(f, centre_y, radii, power, patient.belly_mm, 0.04)
+    trunk = _outline(f, centre_y, radii, power, patient.belly_mm, 0.04, BACK_MUSCLE_MM)
     legs = descent(f.z, FORK_Z_MM + 45, FORK_Z_MM - 15)
     return np.asarray(trunk * (1 - legs) + _thighs(f, radii) * legs, np.float32)
 
