@@ -122,20 +122,37 @@ def _colon(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generat
 
 
 def _small_bowel(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
-    b = f.crop((-115, -110 - max(patient.belly_mm, 0), -290), (115, 60, 0))
+    """Collapsed bowel as winding sheets, and over it filled loops, each a tube of its own."""
+    front = -78 - 0.7 * max(patient.belly_mm, 0)
+    b = f.crop((-115, front - 30, -290), (115, 60, 0))
     if b.x.size == 0:
         return []
     # Bowel hangs on the mesentery in the middle: fat lies between and behind it, the more the larger the belly.
-    reach = np.minimum(make_cavity(b, patient).inside - 5, np.minimum(-22 + 0.25 * b.x - b.z, 30 - b.y))
-    loops = smooth_noise(rng, b.axes_mm, 26.0)
-    amount = float(rng.uniform(-0.25, 0.55)) - 0.006 * patient.belly_mm
-    depth = np.minimum(reach, (0.55 - np.abs(loops - 0.35) + amount * 0.6) * 13).astype(np.float32)
-    gas = smooth_noise(rng, b.axes_mm, 20.0)
-    return [
-        (Organ.BOWEL_WALL, b.field(depth)),
-        (Organ.BOWEL_CONTENT, b.field(depth - 2.8)),
-        (Organ.GAS, b.field(np.minimum(depth - 2.8, (gas - 1.2) * 8 - (b.y + 40) * 0.2))),
-    ]
+    roof = -22 + 0.25 * b.x - b.z
+    reach = np.minimum(make_cavity(b, patient).inside - 5, np.minimum(roof, 30 - b.y))
+    sheets = smooth_noise(rng, b.axes_mm, 26.0)
+    amount = float(rng.uniform(-0.4, 0.3)) - 0.006 * patient.belly_mm
+    depth = np.minimum(reach, (0.45 - np.abs(sheets - 0.35) + amount * 0.6) * 13).astype(np.float32)
+    layers: list[Layer] = [(Organ.BOWEL_WALL, b.field(depth)), (Organ.BOWEL_CONTENT, b.field(depth - np.float32(2.8)))]
+    width, gassy = float(rng.uniform(8.5, 15)), float(rng.uniform(8, 30))
+    for _ in range(int(rng.integers(6, 24))):
+        point = np.array([rng.uniform(-85, 90), rng.uniform(front, 10), rng.uniform(-250, -55)])
+        heading, points = rng.normal(0, 1, 3), [point]
+        for _ in range(int(rng.integers(3, 7))):
+            heading = 0.75 * heading / np.linalg.norm(heading) + rng.normal(0, 0.45, 3)
+            point = np.clip(point + 26 * heading, (-100, front, -275), (100, 25, -50))
+            points.append(point)
+        path: list[Point] = [(float(p[0]), float(p[1]), float(p[2])) for p in points]
+        radius = width * float(np.clip(rng.normal(1, 0.18), 0.6, 1.5))
+        gas_above = float(np.min([p[1] for p in path])) - radius + gassy * float(rng.uniform(0, 1))
+        t = tube_frame(f, path, radius + 5)
+        if t.x.size == 0:
+            continue
+        folds = 1.8 * smooth_noise(rng, t.axes_mm, 13.0)
+        roof = -30 + 0.25 * t.x - t.z
+        loop = np.minimum(tube(t, path, [radius] * len(path)) + folds, np.minimum(make_cavity(t, patient).inside - 4, roof))
+        layers += _hollow(t, np.asarray(loop, np.float32), 2.6, Organ.BOWEL_CONTENT, gas_above)
+    return layers
 
 
 def abdominal_organs(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
