@@ -37,6 +37,8 @@ def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensiti
             # As bright as what it touches: nothing but texture and shape tells them apart.
             organ = (Organ.SPLEEN, Organ.MUSCLE, Organ.BOWEL_CONTENT, Organ.BOWEL_WALL)[int(alike * 10)]
             liver = float(np.clip(table[organ] + neighbour, 25, 75))
+    elif native:
+        liver = float(np.clip(60 + 0.5 * (look.liver_hu - 105), 20, 95))
     shift = liver - look.liver_hu
     table[Organ.LIVER] = liver
     vessels = look.vessel_hu

@@ -74,7 +74,7 @@ def draw_patient(seed: int, index: int) -> Patient:
     if kind is ScanRange.CHEST_ABDOMEN:
         top, bottom = rng.uniform(150, 235), -rng.uniform(45, 105)
     elif kind is ScanRange.ABDOMEN_PELVIS:
-        bottom = -rng.uniform(285, 390)
+        bottom = -rng.uniform(305, 390)
     elif kind is ScanRange.DOME_CUT:
         top, bottom = dome_right - rng.uniform(5, 55), -rng.uniform(90, 200)
         if rng.random() < 0.6:
