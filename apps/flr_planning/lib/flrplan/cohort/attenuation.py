@@ -10,7 +10,8 @@ from flrplan.cohort.organs import Organ, Stream, stream
 from flrplan.cohort.render import Intensities
 from flrplan.cohort.scan import Phase, Scan
 
-_UTERUS_HU = {Phase.NONE: 42.0, Phase.ARTERIAL: 70.0, Phase.PORTAL_VENOUS: 95.0}
+_UTERUS_HU = {Phase.NONE: 42.0, Phase.ARTERIAL: 70.0}
+_UTERUS_LATER_HU = 95.0
 
 
 def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensities:
@@ -18,9 +19,9 @@ def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensiti
     rng = stream(seed, index, Stream.ATTENUATION)
     table = look.organ_hu.copy()
     native = scan.phase is Phase.NONE
-    late = scan.phase is Phase.PORTAL_VENOUS and rng.random() < 0.25
+    late = scan.phase not in _UTERUS_HU and rng.random() < 0.25
     table[Organ.BLADDER] = rng.uniform(60, 600) if late else rng.uniform(0, 20)
-    table[Organ.PELVIC_ORGAN] = rng.normal(_UTERUS_HU[scan.phase], 16)
+    table[Organ.PELVIC_ORGAN] = rng.normal(_UTERUS_HU.get(scan.phase, _UTERUS_LATER_HU), 16)
     table[Organ.ASCITES] = rng.uniform(0, 22)
     thick, alike = float(rng.normal(28, 14)), rng.random()
     fluid_stool = float(rng.normal(20, 25))
@@ -40,7 +41,7 @@ def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensiti
     elif native:
         liver = float(np.clip(60 + 0.5 * (look.liver_hu - 105), 20, 95))
     shift = liver - look.liver_hu
-    table[Organ.LIVER] = liver
+    table[[Organ.LIVER, Organ.TUMOUR]] = liver
     vessels = look.vessel_hu
     if look.liver_kind == "steatosis":
         blood = float(table[Organ.PORTAL_TRUNK]), float(table[Organ.CAVA])
