@@ -77,7 +77,7 @@ def test_grid_and_hu_are_in_range(small_cases: list[SyntheticCase]) -> None:
         assert dx == dy
         assert low <= dx <= high
         assert 3.0 <= dz <= 7.5
-        assert 16 <= case.hu_zyx.shape[0] <= 48
+        assert 16 <= case.hu_zyx.shape[0] <= 84
         assert 90 <= case.hu_zyx.shape[1] <= 120
         assert case.hu_zyx.min() >= -2048
         assert case.hu_zyx.max() <= 3071

@@ -1,4 +1,4 @@
-"""The organs around the liver: spleen, kidneys, stomach, pancreas, bowel with gas and stool, bladder."""
+"""The organs around the liver: spleen, kidneys, stomach, pancreas, bowel with gas and stool."""
 
 from __future__ import annotations
 
@@ -76,59 +76,89 @@ def _stomach(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer
     return _hollow(s, (depth + folds).astype(np.float32), float(rng.uniform(4, 7)), Organ.STOMACH_CONTENT, level)
 
 
-def _colon(f: Frame, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+def _colon(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+    """Ascending colon under the liver, transverse colon behind the front wall, descending and sigmoid colon."""
     layers: list[Layer] = []
-    flexure = _jitter(rng, (-88, -28, min(shape.tip + 6, -58)), 8)
-    paths = (
-        (flexure, _jitter(rng, (-94, 8, -120), 6), _jitter(rng, (-84, 0, -190), 8)),
+    right = _jitter(rng, (-90, -24, min(shape.tip + 4, -50)), 7)
+    left = _jitter(rng, (94, -10, 2), 8)
+    front = -72 - 0.65 * patient.belly_mm
+    sag = float(np.clip(rng.normal(-30, 34), -120, 12))
+    paths: tuple[tuple[Point, ...], ...] = (
+        (right, _jitter(rng, (-96, 0, -118), 6), _jitter(rng, (-88, -8, -160), 7), _jitter(rng, (-78, -14, -192), 8)),
         (
-            flexure,
-            _jitter(rng, (-46, -72, -70), 9),
-            _jitter(rng, (8, -76, -78), 12),
-            _jitter(rng, (66, -64, -48), 10),
-            (96, -22, -4),
+            right,
+            _jitter(rng, (-48, front, -66 + 0.7 * sag), 9),
+            _jitter(rng, (8, front - 6, -62 + sag), 9),
+            _jitter(rng, (62, front + 8, -42 + 0.6 * sag), 10),
+            left,
         ),
-        ((96, -22, -4), _jitter(rng, (106, 24, -50), 5), _jitter(rng, (106, 30, -120), 5), _jitter(rng, (88, 16, -190), 8)),
+        (left, _jitter(rng, (106, 26, -50), 5), _jitter(rng, (105, 26, -120), 5), _jitter(rng, (92, 4, -178), 7)),
+        (
+            (92, 4, -178),
+            _jitter(rng, (62, 6, -205), 9),
+            _jitter(rng, (20, -10, -190), 14),
+            _jitter(rng, (-16, 18, -200), 14),
+            (14, 46, -205),
+        ),
     )
-    for points in paths:
-        width = float(rng.uniform(13, 25))
+    for part, points in enumerate(paths):
+        width = float(rng.uniform(18, 32) if part == 0 else rng.uniform(12, 25) if part == 1 else rng.uniform(9, 20))
+        fluid, gassy = bool(rng.random() < 0.4), float(rng.uniform(-2.4, 1.0))
         t = tube_frame(f, points, width + 6)
         if t.x.size == 0:
             continue
         haustra = 4.0 * smooth_noise(rng, t.axes_mm, 26.0)
-        depth = (tube(t, points, [width] * len(points)) + haustra).astype(np.float32)
-        clumps = smooth_noise(rng, t.axes_mm, 15.0)
-        gassy = float(rng.uniform(-1.2, 1.0))
+        depth = tube(t, points, [width] * len(points)) + haustra
+        depth = np.minimum(depth, make_cavity(t, patient).inside - 2).astype(np.float32)
+        clumps = smooth_noise(rng, t.axes_mm, 13.0)
         middle = float(np.mean([p[1] for p in points]))
+        gas = np.minimum(depth - 3, (clumps + gassy) * 5 - (t.y - middle) * (0.9 if fluid else 0.35))
         layers += [
             (Organ.BOWEL_WALL, t.field(depth)),
-            (Organ.STOOL, t.field(depth - 3)),
-            (Organ.GAS, t.field(np.minimum(depth - 3, (clumps + gassy) * 5 - (t.y - middle) * 0.45))),
+            (Organ.BOWEL_CONTENT if fluid else Organ.STOOL, t.field(depth - np.float32(3))),
+            (Organ.GAS, t.field(np.asarray(gas, np.float32))),
         ]
     return layers
 
 
 def _small_bowel(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
-    b = f.crop((-110, -100, -260), (115, 50, 0))
+    """Collapsed bowel as winding sheets, and over it filled loops, each a tube of its own."""
+    front = -78 - 0.7 * max(patient.belly_mm, 0)
+    b = f.crop((-115, front - 30, -290), (115, 60, 0))
     if b.x.size == 0:
         return []
-    low = make_cavity(b, patient).inside
-    reach = np.minimum(low - 5, np.minimum(-22 + 0.25 * b.x - b.z, 22 - b.y))
-    loops = smooth_noise(rng, b.axes_mm, 24.0)
-    amount = float(rng.uniform(-0.25, 0.45))
-    depth = np.minimum(reach, (0.55 - np.abs(loops - 0.35) + amount * 0.6) * 13).astype(np.float32)
-    gas = smooth_noise(rng, b.axes_mm, 20.0)
-    return [
-        (Organ.BOWEL_WALL, b.field(depth)),
-        (Organ.BOWEL_CONTENT, b.field(depth - 2.8)),
-        (Organ.GAS, b.field(np.minimum(depth - 2.8, (gas - 1.1) * 8 - (b.y + 40) * 0.2))),
-    ]
+    # Bowel hangs on the mesentery in the middle: fat lies between and behind it, the more the larger the belly.
+    roof = -22 + 0.25 * b.x - b.z
+    reach = np.minimum(make_cavity(b, patient).inside - 5, np.minimum(roof, 30 - b.y))
+    sheets = smooth_noise(rng, b.axes_mm, 26.0)
+    amount = float(rng.uniform(-0.4, 0.3)) - 0.006 * patient.belly_mm
+    depth = np.minimum(reach, (0.45 - np.abs(sheets - 0.35) + amount * 0.6) * 13).astype(np.float32)
+    layers: list[Layer] = [(Organ.BOWEL_WALL, b.field(depth)), (Organ.BOWEL_CONTENT, b.field(depth - np.float32(2.8)))]
+    width, gassy = float(rng.uniform(8.5, 15)), float(rng.uniform(8, 30))
+    for _ in range(int(rng.integers(6, 24))):
+        point = np.array([rng.uniform(-85, 90), rng.uniform(front, 10), rng.uniform(-250, -55)])
+        heading, points = rng.normal(0, 1, 3), [point]
+        for _ in range(int(rng.integers(3, 7))):
+            heading = 0.75 * heading / np.linalg.norm(heading) + rng.normal(0, 0.45, 3)
+            point = np.clip(point + 26 * heading, (-100, front, -275), (100, 25, -50))
+            points.append(point)
+        path: list[Point] = [(float(p[0]), float(p[1]), float(p[2])) for p in points]
+        radius = width * float(np.clip(rng.normal(1, 0.18), 0.6, 1.5))
+        gas_above = float(np.min([p[1] for p in path])) - radius + gassy * float(rng.uniform(0, 1))
+        t = tube_frame(f, path, radius + 5)
+        if t.x.size == 0:
+            continue
+        folds = 1.8 * smooth_noise(rng, t.axes_mm, 13.0)
+        roof = -30 + 0.25 * t.x - t.z
+        loop = np.minimum(tube(t, path, [radius] * len(path)) + folds, np.minimum(make_cavity(t, patient).inside - 4, roof))
+        layers += _hollow(t, np.asarray(loop, np.float32), 2.6, Organ.BOWEL_CONTENT, gas_above)
+    return layers
 
 
 def abdominal_organs(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
     """Layers in painting order; the liver comes after them and overrides what reaches into it."""
     layers = _small_bowel(f, patient, rng)
-    layers += _colon(f, shape, rng)
+    layers += _colon(f, patient, shape, rng)
     layers += _kidneys(f, shape, rng)
     duct = (_jitter(rng, (-36, -4, -36), 4), _jitter(rng, (-40, 8, -70), 5), _jitter(rng, (-4, 6, -86), 6), (24, -10, -74))
     d = tube_frame(f, duct, 14)
@@ -144,7 +174,4 @@ def abdominal_organs(f: Frame, patient: Patient, shape: LiverShape, rng: np.rand
     layers.append((Organ.PORTAL_TRUNK, m.field(tube(m, mesentery, (6, 5, 3)))))
     layers += _spleen(f, patient, rng)
     layers += _stomach(f, patient, rng)
-    bladder = f.crop((-60, -70, -280), (60, 40, -190))
-    if bladder.x.size:
-        layers.append((Organ.BLADDER, bladder.field(ellipsoid(bladder, (0, -22, -245), (45, 38, 40)))))
     return layers

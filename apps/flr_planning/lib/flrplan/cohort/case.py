@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from flrplan.cohort.abdomen import abdominal_organs
+from flrplan.cohort.attenuation import attenuate
 from flrplan.cohort.fields import FineGrid, Frame, make_frame, smooth_noise
 from flrplan.cohort.lesions import MIN_LARGEST_MM, Lesion, LiverMap, lesion_site, plant_lesions
 from flrplan.cohort.liver import draw_liver_shape, make_liver
@@ -24,6 +25,7 @@ from flrplan.cohort.paint import (
     planning_map,
 )
 from flrplan.cohort.patient import Patient, draw_patient
+from flrplan.cohort.pelvis import gluteal_fat, hip_bones, pelvic_organs
 from flrplan.cohort.render import Intensities, draw_intensities, render_hu
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, LesionSite, Resection, choose_resection
 from flrplan.cohort.scan import Scan, draw_scan, make_grid
@@ -94,16 +96,19 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     paint(organs, grid, trunk_shell(frame, cavity, patient, trunk_rng))
     paint_tangle(organs, grid, tangle(frame, stream(seed, index, Stream.TEXTURE, 0), 20.0))
     paint(organs, grid, heart_and_vessels(frame, patient, trunk_rng))
+    pelvis_rng = stream(seed, index, Stream.PELVIS)
+    paint(organs, grid, gluteal_fat(frame, patient, pelvis_rng))
     paint(organs, grid, abdominal_organs(frame, patient, shape, stream(seed, index, Stream.ABDOMEN)))
+    paint(organs, grid, pelvic_organs(frame, pelvis_rng))
     paint(organs, grid, [(Organ.LIVER, liver.liver), (Organ.GALLBLADDER, liver.gallbladder_lumen)])
-    paint(organs, grid, [*great_vessels(frame), *skeleton(frame, cavity, trunk_rng)])
+    paint(organs, grid, [*great_vessels(frame), *hip_bones(frame), *skeleton(frame, cavity, trunk_rng)])
     paint_portal_trunk(organs, grid, liver.portal_trunk)
     vessels = paint_vessels(organs, grid, liver, stream(seed, index, Stream.TEXTURE, 1))
     zones, removed = paint_lesions(organs, grid, plan.lesions, plan.resection)
     planning = planning_map(organs, grid, liver, plan.resection, zones, removed)
     vessels[zones > 0] = 0
 
-    look = draw_intensities(seed, index, scan, plan.lesions)
+    look = attenuate(seed, index, scan, draw_intensities(seed, index, scan, plan.lesions))
     texture_rng = stream(seed, index, Stream.TEXTURE, 2)
     textures = [frame.field(smooth_noise(texture_rng, frame.axes_mm, lattice)) for lattice in (55.0, 13.0)]
     hu = render_hu(seed, index, scan, grid, organs, zones, vessels, look, plan.lesions, (textures[0], textures[1]))
@@ -140,7 +145,7 @@ def plan_case(seed: int, index: int, liver: LiverMap) -> Plan:
 def _frame(seed: int, index: int, patient: Patient) -> Frame:
     half = patient.body_half_mm
     wide = half[0] + (92 * patient.scale_xyz[0] if patient.arms else 22)
-    low = (-wide, -half[1] - 18, patient.z_low_mm - 8)
+    low = (-wide, -patient.front_mm - 18, patient.z_low_mm - 8)
     high = (wide, half[1] + 18, patient.z_high_mm + 8)
     return make_frame(stream(seed, index, Stream.WARP), low, high, patient.scale_xyz, patient.bend_mm)
 

@@ -44,6 +44,8 @@ class Organ(IntEnum):
     GAS = 31
     MESENTERIC_VESSEL = 32
     BLADDER = 33
+    PELVIC_ORGAN = 34
+    ASCITES = 35
 
 
 class Vessel(IntEnum):
@@ -66,6 +68,9 @@ class Stream(IntEnum):
     INTENSITY = 7
     TEXTURE = 8
     NOISE = 9
+    PELVIS = 10
+    ATTENUATION = 11
+    ASCITES = 12
 
 
 def stream(seed: int, index: int, which: Stream, *more: int) -> np.random.Generator:

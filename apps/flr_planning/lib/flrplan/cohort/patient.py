@@ -14,6 +14,9 @@ CAVITY_RADII_MM = (128.0, 92.0)
 
 CAVITY_CENTRE_Y_MM = -12.0
 
+BACK_MUSCLE_MM = 13.0
+"""The long muscles beside the spine make the back this much thicker than the front wall."""
+
 
 class ScanRange(str, Enum):
     """Which part of the body is scanned."""
@@ -31,6 +34,7 @@ class Patient:
     scale_xyz: tuple[float, float, float]
     bend_mm: tuple[float, float]
     fat_mm: float
+    belly_mm: float
     wall_mm: float
     dome_right_mm: float
     dome_left_mm: float
@@ -47,9 +51,15 @@ class Patient:
         return (a + self.wall_mm + self.fat_mm * 1.1, b + self.wall_mm + 9.0 + self.fat_mm * 0.9)
 
     @property
+    def front_mm(self) -> float:
+        """How far the skin reaches in front of the middle of the body, physical mm."""
+        return (self.body_radii_mm[1] + max(self.belly_mm, 0.0)) * self.scale_xyz[1]
+
+    @property
     def body_half_mm(self) -> tuple[float, float]:
-        """Half width and half depth of the body in physical mm."""
-        return (self.body_radii_mm[0] * self.scale_xyz[0], self.body_radii_mm[1] * self.scale_xyz[1])
+        """Half width of the body and its depth behind the middle, in physical mm."""
+        a, b = self.body_radii_mm
+        return (a * self.scale_xyz[0], (b + BACK_MUSCLE_MM) * self.scale_xyz[1])
 
 
 def draw_patient(seed: int, index: int) -> Patient:
@@ -58,19 +68,24 @@ def draw_patient(seed: int, index: int) -> Patient:
     common = float(np.clip(rng.normal(1.0, 0.07), 0.87, 1.17))
     scale = tuple(float(np.clip(common * rng.normal(1.0, 0.045), 0.82, 1.22)) for _ in range(3))
     dome_right = float(rng.normal(80, 11))
-    kind = list(ScanRange)[int(rng.choice(4, p=(0.42, 0.22, 0.24, 0.12)))]
+    kind = list(ScanRange)[int(rng.choice(4, p=(0.30, 0.16, 0.36, 0.18)))]
     top = dome_right + rng.uniform(12, 55)
     bottom = -rng.uniform(80, 135)
     if kind is ScanRange.CHEST_ABDOMEN:
         top, bottom = rng.uniform(150, 235), -rng.uniform(45, 105)
     elif kind is ScanRange.ABDOMEN_PELVIS:
-        bottom = -rng.uniform(140, 225)
+        bottom = -rng.uniform(305, 390)
     elif kind is ScanRange.DOME_CUT:
-        top, bottom = dome_right - rng.uniform(5, 40), -rng.uniform(90, 210)
+        top, bottom = dome_right - rng.uniform(5, 55), -rng.uniform(90, 200)
+        if rng.random() < 0.6:
+            bottom = -rng.uniform(270, 360)
+    fat = float(np.clip(rng.lognormal(2.9, 0.6), 3, 55))
     return Patient(
         scale_xyz=(scale[0], scale[1], scale[2]),
         bend_mm=(float(rng.uniform(3.5, 8.5)), float(rng.uniform(0.8, 2.2))),
-        fat_mm=float(np.clip(rng.lognormal(2.95, 0.5), 4, 45)),
+        fat_mm=fat,
+        # Fat under the skin and fat in the belly go together, loosely.
+        belly_mm=float(np.clip(rng.normal(-10 + 0.8 * fat, 12), -18, 55)),
         wall_mm=float(rng.uniform(9, 15)),
         dome_right_mm=dome_right,
         dome_left_mm=dome_right - float(rng.normal(16, 8)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 
-COHORT_VERSION = 1
+COHORT_VERSION = 2
 """Raised whenever the same (seed, index, size) would give another case."""
 
 MAX_CASES = 10_000
@@ -37,7 +37,7 @@ class GridLimits:
 
 
 GRID_LIMITS: dict[CaseSize, GridLimits] = {
-    CaseSize.SMALL: GridLimits(96, (3.2, 4.4), (3.0, 7.5), (16, 48)),
+    CaseSize.SMALL: GridLimits(96, (3.2, 4.4), (3.0, 7.5), (16, 84)),
     CaseSize.MEDIUM: GridLimits(176, (1.9, 2.4), (2.0, 5.0), (24, 160)),
     CaseSize.FULL: GridLimits(512, (0.61, 0.98), (0.8, 7.5), (21, 240)),
 }

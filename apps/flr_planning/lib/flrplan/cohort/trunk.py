@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from flrplan.cohort.fields import Field, FloatArray, Frame, smooth_noise
+from flrplan.cohort.landmarks import FLOOR_Z_MM, FORK_Z_MM, SACRUM_Z_MM, descent
 from flrplan.cohort.organs import Organ
-from flrplan.cohort.patient import CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
+from flrplan.cohort.patient import BACK_MUSCLE_MM, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
 from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
 
 Layer = tuple[Organ, Field]
@@ -36,10 +37,43 @@ class Cavity:
     lung_floor_mm: FloatArray
 
 
-def _outline(f: Frame, centre_y: float, radii: tuple[float, float], power: float = 2.35) -> FloatArray:
-    taper = 1 - 0.26 * np.clip((f.z - 70) / 190, 0, 1) ** 2 - 0.05 * np.clip((-40 - f.z) / 60, 0, 1)
-    r = (np.abs(f.x / (radii[0] * taper)) ** power + np.abs((f.y - centre_y) / radii[1]) ** power) ** (1 / power)
+def _outline(
+    f: Frame,
+    centre_y: float,
+    radii: tuple[float, float],
+    power: float = 2.35,
+    belly: float = 0.0,
+    hips: float = 0.0,
+    back: float = 0.0,
+) -> FloatArray:
+    """Depth below an upright hull: narrow at the shoulders and the waist, ``hips`` wider at the hips, with a ``belly``."""
+    below = descent(f.z, -130, -270)
+    taper = 1 - 0.26 * np.clip((f.z - 70) / 190, 0, 1) ** 2 - 0.05 * np.clip((-40 - f.z) / 60, 0, 1) + hips * below
+    paunch = belly * np.exp(-(((f.z + 85) / np.where(f.z > -85, 85.0, 95.0)) ** 2))
+    front = radii[1] * (1 - 0.14 * below) + paunch
+    dy = f.y - centre_y
+    depth = np.where(dy < 0, front, radii[1] + back)
+    width = radii[0] * taper + 0.3 * paunch
+    r = (np.abs(f.x / width) ** power + np.abs(dy / depth) ** power) ** (1 / power)
     return np.asarray((1 - r) * min(radii), np.float32)
+
+
+def _thighs(f: Frame, radii: tuple[float, float]) -> FloatArray:
+    r = np.sqrt(((np.abs(f.x) - 0.53 * radii[0]) / (0.51 * radii[0])) ** 2 + ((f.y - 10) / (0.72 * radii[1])) ** 2)
+    return np.asarray((1 - r) * 0.5 * radii[0], np.float32)
+
+
+def _hull(f: Frame, patient: Patient, radii: tuple[float, float], centre_y: float, power: float) -> FloatArray:
+    """A surface outside the cavity, which parts into the thighs."""
+    trunk = _outline(f, centre_y, radii, power, patient.belly_mm, 0.04, BACK_MUSCLE_MM)
+    legs = descent(f.z, FORK_Z_MM + 45, FORK_Z_MM - 15)
+    return np.asarray(trunk * (1 - legs) + _thighs(f, radii) * legs, np.float32)
+
+
+def muscle_surface(f: Frame, patient: Patient) -> FloatArray:
+    """Depth in mm below the common surface of the muscles of trunk, buttocks and thighs."""
+    wall = patient.wall_mm
+    return _hull(f, patient, (CAVITY_RADII_MM[0] + wall, CAVITY_RADII_MM[1] + wall + 8), -2.0, 2.35)
 
 
 def _dome(f: Frame, top: float, x0: float, width: float, drop: float) -> FloatArray:
@@ -56,7 +90,9 @@ def make_cavity(f: Frame, patient: Patient) -> Cavity:
     # Under the heart the diaphragm is a flat saddle between the domes.
     saddle = patient.dome_left_mm - patient.saddle_mm - 26 * (((f.x - 8) / 58) ** 2 + ((f.y + 42) / 66) ** 2)
     floor = smooth_union(np.maximum(right, left), saddle.astype(np.float32), 14)
-    return Cavity(_outline(f, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM), floor)
+    inside = _outline(f, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, belly=patient.belly_mm, hips=-0.42)
+    inside = np.minimum(inside, (f.z - FLOOR_Z_MM) * np.float32(0.8))
+    return Cavity(inside, floor)
 
 
 def _ribs(f: Frame, inside: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -75,7 +111,9 @@ def _ribs(f: Frame, inside: FloatArray, rng: np.random.Generator) -> tuple[Float
 
 
 def _spine(f: Frame, rng: np.random.Generator) -> list[Layer]:
-    s = f.crop((-42, SPINE_Y_MM - 22, -500), (42, 116, 500))
+    s = f.crop((-42, SPINE_Y_MM - 22, SACRUM_Z_MM), (42, 122, 500))
+    if s.x.size == 0:
+        return []
     pitch = rng.uniform(30, 36)
     phase = s.z / pitch + rng.random()
     gap = (np.abs(phase - np.floor(phase) - 0.5) - 0.11) * pitch
@@ -84,47 +122,32 @@ def _spine(f: Frame, rng: np.random.Generator) -> list[Layer]:
     vertebra = np.minimum(body, gap)
     canal_r = np.sqrt(s.x**2 + (s.y - SPINE_Y_MM - 25) ** 2)
     arch = np.minimum(14.5 - canal_r, np.abs(phase - np.floor(phase) - 0.35) * pitch - 3)
-    blade = np.minimum(np.minimum(4.2 - np.abs(s.x), 112 - s.y), s.y - SPINE_Y_MM - 34)
+    blade = np.minimum(np.minimum(4.2 - np.abs(s.x), 118 - s.y), s.y - SPINE_Y_MM - 34)
     blade = np.minimum(blade, np.abs(phase - np.floor(phase) - 0.3) * pitch - 4)
     wing = np.minimum(np.minimum(5 - np.abs(s.y - SPINE_Y_MM - 22 - 0.1 * np.abs(s.x)), 36 - np.abs(s.x)), np.abs(s.x) - 10)
     wing = np.minimum(wing, 6.0 - np.abs(phase - np.floor(phase) - 0.75) * pitch)
     back = np.maximum(np.maximum(arch, blade), wing)
+    end = (s.z - SACRUM_Z_MM).astype(np.float32)
+    body, vertebra, back = np.minimum(body, end), np.minimum(vertebra, end), np.minimum(back, end)
     return [
         (Organ.DISC, s.field(body)),
         (Organ.BONE_CORTICAL, s.field(np.maximum(vertebra, back))),
         (Organ.BONE_SPONGY, s.field(np.maximum(vertebra - 2.2, back - 3.4))),
-        (Organ.SPINAL_CANAL, s.field(9.5 - canal_r)),
-    ]
-
-
-def _pelvis(f: Frame) -> list[Layer]:
-    p = f.crop((-150, -30, -400), (150, 110, -128))
-    if p.x.size == 0:
-        return []
-    shell = 5.0 - np.abs(ellipsoid(p, (0, -12, -190), (122, 88, 105)))
-    wing = np.minimum(np.minimum(shell, (-134 - p.z + 0.35 * (p.y - 40))), np.minimum(p.y - 0.0, np.abs(p.x) - 30))
-    buttock = np.minimum(ellipsoid(p, (0, 20, -220), (140, 92, 105)), p.y - 10)
-    return [
-        (Organ.MUSCLE, p.field(buttock)),
-        (Organ.VISCERAL_FAT, p.field(ellipsoid(p, (0, -12, -190), (108, 76, 92)))),
-        (Organ.BONE_CORTICAL, p.field(wing)),
-        (Organ.BONE_SPONGY, p.field(wing - 2.6)),
+        (Organ.SPINAL_CANAL, s.field(np.minimum(9.5 - canal_r, end))),
     ]
 
 
 def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Generator) -> list[Layer]:
-    """Skin, fat, muscle wall, inner fat, hip bones, lungs; painted before any organ."""
-    wall = patient.wall_mm
+    """Skin, fat, muscle wall, inner fat, lungs; painted before any organ."""
     radii = patient.body_radii_mm
-    skin = _outline(f, 2.0, radii, 2.25)
-    muscle = _outline(f, -2.0, (CAVITY_RADII_MM[0] + wall, CAVITY_RADII_MM[1] + wall + 8))
+    skin = _hull(f, patient, radii, 2.0, 2.25)
+    muscle = muscle_surface(f, patient)
     layers: list[Layer] = [
         (Organ.SKIN, f.field(skin)),
         (Organ.FAT, f.field(skin - 2.4)),
         (Organ.MUSCLE, f.field(np.minimum(muscle, skin - 3.5))),
         (Organ.VISCERAL_FAT, f.field(np.minimum(cavity.inside, skin - 8))),
     ]
-    layers += _pelvis(f)
     blade = f.crop((-160, 20, 95), (160, 110, 400))
     if blade.x.size:
         inside = make_cavity(blade, patient).inside
@@ -200,20 +223,22 @@ def skeleton(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
     """Spine, ribs, breast bone, psoas; painted last, so that nothing grows through bone."""
     layers: list[Layer] = []
     for side in (-1, 1):
-        points = ((side * 27.0, SPINE_Y_MM - 2, -25.0), (side * 40.0, SPINE_Y_MM - 6, -110.0), (side * 62.0, 30.0, -230.0))
+        points = ((side * 27.0, SPINE_Y_MM - 2, -25.0), (side * 40.0, SPINE_Y_MM - 6, -110.0), (side * 62.0, 26.0, -225.0))
         p = tube_frame(f, points, 24)
         layers.append((Organ.MUSCLE, p.field(tube(p, points, (7, 20, 22)))))
-        loin = ((side * 62.0, 74.0, -20.0), (side * 70.0, 72.0, -150.0))
+        loin = ((side * 62.0, 74.0, -20.0), (side * 68.0, 76.0, -122.0))
         q = tube_frame(f, loin, 20)
         layers.append((Organ.MUSCLE, q.field(tube(q, loin, (8, 17)))))
         crus = ((side * 16.0, 40.0, -50.0), (side * 17.0 + 2, 34.0, 10.0), (side * 14.0 + 6, 24.0, 48.0))
         k = tube_frame(f, crus, 8)
         layers.append((Organ.MUSCLE, k.field(tube(k, crus, (6, 6, 4)))))
-    bone, cartilage = _ribs(f, cavity.inside, rng)
+    above = int(np.searchsorted(f.axes_mm[0], -140 * f.scale_xyz[2]))
+    r = Frame(f.x[above:], f.y[above:], f.z[above:], (f.axes_mm[0][above:], *f.axes_mm[1:]), f.scale_xyz)
+    bone, cartilage = _ribs(r, cavity.inside[above:], rng)
     layers += [
-        (Organ.CARTILAGE, f.field(cartilage)),
-        (Organ.BONE_CORTICAL, f.field(bone)),
-        (Organ.BONE_SPONGY, f.field(bone - 2.1)),
+        (Organ.CARTILAGE, r.field(cartilage)),
+        (Organ.BONE_CORTICAL, r.field(bone)),
+        (Organ.BONE_SPONGY, r.field(bone - 2.1)),
     ]
     s = f.crop((-25, -130, 25), (25, -60, 400))
     if s.x.size:
