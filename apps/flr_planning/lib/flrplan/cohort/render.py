@@ -22,6 +22,7 @@ HU_RANGE = (-1024, 3071)
 """Values that a 12-bit scanner stores; padding may be lower."""
 
 _HALO = 2
+_KERNEL_PIXEL_MM = 0.8
 # Means and spreads in HU per organ: (no contrast, arterial, portal venous), standard deviation over patients.
 _MEANS: dict[Organ, tuple[tuple[float, float, float], float]] = {
     Organ.AIR: ((-1000, -1000, -1000), 6),
@@ -83,6 +84,10 @@ def draw_intensities(seed: int, index: int, scan: Scan, lesions: list[Lesion]) -
         # Air and fat have no contrast phase and little spread.
         mean = _organ_means(scan.phase, means)
         table[organ] = rng.normal(mean, spread * (1.0 if mean < -50 else wild))
+    table[Organ.BONE_CORTICAL], table[Organ.BONE_SPONGY] = (
+        max(table[Organ.BONE_CORTICAL], 220),
+        max(table[Organ.BONE_SPONGY], 80),
+    )
     draw = rng.random()
     if scan.phase is Phase.NONE:
         liver = float(rng.normal(55, 7))
@@ -94,7 +99,7 @@ def draw_intensities(seed: int, index: int, scan: Scan, lesions: list[Lesion]) -
     if draw < 0.15:
         kind, liver = "steatosis", float(rng.uniform(5, 40) if scan.phase is Phase.NONE else rng.uniform(25, 70))
     elif draw < 0.35:
-        kind, liver = "any", float(rng.normal(105, 35))
+        kind, liver = "any", float(rng.normal(62, 14) if scan.phase is Phase.NONE else rng.normal(105, 35))
     liver = float(np.clip(liver, 5, 190))
     table[[Organ.LIVER, Organ.TUMOUR]] = liver
     if rng.random() < 0.12:
@@ -171,6 +176,9 @@ def render_hu(
     soft = np.zeros(256, np.float32)
     soft[[int(o) for o in Organ if o not in (Organ.AIR, Organ.GAS, Organ.TABLE, Organ.LUNG)]] = 1
     shape = (organs.shape[1], organs.shape[2])
+    # Coarser voxels stand for a resampled scan, whose grain and blur are of the scanner's size in mm, but never below its own.
+    finer = min(np.sqrt(_KERNEL_PIXEL_MM / float(grid.axes_mm[2][1] - grid.axes_mm[2][0])), 1.0)
+    grain_voxels, blur_voxels = max(finer * scan.noise_blur_voxels, 0.33), max(finer * scan.blur_voxels, 0.3)
     outside = _outside_circle(grid) if scan.padding_hu is not None else None
     texture_maps = [_TextureSlabs(grid, texture) for texture in textures]
     streaks = SliceStreaks(grid, scan.hardening_hu, scan.starvation_hu)
@@ -181,10 +189,10 @@ def render_hu(
         for vessel, value in zip(Vessel, look.vessel_hu, strict=True):
             hu[vessels[low:high] == vessel] = value
         draw_lesions(hu, grid, low, labels, zones[low:high], lesions, look.lesion_hu)
-        noise = np.stack([_noise_plane(seed, index, k, shape, scan.noise_blur_voxels, 0.0) for k in range(low, high)])
+        noise = np.stack([_noise_plane(seed, index, k, shape, grain_voxels, 0.0) for k in range(low, high)])
         hu += grain[labels] * noise
         draw_metal(hu, grid, low, rods)
-        hu = ndimage.gaussian_filter(hu, (scan.blur_slices, scan.blur_voxels, scan.blur_voxels), mode="nearest", truncate=3.0)
+        hu = ndimage.gaussian_filter(hu, (scan.blur_slices, blur_voxels, blur_voxels), mode="nearest", truncate=3.0)
         inner = slice(start - low, stop - low)
         hu = hu[inner]
         weight = soft[organs[start:stop]]
@@ -196,10 +204,10 @@ def render_hu(
         _draw_strands(hu, organs[start:stop], patterns, look.strands_hu)
         hu += streaks(hu, stream(seed, index, Stream.NOISE, 200_000 + start))
         if scan.sharpen:
-            hu += np.float32(scan.sharpen) * (hu - ndimage.gaussian_filter(hu, (0, 1.3, 1.3), truncate=2.5))
+            hu += np.float32(finer * scan.sharpen) * (hu - ndimage.gaussian_filter(hu, (0, 1.3, 1.3), truncate=2.5))
         for row, k in enumerate(range(start, stop)):
             # Streams of their own: the grain above must not repeat in the noise.
-            hu[row] += scan.noise_hu * _noise_plane(seed, index, 100_000 + k, shape, scan.noise_blur_voxels, scan.hollow_noise)
+            hu[row] += scan.noise_hu * _noise_plane(seed, index, 100_000 + k, shape, grain_voxels, scan.hollow_noise)
         np.clip(hu, *HU_RANGE, out=hu)
         if outside is not None:
             hu[:, outside] = scan.padding_hu
