@@ -164,8 +164,9 @@ def _facts(
                 "contrast_hu": round(lesion.contrast_hu, 1),
                 "depth_mm": round(site.depth_mm, 1),
                 "sectors": sorted(s.value for s in site.sectors),
+                "kind": lesion.kind.value,
+                "place": lesion.place.value,
                 "rim": lesion.rim_hu > 0,
-                "calcified": lesion.calcified,
                 "left_behind": number in plan.resection.left_behind,
             }
             for number, (lesion, site) in enumerate(zip(plan.lesions, plan.sites, strict=True))
@@ -176,6 +177,8 @@ def _facts(
         "liver_hu": round(look.liver_hu, 1),
         "liver_kind": look.liver_kind,
         "phase": scan.phase.value,
+        "kernel": scan.kernel.value,
+        "metal": scan.metal.value,
         "scan_range": patient.scan_range.value,
         "spacing_mm": list(geometry.spacing_mm),
         "noise_hu": round(scan.noise_hu, 1),

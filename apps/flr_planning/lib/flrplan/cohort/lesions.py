@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from flrplan.cohort.fields import COARSE_MM, AxisArray, FineGrid, FloatArray, Slices
+from flrplan.cohort.lesion_mix import MIN_LARGEST_MM, LesionKind, Place, Wish, draw_kinds, draw_wishes
 from flrplan.cohort.liver import LiverFields, Sector, sector_mask
 from flrplan.cohort.resection import WEDGE_MAX_DEPTH_MM, LesionSite
 from flrplan.labels import Mask
 
-MIN_LARGEST_MM = 12.0
-"""The largest lesion of a case is at least this large, so that no grid misses it."""
+__all__ = ["MIN_LARGEST_MM", "Lesion", "LiverMap", "lesion_site", "plant_lesions"]
+
+_RP, _RA, _LM, _LL = Sector.RIGHT_POSTERIOR, Sector.RIGHT_ANTERIOR, Sector.LEFT_MEDIAL, Sector.LEFT_LATERAL
+_TRIES = 10
 
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lumpy ellipsoid. ``centre_zyx_mm`` physical; ``contrast_hu`` below the liver; ``lumps`` ``(K, 5)``: direction z, y, x,
-    amplitude, phase.
+    """A lumpy ellipsoid. ``centre_zyx_mm`` physical; ``lumps`` ``(K, 5)``: direction z, y, x, amplitude, phase.
+
+    ``contrast_hu`` is against the liver; the rim is brighter and the core darker than the rest by ``rim_hu`` and ``core_hu``,
+    0 for none. ``edge_mm`` is how far its margin is washed out.
     """
 
     centre_zyx_mm: tuple[float, float, float]
     diameter_mm: float
     stretch_zyx: tuple[float, float, float]
     lumps: NDArray[np.float64]
+    kind: LesionKind
+    place: Place
     contrast_hu: float
     rim_hu: float
-    calcified: bool
+    core_hu: float
+    calcium_hu: float
+    edge_mm: float
 
     @property
     def reach_mm(self) -> float:
@@ -58,78 +66,39 @@ class Lesion:
             radius += amplitude * np.sin((dz * p[0] + dy * p[1] + dx * p[2]) / safe * np.float32(3.2) + phase)
         return np.asarray(np.float32(self.diameter_mm / 2) * radius - distance, np.float32)
 
-
-class Plan(str, Enum):
-    """What a case is planted for; what is done about it is the rule's affair alone."""
-
-    WEDGE = "wedge"
-    SECTION = "section"
-    RIGHT = "right"
-    LEFT = "left"
-    EXTENDED = "extended"
-    RIGHT_AND_LEFT = "right and left"
-    LEFT_AND_RIGHT = "left and right"
-    TWO_STAGE = "two stage"
-
-
-PLAN_WEIGHTS = (0.19, 0.15, 0.15, 0.11, 0.11, 0.13, 0.09, 0.07)
-
-_RP, _RA, _LM, _LL = Sector.RIGHT_POSTERIOR, Sector.RIGHT_ANTERIOR, Sector.LEFT_MEDIAL, Sector.LEFT_LATERAL
-Wish = tuple[tuple[Sector, ...], float, bool]
-"""Allowed sectors, diameter in mm, near the surface only."""
+    def clumps(self, z: AxisArray, y: AxisArray, x: AxisArray) -> FloatArray:
+        """A pattern ``(Z, Y, X) float32`` in -4..4 of clumps about a quarter of the lesion wide, for its calcium."""
+        pitch = np.float32(6.28 / max(0.45 * self.diameter_mm, 4.0))
+        dz, dy, dx = (
+            (axis - c).astype(np.float32).reshape(shape)
+            for axis, c, shape in zip((z, y, x), self.centre_zyx_mm, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True)
+        )
+        pattern = np.zeros((z.size, y.size, x.size), np.float32)
+        for nz, ny, nx, _, phase in self.lumps.astype(np.float32):
+            pattern += np.sin((nz * dz + ny * dy + nx * dx) * pitch + phase)
+        return pattern
 
 
-def _wishes(rng: np.random.Generator) -> list[Wish]:
-    plan = list(Plan)[int(rng.choice(len(Plan), p=PLAN_WEIGHTS))]
-
-    def big() -> float:
-        return float(np.clip(rng.lognormal(3.6, 0.4), 31, 100))
-
-    def mid() -> float:
-        return float(np.clip(rng.lognormal(2.85, 0.5), 5, 50))
-
-    def tiny() -> float:
-        return float(np.clip(rng.lognormal(2.8, 0.4), MIN_LARGEST_MM, 29))
-
-    crowd = int(rng.integers(6, 26)) if rng.random() < 0.07 else int(rng.choice([0, 1, 2, 3, 4], p=[0.35, 0.25, 0.2, 0.1, 0.1]))
-
-    def scatter(sectors: tuple[Sector, ...]) -> list[Wish]:
-        small = crowd > 5
-        return [(sectors, float(np.clip(rng.lognormal(2.2, 0.4), 3, 18)) if small else mid(), False) for _ in range(crowd)]
-
-    everywhere = (_RP, _RA, _LM, _LL)
-    if plan is Plan.WEDGE:
-        return [(everywhere, tiny(), True) for _ in range(int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2])))]
-    if plan is Plan.SECTION:
-        one: tuple[Sector, ...] = (everywhere[int(rng.integers(4))],)
-        return [(one, min(big(), 48.0), False)] + [(one, tiny(), False) for _ in range(min(crowd, 2))]
-    if plan is Plan.RIGHT:
-        return [((_RA,), big(), False), ((_RP,), mid(), False), *scatter((_RA, _RP))]
-    if plan is Plan.LEFT:
-        return [((_LM,), min(big(), 60.0), False), ((_LL,), mid(), False), *scatter((_LM, _LL))]
-    if plan is Plan.EXTENDED:
-        return [((_RA,), big(), False), ((_LM,), mid() + 6, False), *scatter((_RA, _RP, _LM))]
-    left_small: list[Wish] = [((_LL,), tiny(), True)] + [((_LL, _LM), tiny(), True) for _ in range(int(rng.integers(0, 3)))]
-    if plan is Plan.RIGHT_AND_LEFT:
-        return [((_RA, _RP), big(), False), *scatter((_RA, _RP)), *left_small]
-    if plan is Plan.LEFT_AND_RIGHT:
-        right_small: list[Wish] = [((_RA, _RP), tiny(), True) for _ in range(int(rng.integers(1, 4)))]
-        return [((_LL,), min(big(), 55.0), False), ((_LM,), mid(), False), *right_small]
-    deep: list[Wish] = [((_LL, _LM), mid(), False) for _ in range(int(rng.integers(1, 5)))]
-    return [((_RA, _RP), big() + 12, False), *scatter((_RA, _RP)), ((_LL,), float(rng.uniform(31, 36)), False), *deep]
-
-
-def _draw_lesion(rng: np.random.Generator, centre: tuple[float, float, float], diameter: float) -> Lesion:
+def _draw_lesion(
+    rng: np.random.Generator, centre: tuple[float, float, float], diameter: float, kind: LesionKind, place: Place
+) -> Lesion:
     stretch = rng.normal(1, 0.1, 3)
     stretch = np.clip(stretch / np.cbrt(stretch.prod()), 0.75, 1.3)
     directions = rng.standard_normal((4, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    lumps = np.concatenate([directions, rng.normal(0, 0.05, (4, 1)).clip(-0.1, 0.1), rng.uniform(0, 6.28, (4, 1))], 1)
+    amplitude = rng.normal(0, rng.uniform(0.02, 0.08), (4, 1)).clip(-0.1, 0.1)
+    lumps = np.concatenate([directions, amplitude, rng.uniform(0, 6.28, (4, 1))], 1)
+    vanishing = kind is LesionKind.VANISHING
+    rim = kind is LesionKind.RIM or (kind is LesionKind.CALCIFIED and rng.random() < 0.3)
     return Lesion(
         centre, diameter, (float(stretch[0]), float(stretch[1]), float(stretch[2])), lumps,
-        contrast_hu=float(rng.uniform(20, 70)),
-        rim_hu=float(rng.uniform(8, 35)) if rng.random() < 0.3 else 0.0,
-        calcified=bool(rng.random() < 0.08),
+        kind=kind,
+        place=place,
+        contrast_hu=float(rng.uniform(4, 11) if vanishing else rng.uniform(20, 75)),
+        rim_hu=float(rng.uniform(10, 40)) if rim else 0.0,
+        core_hu=float(rng.uniform(5, 25)) if not vanishing and rng.random() < 0.4 else 0.0,
+        calcium_hu=float(rng.uniform(120, 600)) if kind is LesionKind.CALCIFIED else 0.0,
+        edge_mm=float(min(rng.uniform(1, 6), 0.3 * diameter)),
     )  # fmt: skip
 
 
@@ -161,33 +130,60 @@ class LiverMap:
 
 def plant_lesions(rng: np.random.Generator, liver: LiverMap) -> list[Lesion]:
     """Lesions in the scanned liver, largest first; empty if no place was found."""
-    lesions: list[Lesion] = []
-    z = liver.axes_mm[0]
     scanned = np.nonzero(liver.liver.any((1, 2)))[0]
     if scanned.size < 4:
         return []
-    inner = (z > z[scanned[0]] + 6) & (z < z[scanned[-1]] - 6)
-    for sectors, diameter, shallow in _wishes(rng):
-        sector = sectors[int(rng.integers(len(sectors)))]
-        border = liver.border_mm[sector]
-        place = liver.sectors[sector] & inner[:, None, None] & (liver.depth_mm > min(5.0, diameter * 0.3))
-        if shallow:
-            place &= (liver.depth_mm < WEDGE_MAX_DEPTH_MM - 6) & (border > diameter * 0.5)
-        else:
-            clear = place & (border > diameter * 0.45) & (liver.depth_mm > diameter * 0.25)
-            place = clear if clear.any() else place & (border > np.quantile(border[place], 0.8) if place.any() else False)
-        spots = np.argwhere(place)
-        for _ in range(8):
-            if spots.shape[0] == 0:
-                break
+    z = liver.axes_mm[0]
+    inner = ((z > z[scanned[0]] + 6) & (z < z[scanned[-1]] - 6))[:, None, None]
+    wishes = draw_wishes(rng)
+    kinds = draw_kinds(rng, [wish.diameter_mm for wish in wishes])
+    lesions: list[Lesion] = []
+    for wish, kind in zip(wishes, kinds, strict=True):
+        confluent = wish.place is Place.CONFLUENT
+        if confluent and not lesions:
+            continue
+        spots = np.argwhere(_places(rng, liver, wish, lesions) & inner)
+        for _ in range(_TRIES if spots.shape[0] else 0):
             spot = spots[int(rng.integers(spots.shape[0]))]
             c = tuple(float(a[i] + rng.uniform(-1.5, 1.5)) for a, i in zip(liver.axes_mm, spot, strict=True))
             centre = (c[0], c[1], c[2])
-            apart = [np.linalg.norm(np.subtract(centre, o.centre_zyx_mm)) - 0.45 * (o.diameter_mm + diameter) for o in lesions]
-            if not apart or min(apart) > 0:
-                lesions.append(_draw_lesion(rng, centre, diameter))
+            others = lesions[:-1] if confluent else lesions
+            apart = [_distance(centre, o) - 0.5 * (o.diameter_mm + wish.diameter_mm) for o in others]
+            if confluent or not apart or min(apart) > 1:
+                lesions.append(_draw_lesion(rng, centre, wish.diameter_mm, kind, wish.place))
                 break
     return sorted(lesions, key=lambda lesion: -lesion.diameter_mm)
+
+
+def _distance(centre_zyx_mm: tuple[float, float, float], other: Lesion) -> float:
+    return float(np.linalg.norm(np.subtract(centre_zyx_mm, other.centre_zyx_mm)))
+
+
+def _places(rng: np.random.Generator, liver: LiverMap, wish: Wish, lesions: list[Lesion]) -> Mask:
+    """Where the centre of a wished lesion may lie, on the coarse grid."""
+    diameter = wish.diameter_mm
+    if wish.place is Place.STRADDLING:
+        borders = np.minimum.reduce([liver.border_mm[s] for s in wish.sectors])
+        return np.asarray(liver.liver & (borders > -0.12 * diameter) & (liver.depth_mm > 0.25 * diameter))
+    sector = wish.sectors[int(rng.integers(len(wish.sectors)))]
+    border = liver.border_mm[sector]
+    if wish.place is Place.CONFLUENT:
+        near = lesions[-1]
+        z, y, x = (a - c for a, c in zip(liver.axes_mm, near.centre_zyx_mm, strict=True))
+        distance = np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2)
+        touching = 0.5 * (near.diameter_mm + diameter)
+        here = np.logical_or.reduce([liver.sectors[s] & (liver.border_mm[s] > 0.3 * diameter) for s in wish.sectors])
+        return np.asarray(here & (np.abs(distance - 0.75 * touching) < max(0.1 * touching, 3.0)) & (liver.depth_mm > 3))
+    place = liver.sectors[sector] & (liver.depth_mm > min(5.0, diameter * 0.3))
+    if wish.place is Place.CAPSULE:
+        at = liver.sectors[sector] & (liver.depth_mm > 2) & (liver.depth_mm < max(0.35 * diameter, 6.0))
+        return np.asarray(at & (border > diameter * 0.5))
+    if wish.place is Place.NEAR_SURFACE:
+        return np.asarray(place & (liver.depth_mm < WEDGE_MAX_DEPTH_MM - 6) & (border > diameter * 0.5))
+    clear = place & (border > diameter * 0.45) & (liver.depth_mm > diameter * 0.25)
+    if clear.any() or not place.any():
+        return np.asarray(clear)
+    return np.asarray(place & (border > np.quantile(border[place], 0.8)))
 
 
 def lesion_site(lesion: Lesion, liver: LiverMap) -> LesionSite | None:

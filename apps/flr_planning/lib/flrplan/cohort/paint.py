@@ -10,7 +10,6 @@ from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.liver import LiverFields, sector_mask
 from flrplan.cohort.organs import Organ, Vessel
 from flrplan.cohort.patient import Patient
-from flrplan.cohort.render import CALCIUM, RIM
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, Resection
 from flrplan.cohort.scan import Scan
 from flrplan.cohort.trunk import Layer
@@ -25,13 +24,14 @@ def paint(organs: NDArray[np.uint8], grid: FineGrid, layers: list[Layer]) -> Non
 
 
 def paint_table(organs: NDArray[np.uint8], grid: FineGrid, patient: Patient, scan: Scan) -> None:
-    """The table under the back: a shell, curved or flat, the same in every slice."""
+    """The table under the back: two shells, curved or flat, the same in every slice."""
     if not scan.table:
         return
     _, y, x = grid.axes_mm
     back = patient.body_half_mm[1] + 2 + scan.table_gap_mm
     arc = y[:, None] - back + x[None] ** 2 / (2 * scan.table_radius_mm)
-    shell = (np.abs(arc) < max(1.5, 0.5 * (x[1] - x[0]))) & (np.abs(x[None]) < 215)
+    half = max(1.5, 0.5 * (x[1] - x[0]))
+    shell = ((np.abs(arc) < half) | (np.abs(arc - scan.table_depth_mm) < half)) & (np.abs(x[None]) < 215)
     organs[:, shell] = Organ.TABLE
 
 
@@ -71,7 +71,7 @@ def paint_vessels(organs: NDArray[np.uint8], grid: FineGrid, liver: LiverFields,
 def paint_lesions(
     organs: NDArray[np.uint8], grid: FineGrid, lesions: list[Lesion], resection: Resection
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(lesion zones ``uint8``, the liver removed as margins); marks lesions as TUMOUR in the organ map."""
+    """(the lesion's number from 1 on ``uint8``, the liver removed as margins); marks lesions as TUMOUR in the organ map."""
     zones = np.zeros(organs.shape, np.uint8)
     removed = np.zeros(organs.shape, bool)
     for number in reversed(range(len(lesions))):
@@ -83,12 +83,7 @@ def paint_lesions(
         tumour = inside & (depth > 0)
         if margin:
             removed[box] |= inside & (depth > -margin)
-        zone = np.full(depth.shape, number + 1, np.uint8)
-        if lesion.rim_hu:
-            zone[depth < min(4.0, 0.15 * lesion.diameter_mm)] += RIM
-        if lesion.calcified:
-            zone[depth > 0.36 * lesion.diameter_mm] |= CALCIUM
-        zones[box][tumour] = zone[tumour]
+        zones[box][tumour] = number + 1
         organs[box][tumour] = Organ.TUMOUR
     return zones, removed
 

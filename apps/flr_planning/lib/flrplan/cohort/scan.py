@@ -8,6 +8,7 @@ from enum import Enum
 import numpy as np
 
 from flrplan.cohort.fields import FineGrid
+from flrplan.cohort.metal import METAL_WEIGHTS, Metal
 from flrplan.cohort.organs import Stream, stream
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.settings import GRID_LIMITS, CaseSize
@@ -20,11 +21,24 @@ class Phase(str, Enum):
     NONE = "no contrast"
     ARTERIAL = "arterial"
     PORTAL_VENOUS = "portal venous"
+    LATE = "late"
+
+
+class Kernel(str, Enum):
+    """Reconstruction kernel: how sharp edges are, and how coarse the noise."""
+
+    SMOOTH = "smooth"
+    STANDARD = "standard"
+    SHARP = "sharp"
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One acquisition. ``fov_mm`` is the reconstructed square; ``padding_hu`` fills outside its circle, None for no circle."""
+    """One acquisition. ``fov_mm`` is the reconstructed square; ``padding_hu`` fills outside its circle, None for no circle.
+
+    ``hollow_noise`` is how much of the coarse part noise lacks (0..1), as in filtered back projection; ``sharpen`` the overshoot
+    at edges. ``hardening_hu`` and ``starvation_hu``: see :class:`~flrplan.cohort.streaks.StreakSettings`.
+    """
 
     phase: Phase
     fov_mm: float
@@ -34,6 +48,13 @@ class Scan:
     table: bool
     table_gap_mm: float
     table_radius_mm: float
+    table_depth_mm: float
+    kernel: Kernel
+    metal: Metal
+    hardening_hu: float
+    starvation_hu: float
+    sharpen: float
+    hollow_noise: float
     noise_hu: float
     noise_blur_voxels: float
     blur_voxels: float
@@ -42,24 +63,45 @@ class Scan:
     origin_mm: tuple[float, float, float]
 
 
+_Range = tuple[float, float]
+# Noise grain and blur in voxels, overshoot, and how much louder the noise is.
+_KERNELS: dict[Kernel, tuple[_Range, _Range, _Range, float]] = {
+    Kernel.SMOOTH: ((0.8, 1.5), (0.6, 1.0), (0.0, 0.0), 0.7),
+    Kernel.STANDARD: ((0.5, 0.9), (0.4, 0.75), (0.0, 0.4), 1.0),
+    Kernel.SHARP: ((0.35, 0.6), (0.3, 0.5), (0.4, 1.1), 1.6),
+}
+
+
 def draw_scan(seed: int, index: int, patient: Patient) -> Scan:
     """The acquisition of a case, the same at every size."""
     rng = stream(seed, index, Stream.SCAN)
     half = patient.body_half_mm[0]
-    fov = 2 * half * float(rng.uniform(0.97, 1.1) if rng.random() < 0.6 else rng.uniform(1.1, 1.4))
-    noise = float(np.exp(rng.uniform(np.log(5), np.log(40))))
+    width = ((1.1, 1.4), (0.97, 1.1), (0.82, 0.97))[int(rng.choice(3, p=[0.4, 0.5, 0.1]))]
+    fov = 2 * half * float(rng.uniform(*width))
+    kernel = list(Kernel)[int(rng.choice(3, p=[0.35, 0.45, 0.2]))]
+    grain, blur, sharpen, louder = _KERNELS[kernel]
+    slice_mm = float(rng.choice([0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.75, 5.0, 5.0, 5.0, 7.0, 7.5]))
+    # Fewer photons per slice of a thin slice and of a wide body; scanners make up for most of either.
+    noise = float(np.exp(rng.uniform(np.log(5), np.log(28)))) * louder * (2.5 / slice_mm) ** 0.2 * (half / 160) ** 1.5
     return Scan(
-        phase=list(Phase)[int(rng.choice(3, p=[0.25, 0.2, 0.55]))],
+        phase=list(Phase)[int(rng.choice(4, p=[0.25, 0.17, 0.48, 0.1]))],
         fov_mm=float(np.clip(fov, 314, 499)),
         centre_xy_mm=(float(rng.normal(0, 8)), float(rng.normal(4, 12))),
-        wished_slice_mm=float(rng.choice([0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.75, 5.0, 5.0, 5.0, 7.0, 7.5])),
+        wished_slice_mm=slice_mm,
         padding_hu=[None, None, -1024, -2048][int(rng.integers(4))],
         table=bool(rng.random() < 0.75),
         table_gap_mm=float(rng.uniform(3, 25)),
         table_radius_mm=float(rng.choice([300.0, 450.0, 700.0, 5000.0])),
-        noise_hu=noise,
-        noise_blur_voxels=float(rng.uniform(0.4, 1.0)),
-        blur_voxels=float(rng.uniform(0.35, 0.9)),
+        table_depth_mm=float(rng.uniform(12, 60)),
+        kernel=kernel,
+        metal=list(Metal)[int(rng.choice(len(Metal), p=METAL_WEIGHTS))],
+        hardening_hu=float(rng.uniform(40, 260)),
+        starvation_hu=float(rng.uniform(2, 22)),
+        sharpen=float(rng.uniform(*sharpen)),
+        hollow_noise=float(rng.uniform(0.3, 0.95)),
+        noise_hu=float(np.clip(noise, 4, 45)),
+        noise_blur_voxels=float(rng.uniform(*grain)),
+        blur_voxels=float(rng.uniform(*blur)),
         blur_slices=float(rng.uniform(0.3, 0.6)),
         texture_hu=(float(rng.uniform(1, 7)), float(rng.uniform(1, 8))),
         origin_mm=(float(rng.uniform(-260, -140)), float(rng.uniform(-300, -100)), float(rng.uniform(-900, 300))),
