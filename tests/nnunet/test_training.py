@@ -68,7 +68,7 @@ def test_training_continues_where_it_stopped(trained: Path) -> None:
         / "flr"
         / "results"
         / "Dataset503_flr"
-        / "FlrTrainer__nnUNetPlans__3d_fullres"
+        / "FlrTrainer__nnUNetPlans_nnunet__3d_fullres"
         / "fold_0"
         / TRAINING_NAME
     )

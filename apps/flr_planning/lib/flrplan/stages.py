@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from flrplan.errors import SettingsError
 from flrplan.labels import Structure
+from flrplan.networks.table import TABLE
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ STAGES: Mapping[str, Stage] = MappingProxyType({s.name: s for s in (LIVER, CRLM,
 CASCADE: tuple[Stage, ...] = (LIVER, CRLM, FLR)
 """The order of prediction; each stage's masks are given or come from the stages before it."""
 
-ARCHITECTURES: tuple[str, ...] = ("nnunet",)
-"""Architectures that can be trained and served today."""
+ARCHITECTURES: tuple[str, ...] = tuple(TABLE)
+"""Names of the architectures that can be trained and served (:mod:`flrplan.networks.table`); the first is the default."""
 
 
 def stage_named(name: str) -> Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from flrplan.commands.say import note, say
 from flrplan.device import choose_device
 from flrplan.models import MODEL_ROOT
+from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -25,6 +27,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--cases", type=Path, required=True, help="folder with images/ and labels/ (planning label maps)")
     parser.add_argument("--stage", required=True, choices=list(STAGES))
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    sizes = list(dict.fromkeys(size for row in TABLE.values() for size in row.sizes))
+    parser.add_argument("--size", choices=sizes, help="size of the network (default: the recipe's network_size, else base)")
+    parser.add_argument(
+        "--pretrained", type=Path, metavar="FILE", help="start from the official STU-Net weights, or a model of ours"
+    )
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="fold to train; repeatable (default: all)")
     parser.add_argument("--folds", type=int, default=5, help="number of folds of nnU-Net's own draw (default: 5)")
     parser.add_argument("--split", type=Path, help='split file {"test": [ids], "folds": [[ids], ...]} instead of that draw')
@@ -41,6 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Prepares the stage if needed, trains the folds, publishes the model."""
     stage = stage_named(arguments.stage)
     recipe = Recipe.from_yaml(arguments.recipe, stage.name) if arguments.recipe else Recipe.from_mapping({})
+    if arguments.size:
+        recipe = replace(recipe, plan=replace(recipe.plan, network_size=arguments.size))
+    architecture = architecture_named(arguments.architecture)
+    architecture.size(recipe.plan.network_size)
+    if architecture.pretrained and arguments.pretrained is None:
+        note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
     cases = find_labelled_cases(arguments.cases)
     split = read_split(arguments.split) if arguments.split else nnunet_split([c.case_id for c in cases], arguments.folds)
     device = choose_device(arguments.device)
@@ -60,6 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
                     )
 
             target = arguments.models / stage.name / arguments.architecture
-            path = train_fold(work, fold, recipe, target, device, arguments.half, show)
+            path = train_fold(work, fold, recipe, target, device, arguments.half, show, architecture.name, arguments.pretrained)
         say(str(path))
     return 0

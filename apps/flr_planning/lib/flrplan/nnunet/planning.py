@@ -1,4 +1,7 @@
-"""nnU-Net's fingerprint, plan and preprocessing of one stage's data set, with our documented overrides."""
+"""nnU-Net's fingerprint, plan and preprocessing of one stage's data set, shared by all architectures.
+
+What differs between architectures is derived from this plan by :mod:`flrplan.nnunet.architecture_plan`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PLANS = "nnUNetPlans"
 
 
 class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyped
-    """nnU-Net's planner for the 3D full-resolution configuration, with the overrides of :class:`PlanSettings`."""
+    """nnU-Net's planner for the 3D full-resolution configuration, with the shared settings of :class:`PlanSettings`."""
 
     def __init__(self, dataset: str, settings: PlanSettings) -> None:
         spacing = [float(s) for s in settings.spacing_zyx_mm] if settings.spacing_zyx_mm else None
@@ -46,26 +49,6 @@ class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyp
         if self.settings.resampling == "nnunet":
             return super().determine_segmentation_softmax_export_fn(*args, **kwargs)
         return resample_torch_fornnunet, {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False}
-
-    def get_plans_for_configuration(self, spacing: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """nnU-Net's plan of one configuration, then our overrides (signature of nnU-Net 2.8.1)."""
-        plan: dict[str, Any] = super().get_plans_for_configuration(spacing, *args, **kwargs)
-        if len(spacing) != 3:
-            return plan
-        if self.settings.batch_size is not None:
-            plan["batch_size"] = self.settings.batch_size
-        if self.settings.features is not None and self.settings.patch_size_zyx is not None:
-            count = len(self.settings.features)
-            plan["patch_size"] = list(self.settings.patch_size_zyx)
-            plan["architecture"]["arch_kwargs"].update(
-                n_stages=count,
-                features_per_stage=list(self.settings.features),
-                kernel_sizes=[[3, 3, 3]] * count,
-                strides=[[1, 1, 1]] + [[2, 2, 2]] * (count - 1),
-                n_conv_per_stage=[2] * count,
-                n_conv_per_stage_decoder=[self.settings.convs_decoder] * (count - 1),
-            )
-        return plan
 
     def save_plans(self, plans: dict[str, Any]) -> None:
         """Keeps the one configuration that is trained."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
 from flrplan.errors import SettingsError
+from flrplan.networks.table import BASE, Architecture, ChannelMode, Schedule
 from flrplan.stage_input import InputSettings
 from flrplan.stages import STAGES
 
@@ -21,16 +22,19 @@ Settings = TypeVar("Settings", "PlanSettings", "TrainingSettings")
 class PlanSettings:
     """Overrides of nnU-Net's planning; None leaves a value to nnU-Net's ExperimentPlanner.
 
-    spacing_zyx_mm, patch_size_zyx, batch_size: the grid, the patch (voxels) and the batch.
-    features: channels per resolution of the U-Net; also its number of resolutions.
-    convs_decoder: convolutions per resolution of the decoder (nnU-Net: 2).
-    gpu_memory_gb: what the planner may assume (nnU-Net: 8).
-    resampling: ``nnunet`` (cubic spline, nnU-Net's default) or ``torch`` (linear, several times faster on a CPU).
+    spacing_zyx_mm, gpu_memory_gb (what the planner may assume; nnU-Net: 8) and resampling (``nnunet``: cubic spline, nnU-Net's
+    default; ``torch``: linear, several times faster on a CPU) belong to the stage: all architectures share its prepared data.
+    The others belong to one architecture and can differ between trainings on the same prepared data:
+    patch_size_zyx, batch_size: the patch (voxels), rounded to what the network can take, and the batch.
+    network_size: a size of :mod:`flrplan.networks.table`.
+    features: channels per resolution of nnU-Net's U-Net; also its number of resolutions. Needs ``patch_size_zyx``.
+    convs_decoder: convolutions per resolution of its decoder (nnU-Net: 2).
     """
 
     spacing_zyx_mm: tuple[float, float, float] | None = None
     patch_size_zyx: tuple[int, int, int] | None = None
     batch_size: int | None = None
+    network_size: str = BASE
     features: tuple[int, ...] | None = None
     convs_decoder: int = 2
     gpu_memory_gb: float = 8.0
@@ -47,8 +51,12 @@ class PlanSettings:
             raise SettingsError(f"resampling must be nnunet or torch, got {self.resampling!r}")
         if self.spacing_zyx_mm is not None and not all(0.1 <= s <= 20 for s in self.spacing_zyx_mm):
             raise SettingsError(f"spacing_zyx_mm must lie in 0.1..20 mm, got {self.spacing_zyx_mm}")
-        if (self.features is None) != (self.patch_size_zyx is None):
-            raise SettingsError("features and patch_size_zyx are set together: the patch must divide by the network's strides")
+        if self.patch_size_zyx is not None and (len(self.patch_size_zyx) != 3 or min(self.patch_size_zyx) < 1):
+            raise SettingsError(f"patch_size_zyx must be three numbers of voxels, got {self.patch_size_zyx}")
+        if self.features is not None and self.patch_size_zyx is None:
+            raise SettingsError("features needs patch_size_zyx: the patch must divide by the network's strides")
+        if self.features is not None and self.network_size != BASE:
+            raise SettingsError(f"features is a size of its own; leave network_size at {BASE}, got {self.network_size!r}")
         if self.features is not None and self.patch_size_zyx is not None:
             step = 2 ** (len(self.features) - 1)
             if any(n % step for n in self.patch_size_zyx):
@@ -56,13 +64,19 @@ class PlanSettings:
                     f"patch_size_zyx {self.patch_size_zyx} must divide by {step} for {len(self.features)} resolutions"
                 )
 
+    def shared(self) -> dict[str, Any]:
+        """The settings that decide what is prepared, the same for all architectures."""
+        return {name: getattr(self, name) for name in ("spacing_zyx_mm", "gpu_memory_gb", "resampling")}
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """One training. The first four lines of defaults are the paper's and nnU-Net's.
+    """One training. The defaults are the paper's (200 epochs) and nnU-Net's (250 iterations, augmentations), for every architecture.
 
-    learning_rate 1e-3, weight_decay 3e-5, amsgrad: nnU-Net's own AdamW variants (1e-2, its SGD rate, diverges with AdamW);
-    the paper says "recommended hyperparameters". Poly decay with exponent 0.9 over the epochs.
+    learning_rate, weight_decay, amsgrad, schedule, warmup_fraction: None takes what the authors of the architecture recommend
+    (:mod:`flrplan.networks.table`; the paper says "recommended hyperparameters"); ``run.json`` records what was taken.
+    pretrained_channels: how kernels of pretrained weights are spread over more input channels (mask channels): ``repeat`` them as
+    they are, ``divide`` them by the number of repetitions, or ``zero`` for the channels that are new.
     mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
     mixed_precision: auto = float16 on CUDA, bfloat16 on CPUs that compute in it, else float32.
     workers: processes for augmentation; 0 = in the training process.
@@ -71,9 +85,12 @@ class TrainingSettings:
     epochs: int = 200
     iterations_per_epoch: int = 250
     validation_iterations: int = 50
-    learning_rate: float = 1e-3
-    weight_decay: float = 3e-5
-    amsgrad: bool = True
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    amsgrad: bool | None = None
+    schedule: str | None = None
+    warmup_fraction: float | None = None
+    pretrained_channels: str = ChannelMode.REPEAT.value
     mirror_axes: tuple[int, ...] = (0, 1, 2)
     oversample_foreground: float = 0.33
     mixed_precision: str = "auto"
@@ -86,19 +103,34 @@ class TrainingSettings:
         for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be a whole number, at least 1, got {getattr(self, name)!r}")
-        if not 0 <= self.weight_decay < 1 or not 0 <= self.oversample_foreground <= 1:
+        if not 0 <= (self.weight_decay or 0) < 1 or not 0 <= self.oversample_foreground <= 1:
             raise SettingsError(
                 f"weight_decay must lie in [0, 1) and oversample_foreground in 0..1, got {self.weight_decay} and "
                 f"{self.oversample_foreground}"
             )
-        if not 0 < self.learning_rate <= 1:
+        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
             raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
+        if not 0 <= (self.warmup_fraction or 0) < 1:
+            raise SettingsError(f"warmup_fraction must lie in [0, 1), got {self.warmup_fraction}")
+        for name, known in (("schedule", Schedule), ("pretrained_channels", ChannelMode)):
+            value = getattr(self, name)
+            if value not in (None, *(mode.value for mode in known)):
+                raise SettingsError(f"{name} must be one of {', '.join(mode.value for mode in known)}, got {value!r}")
         if not set(self.mirror_axes) <= {0, 1, 2}:
             raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), got {self.mirror_axes}")
         if self.mixed_precision not in ("auto", "on", "off"):
             raise SettingsError(f"mixed_precision must be auto, on or off, got {self.mixed_precision!r}")
         if not 0 <= self.workers <= 64:
             raise SettingsError(f"workers must lie in 0..64, got {self.workers}")
+
+    def resolved(self, architecture: Architecture) -> TrainingSettings:
+        """These settings with every None replaced by what the architecture's authors recommend."""
+        advised = architecture.hyperparameters
+        names = ("learning_rate", "weight_decay", "amsgrad", "schedule", "warmup_fraction")
+        missing = {name: getattr(advised, name) for name in names if getattr(self, name) is None}
+        if "schedule" in missing:
+            missing["schedule"] = advised.schedule.value
+        return replace(self, **missing)
 
 
 @dataclass(frozen=True)
@@ -110,7 +142,7 @@ class Recipe:
     training: TrainingSettings
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for ``run.json`` and for the check that prepared data fit."""
+        """Plain values, for ``run.json``."""
         return {"input": self.input.to_json(), "plan": asdict(self.plan), "training": asdict(self.training)}
 
     @classmethod

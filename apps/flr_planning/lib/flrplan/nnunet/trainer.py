@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from flrplan.errors import ModelError, SettingsError
+from flrplan.nnunet.architecture_plan import planned_architecture
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.schedule import learning_rate_schedule
 from flrplan.nnunet.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -68,11 +69,14 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     """nnU-Net's training loop with the paper's optimizer and loss. Call :meth:`apply` before :meth:`run_training`."""
 
     def apply(self, settings: TrainingSettings, on_epoch: Callable[[EpochReport], None] | None = None) -> None:
-        """Takes the settings; the constructor's signature is nnU-Net's and cannot carry them."""
+        """Takes the settings; the constructor's signature is nnU-Net's and cannot carry them. The plan names the architecture."""
+        architecture = planned_architecture(self.plans_manager.plans)
+        settings = settings.resolved(architecture)
+        self.enable_deep_supervision = architecture.deep_supervision
         self.settings = settings
         self.on_epoch = on_epoch
-        self.initial_lr = settings.learning_rate
-        self.weight_decay = settings.weight_decay
+        self.initial_lr = float(settings.learning_rate or 0)
+        self.weight_decay = float(settings.weight_decay or 0)
         self.num_epochs = settings.epochs
         self.num_iterations_per_epoch = settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.validation_iterations
@@ -104,11 +108,10 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         return True
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW with nnU-Net's poly schedule."""
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay, amsgrad=self.settings.amsgrad
-        )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+        """AdamW with the schedule of the settings."""
+        rate, decay, warmup = self.initial_lr, self.weight_decay, float(self.settings.warmup_fraction or 0)
+        optimizer = torch.optim.AdamW(self.network.parameters(), rate, weight_decay=decay, amsgrad=bool(self.settings.amsgrad))
+        return optimizer, learning_rate_schedule(optimizer, str(self.settings.schedule), rate, self.num_epochs, warmup)
 
     def _build_loss(self) -> nn.Module:
         loss: nn.Module = BinaryCrossEntropy()

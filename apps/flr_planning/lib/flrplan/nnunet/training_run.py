@@ -10,7 +10,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -23,15 +23,18 @@ from filelock import FileLock
 from flrplan import __version__
 from flrplan.errors import ModelError, SettingsError
 from flrplan.io import write_json
+from flrplan.networks.table import architecture_named
+from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
 from flrplan.nnunet.model_folder import RUN_NAME
-from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
+from flrplan.nnunet.planning import CONFIGURATION, plan_and_preprocess
+from flrplan.nnunet.pretrained import start_from
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
 from flrplan.splits import Split
-from flrplan.stages import Stage
+from flrplan.stages import ARCHITECTURES, Stage
 from flrplan.training_cases import LabelledCase
 
 logger = logging.getLogger(__name__)
@@ -76,7 +79,7 @@ def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe
     folds = [{"train": list(split.train_ids(k)), "val": list(split.validation_ids(k))} for k in range(len(split.folds))]
     settings = recipe.to_json()
     files = {case.case_id: case.file_stamps() for case in used}
-    content = {"input": settings["input"], "plan": settings["plan"], "folds": folds, "files": files}
+    content = {"input": settings["input"], "plan": recipe.plan.shared(), "folds": folds, "files": files}
     work.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(work.folder / "prepare.lock"):  # two folds may be started at once
         _prepare(work, used, recipe, folds, content, workers)
@@ -121,13 +124,18 @@ def train_fold(
     device: torch.device,
     half: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    architecture: str = ARCHITECTURES[0],
+    pretrained: Path | None = None,
 ) -> Path:
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
-    Returns the published checkpoint. ``half`` stores float16 weights.
-    Raises: SettingsError for an unknown fold; ModelError where ``model_folder`` holds folds of another plan.
+    Returns the published checkpoint. ``half`` stores float16 weights. ``pretrained``: a checkpoint to start from, published
+    STU-Net weights or one of our own (:mod:`flrplan.nnunet.pretrained`).
+    Raises: SettingsError for an unknown fold; ModelError where ``model_folder`` holds folds of another plan, or the pretrained
+    weights do not fit.
     """
-    plans, dataset = (json.loads((work.preprocessed / n).read_text()) for n in (f"{PLANS}.json", "dataset.json"))
+    dataset = json.loads((work.preprocessed / "dataset.json").read_text())
+    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan)
     folds = json.loads((work.preprocessed / "splits_final.json").read_text())
     if not 0 <= fold < len(folds):
         raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(folds) - 1}")
@@ -144,6 +152,7 @@ def train_fold(
             np.random.seed(seed + 1000 * trainer.current_epoch)  # not the first epochs' patches once more
             torch.manual_seed(seed + 1000 * trainer.current_epoch)
             logger.info("stage %s fold %d: continues at epoch %d", work.stage, fold, trainer.current_epoch)
+        started_from = start_from(trainer, pretrained)
         trainer.run_training()
     weights = trainer.plain_weights()
     target = model_folder / f"fold_{fold}"
@@ -155,7 +164,9 @@ def train_fold(
     run = {
         "stage": work.stage.name,
         "fold": fold,
-        "recipe": recipe.to_json(),
+        "architecture": architecture,
+        "recipe": replace(recipe, training=trainer.settings).to_json(),
+        "pretrained": started_from,
         "train_ids": folds[fold]["train"],
         "validation_ids": folds[fold]["val"],
         "weights_sha256": weights_sha256(published["network_weights"]),

@@ -1,0 +1,132 @@
+"""The plan of one architecture, derived from the plan that its stage was prepared with.
+
+Spacing, resampling, normalization and preprocessed arrays stay those of the stage; network, patch and batch are the architecture's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+
+from flrplan.errors import SettingsError
+from flrplan.io import write_json
+from flrplan.networks.patch import fit_patch, fit_strides
+from flrplan.networks.table import BASE, Architecture, architecture_named
+from flrplan.nnunet.planning import CONFIGURATION, PLANS
+from flrplan.nnunet.settings import PlanSettings
+
+logger = logging.getLogger(__name__)
+
+OWN_BLOCK = "flrplan"
+"""Key of our own block in ``plans.json``: architecture and size. nnU-Net ignores keys that it does not know."""
+_SMALLEST_EDGE = 4
+"""nnU-Net pools a side while at least this many voxels remain."""
+
+
+def plans_name(architecture: Architecture, settings: PlanSettings) -> str:
+    """nnU-Net's identifier of the plan, and the name of its file: ``nnUNetPlans_<architecture>``, with the size if not base."""
+    size = "" if settings.network_size == BASE else f"_{settings.network_size}"
+    return f"{PLANS}_{architecture.name}{size}"
+
+
+def planned_architecture(plans: Mapping[str, Any]) -> Architecture:
+    """The architecture that a plan names; a plan without our block is nnU-Net's own. Raises SettingsError for an unknown one."""
+    return architecture_named(plans.get(OWN_BLOCK, {}).get("architecture", "nnunet"))
+
+
+def architecture_plan(shared: Mapping[str, Any], architecture: Architecture, settings: PlanSettings) -> dict[str, Any]:
+    """The plans (as JSON holds them) of one architecture, from the plans that ``shared`` preparation made.
+
+    The patch is made valid for the network, with a note in the log where that changes it.
+    Raises: SettingsError for an unknown size, or settings that only nnU-Net's U-Net has.
+    """
+    plans: dict[str, Any] = json.loads(json.dumps(shared))
+    size = architecture.size(settings.network_size)
+    if settings.features is not None and not architecture.planned_by_nnunet:
+        raise SettingsError(f"features are those of nnU-Net's U-Net; {architecture.name} has network_size instead")
+    configuration = plans["configurations"][CONFIGURATION]
+    patch: Sequence[int] = configuration["patch_size"]
+    if settings.patch_size_zyx is not None:
+        patch = [settings.patch_size_zyx[axis] for axis in plans["transpose_forward"]]
+    arguments = configuration["architecture"]["arch_kwargs"]
+    if settings.patch_size_zyx is not None and settings.features is None:
+        arguments.update(_topology(configuration["spacing"], patch))
+    if architecture.planned_by_nnunet:
+        arguments.update(_features(arguments, size, settings))
+        strides = arguments["strides"]
+    else:
+        rule = architecture.patch
+        strides = fit_strides(arguments["strides"], patch, rule.resolutions) if rule.resolutions else []
+        network = {**json.loads(json.dumps(size)), **({"strides": strides} if strides else {})}
+        block = {"network_class_name": architecture.network, "arch_kwargs": network, "_kw_requires_import": []}
+        configuration["architecture"] = block
+    divisors = [prod(s[axis] for s in strides) * architecture.patch.divisor for axis in range(3)]
+    limit = architecture.patch.voxels if settings.patch_size_zyx is None else None
+    fitted = list(fit_patch(patch, divisors, limit))
+    if fitted != list(patch):
+        logger.info(
+            "%s: patch %s instead of the planned %s (sides divide by %s)", architecture.name, fitted, list(patch), divisors
+        )
+    configuration["patch_size"] = fitted
+    configuration["batch_size"] = settings.batch_size or configuration["batch_size"]
+    plans["plans_name"] = plans_name(architecture, settings)
+    plans[OWN_BLOCK] = {"architecture": architecture.name, "network_size": settings.network_size}
+    return plans
+
+
+def plan_training(preprocessed: Path, architecture: Architecture, settings: PlanSettings) -> dict[str, Any]:
+    """The plans of one architecture in a prepared folder, kept there as ``nnUNetPlans_<architecture>.json``.
+
+    Raises: SettingsError where a plan of that name with other settings is there: its trainings would be mixed with new ones.
+    """
+    shared = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
+    plans = architecture_plan(shared, architecture, settings)
+    path = preprocessed / f"{plans['plans_name']}.json"
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != plans:
+            raise SettingsError(
+                f"{path} holds a plan with another patch, batch or features, and its trainings; use another --work folder, or "
+                "delete that plan and its folder under results/"
+            )
+    else:
+        write_json(path, plans)
+    return plans
+
+
+def _topology(spacing: Sequence[float], patch: Sequence[int]) -> dict[str, Any]:
+    """nnU-Net's own kernels and strides for a given patch; widths double from 32 to at most 320, as its planner has them."""
+    _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, _SMALLEST_EDGE, 999999)
+    count = len(strides)
+    return {
+        "n_stages": count,
+        "strides": [list(map(int, s)) for s in strides],
+        "kernel_sizes": [list(map(int, k)) for k in kernels],
+        "features_per_stage": [min(320, 32 * 2**i) for i in range(count)],
+        "n_conv_per_stage": [2] * count,
+        "n_conv_per_stage_decoder": [2] * (count - 1),
+    }
+
+
+def _features(arguments: Mapping[str, Any], size: Mapping[str, Any], settings: PlanSettings) -> dict[str, Any]:
+    """nnU-Net's U-Net narrowed to a size of the table, or rebuilt from a list of features."""
+    count = arguments["n_stages"] if settings.features is None else len(settings.features)
+    decoder = {"n_conv_per_stage_decoder": [settings.convs_decoder] * (count - 1)}
+    if settings.features is None:
+        widths = size.get("features_per_stage")
+        if widths is not None:
+            widths = [widths[min(i, len(widths) - 1)] for i in range(count)]
+        return {**decoder, "features_per_stage": widths or arguments["features_per_stage"]}
+    return {
+        **decoder,
+        "n_stages": count,
+        "features_per_stage": list(settings.features),
+        "kernel_sizes": [[3, 3, 3]] * count,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (count - 1),
+        "n_conv_per_stage": [2] * count,
+    }

@@ -1,0 +1,104 @@
+"""Starts a training from weights in a file: official STU-Net checkpoints, or one of our own. No code of the file is executed.
+
+Known forms: nnU-Net v1 ``.model`` (weights under ``state_dict``, names perhaps with ``module.``), nnU-Net v2 ``.pth`` (under
+``network_weights``), which is also what we publish, and a plain dictionary of tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flrplan.errors import ModelError, SettingsError
+from flrplan.io import write_json
+from flrplan.networks.published_weights import load_weights
+from flrplan.networks.table import ChannelMode
+from flrplan.nnunet.architecture_plan import planned_architecture
+from flrplan.nnunet.checkpoint import load_checkpoint
+from flrplan.nnunet.trainer import FlrTrainer
+
+logger = logging.getLogger(__name__)
+
+RECORD_NAME = "pretrained.json"
+"""Beside the training state: which file a training started from, and what was loaded."""
+_BLOCKS = ("network_weights", "state_dict")
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a checkpoint, without the prefixes that data parallelism and compiling add.
+
+    Raises: ModelError for the plans file that lies beside a checkpoint, for a damaged or truncated file, and for one without weights.
+    """
+    if path.name.endswith(".pkl"):
+        raise ModelError(
+            f"{path} is the plans file of a checkpoint, it holds no weights; give the file beside it, {path.name.removesuffix('.pkl')}"
+        )
+    content = load_checkpoint(path)
+    block = next((content[key] for key in _BLOCKS if isinstance(content.get(key), Mapping)), content)
+    weights = {_plain_name(str(name)): value for name, value in block.items() if isinstance(value, torch.Tensor)}
+    if not weights:
+        raise ModelError(
+            f"{path}: expected tensors under {' or '.join(_BLOCKS)}, found {', '.join(sorted(map(str, content))[:5]) or 'nothing'}; "
+            "give an nnU-Net checkpoint (.model of version 1, .pth of version 2)"
+        )
+    return weights
+
+
+def start_from(trainer: FlrTrainer, path: Path | None) -> dict[str, Any] | None:
+    """Loads pretrained weights into the network of a training that has not begun, and records it; returns the record.
+
+    A training that continues keeps its own weights; the record of its start comes back.
+    Raises: ModelError as :func:`read_weights` and where weights do not fit; SettingsError where a training that continues
+    started from another file.
+    """
+    record_path = Path(trainer.output_folder) / RECORD_NAME
+    before = json.loads(record_path.read_text(encoding="utf-8")) if record_path.is_file() else None
+    continues = trainer.current_epoch > 0
+    if path is None:
+        if not continues:
+            record_path.unlink(missing_ok=True)
+        return before if continues else None
+    weights = read_weights(path)
+    digest = _sha256(path)
+    if continues:
+        if before is None or before["sha256"] != digest:
+            raise SettingsError(
+                f"{trainer.output_folder} continues a training that started from {before['source'] if before else 'random weights'}, "
+                f"not from {path}; use another --work folder, or delete that one to start anew"
+            )
+        return before  # type: ignore[no-any-return]
+    if not trainer.was_initialized:
+        trainer.initialize()
+    module = trainer.network.module if trainer.is_ddp else trainer.network
+    report = load_weights(
+        getattr(module, "_orig_mod", module),
+        weights,
+        planned_architecture(trainer.plans_manager.plans),
+        trainer.num_input_channels,
+        str(path),
+        ChannelMode(trainer.settings.pretrained_channels),
+    )
+    for line in report.lines():
+        logger.info("%s", line)
+    record = {**report.to_json(), "source": path.name, "sha256": digest}
+    if trainer.local_rank == 0:
+        write_json(record_path, record)
+    return record
+
+
+def _plain_name(name: str) -> str:
+    for prefix in _PREFIXES * 2:
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

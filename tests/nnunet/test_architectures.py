@@ -1,0 +1,116 @@
+"""Every architecture of the table: planned on the same prepared data, trained, published, loaded and predicting."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.errors import ModelError, SettingsError
+from flrplan.io import CT
+from flrplan.labels import Mask, Structure
+from flrplan.models import ModelStore
+from flrplan.networks.table import TABLE
+from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.splits import nnunet_split
+from flrplan.stage_input import build_stage_input
+from flrplan.stages import ARCHITECTURES, FLR
+from flrplan.training_cases import find_labelled_cases
+
+CPU = torch.device("cpu")
+RECIPE = Recipe.from_mapping(
+    {
+        "plan": {
+            "batch_size": 2,
+            "network_size": "narrow",
+            "spacing_zyx_mm": [8, 6, 6],
+            "patch_size_zyx": [16, 24, 24],
+            "resampling": "torch",
+        },
+        "training": {"epochs": 1, "iterations_per_epoch": 2, "validation_iterations": 1, "save_every": 1},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> StageWork:
+    """Stage flr, prepared once for all architectures."""
+    root = tmp_path_factory.mktemp("architectures")
+    write_cohort(CohortSettings(cases=4, seed=5, size="small"), root / "cohort", progress=False)
+    cases = find_labelled_cases(root / "cohort")
+    prepared = StageWork(root / "work", FLR)
+    prepare_stage(cases, prepared, RECIPE, nnunet_split([c.case_id for c in cases], 2))
+    return prepared
+
+
+def model_folder(work: StageWork, architecture: str) -> Path:
+    return work.root.parent / "models" / "flr" / architecture
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trains_publishes_and_predicts(
+    work: StageWork, architecture: str, small_ct: CT, small_truth: dict[Structure, Mask]
+) -> None:
+    row = TABLE[architecture]
+    folder = model_folder(work, architecture)
+    path = train_fold(work, 0, RECIPE, folder, CPU, architecture=architecture)
+    assert path == folder / "fold_0" / FINAL_NAME
+    plans = json.loads((folder / "plans.json").read_text())
+    assert plans["flrplan"] == {"architecture": architecture, "network_size": "narrow"}
+    configuration = plans["configurations"]["3d_fullres"]
+    assert configuration["architecture"]["network_class_name"] == row.network
+    assert configuration["data_identifier"] == "nnUNetPlans_3d_fullres", "prepared data are shared"
+    run = json.loads((folder / "fold_0" / "run.json").read_text())
+    advised = row.hyperparameters
+    assert run["architecture"] == architecture
+    assert run["recipe"]["training"]["learning_rate"] == advised.learning_rate
+    assert run["recipe"]["training"]["schedule"] == advised.schedule.value
+    predictor, identity = ModelStore(folder.parents[1], demo=None).predictor(FLR, architecture, CPU)
+    assert identity["architecture"] == architecture
+    given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
+    assert given.restore(predictor.predict(given)).shape == small_ct.array_zyx.shape
+
+
+def test_one_preparation_serves_all(work: StageWork) -> None:
+    arrays = [p.name for p in work.preprocessed.iterdir() if p.is_dir()]
+    assert sorted(arrays) == ["gt_segmentations", "nnUNetPlans_3d_fullres"]
+    other = replace(RECIPE, plan=replace(RECIPE.plan, network_size="base", patch_size_zyx=None, batch_size=None))
+    before = work.marker.stat().st_mtime_ns
+    cases = find_labelled_cases(work.root.parent / "cohort")
+    prepare_stage(cases, work, other, nnunet_split([c.case_id for c in cases], 2))
+    assert work.marker.stat().st_mtime_ns == before
+
+
+def test_another_patch_in_the_same_work_folder_is_refused(work: StageWork, tmp_path: Path) -> None:
+    train_fold(work, 0, RECIPE, model_folder(work, "stunet"), CPU, architecture="stunet")
+    other = replace(RECIPE, plan=replace(RECIPE.plan, patch_size_zyx=(32, 32, 32)))
+    with pytest.raises(SettingsError, match=r"nnUNetPlans_stunet_narrow\.json holds a plan with another patch"):
+        train_fold(work, 0, other, tmp_path / "models", CPU, architecture="stunet")
+
+
+def test_fine_tuning_from_a_model_of_ours(work: StageWork, tmp_path: Path) -> None:
+    """All weights, heads among them, start from the file; after two steps at a tiny rate they have hardly moved."""
+    first = train_fold(work, 0, RECIPE, model_folder(work, "nnunet"), CPU, architecture="nnunet")
+    slow = replace(RECIPE, training=replace(RECIPE.training, learning_rate=1e-9))
+    second = train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=first)
+    before, after = (load_checkpoint(p)["network_weights"] for p in (first, second))
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    record = json.loads(second.with_name("run.json").read_text())["pretrained"]
+    assert record["parameters_loaded"] == record["parameters"]
+    assert record["source"] == FINAL_NAME
+    assert record["skipped"] == {}
+    with pytest.raises(SettingsError, match=r"started from checkpoint_final\.pth, not from"):
+        train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=second)
+
+
+def test_weights_of_another_architecture_are_refused(work: StageWork, tmp_path: Path) -> None:
+    path = train_fold(work, 0, RECIPE, model_folder(work, "nnunet"), CPU, architecture="nnunet")
+    with pytest.raises(ModelError, match=r"holds no weight of stunet: expected names like conv_blocks_context\.0\.0"):
+        train_fold(work, 1, RECIPE, tmp_path / "models", CPU, architecture="stunet", pretrained=path)
+    assert not (tmp_path / "models").exists()
