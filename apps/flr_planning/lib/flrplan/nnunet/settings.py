@@ -65,7 +65,8 @@ class TrainingSettings:
     the paper says "recommended hyperparameters". Poly decay with exponent 0.9 over the epochs.
     mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
     mixed_precision: auto = float16 on CUDA, bfloat16 on CPUs that compute in it, else float32.
-    workers: processes for augmentation; 0 = in the training process.
+    compile: auto = torch.compile on CUDA where triton is installed; on; off.
+    workers: processes for augmentation; 0 = in the training process; auto = 0 on a CPU, cores - 1 (at most 12) beside a GPU.
     """
 
     epochs: int = 200
@@ -77,7 +78,8 @@ class TrainingSettings:
     mirror_axes: tuple[int, ...] = (0, 1, 2)
     oversample_foreground: float = 0.33
     mixed_precision: str = "auto"
-    workers: int = 0
+    compile: str = "auto"
+    workers: int | str = "auto"
     save_every: int = 5
     seed: int = 0
 
@@ -95,10 +97,13 @@ class TrainingSettings:
             raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
         if not set(self.mirror_axes) <= {0, 1, 2}:
             raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), got {self.mirror_axes}")
-        if self.mixed_precision not in ("auto", "on", "off"):
-            raise SettingsError(f"mixed_precision must be auto, on or off, got {self.mixed_precision!r}")
-        if not 0 <= self.workers <= 64:
-            raise SettingsError(f"workers must lie in 0..64, got {self.workers}")
+        for name in ("mixed_precision", "compile"):
+            value = {True: "on", False: "off"}.get(getattr(self, name), getattr(self, name))  # YAML reads on and off as such
+            if value not in ("auto", "on", "off"):
+                raise SettingsError(f"{name} must be auto, on or off, got {value!r}")
+            object.__setattr__(self, name, value)
+        if self.workers != "auto" and not (isinstance(self.workers, int) and 0 <= self.workers <= 64):
+            raise SettingsError(f"workers must be auto or a whole number in 0..64, got {self.workers!r}")
 
 
 @dataclass(frozen=True)
