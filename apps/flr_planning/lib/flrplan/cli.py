@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     asked = next((word for word in words if not word.startswith("-")), "")
     arguments = build_parser([asked] if asked in COMMANDS else COMMANDS).parse_args(words)
+    arguments.words = words  # a command that starts itself in several processes hands them on
     logging.basicConfig(
         level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )

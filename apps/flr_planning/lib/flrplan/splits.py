@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from flrplan.errors import SettingsError
 
 NNUNET_SEED = 12345
 """Seed of nnU-Net's own cross-validation draw over the sorted ids (nnunetv2.utilities.crossval_split)."""
+SPLITS_NAME = "splits_final.json"
+"""nnU-Net's name of the file with its folds, in the preprocessed folder."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,31 @@ def read_split(path: Path) -> Split:
         return Split(tuple(_ids(fold) for fold in content["folds"]), _ids(content.get("test", [])))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f'{path}: expected {{"test": [ids], "folds": [[validation ids], ...]}}: {error}') from error
+
+
+def require_fold(
+    folds: Sequence[Mapping[str, Sequence[str]]], fold: int, held_out: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Training and validation ids of one fold in nnU-Net's form; what a training asks just before it starts.
+
+    Raises: SettingsError for a fold that does not exist, has no training case, trains on its own validation cases, or
+    names an id that is held out.
+    """
+    if not 0 <= fold < len(folds):
+        raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(folds) - 1}")
+    train, validation = list(folds[fold]["train"]), list(folds[fold]["val"])
+    if not train or not validation:
+        raise SettingsError(f"fold {fold} has {len(train)} cases to train on and {len(validation)} to validate; both need one")
+    both = sorted(set(train) & set(validation))
+    if both:
+        raise SettingsError(f"fold {fold} trains on its own validation cases {both[:10]}")
+    forbidden = sorted({*train, *validation} & set(held_out))
+    if forbidden:
+        raise SettingsError(
+            f"fold {fold} holds cases that the split calls test: {forbidden[:10]}; held-out cases never train. Prepare the "
+            "stage with that split in another --work folder"
+        )
+    return train, validation
 
 
 def _ids(value: object) -> tuple[str, ...]:

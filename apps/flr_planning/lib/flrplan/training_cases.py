@@ -6,6 +6,7 @@ Layout: ``images/<case>.nii.gz``, ``labels/<case>.nii.gz`` (planning label map) 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,15 @@ class LabelledCase:
         """Path, size and modification time (ns) of every file; they change when a label is corrected."""
         files = [self.image, *([self.label] if self.label else []), *self.masks.values()]
         return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+    def sha256(self) -> str:
+        """Hex SHA-256 over the id and the content of every file; it changes when an image or a label does."""
+        digest = hashlib.sha256(self.case_id.encode())
+        for name, path in (("image", self.image), ("label", self.label), *sorted((str(s), p) for s, p in self.masks.items())):
+            if path is not None:
+                with path.open("rb") as file:
+                    digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+        return digest.hexdigest()
 
     def load(self, structures: Iterable[Structure]) -> tuple[CT, dict[Structure, Mask]]:
         """The CT and the asked masks, ``(Z, Y, X) bool`` on its grid; masks may be empty.

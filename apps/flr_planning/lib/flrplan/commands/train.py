@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from tqdm import tqdm
 
 from flrplan.commands.say import note, say
 from flrplan.device import choose_device
+from flrplan.errors import SettingsError
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
+from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import nnunet_split, read_split
+from flrplan.splits import Split, nnunet_split, read_split
 from flrplan.stages import ARCHITECTURES, STAGES, stage_named
 from flrplan.training_cases import find_labelled_cases
 
@@ -34,11 +37,16 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="fold to train; repeatable (default: all)")
     parser.add_argument("--folds", type=int, default=5, help="number of folds of nnU-Net's own draw (default: 5)")
-    parser.add_argument("--split", type=Path, help='split file {"test": [ids], "folds": [[ids], ...]} instead of that draw')
+    parser.add_argument(
+        "--split",
+        type=Path,
+        help='split file {"test": [ids], "folds": [[ids], ...]} instead of that draw; a splits.json beside images/ is used unasked',
+    )
     parser.add_argument("--recipe", type=Path, help="YAML with settings (input, plan, training); default: the paper's")
     parser.add_argument("--work", type=Path, required=True, help="prepared data and training states; continue with the same")
     parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the model goes to <models>/<stage>/<architecture>")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs that train together (with --device cpu: processes)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare the data (default: 1)")
     parser.add_argument("--half", action="store_true", help="publish float16 weights (half the size)")
     parser.set_defaults(run=run)
@@ -46,33 +54,57 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prepares the stage if needed, trains the folds, publishes the model."""
+    device = choose_device(arguments.device)
+    if arguments.gpus < 1:
+        raise SettingsError(f"--gpus must be at least 1, got {arguments.gpus}")
+    if arguments.gpus > 1 and not is_launched():
+        if arguments.device == "auto" and device.type != "cuda":
+            raise SettingsError(
+                f"{arguments.gpus} GPUs were asked for, but no CUDA device is there; --device cpu tries it on a CPU"
+            )
+        return launch(arguments.gpus, device, arguments.words)
+    tell = launched_rank() == 0
     stage = stage_named(arguments.stage)
     recipe = Recipe.from_yaml(arguments.recipe, stage.name) if arguments.recipe else Recipe.from_mapping({})
     if arguments.size:
         recipe = replace(recipe, plan=replace(recipe.plan, network_size=arguments.size))
     architecture = architecture_named(arguments.architecture)
     architecture.size(recipe.plan.network_size)
-    if architecture.pretrained and arguments.pretrained is None:
+    if tell and architecture.pretrained and arguments.pretrained is None:
         note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
     cases = find_labelled_cases(arguments.cases)
-    split = read_split(arguments.split) if arguments.split else nnunet_split([c.case_id for c in cases], arguments.folds)
-    device = choose_device(arguments.device)
+    split = _split(arguments, [c.case_id for c in cases])
     work = StageWork(arguments.work, stage)
-    note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
+    if tell:
+        note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
     prepare_stage(cases, work, recipe, split, arguments.workers)
-    for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):
-        with tqdm(total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None) as bar:
-
-            def show(report: EpochReport, bar: Any = bar, fold: int = fold) -> None:
-                bar.n = report.epoch + 1
-                bar.set_postfix_str(f"loss {report.train_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}")
-                if bar.disable:
-                    note(
-                        f"{stage} fold {fold}, epoch {report.epoch + 1}/{report.epochs}: loss {report.train_loss:.4f}, "
-                        f"validation {report.validation_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}, {report.seconds:.1f} s"
-                    )
-
-            target = arguments.models / stage.name / arguments.architecture
-            path = train_fold(work, fold, recipe, target, device, arguments.half, show, architecture.name, arguments.pretrained)
-        say(str(path))
+    target = arguments.models / stage.name / arguments.architecture
+    with process_group(device) as own:
+        for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):
+            with tqdm(
+                total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None if tell else True
+            ) as bar:
+                show = partial(_show, bar=bar, what=f"{stage} fold {fold}")
+                path = train_fold(
+                    work, fold, recipe, target, own, arguments.half, show, split.test, architecture.name, arguments.pretrained
+                )
+            if tell:
+                say(str(path))
     return 0
+
+
+def _split(arguments: argparse.Namespace, case_ids: list[str]) -> Split:
+    """``--split``, else the split file of a benchmark's work folder, else nnU-Net's own draw over all cases."""
+    beside = arguments.cases / "splits.json"
+    path = arguments.split or (beside if beside.is_file() else None)
+    return read_split(path) if path else nnunet_split(case_ids, arguments.folds)
+
+
+def _show(report: EpochReport, bar: Any, what: str) -> None:
+    bar.n = report.epoch + 1
+    bar.set_postfix_str(f"loss {report.train_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}")
+    if bar.disable:
+        note(
+            f"{what}, epoch {report.epoch + 1}/{report.epochs}: loss {report.train_loss:.4f}, "
+            f"validation {report.validation_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}, {report.seconds:.1f} s"
+        )

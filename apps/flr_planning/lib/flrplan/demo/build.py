@@ -11,8 +11,8 @@ import torch
 
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED
+from flrplan.io import replace_folder
 from flrplan.nnunet.checkpoint import FINAL_NAME
-from flrplan.nnunet.import_model import replace_folder
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from flrplan.errors import ModelError
+from flrplan.io.space import require_room
 from flrplan.io.write import replacing
 
 logger = logging.getLogger(__name__)
@@ -72,10 +73,20 @@ def _refused(error: Exception) -> str:
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Writes beside, flushes to disk, then renames: the file is whole or it is the previous one.
 
-    Raises: OutputError where the disk is full or the folder cannot be written.
+    Raises: OutputError where the disk is full (naming the room that is needed) or the folder cannot be written.
     """
+    tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(content)}
+    require_room(path.parent, sum(tensors.values()), f"the checkpoint {path.name}")
     with replacing(path) as beside:
         torch.save(dict(content), beside)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)
 
 
 def require_finite(weights: Mapping[str, torch.Tensor], what: str) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,9 @@ from tqdm import tqdm
 
 from flrplan import __version__
 from flrplan.errors import FlrError, LabelError
-from flrplan.io import write_json, write_label_map, write_volume
+from flrplan.io import write_json, write_label_map
+from flrplan.nnunet.processes import map_cases
+from flrplan.nnunet.sharing import write_shared
 from flrplan.stage_input import InputSettings, build_stage_input
 from flrplan.stages import STAGES, Stage
 from flrplan.training_cases import LabelledCase
@@ -49,10 +49,11 @@ def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str,
     }
 
 
-def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, folder: Path) -> int:
+def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, folder: Path, shared: Path | None = None) -> int:
     """Writes one case of one stage; returns the number of target voxels (0 for an empty target, which is allowed).
 
     Ground-truth masks are the inputs, as the paper trains. A case whose files are all there is left as it is.
+    shared: folder of channels by their content; stages whose channel is the same to the last voxel share one file.
     Raises: EmptyLiverError, GridError, ImageError, LabelError, each naming the case.
     """
     label_path = folder / "labelsTr" / f"{case.case_id}{FILE_ENDING}"
@@ -64,7 +65,7 @@ def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, fold
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
                 values = np.clip(np.rint(channel), -32768, 32767).astype(np.int16)
-                write_volume(path, values, given.geometry, compression_level=1)
+                write_shared(path, values, given.geometry, shared)
             write_label_map(label_path, target.astype(np.uint8), given.geometry)
     except FlrError as error:
         raise type(error)(f"case {case.case_id}: {error}") from error
@@ -72,28 +73,31 @@ def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, fold
 
 
 def convert_dataset(
-    cases: Sequence[LabelledCase], stage: Stage, settings: InputSettings, raw_folder: Path, workers: int = 1
-) -> Path:
-    """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns that folder.
+    cases: Sequence[LabelledCase],
+    stage: Stage,
+    settings: InputSettings,
+    raw_folder: Path,
+    workers: int = 1,
+    shared: Path | None = None,
+) -> dict[str, int]:
+    """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns the target voxels of each case.
 
-    Raises: LabelError where the target is empty in every case: nothing could be learned.
+    Raises: LabelError where there is no case, or the target is empty in every one: nothing could be learned.
     """
+    if not cases:
+        raise LabelError(f"stage {stage}: no labelled case to train on")
     folder = raw_folder / dataset_name(stage)
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("*/.part-*"):  # of a run that was killed; nnU-Net would count it as a case
         left_over.unlink()
-    convert = partial(convert_case, stage=stage, settings=settings, folder=folder)
+    convert = partial(convert_case, stage=stage, settings=settings, folder=folder, shared=shared)
     bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
-    if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            voxels = list(bar(pool.map(convert, cases)))
-    else:
-        voxels = [convert(case) for case in bar(cases)]
+    voxels = list(bar(map_cases(convert, cases, workers)))
     if not any(voxels):
         raise LabelError(f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases; nothing can be learned")
     empty = [case.case_id for case, count in zip(cases, voxels, strict=True) if not count]
     if empty:
         logger.info("stage %s: %d of %d cases have an empty %s: %s", stage, len(empty), len(cases), stage.target, empty)
     write_json(folder / "dataset.json", dataset_json(stage, settings, len(cases)))
-    return folder
+    return {case.case_id: count for case, count in zip(cases, voxels, strict=True)}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flrplan.errors import ModelError
-from flrplan.io import write_json
+from flrplan.io import replace_folder, write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.model_folder import ModelFolder, read_json_object
@@ -61,20 +61,6 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
-
-
-def replace_folder(beside: Path, target: Path) -> None:
-    """``beside`` takes the place of ``target`` by renaming; if that fails, what was there is put back."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    try:
-        beside.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _plain(content: dict[str, Any], path: Path, number: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What differs between architectures is derived from this plan by :mod:`flrplan.nn
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_forn
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 from flrplan.nnunet.environment import augmentation_workers, quiet
+from flrplan.nnunet.processes import with_fewer
 from flrplan.nnunet.settings import PlanSettings
 
 CONFIGURATION = "3d_fullres"
@@ -56,12 +58,18 @@ class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyp
         super().save_plans(plans)
 
 
-def plan_and_preprocess(dataset: str, settings: PlanSettings, workers: int = 1) -> dict[str, Any]:
-    """Fingerprint, plan and preprocessed arrays of a raw data set, inside :func:`nnunet_folders`. Returns the plans."""
+def plan_and_preprocess(
+    dataset: str, settings: PlanSettings, workers: int = 1, take: Callable[[dict[str, Any]], bool] = lambda plans: False
+) -> dict[str, Any]:
+    """Fingerprint, plan and preprocessed arrays of a raw data set, inside :func:`nnunet_folders`. Returns the plans.
+
+    take: asked with the plans; True where it has put preprocessed arrays in their place, so that none need be made.
+    """
     np.random.seed(1234)  # the fingerprint samples foreground voxels with numpy's global generator
     with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
         number = convert_dataset_name_to_id(dataset)
-        extract_fingerprint_dataset(number, num_processes=workers, clean=True, verbose=False, show_progress_bar=False)
+        with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
         plans: dict[str, Any] = StagePlanner(dataset, settings).plan_experiment()
-        preprocess_dataset(number, PLANS, (CONFIGURATION,), (workers,), show_progress_bar=False)
+        if not take(plans):
+            with_fewer(lambda n: preprocess_dataset(number, PLANS, (CONFIGURATION,), (n,), show_progress_bar=False), workers)
     return plans

@@ -79,7 +79,8 @@ class TrainingSettings:
     they are, ``divide`` them by the number of repetitions, or ``zero`` for the channels that are new.
     mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
     mixed_precision: auto = float16 on CUDA, bfloat16 on CPUs that compute in it, else float32.
-    workers: processes for augmentation; 0 = in the training process.
+    compile: auto = torch.compile on CUDA where triton is installed; on; off.
+    workers: processes for augmentation; 0 = in the training process; auto = 0 on a CPU, cores - 1 (at most 12) beside a GPU.
     """
 
     epochs: int = 200
@@ -94,7 +95,8 @@ class TrainingSettings:
     mirror_axes: tuple[int, ...] = (0, 1, 2)
     oversample_foreground: float = 0.33
     mixed_precision: str = "auto"
-    workers: int = 0
+    compile: str = "auto"
+    workers: int | str = "auto"
     save_every: int = 5
     seed: int = 0
 
@@ -118,10 +120,13 @@ class TrainingSettings:
                 raise SettingsError(f"{name} must be one of {', '.join(mode.value for mode in known)}, got {value!r}")
         if not set(self.mirror_axes) <= {0, 1, 2}:
             raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), got {self.mirror_axes}")
-        if self.mixed_precision not in ("auto", "on", "off"):
-            raise SettingsError(f"mixed_precision must be auto, on or off, got {self.mixed_precision!r}")
-        if not 0 <= self.workers <= 64:
-            raise SettingsError(f"workers must lie in 0..64, got {self.workers}")
+        for name in ("mixed_precision", "compile"):
+            value = {True: "on", False: "off"}.get(getattr(self, name), getattr(self, name))  # YAML reads on and off as such
+            if value not in ("auto", "on", "off"):
+                raise SettingsError(f"{name} must be auto, on or off, got {value!r}")
+            object.__setattr__(self, name, value)
+        if self.workers != "auto" and not (isinstance(self.workers, int) and 0 <= self.workers <= 64):
+            raise SettingsError(f"workers must be auto or a whole number in 0..64, got {self.workers!r}")
 
     def resolved(self, architecture: Architecture) -> TrainingSettings:
         """These settings with every None replaced by what the architecture's authors recommend."""

@@ -6,10 +6,10 @@ Methods named as in nnU-Net 2.8.1 override its own.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from time import time
 from typing import Any
@@ -18,30 +18,32 @@ import numpy as np
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import empty_cache
+from numpy.typing import NDArray
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from flrplan.errors import ModelError, SettingsError
 from flrplan.nnunet.architecture_plan import planned_architecture
+from flrplan.nnunet.batches import Batches, resolve_workers, seed_everything
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.distributed import wait_for_all, world_size
+from flrplan.nnunet.environment import augmentation_workers
+from flrplan.nnunet.memory import Pieces
+from flrplan.nnunet.precision import compiles, precision_context
 from flrplan.nnunet.schedule import learning_rate_schedule
 from flrplan.nnunet.settings import TrainingSettings
+from flrplan.nnunet.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
+from flrplan.splits import SPLITS_NAME, require_fold
+
+__all__ = ["BinaryCrossEntropy", "EpochReport", "FlrTrainer"]
 
 logger = logging.getLogger(__name__)
 
-MAY_CHANGE = ("epochs", "save_every", "workers", "mixed_precision")
+MAY_CHANGE = ("epochs", "save_every", "workers", "mixed_precision", "compile")
 """Settings that may differ when a training continues; the others would mix two trainings."""
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch gave: losses, pseudo Dice of the validation patches (nnU-Net's "fake" Dice), wall seconds."""
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    validation_loss: float
-    pseudo_dice: float
-    seconds: float
+GRADIENT_NORM = 12
+"""Longer gradients are cut to this length (nnU-Net)."""
 
 
 class BinaryCrossEntropy(nn.Module):
@@ -52,35 +54,61 @@ class BinaryCrossEntropy(nn.Module):
         return nn.functional.binary_cross_entropy_with_logits(logits.float(), target.float())
 
 
-def precision_context(device: torch.device, setting: str) -> Any:
-    """The autocast context of a device: float16 on CUDA, bfloat16 on a CPU that computes in it, else none."""
-    if device.type == "cuda" and setting != "off":
-        return torch.autocast("cuda")
-    if (
-        device.type == "cpu"
-        and setting != "off"
-        and (setting == "on" or torch.cpu.get_capabilities().get("avx512_bf16", False))
-    ):
-        return torch.autocast("cpu", dtype=torch.bfloat16)
-    return nullcontext()
-
-
 class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     """nnU-Net's training loop with the paper's optimizer and loss. Call :meth:`apply` before :meth:`run_training`."""
 
-    def apply(self, settings: TrainingSettings, on_epoch: Callable[[EpochReport], None] | None = None) -> None:
-        """Takes the settings; the constructor's signature is nnU-Net's and cannot carry them. The plan names the architecture."""
+    is_ddp: bool
+    network: Any
+    current_epoch: int
+    scalars: Scalars | None = None
+
+    def apply(
+        self,
+        settings: TrainingSettings,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        held_out: Collection[str] = (),
+    ) -> None:
+        """Takes what nnU-Net's constructor cannot carry. The plan names the architecture, whose recommendations fill the settings.
+
+        ``held_out``: ids that never train, whatever the folds say.
+        """
         architecture = planned_architecture(self.plans_manager.plans)
         settings = settings.resolved(architecture)
         self.enable_deep_supervision = architecture.deep_supervision
         self.settings = settings
         self.on_epoch = on_epoch
+        self.held_out = frozenset(held_out)
         self.initial_lr = float(settings.learning_rate or 0)
         self.weight_decay = float(settings.weight_decay or 0)
         self.num_epochs = settings.epochs
         self.num_iterations_per_epoch = settings.iterations_per_epoch
         self.num_val_iterations_per_epoch = settings.validation_iterations
         self.oversample_foreground_percent = settings.oversample_foreground
+        self.resumed_at: list[int] = []
+        self.trained_seconds = 0.0
+        if self.device.type != "cuda" or settings.mixed_precision == "off":
+            self.grad_scaler = None
+
+    def initialize(self) -> None:
+        """nnU-Net's own, then data parallelism on any device: nnU-Net's would put each process on the GPU of its number."""
+        parallel, self.is_ddp = self.is_ddp, False
+        super().initialize()
+        self.is_ddp = parallel
+        if parallel:
+            if self.batch_size < world_size():
+                raise SettingsError(
+                    f"a batch of {self.batch_size} cannot be split among {world_size()} processes; start fewer, or set a larger "
+                    "batch_size (plan)"
+                )
+            self._set_batch_size_and_oversample()
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self.network = DistributedDataParallel(network, [self.device.index] if self.device.type == "cuda" else None)
+            self.loss = self._build_loss()
+        # A process of several cannot take a step again: the others would average their gradients with its next one.
+        self.pieces = Pieces(self.batch_size, divisible=not parallel)
+
+    def _do_i_compile(self) -> bool:
+        return compiles(self.device, self.settings.compile)
 
     @property
     def training_state(self) -> Path:
@@ -95,9 +123,11 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         if not self.training_state.is_file():
             return False
         content = load_checkpoint(self.training_state)
-        before, now = (
-            {k: v for k, v in s.items() if k not in MAY_CHANGE} for s in (content["settings"], _settings(self.settings))
-        )
+        trained_with = {
+            **_settings(TrainingSettings()),
+            **content["settings"],
+        }  # a setting newer than the state had its default
+        before, now = ({k: v for k, v in s.items() if k not in MAY_CHANGE} for s in (trained_with, _settings(self.settings)))
         if before != now:
             changed = sorted(k for k in now if before.get(k) != now[k])
             raise SettingsError(
@@ -105,6 +135,8 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
                 "or delete that file to start anew"
             )
         self.load_checkpoint(content)
+        self.resumed_at = [*content.get("resumed_at", []), self.current_epoch]
+        self.trained_seconds = float(content.get("trained_seconds", 0.0))
         return True
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -130,24 +162,91 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         self.inference_allowed_mirroring_axes = axes or None
         return rotation, dummy_2d, initial_patch, axes
 
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """Ids that train and validate this fold. nnU-Net would invent a split where there is none.
+
+        Raises: SettingsError where the prepared folds lack this one, mix training and validation, or name a held-out id.
+        """
+        folds = json.loads((Path(self.preprocessed_dataset_folder_base) / SPLITS_NAME).read_text(encoding="utf-8"))
+        return require_fold(folds, self.fold, self.held_out)
+
+    def get_dataloaders(self) -> tuple[Batches, Batches]:
+        """nnU-Net's loaders, whose batches are made by our workers."""
+        with augmentation_workers(0):
+            loaders = super().get_dataloaders()
+        count = resolve_workers(self.settings.workers, self.device, world_size())
+        seed = (self.settings.seed, self.fold, self.current_epoch, self.local_rank)
+        pin = self.device.type == "cuda"
+        train, validation = (loader.data_loader for loader in loaders)
+        return Batches(train, count, (*seed, 0), pin), Batches(validation, -(-count // 2), (*seed, 1), pin)
+
+    def on_train_start(self) -> None:
+        """Network, loaders and log; none of the copies of plans and code that nnU-Net writes here."""
+        if not self.was_initialized:
+            self.initialize()
+        seed_everything(self.settings.seed, self.fold, self.current_epoch, self.local_rank)
+        self.dataloader_train, self.dataloader_val = self.get_dataloaders()
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)
+        self.scalars = Scalars(Path(self.output_folder), self.current_epoch) if self.local_rank == 0 else None
+        wait_for_all()
+
+    def on_epoch_start(self) -> None:
+        """Seeds the epoch, so that a training that continues draws what it would have drawn."""
+        super().on_epoch_start()
+        seed_everything(self.settings.seed, self.fold, self.current_epoch, self.local_rank)
+
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One optimizer step; nnU-Net's own where CUDA computes in mixed precision, else in the precision of the settings."""
-        if self.device.type == "cuda" and self.settings.mixed_precision != "off":
-            return super().train_step(batch)  # type: ignore[no-any-return]
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = _on_device(batch["target"], self.device)
+        """One optimizer step on ``data (B, C, Z, Y, X)`` and its targets; in pieces where memory runs out."""
+        return {"loss": self.pieces.attempt(lambda: self._optimize(batch), self._free_memory)}
+
+    def _optimize(self, batch: dict[str, Any]) -> NDArray[Any]:
         self.optimizer.zero_grad(set_to_none=True)
-        with precision_context(self.device, self.settings.mixed_precision):
-            loss = self.loss(self.network(data), target)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        self.optimizer.step()
-        return {"loss": loss.detach().cpu().numpy()}
+        total = torch.zeros((), device=self.device)
+        for data, target, share in self._pieces_of(batch):
+            with precision_context(self.device, self.settings.mixed_precision):
+                loss = self.loss(self.network(data), target) * share
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+            total += loss.detach()
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        return np.asarray(total.cpu().numpy())
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """nnU-Net's validation step, in the precision of the training."""
-        with precision_context(self.device, self.settings.mixed_precision) if self.device.type == "cpu" else nullcontext():
-            return super().validation_step(batch)  # type: ignore[no-any-return]
+        """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
+        return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
+
+    def _validate(self, batch: dict[str, Any]) -> dict[str, Any]:
+        sums = torch.zeros(4, dtype=torch.float64)  # true positives, false positives, false negatives (voxels), loss
+        for data, target, share in self._pieces_of(batch):
+            with precision_context(self.device, self.settings.mixed_precision):
+                output = self.network(data)
+                loss = self.loss(output, target)
+            if self.enable_deep_supervision:
+                output, target = output[0], target[0]
+            found, true = output > 0, target > 0.5  # a logit above 0 is a probability above one half
+            counts = (found & true, found & ~true, ~found & true)
+            sums += torch.stack([*(c.sum().double() for c in counts), loss.double() * share]).cpu()
+        tp, fp, fn, mean = sums.numpy()
+        return {"loss": np.asarray(mean), "tp_hard": np.array([tp]), "fp_hard": np.array([fp]), "fn_hard": np.array([fn])}
+
+    def _pieces_of(self, batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, Any, float]]:
+        """Parts of a batch on the device, each with its share of the batch."""
+        data, target = batch["data"], batch["target"]
+        for first in range(0, len(data), self.pieces.size):
+            part = slice(first, first + self.pieces.size)
+            piece = data[part].to(self.device, non_blocking=True)
+            truth = [t[part] for t in target] if isinstance(target, list) else target[part]
+            yield piece, _on_device(truth, self.device), len(piece) / len(data)
+
+    def _free_memory(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        empty_cache(self.device)
 
     def on_epoch_end(self) -> None:
         """Reports, keeps the state that continues the training, moves on."""
@@ -167,21 +266,37 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
                 f"epoch {self.current_epoch + 1}: the loss is {report.train_loss}; the training diverged. Lower learning_rate and "
                 "train in another --work folder"
             )
+        self.trained_seconds += report.seconds
         last = self.current_epoch == self.num_epochs - 1
         if (self.current_epoch + 1) % self.settings.save_every == 0 or last:
             self.save_checkpoint(str(self.training_state))
-            if self.local_rank == 0:
-                self.logger.plot_progress_png(self.output_folder)
+            self.draw_curve(Path(self.output_folder) / CURVE_NAME)
+        if self.scalars is not None:
+            self.scalars.add(report, self.optimizer.param_groups[0]["lr"], self.num_iterations_per_epoch)
         self.current_epoch += 1
-        if self.on_epoch is not None:
+        if self.on_epoch is not None and self.local_rank == 0:
             self.on_epoch(report)
 
+    def draw_curve(self, path: Path) -> None:
+        """Losses and pseudo Dice so far, as a picture; by the first of several processes."""
+        if self.local_rank == 0:
+            write_curve(path, self.logger.get_checkpoint(), f"{self.plans_manager.dataset_name}, fold {self.fold}")
+
     def on_train_end(self) -> None:
-        """Stops the loaders. Publishing is not the trainer's business (:mod:`flrplan.nnunet.training_run`)."""
+        """Nothing yet: :meth:`close` ends the training, however it went, and :mod:`flrplan.nnunet.training_run` publishes."""
+
+    @property
+    def worker_failures(self) -> list[str]:
+        """What processes that prepare batches died of."""
+        return [f for loader in (self.dataloader_train, self.dataloader_val) if loader is not None for f in loader.failures]
+
+    def close(self) -> None:
+        """Ends the processes that prepare batches, and the scalars."""
         for loader in (self.dataloader_train, self.dataloader_val):
-            finish = getattr(loader, "_finish", None)
-            if finish is not None:
-                finish()
+            if loader is not None:
+                loader.close()
+        if self.scalars is not None:
+            self.scalars.close()
 
     def plain_weights(self) -> dict[str, torch.Tensor]:
         """The network's weights, without the names that compiling or data parallelism add."""
@@ -201,6 +316,8 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             "current_epoch": self.current_epoch + 1,
             "logging": {key: [_plain(v) for v in values] for key, values in log.items()},
             "settings": _settings(self.settings),
+            "resumed_at": list(self.resumed_at),
+            "trained_seconds": self.trained_seconds,
         }
         write_checkpoint(Path(filename), content)
 

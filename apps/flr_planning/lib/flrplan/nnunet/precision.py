@@ -1,0 +1,42 @@
+"""In which precision a device computes, and whether its network is compiled."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+
+TRITON_CAPABILITY = (7, 0)
+"""The oldest CUDA generation that torch.compile's code generator supports (Volta)."""
+
+
+def precision_context(device: torch.device, setting: str) -> Any:
+    """The autocast context of training and validation steps: float16 on CUDA, bfloat16 on a CPU that computes in it.
+
+    ``setting``: ``auto``; ``on`` (bfloat16 on any CPU); ``off``, float32 everywhere.
+    """
+    if device.type == "cuda":
+        return torch.autocast("cuda", enabled=setting != "off")
+    native = bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=setting == "on" or (setting == "auto" and native))
+
+
+def precision_name(device: torch.device, setting: str) -> str:
+    """What :func:`precision_context` computes in: ``float16``, ``bfloat16`` or ``float32``."""
+    with precision_context(device, setting):
+        if not torch.is_autocast_enabled(device.type):
+            return "float32"
+        return str(torch.get_autocast_dtype(device.type)).removeprefix("torch.")
+
+
+def compiles(device: torch.device, setting: str) -> bool:
+    """Whether the network goes through ``torch.compile``.
+
+    ``setting``: ``on``; ``off``; ``auto``, on CUDA devices that its code generator (triton) supports, where triton is installed.
+    """
+    if setting != "auto":
+        return setting == "on"
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= TRITON_CAPABILITY

@@ -1,0 +1,159 @@
+"""What comes before a training: inputs, plan and preprocessed arrays of one stage, made once and shared where they agree."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from flrplan.errors import FlrError, OutputError, SettingsError, TrainingError
+from flrplan.io import require_room, write_json
+from flrplan.nnunet.dataset import convert_dataset, dataset_name
+from flrplan.nnunet.environment import nnunet_folders
+from flrplan.nnunet.planning import CONFIGURATION, plan_and_preprocess
+from flrplan.nnunet.preprocessed import expected_bytes, require_whole
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.sharing import CHANNELS_NAME, offer_preprocessed, preprocessing_key, take_preprocessed
+from flrplan.splits import SPLITS_NAME, Split
+from flrplan.stages import Stage
+from flrplan.training_cases import LabelledCase
+
+logger = logging.getLogger(__name__)
+
+_ALMOST_NOTHING = 16_000_000
+"""Free bytes below which a failed preparation is put down to the full disk: libraries do not always say so."""
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """Where one stage is prepared and trained: ``<work>/<stage>``; nnU-Net's folders lie in it."""
+
+    root: Path
+    stage: Stage
+
+    @property
+    def folder(self) -> Path:
+        """Root of nnU-Net's three folders for this stage."""
+        return self.root / self.stage.name
+
+    @property
+    def marker(self) -> Path:
+        """Written last by the preparation; says what was prepared."""
+        return self.folder / "prepared.json"
+
+    @property
+    def preprocessed(self) -> Path:
+        """nnU-Net's preprocessed folder of this stage."""
+        return self.folder / "preprocessed" / dataset_name(self.stage)
+
+
+def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe, split: Split, workers: int = 1) -> None:
+    """Inputs, plan and preprocessed arrays of one stage; done once, and left alone if it is there with the same settings.
+
+    Only cases of the split's folds are prepared: held-out ids never come near a training.
+    Raises: SettingsError where the folder was prepared with other settings or cases; LabelError, GridError, ImageError from
+    the cases; OutputError where the disk is full; TrainingError where preprocessing fails.
+    """
+    if not split.folds:
+        raise SettingsError("this split has no folds, so it can evaluate but not train; give one with at least 2 folds")
+    allowed = {i for fold in split.folds for i in fold}
+    used = sorted((c for c in cases if c.case_id in allowed), key=lambda c: c.case_id)
+    missing = sorted(allowed - {c.case_id for c in used})
+    if missing:
+        raise SettingsError(f"the split names cases that are not there: {missing[:10]}")
+    folds = [{"train": list(split.train_ids(k)), "val": list(split.validation_ids(k))} for k in range(len(split.folds))]
+    settings = recipe.to_json()
+    content = {
+        "input": settings["input"],
+        "plan": recipe.plan.shared(),
+        "folds": folds,
+        "test": sorted(split.test),
+        "files": {case.case_id: case.file_stamps() for case in used},
+    }
+    work.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(work.folder / "prepare.lock"):  # two folds may be started at once
+        if work.marker.is_file():
+            _require_same(work, content)
+        else:
+            _prepare(work, used, recipe, content, workers)
+
+
+def read_prepared(work: StageWork) -> dict[str, Any]:
+    """What :func:`prepare_stage` recorded: settings, folds, ids, ``data_sha256``, ``cases_sha256``, ``target_voxels``.
+
+    Raises: SettingsError where the stage is not prepared.
+    """
+    try:
+        content: dict[str, Any] = json.loads(work.marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise SettingsError(f"{work.folder} is not prepared for training; prepare it again (flrplan train does)") from None
+    return content
+
+
+def _require_same(work: StageWork, content: dict[str, Any]) -> None:
+    before = read_prepared(work)
+    if {name: before.get(name) for name in content} != json.loads(json.dumps(content)):
+        raise SettingsError(
+            f"{work.folder} was prepared with other settings, cases, files or folds; use another --work folder or delete it"
+        )
+
+
+def _prepare(work: StageWork, used: Sequence[LabelledCase], recipe: Recipe, content: dict[str, Any], workers: int) -> None:
+    _clear_other_preparation(work, content)
+    require_room(work.folder, sum(c.image.stat().st_size for c in used), f"copying {len(used)} cases")
+    hashes = {case.case_id: case.sha256() for case in used}
+    voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME)
+    data = {"stage": work.stage.name, "input": content["input"], "cases": hashes}
+    try:
+        plans = _preprocess(work, recipe, data, workers)
+        require_whole(work.preprocessed, sorted(hashes))
+        arrays = work.preprocessed / plans["configurations"][CONFIGURATION]["data_identifier"]
+        offer_preprocessed(work.root, preprocessing_key(data, plans, CONFIGURATION), arrays)
+    except FlrError:
+        raise
+    except Exception as error:  # nnU-Net, blosc2 and their pools raise many kinds
+        raise _named(error, work.folder) from error
+    write_json(work.preprocessed / SPLITS_NAME, content["folds"])
+    digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    write_json(work.marker, {**content, "data_sha256": digest, "cases_sha256": hashes, "target_voxels": voxels})
+
+
+def _preprocess(work: StageWork, recipe: Recipe, data: Mapping[str, Any], workers: int) -> dict[str, Any]:
+    def take(plans: dict[str, Any]) -> bool:
+        folder = work.preprocessed / plans["configurations"][CONFIGURATION]["data_identifier"]
+        if take_preprocessed(work.root, preprocessing_key(data, plans, CONFIGURATION), folder):
+            logger.info("stage %s: preprocessed data of another preparation fit and are shared", work.stage)
+            return True
+        require_room(work.folder, expected_bytes(work.preprocessed, plans), f"preprocessing stage {work.stage}")
+        return False
+
+    with nnunet_folders(work.folder):
+        return plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, take)
+
+
+def _named(error: Exception, folder: Path) -> FlrError:
+    """The error of a preparation that failed outside our own code."""
+    free = shutil.disk_usage(folder).free
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or free < _ALMOST_NOTHING:
+        return OutputError(
+            f"{folder}: the disk is full ({free / 1e6:.0f} MB free); make room or use a --work folder on another disk, then start "
+            f"again: what is whole is kept ({error})"
+        )
+    return TrainingError(f"{folder}: preprocessing failed: {type(error).__name__}: {error}")
+
+
+def _clear_other_preparation(work: StageWork, content: dict[str, Any]) -> None:
+    """Removes what a preparation with other settings left when it was stopped; the same settings continue."""
+    started = work.folder / "preparing.json"
+    if not started.is_file() or json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
+        for name in ("raw", "preprocessed"):
+            shutil.rmtree(work.folder / name, ignore_errors=True)
+    write_json(started, content)
