@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
                 total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None if tell else True
             ) as bar:
                 show = partial(_show, bar=bar, what=f"{stage} fold {fold}")
-                path = train_fold(work, fold, recipe, target, own, arguments.half, show, split.test)
+                path = train_fold(work, fold, recipe, target, own, arguments.half, show, held_out=split.test)
             if tell:
                 say(str(path))
     return 0
