@@ -5,16 +5,20 @@ What differs between architectures is derived from this plan by :mod:`flrplan.nn
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset, preprocess_dataset
+from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
-from flrplan.nnunet.environment import augmentation_workers, quiet
+from flrplan.nnunet.environment import VARIABLES, augmentation_workers, quiet
+from flrplan.nnunet.preprocessed import preprocess_cases
 from flrplan.nnunet.processes import with_fewer
 from flrplan.nnunet.settings import PlanSettings
 
@@ -59,17 +63,19 @@ class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyp
 
 
 def plan_and_preprocess(
-    dataset: str, settings: PlanSettings, workers: int = 1, take: Callable[[dict[str, Any]], bool] = lambda plans: False
+    dataset: str, settings: PlanSettings, workers: int = 1, check: Callable[[dict[str, Any]], None] = lambda plans: None
 ) -> dict[str, Any]:
     """Fingerprint, plan and preprocessed arrays of a raw data set, inside :func:`nnunet_folders`. Returns the plans.
 
-    take: asked with the plans; True where it has put preprocessed arrays in their place, so that none need be made.
+    check: called with the plans before anything is preprocessed; what it raises ends the work.
     """
     np.random.seed(1234)  # the fingerprint samples foreground voxels with numpy's global generator
+    raw, preprocessed = (Path(os.environ[name]) / dataset for name in VARIABLES[:2])
     with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
         number = convert_dataset_name_to_id(dataset)
         with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
         plans: dict[str, Any] = StagePlanner(dataset, settings).plan_experiment()
-        if not take(plans):
-            with_fewer(lambda n: preprocess_dataset(number, PLANS, (CONFIGURATION,), (n,), show_progress_bar=False), workers)
+    check(plans)
+    plain = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
+    preprocess_cases(raw, preprocessed, plain, CONFIGURATION, workers)
     return plans

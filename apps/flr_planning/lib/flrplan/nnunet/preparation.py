@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from flrplan.io import require_room, write_json
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.planning import CONFIGURATION, plan_and_preprocess
-from flrplan.nnunet.preprocessed import expected_bytes, require_whole
+from flrplan.nnunet.preprocessed import expected_bytes
 from flrplan.nnunet.settings import Recipe
-from flrplan.nnunet.sharing import CHANNELS_NAME, offer_preprocessed, preprocessing_key, take_preprocessed
+from flrplan.nnunet.sharing import CHANNELS_NAME
 from flrplan.splits import SPLITS_NAME, Split
 from flrplan.stages import Stage
 from flrplan.training_cases import LabelledCase
@@ -111,12 +112,9 @@ def _prepare(work: StageWork, used: Sequence[LabelledCase], recipe: Recipe, cont
     require_room(work.folder, sum(c.image.stat().st_size for c in used), f"copying {len(used)} cases")
     hashes = {case.case_id: case.sha256() for case in used}
     voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME)
-    data = {"stage": work.stage.name, "input": content["input"], "cases": hashes}
     try:
-        plans = _preprocess(work, recipe, data, workers)
-        require_whole(work.preprocessed, sorted(hashes))
-        arrays = work.preprocessed / plans["configurations"][CONFIGURATION]["data_identifier"]
-        offer_preprocessed(work.root, preprocessing_key(data, plans, CONFIGURATION), arrays)
+        with nnunet_folders(work.folder):
+            plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, partial(_require_room, work))
     except FlrError:
         raise
     except Exception as error:  # nnU-Net, blosc2 and their pools raise many kinds
@@ -126,17 +124,8 @@ def _prepare(work: StageWork, used: Sequence[LabelledCase], recipe: Recipe, cont
     write_json(work.marker, {**content, "data_sha256": digest, "cases_sha256": hashes, "target_voxels": voxels})
 
 
-def _preprocess(work: StageWork, recipe: Recipe, data: Mapping[str, Any], workers: int) -> dict[str, Any]:
-    def take(plans: dict[str, Any]) -> bool:
-        folder = work.preprocessed / plans["configurations"][CONFIGURATION]["data_identifier"]
-        if take_preprocessed(work.root, preprocessing_key(data, plans, CONFIGURATION), folder):
-            logger.info("stage %s: preprocessed data of another preparation fit and are shared", work.stage)
-            return True
-        require_room(work.folder, expected_bytes(work.preprocessed, plans), f"preprocessing stage {work.stage}")
-        return False
-
-    with nnunet_folders(work.folder):
-        return plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, take)
+def _require_room(work: StageWork, plans: Mapping[str, Any]) -> None:
+    require_room(work.folder, expected_bytes(work.preprocessed, plans, CONFIGURATION), f"preprocessing stage {work.stage}")
 
 
 def _named(error: Exception, folder: Path) -> FlrError:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -77,8 +78,7 @@ def train_fold(
     started, clock = now(), monotonic()
     seed_everything(recipe.training.seed, fold)
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
-        trainer = FlrTrainer({**plans, "continue_training": False}, CONFIGURATION, fold, dataset, device)
-        trainer.device = device  # nnU-Net's constructor turns every CUDA device into the first one
+        trainer = _new_trainer(plans, fold, dataset, device)
         trainer.apply(recipe.training, on_epoch, forbidden)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:
@@ -109,6 +109,15 @@ def train_fold(
                 _publish(trainer, record, model_folder, (plans, dataset), half)
     wait_for_all()
     return model_folder / f"fold_{fold}" / FINAL_NAME
+
+
+def _new_trainer(plans: dict[str, Any], fold: int, dataset: dict[str, Any], device: torch.device) -> FlrTrainer:
+    with warnings.catch_warnings():
+        # nnU-Net's constructor takes every process of several for one on a GPU.
+        warnings.filterwarnings("ignore", message=".*GradScaler is enabled, but CUDA is not available")
+        trainer = FlrTrainer({**plans, "continue_training": False}, CONFIGURATION, fold, dataset, device)
+    trainer.device = device  # the constructor turns every CUDA device into the first one
+    return trainer
 
 
 def _train(trainer: FlrTrainer, work: StageWork, pretrained: Path | None) -> dict[str, Any] | None:

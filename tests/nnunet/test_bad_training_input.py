@@ -1,0 +1,190 @@
+"""What cannot be trained is said before the training, with the case, the file or the setting that is to blame."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flrplan.cli import main
+from flrplan.errors import FlrError, GridError, LabelError, OutputError, SettingsError, TrainingError
+from flrplan.geometry import Geometry
+from flrplan.io import read_label_map, write_json, write_label_map
+from flrplan.nnunet import preparation
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.splits import SPLITS_NAME, Split, nnunet_split
+from flrplan.stages import CRLM, FLR, LIVER, Stage
+from flrplan.training_cases import find_labelled_cases
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cohort(tiny_cohort: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_cohort, tmp_path / "cohort"))
+
+
+def labels_of(cohort: Path) -> list[Path]:
+    return sorted((cohort / "labels").iterdir())
+
+
+def prepare(cohort: Path, recipe: Recipe, stage: Stage = FLR, folds: int = 2) -> None:
+    cases = find_labelled_cases(cohort)
+    prepare_stage(cases, StageWork(cohort.parent / "work", stage), recipe, nnunet_split([c.case_id for c in cases], folds))
+
+
+def edit_label(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    array, geometry = read_label_map(path)
+    write_label_map(path, change(array).astype(np.uint8), geometry)
+
+
+def test_no_labels(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    shutil.rmtree(cohort / "labels")
+    with pytest.raises(LabelError, match=r"synth-5-0000.nii.gz has no label; expected .*labels"):
+        prepare(cohort, tiny_recipe())
+
+
+def test_fewer_cases_than_folds(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(SettingsError, match="5 folds need at least 5 cases to train on, found 4"):
+        prepare(cohort, tiny_recipe(), folds=5)
+
+
+def test_labels_of_other_structures(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    """The first case has a liver only, so it cannot train the stage that needs the metastases."""
+    first = labels_of(cohort)[0]
+    array, geometry = read_label_map(first)
+    case_id = first.name.removesuffix(".nii.gz")
+    write_label_map(cohort / "masks" / case_id / "liver.nii.gz", (array > 0).astype(np.uint8), geometry)
+    first.unlink()
+    with pytest.raises(LabelError, match=rf"case {case_id}: .*no label holds crlm; found \['liver'\]"):
+        prepare(cohort, tiny_recipe(), CRLM)
+
+
+def test_labels_of_another_meaning(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    edit_label(labels_of(cohort)[1], lambda array: array + 6)
+    with pytest.raises(FlrError, match=r"case synth-5-0001: .*synth-5-0001.nii.gz"):
+        prepare(cohort, tiny_recipe(), LIVER)
+
+
+def test_image_and_label_on_different_grids(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    path = labels_of(cohort)[0]
+    array, geometry = read_label_map(path)
+    moved = Geometry(geometry.shape_zyx, geometry.spacing_mm, tuple(o + 30 for o in geometry.origin_mm), geometry.direction)
+    write_label_map(path, array, moved)
+    with pytest.raises(GridError, match=r"case synth-5-0000: "):
+        prepare(cohort, tiny_recipe())
+
+
+def test_an_empty_target_in_every_case(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    for path in labels_of(cohort):
+        edit_label(path, lambda array: np.where(array > 2, array - 2, array))
+    with pytest.raises(LabelError, match="the target crlm is empty in all 4 cases; nothing can be learned"):
+        prepare(cohort, tiny_recipe(), CRLM)
+
+
+def test_an_empty_target_in_every_training_case_of_a_fold(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe]) -> None:
+    prepared = json.loads(tiny_work.marker.read_text())
+    voxels = {case_id: int(case_id not in prepared["folds"][0]["train"]) for case_id in prepared["target_voxels"]}
+    write_json(tiny_work.marker, {**prepared, "target_voxels": voxels})
+    with pytest.raises(LabelError, match="stage flr fold 0: the target flr is empty in all 2 training cases"):
+        train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
+
+
+def test_held_out_ids_never_train(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe]) -> None:
+    """Whether the caller holds them out, the split of the preparation did, or somebody edited nnU-Net's own file."""
+    models = tiny_work.root / "models"
+    path = tiny_work.preprocessed / SPLITS_NAME
+    folds = json.loads(path.read_text())
+    held_out = folds[0]["train"][0]
+    message = rf"fold 0 holds cases that the split calls test: \['{held_out}'\]; held-out cases never train"
+    with pytest.raises(SettingsError, match=message):
+        train_fold(tiny_work, 0, tiny_recipe(), models, CPU, held_out=[held_out])
+    with pytest.raises(SettingsError, match="calls test"):
+        train_fold(tiny_work, 1, tiny_recipe(), models, CPU, held_out=[held_out])  # it would validate there
+    prepared = json.loads(tiny_work.marker.read_text())
+    write_json(tiny_work.marker, {**prepared, "test": [held_out]})
+    with pytest.raises(SettingsError, match=message):
+        train_fold(tiny_work, 0, tiny_recipe(), models, CPU)
+    write_json(path, [{"train": folds[0]["train"], "val": folds[0]["train"]}])
+    with pytest.raises(SettingsError, match="fold 0 trains on its own validation cases"):
+        train_fold(tiny_work, 0, tiny_recipe(), models, CPU)
+    assert not models.exists()
+
+
+def test_the_trainer_itself_asks_too(make_trainer: Callable[..., object], tiny_work: StageWork) -> None:
+    trainer = make_trainer()
+    train, _ = trainer.do_split()  # type: ignore[attr-defined]
+    trainer.held_out = frozenset(train[:1])  # type: ignore[attr-defined]
+    with pytest.raises(SettingsError, match="held-out cases never train"):
+        trainer.get_dataloaders()  # type: ignore[attr-defined]
+
+
+def test_held_out_cases_are_not_even_prepared(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    split = {"test": ["synth-5-0003"], "folds": [["synth-5-0000"], ["synth-5-0001", "synth-5-0002"]]}
+    write_json(cohort / "splits.json", split)  # where the benchmark's work folder has it: used unasked
+    write_json(cohort / "recipe.yaml", {"common": tiny_recipe(epochs=1).to_json()})
+    words = ["train", "--cases", cohort, "--stage", "flr", "--fold", "0", "--work", cohort.parent / "work", "--device", "cpu"]
+    words += ["--models", cohort.parent / "models", "--recipe", cohort / "recipe.yaml"]
+    assert main([str(word) for word in words]) == 0
+    assert not list((cohort.parent / "work").rglob("synth-5-0003*"))
+    run = json.loads((cohort.parent / "models" / "flr" / "nnunet" / "fold_0" / "run.json").read_text())
+    assert run["test_ids"] == ["synth-5-0003"]
+    assert run["train_ids"] == ["synth-5-0001", "synth-5-0002"]
+
+
+def test_a_gpu_that_is_not_there(cohort: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    words = ["train", "--cases", str(cohort), "--stage", "flr", "--work", str(cohort.parent / "work")]
+    for more, message in (
+        (["--device", "cuda:1"], "device cuda:1 was asked for, but 0 CUDA devices are there; use auto or cpu"),
+        (["--gpus", "2"], "2 GPUs were asked for, but no CUDA device is there; --device cpu tries it on a CPU"),
+        (["--gpus", "0"], "--gpus must be at least 1, got 0"),
+    ):
+        assert main([*words, *more]) == 1
+        assert message in capsys.readouterr().err
+    assert not (cohort.parent / "work").exists()
+
+
+def test_a_fold_that_is_being_trained(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe]) -> None:
+    def again(_: object) -> None:
+        train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
+
+    with pytest.raises(TrainingError, match="is being trained by another process; wait for it"):
+        train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU, on_epoch=again)
+
+
+def test_not_prepared(tmp_path: Path, tiny_recipe: Callable[..., Recipe]) -> None:
+    with pytest.raises(SettingsError, match="flr is not prepared for training"):
+        train_fold(StageWork(tmp_path, FLR), 0, tiny_recipe(), tmp_path / "models", CPU)
+
+
+def test_a_preprocessing_that_fails_is_not_taken_for_whole(
+    cohort: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, kind, message in (
+        (OSError(28, "No space left on device"), OutputError, r"work/flr: the disk is full \(.* free\); make room or use"),
+        (ValueError("could not broadcast"), TrainingError, "preprocessing failed: ValueError: could not broadcast"),
+    ):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(preparation, "plan_and_preprocess", fail)
+        with pytest.raises(kind, match=message):
+            prepare(cohort, tiny_recipe())
+        assert not (cohort.parent / "work" / "flr" / "prepared.json").exists()
+
+
+def test_a_split_without_training_cases() -> None:
+    from flrplan.splits import require_fold
+
+    split = Split((("a",), ()))
+    with pytest.raises(SettingsError, match="fold 0 has 0 cases to train on and 1 to validate"):
+        require_fold([{"train": split.train_ids(0), "val": split.validation_ids(0)}], 0)

@@ -1,0 +1,133 @@
+"""Out of memory: the same batch in smaller pieces, or which setting to change. Mixed precision is what the setting says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from flrplan.errors import TrainingError
+from flrplan.nnunet.memory import Pieces, is_out_of_memory
+from flrplan.nnunet.precision import compiles, precision_context, precision_name
+from flrplan.nnunet.trainer import FlrTrainer
+
+CPU = torch.device("cpu")
+
+
+def batch(trainer: FlrTrainer, size: int = 3) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn((size, 2, 16, 24, 24), generator=generator)
+    truth = (torch.rand((size, 1, 16, 24, 24), generator=generator) > 0.5).float()
+    return {"data": data, "target": [truth, truth[..., ::2, ::2, ::2]][: len(trainer._get_deep_supervision_scales())]}
+
+
+def room_for(trainer: FlrTrainer, patches: int) -> None:
+    """The network runs out of memory on more patches than this."""
+
+    def hook(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > patches:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    trainer.network.register_forward_pre_hook(hook)
+
+
+@pytest.mark.parametrize("patches", [2, 1])
+def test_pieces_give_the_same_step(
+    make_trainer: Callable[..., FlrTrainer], patches: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, pieces = make_trainer(), make_trainer()
+    whole.pieces = Pieces(3)
+    pieces.pieces = Pieces(3)
+    room_for(pieces, patches)
+    with caplog.at_level(logging.WARNING):
+        losses = [float(trainer.train_step(batch(trainer))["loss"]) for trainer in (whole, pieces)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert pieces.pieces.size == patches
+    assert "the batch of 3 is now computed in pieces of 2" in caplog.text
+    for (name, a), b in zip(whole.network.named_parameters(), pieces.network.parameters(), strict=True):
+        assert (a.grad is None) == (b.grad is None), name
+        assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-5), name
+    validation = [trainer.validation_step(batch(trainer)) for trainer in (whole, pieces)]
+    assert float(validation[0]["loss"]) == pytest.approx(float(validation[1]["loss"]), rel=1e-3)
+
+
+def test_one_patch_that_does_not_fit(make_trainer: Callable[..., FlrTrainer]) -> None:
+    trainer = make_trainer()
+    room_for(trainer, 0)
+    with pytest.raises(
+        TrainingError, match=r"out of memory with one patch at a time; set mixed_precision: auto.*patch_size_zyx"
+    ):
+        trainer.train_step(batch(trainer))
+
+
+def test_one_of_several_processes_does_not_try_again() -> None:
+    def step() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TrainingError, match="out of memory with 4 patches a process; set"):
+        Pieces(4, divisible=False).attempt(step, lambda: None)
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+    def step() -> None:
+        raise RuntimeError("mat1 and mat2")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        Pieces(2).attempt(step, lambda: None)
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("off", torch.float32), ("on", torch.bfloat16)])
+def test_precision_is_the_same_in_training_and_validation(
+    make_trainer: Callable[..., FlrTrainer], setting: str, expected: torch.dtype
+) -> None:
+    trainer = make_trainer(mixed_precision=setting)
+    seen: list[torch.dtype] = []
+    trainer.network.register_forward_hook(lambda *args: seen.append(args[2][0].dtype))
+    trainer.train_step(batch(trainer, 2))
+    trainer.validation_step(batch(trainer, 2))
+    assert seen == [expected, expected]
+    assert precision_name(CPU, setting) == str(expected).removeprefix("torch.")
+
+
+def test_off_is_off_on_cuda() -> None:
+    context = precision_context(torch.device("cuda"), "off")
+    assert context._enabled is False
+    assert context.device == "cuda"
+
+
+def test_counts_of_the_pseudo_dice(make_trainer: Callable[..., FlrTrainer]) -> None:
+    trainer = make_trainer()
+    logits = torch.tensor([2.0, 2.0, -2.0, -2.0, 2.0]).reshape(1, 1, 1, 1, 5)
+    truth = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]).reshape(1, 1, 1, 1, 5)
+    trainer.network = lambda data: [logits]
+    counts = trainer.validation_step({"data": torch.zeros(1, 2, 1, 1, 5), "target": [truth]})
+    assert (counts["tp_hard"], counts["fp_hard"], counts["fn_hard"]) == (2, 1, 1)
+    assert float(counts["loss"]) == pytest.approx((3 * 0.126928 + 2 * 2.126928) / 5, abs=1e-5), "log(1 + e^-2) and 2 more"
+
+
+def test_compile_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert not compiles(CPU, "auto")
+    assert compiles(CPU, "on")
+    assert not compiles(cuda, "off")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert compiles(cuda, "auto")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    assert not compiles(cuda, "auto")
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_and_publishes_plain_names(make_trainer: Callable[..., FlrTrainer]) -> None:
+    plain = make_trainer()
+    trainer = make_trainer(compile="on")
+    losses = [float(t.train_step(batch(t, 2))["loss"]) for t in (plain, trainer)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert set(trainer.plain_weights()) == set(plain.plain_weights())
