@@ -122,6 +122,8 @@ def test_lesions_are_darker_than_the_liver() -> None:
         ({"cases": True}, "cases must be a whole number"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"cases": 10, "first_index": 9995}, "first_index must be a whole number in 0..9990"),
+        ({"faults": 2}, "faults must be True, False or a share of the cases in 0..1, got 2"),
+        ({"faults": "many"}, "faults must be True, False or a share of the cases in 0..1, got 'many'"),
         ({"size": "huge"}, "unknown size 'huge'; known are small, medium, full"),
     ],
 )
@@ -133,7 +135,7 @@ def test_settings_are_checked(values: dict[str, object], message: str) -> None:
 def test_settings_take_size_by_name() -> None:
     settings = CohortSettings(cases=3, size="medium")  # type: ignore[arg-type]
     assert settings.size is CaseSize.MEDIUM
-    assert settings.as_dict() == {"cases": 3, "seed": 0, "size": "medium", "first_index": 0}
+    assert settings.as_dict() == {"cases": 3, "seed": 0, "size": "medium", "first_index": 0, "faults": 0.0}
     assert COHORT_VERSION >= 1
 
 

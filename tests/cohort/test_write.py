@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from flrplan.cohort import CohortSettings, SyntheticCase, contact_sheet, make_case, write_cohort
-from flrplan.cohort.write import image_path, label_path
+from flrplan.cohort import CohortSettings, FaultKind, FaultyLabel, SyntheticCase, make_case, write_cohort
+from flrplan.cohort.write import image_path, label_path, truth_path
 from flrplan.errors import CohortError, SettingsError
 from flrplan.geometry import Geometry
+from flrplan.labels import Structure, structure_mask
+from flrplan.training_cases import find_labelled_cases
 
 SETTINGS = CohortSettings(cases=3, seed=11)
 
@@ -86,7 +90,7 @@ def test_a_broken_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_other_settings_are_an_error_unless_forced(tmp_path: Path) -> None:
     write_cohort(CohortSettings(cases=2, seed=11), tmp_path, progress=False)
     other = CohortSettings(cases=1, seed=12)
-    with pytest.raises(CohortError, match=r"cohort of other settings.*'seed': 12.*'seed': 11.*force=True"):
+    with pytest.raises(CohortError, match=r"cohort of other settings.*'seed': 12.*'seed': 11.*--force"):
         write_cohort(other, tmp_path, progress=False)
     write_cohort(other, tmp_path, force=True, progress=False)
     assert [p.name for p in (tmp_path / "images").iterdir()] == ["synth-12-0000.nii.gz"]
@@ -112,9 +116,66 @@ def test_workers_are_checked(tmp_path: Path) -> None:
         write_cohort(SETTINGS, tmp_path, workers=0)
 
 
-def test_contact_sheet_is_a_png(small_cases: list[SyntheticCase], tmp_path: Path) -> None:
-    path = contact_sheet(small_cases[:2], tmp_path / "sheets" / "sheet.png")
-    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
-    with pytest.raises(CohortError, match="at least one case"):
-        contact_sheet([], tmp_path / "none.png")
+def outside(case: SyntheticCase, seed: int, index: int, share: float) -> FaultyLabel:
+    """One CRLM voxel in the air."""
+    liver, crlm, flr = (structure_mask(case.planning_zyx, s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    label = FaultyLabel(liver, crlm.copy(), flr, case.geometry)
+    if index == 0:
+        label.crlm[1, 2, 3] = True
+        label.record(FaultKind.OUTSIDE, Structure.CRLM, (0, 0, 0), crlm, label.crlm)
+    return label
+
+
+def test_faults_are_written_beside_the_truth(
+    small_cases: list[SyntheticCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flrplan.cohort.write.make_case", lambda seed, index, size: small_cases[index])
+    monkeypatch.setattr("flrplan.cohort.write.plant_faults", outside)
+    settings = CohortSettings(cases=2, seed=3, faults=True)
+    write_cohort(settings, tmp_path, progress=False)
+    listed = json.loads((tmp_path / "faults.json").read_text())
+    assert listed["share"] == 0.5
+    assert [len(case["faults"]) for case in listed["cases"]] == [1, 0]
+    fault = listed["cases"][0]["faults"][0]
+    assert (fault["kind"], fault["structure"]) == ("CRLM outside the liver", "crlm")
+    assert fault["box_zyx"] == [[1, 2, 3], [1, 2, 3]]
+    assert (fault["voxels_added"], fault["voxels_removed"]) == (1, 0)
+    faulty, right = find_labelled_cases(tmp_path)
+    assert set(faulty.masks) == {Structure.LIVER, Structure.CRLM, Structure.FLR}
+    assert not right.masks
+    _, masks = faulty.load([Structure.CRLM])
+    assert masks[Structure.CRLM][1, 2, 3]
+    for index, case in enumerate(small_cases[:2]):
+        truth = sitk.GetArrayFromImage(sitk.ReadImage(str(truth_path(tmp_path, case.case_id))))
+        assert np.array_equal(truth, small_cases[index].planning_zyx)
+
+    write_cohort(CohortSettings(cases=1, seed=3), tmp_path, force=True, progress=False)
+    left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
+    assert left == ["cohort.json", "facts/synth-3-0000.json", "images/synth-3-0000.nii.gz", "labels/synth-3-0000.nii.gz"]
+
+
+def test_a_killed_worker_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed:
+        def __init__(self, *_: object, **__: object) -> None: ...
+        def __enter__(self) -> Killed:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def submit(self, *_: object) -> Future[None]:
+            future: Future[None] = Future()
+            future.set_exception(BrokenProcessPool("gone"))
+            return future
+
+    monkeypatch.setattr("flrplan.cohort.write.ProcessPoolExecutor", Killed)
+    with pytest.raises(CohortError, match=r"a worker process was killed.*fewer workers than 2, complete cases are kept"):
+        write_cohort(SETTINGS, tmp_path, workers=2, progress=False)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flrplan.cohort.write._make_all", lambda *_: None)
+    write_cohort(SETTINGS, tmp_path, progress=False)
+    (tmp_path / "images").mkdir()
+    half = tmp_path / "images" / ".part-1a2b3c4d-synth-11-0000.nii.gz"
+    half.write_bytes(b"half")
+    write_cohort(SETTINGS, tmp_path, progress=False)
+    assert not half.exists()

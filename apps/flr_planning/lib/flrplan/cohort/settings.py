@@ -15,6 +15,10 @@ MAX_CASES = 10_000
 """Case identifiers have four digits."""
 
 
+FAULT_SHARE = 0.5
+"""Share of the cases that get label faults, where faults are asked for without a number."""
+
+
 class CaseSize(str, Enum):
     """How finely the same physical anatomy is scanned."""
 
@@ -59,10 +63,20 @@ def check_whole_number(name: str, value: object, low: int, high: int) -> int:
     return value
 
 
+def check_share(name: str, value: object, default: float) -> float:
+    """A share 0..1; True stands for the default, False for none. Raises: SettingsError."""
+    if isinstance(value, bool):
+        return default if value else 0.0
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SettingsError(f"{name} must be True, False or a share of the cases in 0..1, got {value!r}")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class CohortSettings:
-    """Settings of a cohort. Case ``i`` depends on ``seed``, ``i`` and ``size`` alone, never on ``cases``.
+    """Settings of a cohort. Case ``i`` depends on ``seed``, ``i``, ``size`` and ``faults`` alone, never on ``cases``.
 
+    ``faults``: share of the cases that get label faults; True for :data:`FAULT_SHARE`, kept as a number.
     Raises: SettingsError for a value out of range.
     """
 
@@ -70,12 +84,14 @@ class CohortSettings:
     seed: int = 0
     size: CaseSize = CaseSize.SMALL
     first_index: int = 0
+    faults: float | bool = 0.0
 
     def __post_init__(self) -> None:
         check_whole_number("cases", self.cases, 1, MAX_CASES)
         check_whole_number("seed", self.seed, 0, 2**31 - 1)
         check_whole_number("first_index", self.first_index, 0, MAX_CASES - self.cases)
         object.__setattr__(self, "size", parse_size(self.size))
+        object.__setattr__(self, "faults", check_share("faults", self.faults, FAULT_SHARE))
 
     @property
     def indices(self) -> range:

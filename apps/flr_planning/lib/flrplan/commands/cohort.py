@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
-from flrplan.cohort import CaseSize, CohortSettings, contact_sheet, make_case, write_cohort
+from flrplan.cohort import CaseSize, CohortSettings, write_cohort
+from flrplan.cohort.picture import SheetCase, case_title, contact_sheet, sheet_case, varied_cases
+from flrplan.cohort.settings import FAULT_SHARE
+from flrplan.cohort.write import FAULTS_NAME, image_path, truth_path
+from flrplan.cohort.write import label_path as stored_label_path
 from flrplan.commands.say import say
+from flrplan.errors import SettingsError
+from flrplan.io import read_ct, read_label_map
 
 SHEET_CASES = 12
 
@@ -21,16 +28,57 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--force", action="store_true", help="write every case anew")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help=f"also draw the first {SHEET_CASES} cases with their truth")
+    parser.add_argument(
+        "--faults",
+        type=float,
+        nargs="?",
+        const=FAULT_SHARE,
+        default=0.0,
+        metavar="SHARE",
+        help=f"plant label faults in this share of the cases (default, if given: {FAULT_SHARE}); {FAULTS_NAME} lists them",
+    )
+    parser.add_argument(
+        "--sheet", type=Path, metavar="PNG", help=f"also draw up to {SHEET_CASES} varied cases with their truth"
+    )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="CT",
+        action="append",
+        default=[],
+        help="a CT of yours to draw first on the sheet; repeatable",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the cohort; continues a broken run with the same settings."""
-    settings = CohortSettings(cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size))
+    settings = CohortSettings(
+        cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults
+    )
+    if arguments.beside and not arguments.sheet:
+        raise SettingsError("--beside draws a CT onto the sheet: give --sheet PNG as well")
+    own = [_own_case(path) for path in arguments.beside]  # first, as it may fail
     table = write_cohort(settings, arguments.out, workers=arguments.workers, force=arguments.force)
-    if arguments.sheet:
-        shown = list(settings.indices)[:SHEET_CASES]
-        contact_sheet([make_case(settings.seed, i, settings.size) for i in shown], arguments.sheet)
     say(f"{settings.cases} cases in {table.parent}: images/, labels/ (planning maps), {table.name}")
+    if settings.faults:
+        faulty = sum(bool(case["faults"]) for case in json.loads((table.parent / FAULTS_NAME).read_text())["cases"])
+        say(f"{faulty} labels have faults, listed in {FAULTS_NAME}; the right labels are in truth/")
+    if arguments.sheet:
+        facts = json.loads(table.read_text())["cases"]
+        shown = varied_cases(facts, SHEET_CASES - len(own))
+        contact_sheet(own + [_stored_case(table.parent, facts[i], settings) for i in shown], arguments.sheet)
+        say(f"{arguments.sheet}: {len(own) + len(shown)} cases")
     return 0
+
+
+def _stored_case(folder: Path, facts: dict[str, Any], settings: CohortSettings) -> SheetCase:
+    path = truth_path if settings.faults else stored_label_path
+    ct = read_ct(image_path(folder, facts["case_id"]))
+    label, _ = read_label_map(path(folder, facts["case_id"]))
+    return sheet_case(ct.array_zyx, label.astype("uint8"), ct.geometry, case_title(facts))
+
+
+def _own_case(path: Path) -> SheetCase:
+    ct = read_ct(path)
+    return sheet_case(ct.array_zyx, None, ct.geometry, f"{path.name}\nnot synthetic")
