@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -233,7 +233,7 @@ def skeleton(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
         k = tube_frame(f, crus, 8)
         layers.append((Organ.MUSCLE, k.field(tube(k, crus, (6, 6, 4)))))
     above = int(np.searchsorted(f.axes_mm[0], -140 * f.scale_xyz[2]))
-    r = Frame(f.x[above:], f.y[above:], f.z[above:], (f.axes_mm[0][above:], *f.axes_mm[1:]), f.scale_xyz)
+    r = replace(f, x=f.x[above:], y=f.y[above:], z=f.z[above:], axes_mm=(f.axes_mm[0][above:], *f.axes_mm[1:]))
     bone, cartilage = _ribs(r, cavity.inside[above:], rng)
     layers += [
         (Organ.CARTILAGE, r.field(cartilage)),
