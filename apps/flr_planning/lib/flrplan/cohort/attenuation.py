@@ -12,6 +12,7 @@ from flrplan.cohort.scan import Phase, Scan
 
 _UTERUS_HU = {Phase.NONE: 42.0, Phase.ARTERIAL: 70.0}
 _UTERUS_LATER_HU = 95.0
+_BLOOD = [Organ.HEART_BLOOD, Organ.AORTA, Organ.CAVA, Organ.PORTAL_TRUNK]
 
 
 def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensities:
@@ -42,8 +43,12 @@ def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensiti
         liver = float(np.clip(60 + 0.5 * (look.liver_hu - 105), 20, 95))
     shift = liver - look.liver_hu
     table[[Organ.LIVER, Organ.TUMOUR]] = liver
+    blood = float(rng.normal(42, 4))
     vessels = look.vessel_hu
-    if look.liver_kind == "steatosis":
-        blood = float(table[Organ.PORTAL_TRUNK]), float(table[Organ.CAVA])
-        vessels = blood[0] - 3, blood[1] - 3
+    if native:
+        # Without contrast all blood is alike, and darker than liver unless that is fatty.
+        table[_BLOOD] = blood
+        vessels = blood, blood
+    elif look.liver_kind == "steatosis":
+        vessels = float(table[Organ.PORTAL_TRUNK]) - 3, float(table[Organ.CAVA]) - 3
     return replace(look, organ_hu=table, liver_hu=liver, lesion_hu=look.lesion_hu + np.float32(shift), vessel_hu=vessels)

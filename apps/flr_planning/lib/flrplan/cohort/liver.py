@@ -119,7 +119,9 @@ def make_liver(whole: Frame, patient: Patient, shape: LiverShape) -> LiverFields
     left = smooth_union(left, bridge, 12)
     caudate = ellipsoid(f, (-10, 8, 24), (19, 18, 26))
     liver = smooth_union(smooth_union(right, left, 16), caudate, 10)
-    liver = smooth_cut(liver, cavity.inside - np.float32(2.0), 10)
+    # Fat between liver and abdominal wall, hardly any in the lean.
+    gap = np.float32(np.clip(1.5 + 0.04 * patient.belly_mm, 0.8, 3.0))
+    liver = smooth_cut(liver, cavity.inside - gap, 8)
     liver = smooth_cut(liver, (cavity.lung_floor_mm - f.z - np.float32(1.0)) * np.float32(0.75), 6)
 
     g, r = shape.gallbladder, shape.gallbladder_radii
@@ -133,7 +135,7 @@ def make_liver(whole: Frame, patient: Patient, shape: LiverShape) -> LiverFields
     spine = 29 - np.sqrt(f.x**2 + (f.y - SPINE_Y_MM) ** 2)
     holes = (
         gallbladder + 1, hilum, kidney, fissure.astype(np.float32), spine.astype(np.float32),
-        tube(f, CAVA_POINTS, CAVA_RADII) + 0.5, tube(f, AORTA_POINTS, AORTA_RADII) + 5,
+        tube(f, CAVA_POINTS, CAVA_RADII) - 2.5, tube(f, AORTA_POINTS, AORTA_RADII) + 5,
     )  # fmt: skip
     for hole in holes:
         liver = smooth_cut(liver, np.asarray(-hole, np.float32), 5)

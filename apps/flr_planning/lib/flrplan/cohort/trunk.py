@@ -52,7 +52,8 @@ def _outline(
     paunch = belly * np.exp(-(((f.z + 85) / np.where(f.z > -85, 85.0, 95.0)) ** 2))
     front = radii[1] * (1 - 0.14 * below) + paunch
     dy = f.y - centre_y
-    depth = np.where(dy < 0, front, radii[1] + back)
+    # The long muscles of the back bulge on either side of the spine.
+    depth = np.where(dy < 0, front, radii[1] + back * np.exp(-(((np.abs(f.x) - 30) / 60) ** 2)))
     width = radii[0] * taper + 0.3 * paunch
     r = (np.abs(f.x / width) ** power + np.abs(dy / depth) ** power) ** (1 / power)
     return np.asarray((1 - r) * min(radii), np.float32)
@@ -91,7 +92,8 @@ def make_cavity(f: Frame, patient: Patient) -> Cavity:
     saddle = patient.dome_left_mm - patient.saddle_mm - 26 * (((f.x - 8) / 58) ** 2 + ((f.y + 42) / 66) ** 2)
     floor = smooth_union(np.maximum(right, left), saddle.astype(np.float32), 14)
     inside = _outline(f, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, belly=patient.belly_mm, hips=-0.42)
-    inside = np.minimum(inside, (f.z - FLOOR_Z_MM) * np.float32(0.8))
+    bowl = FLOOR_Z_MM + np.minimum(0.010 * (f.x**2 + (f.y - 20) ** 2), 60)
+    inside = np.minimum(inside, ((f.z - bowl) * 0.7).astype(np.float32))
     return Cavity(inside, floor)
 
 
