@@ -15,6 +15,7 @@ from flrplan.cohort.organs import Stream, stream
 from flrplan.cohort.patient import Patient, ScanRange, draw_patient
 from flrplan.cohort.render import draw_intensities
 from flrplan.cohort.scan import Phase, draw_scan
+from flrplan.cohort.trunk import Cavity, make_cavity
 from flrplan.labels import Structure, structure_mask
 
 SEED = 3
@@ -139,30 +140,31 @@ def test_facts_tell_fluid_and_fat_in_the_liver(small_cases: list[SyntheticCase])
 
 
 @pytest.fixture(scope="module")
-def frame_and_liver() -> tuple[Frame, Patient, LiverFields]:
+def frame_and_liver() -> tuple[Frame, Cavity, LiverFields]:
     patient = draw_patient(SEED, 0)
     frame = make_frame(np.random.default_rng(0), (-170.0, -150.0, -300.0), (170.0, 150.0, 150.0), (1.0, 1.0, 1.0), (0.0, 0.0))
-    return frame, patient, make_liver(frame, patient, draw_liver_shape(stream(SEED, 0, Stream.LIVER)))
+    cavity = make_cavity(frame, patient)
+    return frame, cavity, make_liver(frame, cavity, patient, draw_liver_shape(stream(SEED, 0, Stream.LIVER)))
 
 
-def test_fluid_lies_where_the_liver_gave_way(frame_and_liver: tuple[Frame, Patient, LiverFields]) -> None:
-    frame, patient, liver = frame_and_liver
+def test_fluid_lies_where_the_liver_gave_way(frame_and_liver: tuple[Frame, Cavity, LiverFields]) -> None:
+    frame, cavity, liver = frame_and_liver
     ascites = Ascites(gap_mm=10.0, depth_mm=20.0)
     small = recede(liver, ascites)
     before, after = liver.liver.values > 0, small.liver.values > 0
     assert not (after & ~before).any()
     left_free = before & ~after
-    beside = fluid(frame, patient, liver, ascites)[-1][1].values > 0
+    beside = fluid(frame, cavity, liver, ascites)[-1][1].values > 0
     assert np.count_nonzero(left_free & beside) > 0.8 * np.count_nonzero(left_free)
     f = liver.frame
     at_hilum = np.sqrt((f.x + 22) ** 2 + (f.y - 8) ** 2 + (f.z - 15) ** 2) < 40
     assert np.array_equal(before[at_hilum], after[at_hilum])
 
 
-def test_no_ascites_changes_nothing(frame_and_liver: tuple[Frame, Patient, LiverFields]) -> None:
-    frame, patient, liver = frame_and_liver
+def test_no_ascites_changes_nothing(frame_and_liver: tuple[Frame, Cavity, LiverFields]) -> None:
+    frame, cavity, liver = frame_and_liver
     assert recede(liver, Ascites(0.0, 0.0)) is liver
-    assert fluid(frame, patient, liver, Ascites(0.0, 0.0)) == []
+    assert fluid(frame, cavity, liver, Ascites(0.0, 0.0)) == []
 
 
 def test_native_livers_range_from_fat_to_the_brightness_of_their_neighbours() -> None:

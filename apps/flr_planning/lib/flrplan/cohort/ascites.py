@@ -10,8 +10,7 @@ from flrplan.cohort.fields import FloatArray, Frame
 from flrplan.cohort.landmarks import descent
 from flrplan.cohort.liver import LiverFields
 from flrplan.cohort.organs import Organ, Stream, stream
-from flrplan.cohort.patient import Patient
-from flrplan.cohort.trunk import Layer, make_cavity
+from flrplan.cohort.trunk import Cavity, Layer
 
 ASCITES_SHARE = 0.06
 """Share of patients with free fluid."""
@@ -49,11 +48,10 @@ def recede(liver: LiverFields, ascites: Ascites) -> LiverFields:
     return replace(liver, liver=liver.frame.field(values))
 
 
-def fluid(f: Frame, patient: Patient, liver: LiverFields, ascites: Ascites) -> list[Layer]:
+def fluid(f: Frame, cavity: Cavity, liver: LiverFields, ascites: Ascites) -> list[Layer]:
     """The fluid, painted after the fat of the belly and before its organs; ``liver`` as it was before it receded."""
     if not ascites.gap_mm:
         return []
-    cavity = make_cavity(f, patient)
     free = np.minimum(cavity.inside - 1, (cavity.lung_floor_mm - f.z - 1) * np.float32(0.75))
     # Kidneys, pancreas and great vessels lie behind the peritoneum.
     free = np.minimum(free, np.hypot(0.55 * f.x, f.y - 62) - 46)
@@ -61,7 +59,7 @@ def fluid(f: Frame, patient: Patient, liver: LiverFields, ascites: Ascites) -> l
     basin = 0.5 * (-250 + 2.2 * ascites.depth_mm - f.z)
     whole = np.minimum(free, np.maximum(flanks, basin))
     around = liver.frame
-    near = make_cavity(around, patient)
+    near = cavity.on(around)
     beside = np.minimum(near.inside - 1, (near.lung_floor_mm - around.z - 1) * np.float32(0.75))
     beside = np.minimum(beside, liver.liver.values + np.float32(0.5 * ascites.gap_mm) * _mobile(around))
     return [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flrplan.cohort.fields import Field, FloatArray, Frame, smooth_noise
+from flrplan.cohort.fields import AxisArray, Field, FloatArray, Frame, smooth_noise
 from flrplan.cohort.landmarks import FLOOR_Z_MM, FORK_Z_MM, SACRUM_Z_MM, descent
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import BACK_MUSCLE_MM, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
@@ -35,6 +35,16 @@ class Cavity:
 
     inside: FloatArray
     lung_floor_mm: FloatArray
+    axes_mm: tuple[AxisArray, AxisArray, AxisArray]
+
+    def on(self, part: Frame) -> Cavity:
+        """The cavity on a part of its frame, as ``Frame.crop`` gives it."""
+        cuts = []
+        for whole, piece in zip(self.axes_mm, part.axes_mm, strict=True):
+            start = int(np.searchsorted(whole, piece[0])) if piece.size else 0
+            cuts.append(slice(start, start + piece.size))
+        cut = (cuts[0], cuts[1], cuts[2])
+        return Cavity(self.inside[cut], self.lung_floor_mm[cut], part.axes_mm)
 
 
 def _outline(
@@ -85,7 +95,7 @@ def _dome(f: Frame, top: float, x0: float, width: float, drop: float) -> FloatAr
 
 
 def make_cavity(f: Frame, patient: Patient) -> Cavity:
-    """The cavity on this frame."""
+    """The cavity on this frame; costly, so it is made once on the whole frame and cut by :meth:`Cavity.on`."""
     right = _dome(f, patient.dome_right_mm, -64, 82, 92)
     left = _dome(f, patient.dome_left_mm, 72, 74, 84)
     # Under the heart the diaphragm is a flat saddle between the domes.
@@ -94,7 +104,7 @@ def make_cavity(f: Frame, patient: Patient) -> Cavity:
     inside = _outline(f, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, belly=patient.belly_mm, hips=-0.42)
     bowl = FLOOR_Z_MM + np.minimum(0.010 * (f.x**2 + (f.y - 20) ** 2), 60)
     inside = np.minimum(inside, ((f.z - bowl) * 0.7).astype(np.float32))
-    return Cavity(inside, floor)
+    return Cavity(inside, floor, f.axes_mm)
 
 
 def _ribs(f: Frame, inside: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -152,7 +162,7 @@ def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gener
     ]
     blade = f.crop((-160, 20, 95), (160, 110, 400))
     if blade.x.size:
-        inside = make_cavity(blade, patient).inside
+        inside = cavity.on(blade).inside
         shoulder = np.minimum(np.minimum(4.5 - np.abs(inside + 16), blade.z - 120), 40 - np.abs(np.abs(blade.x) - 88))
         layers += [(Organ.BONE_CORTICAL, blade.field(shoulder))]
     if patient.arms:
@@ -170,7 +180,7 @@ def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gener
                 layers.append((organ, a.field(np.asarray(radius - r, np.float32))))
     upper = f.crop((-200, -200, -60), (200, 200, 500))
     if upper.x.size:
-        c = make_cavity(upper, patient)
+        c = cavity.on(upper)
         heartbed = 1 - np.sqrt(((upper.x - 4) / 30) ** 2 + ((upper.y + 4) / 92) ** 2)
         narrow = 1 - np.sqrt((upper.x / 30) ** 2 + ((upper.y - 52) / 34) ** 2)
         bed = np.maximum(heartbed, narrow) * 30
@@ -180,12 +190,12 @@ def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gener
     return layers
 
 
-def heart_and_vessels(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+def heart_and_vessels(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Generator) -> list[Layer]:
     """Heart on the diaphragm between the lungs, oesophagus, aorta, cava."""
     layers: list[Layer] = []
     h = f.crop((-60, -95, 20), (110, 60, 210))
     if h.x.size:
-        c = make_cavity(h, patient)
+        c = cavity.on(h)
         base = patient.dome_left_mm - 18
         size = rng.uniform(0.88, 1.12)
         centre = (22.0, -30.0, base + 46)
