@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -198,6 +200,23 @@ def test_blood_is_brighter_than_a_fatty_liver_with_contrast() -> None:
             seen += 1
             assert look.vessel_hu[0] > look.liver_hu
     assert seen > 5
+
+
+def test_lesions_keep_their_contrast_but_stay_above_fluid() -> None:
+    scan = draw_scan(SEED, 0, draw_patient(SEED, 0))
+    index, look = next(
+        (i, look)
+        for i in range(200)
+        if (look := draw_intensities(SEED, i, scan, [])).liver_kind == "steatosis"
+        and attenuate(SEED, i, scan, look).liver_hu < look.liver_hu - 5
+    )
+    liver = look.liver_hu
+    given = replace(look, lesion_hu=np.array([liver - 60, liver - 5, liver + 30, 9.0], np.float32))
+    found = attenuate(SEED, index, scan, given)
+    moved = found.liver_hu - liver
+    assert found.lesion_hu[0] == pytest.approx(max(liver - 60 + moved, min(liver - 60, 8)), abs=1e-3)
+    assert found.lesion_hu[1:3] == pytest.approx([liver - 5 + moved, max(liver + 30 + moved, 8)], abs=1e-3)
+    assert found.lesion_hu[3] >= 8 or abs(9 - liver) <= 15
 
 
 def test_urine_is_dark_but_for_late_scans() -> None:
