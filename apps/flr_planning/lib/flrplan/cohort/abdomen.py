@@ -9,7 +9,7 @@ from flrplan.cohort.liver import LiverShape
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.shapes import Point, ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
-from flrplan.cohort.trunk import Layer, make_cavity
+from flrplan.cohort.trunk import Cavity, Layer
 
 
 def _jitter(rng: np.random.Generator, point: Point, sd: float) -> Point:
@@ -17,11 +17,11 @@ def _jitter(rng: np.random.Generator, point: Point, sd: float) -> Point:
     return (float(x), float(y), float(z))
 
 
-def _spleen(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+def _spleen(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
     s = f.crop((40, -50, -80), (140, 95, 100))
     if s.x.size == 0:
         return []
-    c = make_cavity(s, patient)
+    c = cavity.on(s)
     size = float(np.clip(rng.normal(1.0, 0.14), 0.7, 1.4))
     body = tilted_ellipsoid(s, _jitter(rng, (96, 32, 14), 5), (30 * size, 46 * size, 50 * size), 0.45, 0.15)
     body = smooth_cut(body, -ellipsoid(s, _jitter(rng, (56, -4, 14), 6), (42, 44, 60)), 8)
@@ -58,11 +58,11 @@ def _hollow(f: Frame, depth: FloatArray, wall: float, fill: Organ, gas_above_y: 
     ]
 
 
-def _stomach(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+def _stomach(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
     s = f.crop((-30, -100, -80), (125, 60, 90))
     if s.x.size == 0:
         return []
-    c = make_cavity(s, patient)
+    c = cavity.on(s)
     full = float(np.clip(rng.normal(0.95, 0.25), 0.5, 1.5))
     fundus = _jitter(rng, (62, 2, 30), 7)
     fundus_part = ellipsoid(s, fundus, (32 * full + 4, 36 * full, 36 * full))
@@ -76,7 +76,7 @@ def _stomach(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer
     return _hollow(s, (depth + folds).astype(np.float32), float(rng.uniform(4, 7)), Organ.STOMACH_CONTENT, level)
 
 
-def _colon(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+def _colon(f: Frame, cavity: Cavity, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
     """Ascending colon under the liver, transverse colon behind the front wall, descending and sigmoid colon."""
     layers: list[Layer] = []
     right = _jitter(rng, (-90, -24, min(shape.tip + 4, -50)), 7)
@@ -109,7 +109,7 @@ def _colon(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generat
             continue
         haustra = 4.0 * smooth_noise(rng, t.axes_mm, 26.0)
         depth = tube(t, points, [width] * len(points)) + haustra
-        depth = np.minimum(depth, make_cavity(t, patient).inside - 2).astype(np.float32)
+        depth = np.minimum(depth, cavity.on(t).inside - 2).astype(np.float32)
         clumps = smooth_noise(rng, t.axes_mm, 13.0)
         middle = float(np.mean([p[1] for p in points]))
         gas = np.minimum(depth - 3, (clumps + gassy) * 5 - (t.y - middle) * (0.9 if fluid else 0.35))
@@ -121,7 +121,7 @@ def _colon(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generat
     return layers
 
 
-def _small_bowel(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+def _small_bowel(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Generator) -> list[Layer]:
     """Collapsed bowel as winding sheets, and over it filled loops, each a tube of its own."""
     front = -78 - 0.7 * max(patient.belly_mm, 0)
     b = f.crop((-115, front - 30, -290), (115, 60, 0))
@@ -129,7 +129,7 @@ def _small_bowel(f: Frame, patient: Patient, rng: np.random.Generator) -> list[L
         return []
     # Bowel hangs on the mesentery in the middle: fat lies between and behind it, the more the larger the belly.
     roof = -22 + 0.25 * b.x - b.z
-    reach = np.minimum(make_cavity(b, patient).inside - 5, np.minimum(roof, 30 - b.y))
+    reach = np.minimum(cavity.on(b).inside - 5, np.minimum(roof, 30 - b.y))
     sheets = smooth_noise(rng, b.axes_mm, 26.0)
     amount = float(rng.uniform(-0.4, 0.3)) - 0.006 * patient.belly_mm
     depth = np.minimum(reach, (0.45 - np.abs(sheets - 0.35) + amount * 0.6) * 13).astype(np.float32)
@@ -150,15 +150,15 @@ def _small_bowel(f: Frame, patient: Patient, rng: np.random.Generator) -> list[L
             continue
         folds = 1.8 * smooth_noise(rng, t.axes_mm, 13.0)
         roof = -30 + 0.25 * t.x - t.z
-        loop = np.minimum(tube(t, path, [radius] * len(path)) + folds, np.minimum(make_cavity(t, patient).inside - 4, roof))
+        loop = np.minimum(tube(t, path, [radius] * len(path)) + folds, np.minimum(cavity.on(t).inside - 4, roof))
         layers += _hollow(t, np.asarray(loop, np.float32), 2.6, Organ.BOWEL_CONTENT, gas_above)
     return layers
 
 
-def abdominal_organs(f: Frame, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
+def abdominal_organs(f: Frame, cavity: Cavity, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
     """Layers in painting order; the liver comes after them and overrides what reaches into it."""
-    layers = _small_bowel(f, patient, rng)
-    layers += _colon(f, patient, shape, rng)
+    layers = _small_bowel(f, cavity, patient, rng)
+    layers += _colon(f, cavity, patient, shape, rng)
     layers += _kidneys(f, shape, rng)
     duct = (_jitter(rng, (-36, -4, -36), 4), _jitter(rng, (-40, 8, -70), 5), _jitter(rng, (-4, 6, -86), 6), (24, -10, -74))
     d = tube_frame(f, duct, 14)
@@ -172,6 +172,6 @@ def abdominal_organs(f: Frame, patient: Patient, shape: LiverShape, rng: np.rand
     mesentery = ((4.0, 2.0, -38.0), (10.0, -12.0, -110.0), (0.0, -14.0, -180.0))
     m = tube_frame(f, mesentery, 6)
     layers.append((Organ.PORTAL_TRUNK, m.field(tube(m, mesentery, (6, 5, 3)))))
-    layers += _spleen(f, patient, rng)
-    layers += _stomach(f, patient, rng)
+    layers += _spleen(f, cavity, rng)
+    layers += _stomach(f, cavity, rng)
     return layers

@@ -6,12 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 
+from flrplan.cohort.fields import FloatArray
 from flrplan.cohort.organs import Organ, Stream, stream
 from flrplan.cohort.render import Intensities
 from flrplan.cohort.scan import Phase, Scan
 
 _UTERUS_HU = {Phase.NONE: 42.0, Phase.ARTERIAL: 70.0}
 _UTERUS_LATER_HU = 95.0
+_FAINT_HU = 15.0
+_FLUID_HU = 8.0
+_BLOOD = [Organ.HEART_BLOOD, Organ.AORTA, Organ.CAVA, Organ.PORTAL_TRUNK]
+
+
+def _lesions(look: Intensities, liver_hu: float) -> FloatArray:
+    """HU of the lesions in a liver that now has ``liver_hu``: as much darker as before, but solid tissue stays above fluid.
+
+    So in a fatty liver a lesion may be the brighter of the two; one that hardly differed before hardly differs after.
+    """
+    moved = look.lesion_hu + np.float32(liver_hu - look.liver_hu)
+    distinct = np.abs(look.lesion_hu - look.liver_hu) > _FAINT_HU
+    darkest = np.minimum(look.lesion_hu, _FLUID_HU)
+    return np.asarray(np.where(distinct, np.maximum(moved, darkest), moved), np.float32)
 
 
 def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensities:
@@ -38,12 +53,13 @@ def attenuate(seed: int, index: int, scan: Scan, look: Intensities) -> Intensiti
             # As bright as what it touches: nothing but texture and shape tells them apart.
             organ = (Organ.SPLEEN, Organ.MUSCLE, Organ.BOWEL_CONTENT, Organ.BOWEL_WALL)[int(alike * 10)]
             liver = float(np.clip(table[organ] + neighbour, 25, 75))
-    elif native:
-        liver = float(np.clip(60 + 0.5 * (look.liver_hu - 105), 20, 95))
-    shift = liver - look.liver_hu
     table[[Organ.LIVER, Organ.TUMOUR]] = liver
+    blood = float(rng.normal(42, 4))
     vessels = look.vessel_hu
-    if look.liver_kind == "steatosis":
-        blood = float(table[Organ.PORTAL_TRUNK]), float(table[Organ.CAVA])
-        vessels = blood[0] - 3, blood[1] - 3
-    return replace(look, organ_hu=table, liver_hu=liver, lesion_hu=look.lesion_hu + np.float32(shift), vessel_hu=vessels)
+    if native:
+        # Without contrast all blood is alike, and darker than liver unless that is fatty.
+        table[_BLOOD] = blood
+        vessels = blood, blood
+    elif look.liver_kind == "steatosis":
+        vessels = float(table[Organ.PORTAL_TRUNK]) - 3, float(table[Organ.CAVA]) - 3
+    return replace(look, organ_hu=table, liver_hu=liver, lesion_hu=_lesions(look, liver), vessel_hu=vessels)

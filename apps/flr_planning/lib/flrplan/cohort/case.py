@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from flrplan.cohort.abdomen import abdominal_organs
+from flrplan.cohort.ascites import draw_ascites, fluid, recede
 from flrplan.cohort.attenuation import attenuate
 from flrplan.cohort.fields import FineGrid, Frame, make_frame, smooth_noise
 from flrplan.cohort.lesions import MIN_LARGEST_MM, Lesion, LiverMap, lesion_site, plant_lesions
@@ -86,19 +87,22 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     grid, geometry = make_grid(patient, scan, size)
     frame = _frame(seed, index, patient)
     shape = draw_liver_shape(stream(seed, index, Stream.LIVER))
-    liver = make_liver(frame, patient, shape)
+    ascites = draw_ascites(seed, index)
+    cavity = make_cavity(frame, patient)
+    filled = make_liver(frame, cavity, patient, shape)
+    liver = recede(filled, ascites)
     plan = plan_case(seed, index, LiverMap.of(liver, (patient.z_low_mm + 4, patient.z_high_mm - 4)))
 
     organs = np.zeros(grid.shape_zyx, np.uint8)
     paint_table(organs, grid, patient, scan)
-    cavity = make_cavity(frame, patient)
     trunk_rng = stream(seed, index, Stream.TRUNK)
     paint(organs, grid, trunk_shell(frame, cavity, patient, trunk_rng))
     paint_tangle(organs, grid, tangle(frame, stream(seed, index, Stream.TEXTURE, 0), 20.0))
-    paint(organs, grid, heart_and_vessels(frame, patient, trunk_rng))
+    paint(organs, grid, heart_and_vessels(frame, cavity, patient, trunk_rng))
+    paint(organs, grid, fluid(frame, cavity, filled, ascites))
     pelvis_rng = stream(seed, index, Stream.PELVIS)
-    paint(organs, grid, gluteal_fat(frame, patient, pelvis_rng))
-    paint(organs, grid, abdominal_organs(frame, patient, shape, stream(seed, index, Stream.ABDOMEN)))
+    paint(organs, grid, gluteal_fat(frame, cavity, patient, pelvis_rng))
+    paint(organs, grid, abdominal_organs(frame, cavity, patient, shape, stream(seed, index, Stream.ABDOMEN)))
     paint(organs, grid, pelvic_organs(frame, pelvis_rng))
     paint(organs, grid, [(Organ.LIVER, liver.liver), (Organ.GALLBLADDER, liver.gallbladder_lumen)])
     paint(organs, grid, [*great_vessels(frame), *hip_bones(frame), *skeleton(frame, cavity, trunk_rng)])
@@ -112,7 +116,8 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     texture_rng = stream(seed, index, Stream.TEXTURE, 2)
     textures = [frame.field(smooth_noise(texture_rng, frame.axes_mm, lattice)) for lattice in (55.0, 13.0)]
     hu = render_hu(seed, index, scan, grid, organs, zones, vessels, look, plan.lesions, (textures[0], textures[1]))
-    facts = _facts(patient, scan, geometry, plan, planning, look)
+    ascites_ml = np.count_nonzero(organs == Organ.ASCITES) * geometry.voxel_volume_ml
+    facts = _facts(patient, scan, geometry, plan, planning, look, ascites_ml)
     return SyntheticCase(case_name(seed, index), hu, planning, geometry, organs, vessels, facts)
 
 
@@ -147,11 +152,17 @@ def _frame(seed: int, index: int, patient: Patient) -> Frame:
     wide = half[0] + (92 * patient.scale_xyz[0] if patient.arms else 22)
     low = (-wide, -patient.front_mm - 18, patient.z_low_mm - 8)
     high = (wide, half[1] + 18, patient.z_high_mm + 8)
-    return make_frame(stream(seed, index, Stream.WARP), low, high, patient.scale_xyz, patient.bend_mm)
+    return make_frame(stream(seed, index, Stream.WARP), low, high, patient.scale_xyz, patient.bend_mm, patient.situs_inversus)
 
 
 def _facts(
-    patient: Patient, scan: Scan, geometry: Geometry, plan: Plan, planning: NDArray[np.uint8], look: Intensities
+    patient: Patient,
+    scan: Scan,
+    geometry: Geometry,
+    plan: Plan,
+    planning: NDArray[np.uint8],
+    look: Intensities,
+    ascites_ml: float,
 ) -> dict[str, Any]:
     counts = {c: int(np.count_nonzero(planning == c)) for c in Compartment}
     parenchyma = counts[Compartment.REMNANT] + counts[Compartment.RESECTION]
@@ -176,6 +187,10 @@ def _facts(
         "flr_fraction": round(counts[Compartment.REMNANT] / max(parenchyma, 1), 4),
         "liver_hu": round(look.liver_hu, 1),
         "liver_kind": look.liver_kind,
+        "steatosis": look.liver_kind == "steatosis",
+        "ascites": ascites_ml > 0,
+        "ascites_ml": round(ascites_ml, 1),
+        "situs_inversus": patient.situs_inversus,
         "phase": scan.phase.value,
         "kernel": scan.kernel.value,
         "metal": scan.metal.value,
@@ -186,4 +201,6 @@ def _facts(
         "padding_hu": scan.padding_hu,
         "body_scale_xyz": [round(s, 3) for s in patient.scale_xyz],
         "subcutaneous_fat_mm": round(patient.fat_mm, 1),
+        "belly_mm": round(patient.belly_mm, 1),
+        "arms": patient.arms,
     }

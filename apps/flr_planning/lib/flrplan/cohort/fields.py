@@ -37,7 +37,7 @@ class Field:
 class Frame:
     """Bent and scaled body coordinates in mm on a box of the coarse grid; all arrays ``(Z, Y, X) float32``.
 
-    x to the patient's left from the midline, y to the back from the middle of the body, z to the head from the hilum
+    x to the patient's left from the midline (to the right where ``mirrored``), y to the back from the middle of the body, z to the head from the hilum
     of the liver.
     """
 
@@ -46,16 +46,19 @@ class Frame:
     z: FloatArray
     axes_mm: tuple[AxisArray, AxisArray, AxisArray]
     scale_xyz: tuple[float, float, float]
+    mirrored: bool = False
 
     def crop(self, low_xyz: tuple[float, float, float], high_xyz: tuple[float, float, float], margin: float = 24.0) -> Frame:
         """The box that holds these body coordinates, widened by ``margin`` for the bending; it may be empty."""
+        if self.mirrored:
+            low_xyz, high_xyz = (-high_xyz[0], *low_xyz[1:]), (-low_xyz[0], *high_xyz[1:])
         box: list[slice] = []
         for axis, low, high, scale in zip(self.axes_mm, low_xyz[::-1], high_xyz[::-1], self.scale_xyz[::-1], strict=True):
             start = int(np.searchsorted(axis, (low - margin) * scale))
             box.append(slice(start, max(start, int(np.searchsorted(axis, (high + margin) * scale)))))
         cut = (box[0], box[1], box[2])
         axes = (self.axes_mm[0][cut[0]], self.axes_mm[1][cut[1]], self.axes_mm[2][cut[2]])
-        return Frame(self.x[cut], self.y[cut], self.z[cut], axes, self.scale_xyz)
+        return Frame(self.x[cut], self.y[cut], self.z[cut], axes, self.scale_xyz, self.mirrored)
 
     def field(self, values: FloatArray) -> Field:
         """A field on this box."""
@@ -68,8 +71,12 @@ def make_frame(
     high_xyz_mm: tuple[float, float, float],
     scale_xyz: tuple[float, float, float],
     bend_mm: tuple[float, float],
+    mirrored: bool = False,
 ) -> Frame:
-    """The body coordinates of one patient over a box of physical mm: scaled, then bent at two scales (75 and 30 mm)."""
+    """The body coordinates of one patient over a box of physical mm: scaled, then bent at two scales (75 and 30 mm).
+
+    ``mirrored`` exchanges left and right of the body; the axes in physical mm stay as they are.
+    """
     axes = tuple(
         np.arange(np.floor(lo / COARSE_MM) - 2, np.ceil(hi / COARSE_MM) + 3) * COARSE_MM
         for lo, hi in zip(low_xyz_mm[::-1], high_xyz_mm[::-1], strict=True)
@@ -81,7 +88,7 @@ def make_frame(
         view[dim] = -1
         bend = bend_mm[0] * smooth_noise(rng, zyx, 75.0) + bend_mm[1] * smooth_noise(rng, zyx, 30.0)
         coords.append((zyx[dim].reshape(view) / scale + bend).astype(np.float32))
-    return Frame(coords[0], coords[1], coords[2], zyx, scale_xyz)
+    return Frame(-coords[0] if mirrored else coords[0], coords[1], coords[2], zyx, scale_xyz, mirrored)
 
 
 def _spline_matrix(axis_mm: AxisArray, lattice_mm: float) -> FloatArray:

@@ -9,8 +9,8 @@ import numpy as np
 
 from flrplan.cohort.fields import Field, FloatArray, Frame
 from flrplan.cohort.patient import Patient
-from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube
-from flrplan.cohort.trunk import AORTA_POINTS, AORTA_RADII, CAVA_POINTS, CAVA_RADII, SPINE_Y_MM, make_cavity
+from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_within
+from flrplan.cohort.trunk import AORTA_POINTS, AORTA_RADII, CAVA_POINTS, CAVA_RADII, SPINE_Y_MM, Cavity
 from flrplan.labels import Mask
 
 
@@ -102,10 +102,10 @@ def _plane(f: Frame, a: tuple[float, float, float], b: tuple[float, float, float
     return np.asarray(d[1] * (f.x - a[0] - lean * f.z) - d[0] * (f.y - a[1]), np.float32)
 
 
-def make_liver(whole: Frame, patient: Patient, shape: LiverShape) -> LiverFields:
+def make_liver(whole: Frame, cavity: Cavity, patient: Patient, shape: LiverShape) -> LiverFields:
     """All liver fields on the part of the frame that a liver can take."""
     f = whole.crop((-150, -115, -125), (130, 95, 120), margin=16)
-    cavity = make_cavity(f, patient)
+    inner = cavity.on(f)
     right = ellipsoid(f, (-66, -2, 0), shape.right_radii)
     along = f.x + 120
     floor = shape.tip + shape.slope * along + shape.curve * np.clip(f.x + 72, 0, 130) ** 2 + 0.06 * f.y
@@ -119,8 +119,10 @@ def make_liver(whole: Frame, patient: Patient, shape: LiverShape) -> LiverFields
     left = smooth_union(left, bridge, 12)
     caudate = ellipsoid(f, (-10, 8, 24), (19, 18, 26))
     liver = smooth_union(smooth_union(right, left, 16), caudate, 10)
-    liver = smooth_cut(liver, cavity.inside - np.float32(2.0), 10)
-    liver = smooth_cut(liver, (cavity.lung_floor_mm - f.z - np.float32(1.0)) * np.float32(0.75), 6)
+    # Fat between liver and abdominal wall, hardly any in the lean.
+    gap = np.float32(np.clip(1.5 + 0.04 * patient.belly_mm, 0.8, 3.0))
+    liver = smooth_cut(liver, inner.inside - gap, 8)
+    liver = smooth_cut(liver, (inner.lung_floor_mm - f.z - np.float32(1.0)) * np.float32(0.75), 6)
 
     g, r = shape.gallbladder, shape.gallbladder_radii
     gallbladder = tilted_ellipsoid(f, (g[0], g[1] + 8, g[2] - 4), r, -0.35, 0.25)
@@ -133,7 +135,7 @@ def make_liver(whole: Frame, patient: Patient, shape: LiverShape) -> LiverFields
     spine = 29 - np.sqrt(f.x**2 + (f.y - SPINE_Y_MM) ** 2)
     holes = (
         gallbladder + 1, hilum, kidney, fissure.astype(np.float32), spine.astype(np.float32),
-        tube(f, CAVA_POINTS, CAVA_RADII) + 0.5, tube(f, AORTA_POINTS, AORTA_RADII) + 5,
+        tube(f, CAVA_POINTS, CAVA_RADII) - 2.5, tube(f, AORTA_POINTS, AORTA_RADII) + 5,
     )  # fmt: skip
     for hole in holes:
         liver = smooth_cut(liver, np.asarray(-hole, np.float32), 5)
@@ -167,7 +169,7 @@ def _veins(f: Frame, shape: LiverShape) -> tuple[Field, Field, Field]:
 
     fissure_end = (shape.fissure_x, -80.0)
     right_end = (-122.0, 6.0)
-    hepatic = tube(
+    hepatic = tube_within(
         f, (c, between(right_end, 0.35, 46), between(right_end, 0.7, 16), between(right_end, 0.9, -18)), (6.5, 5, 3.6, 1.8)
     )
     middle = (
@@ -176,18 +178,18 @@ def _veins(f: Frame, shape: LiverShape) -> tuple[Field, Field, Field]:
         between((g[0], g[1]), 0.7, 18, 0.06),
         between((g[0], g[1]), 0.9, -8, 0.06),
     )
-    hepatic = np.maximum(hepatic, tube(f, middle, (6.5, 5, 3.4, 1.8)))
+    hepatic = np.maximum(hepatic, tube_within(f, middle, (6.5, 5, 3.4, 1.8)))
     left = (c, between(fissure_end, 0.4, 48), between(fissure_end, 0.7, 38), (shape.fissure_x + 26, -64.0, 30.0))
-    hepatic = np.maximum(hepatic, tube(f, left, (6, 4.6, 3.2, 1.6)))
+    hepatic = np.maximum(hepatic, tube_within(f, left, (6, 4.6, 3.2, 1.6)))
 
     hilum = (-30.0, -4.0, 4.0)
-    portal = tube(f, (hilum, (-62, 2, 8), (-88, -22, 32), (-96, -32, 48)), (6.5, 6, 4, 1.8))
-    portal = np.maximum(portal, tube(f, ((-62, 2, 8), (-88, 34, -4), (-98, 44, -22)), (5.5, 4, 1.8)))
+    portal = tube_within(f, (hilum, (-62, 2, 8), (-88, -22, 32), (-96, -32, 48)), (6.5, 6, 4, 1.8))
+    portal = np.maximum(portal, tube_within(f, ((-62, 2, 8), (-88, 34, -4), (-98, 44, -22)), (5.5, 4, 1.8)))
     umbilical = (shape.fissure_x - 2, -54.0, 20.0)
-    portal = np.maximum(portal, tube(f, (hilum, (-6, -22, 14), umbilical), (6, 5, 4.5)))
-    portal = np.maximum(portal, tube(f, (umbilical, (shape.fissure_x + 34, -56, 28)), (3.6, 1.6)))
-    portal = np.maximum(portal, tube(f, (umbilical, (shape.fissure_x - 26, -66, 26)), (3.6, 1.6)))
-    trunk = tube(f, (hilum, (-14, 2, -16), (4, -2, -38)), (7, 7, 7))
+    portal = np.maximum(portal, tube_within(f, (hilum, (-6, -22, 14), umbilical), (6, 5, 4.5)))
+    portal = np.maximum(portal, tube_within(f, (umbilical, (shape.fissure_x + 34, -56, 28)), (3.6, 1.6)))
+    portal = np.maximum(portal, tube_within(f, (umbilical, (shape.fissure_x - 26, -66, 26)), (3.6, 1.6)))
+    trunk = tube_within(f, (hilum, (-14, 2, -16), (4, -2, -38)), (7, 7, 7))
     return f.field(portal), f.field(hepatic), f.field(trunk)
 
 

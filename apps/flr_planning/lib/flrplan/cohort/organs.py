@@ -71,6 +71,7 @@ class Stream(IntEnum):
     PELVIS = 10
     ATTENUATION = 11
     ASCITES = 12
+    SITUS = 13
 
 
 def stream(seed: int, index: int, which: Stream, *more: int) -> np.random.Generator:

@@ -17,6 +17,9 @@ CAVITY_CENTRE_Y_MM = -12.0
 BACK_MUSCLE_MM = 13.0
 """The long muscles beside the spine make the back this much thicker than the front wall."""
 
+SITUS_INVERSUS_SHARE = 0.01
+"""Share of mirrored patients: far above the one in ten thousand of life, so that a cohort of hundreds holds some."""
+
 
 class ScanRange(str, Enum):
     """Which part of the body is scanned."""
@@ -29,7 +32,10 @@ class ScanRange(str, Enum):
 
 @dataclass(frozen=True)
 class Patient:
-    """Build of a patient in mm of body coordinates (before ``scale_xyz``), and the scanned heights in physical mm."""
+    """Build of a patient in mm of body coordinates (before ``scale_xyz``), and the scanned heights in physical mm.
+
+    ``belly_mm`` is how far the front wall bulges (negative: hollow); ``situs_inversus`` mirrors the whole anatomy.
+    """
 
     scale_xyz: tuple[float, float, float]
     bend_mm: tuple[float, float]
@@ -40,6 +46,7 @@ class Patient:
     dome_left_mm: float
     saddle_mm: float
     arms: bool
+    situs_inversus: bool
     scan_range: ScanRange
     z_low_mm: float
     z_high_mm: float
@@ -91,6 +98,7 @@ def draw_patient(seed: int, index: int) -> Patient:
         dome_left_mm=dome_right - float(rng.normal(16, 8)),
         saddle_mm=float(rng.uniform(4, 28)),
         arms=bool(rng.random() < 0.12),
+        situs_inversus=bool(stream(seed, index, Stream.SITUS).random() < SITUS_INVERSUS_SHARE),
         scan_range=kind,
         z_low_mm=bottom * scale[2],
         z_high_mm=float(top * scale[2]),

@@ -9,7 +9,7 @@ from flrplan.cohort.landmarks import CREST_Z_MM, SACRUM_Z_MM
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.shapes import Point, ellipsoid, tube, tube_frame
-from flrplan.cohort.trunk import Layer, make_cavity, muscle_surface
+from flrplan.cohort.trunk import Cavity, Layer, muscle_surface
 
 HIP: Point = (88.0, 36.0, -272.0)
 """Centre of the left femoral head; the right one mirrors it."""
@@ -99,12 +99,12 @@ def hip_bones(f: Frame) -> list[Layer]:
     return layers + _sacrum(f)
 
 
-def gluteal_fat(whole: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+def gluteal_fat(whole: Frame, cavity: Cavity, patient: Patient, rng: np.random.Generator) -> list[Layer]:
     """Planes of fat between the muscles of buttock and thigh, and the fat beside the anus and in the groins."""
     f = whole.crop((-300, -200, -600), (300, 200, CREST_Z_MM - 20), margin=0)
     if f.x.size == 0:
         return []
-    muscle = np.minimum(muscle_surface(f, patient), -make_cavity(f, patient).inside - 4)
+    muscle = np.minimum(muscle_surface(f, patient), -cavity.on(f).inside - 4)
     sheets = 0.16 - np.abs(smooth_noise(rng, f.axes_mm, 34.0) - 0.2)
     clefts = 0.13 - np.abs(smooth_noise(rng, f.axes_mm, 46.0))
     planes = np.minimum(np.maximum(sheets, clefts) * 12, muscle - 2)

@@ -38,6 +38,17 @@ def tube(f: Frame, points: Sequence[Point], radii: Sequence[float]) -> FloatArra
     return best
 
 
+def tube_within(f: Frame, points: Sequence[Point], radii: Sequence[float]) -> FloatArray:
+    """As :func:`tube`, but reckoned near the tube only; further than 20 mm outside it is -20, so that it stays smooth."""
+    near = tube_frame(f, points, max(radii) + 8)
+    out = np.full(f.x.shape, -20, np.float32)
+    if near.x.size:
+        first = [int(np.searchsorted(a, b[0])) for a, b in zip(f.axes_mm, near.axes_mm, strict=True)]
+        box = tuple(slice(i, i + b.size) for i, b in zip(first, near.axes_mm, strict=True))
+        out[box] = np.maximum(tube(near, points, radii), np.float32(-20))
+    return out
+
+
 def tube_frame(f: Frame, points: Sequence[Point], radius: float) -> Frame:
     """The part of the frame that a tube of this radius needs."""
     p = np.asarray(points, float)

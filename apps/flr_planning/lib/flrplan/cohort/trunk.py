@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flrplan.cohort.fields import Field, FloatArray, Frame, smooth_noise
+from flrplan.cohort.fields import AxisArray, Field, FloatArray, Frame, smooth_noise
 from flrplan.cohort.landmarks import FLOOR_Z_MM, FORK_Z_MM, SACRUM_Z_MM, descent
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import BACK_MUSCLE_MM, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
@@ -35,6 +35,16 @@ class Cavity:
 
     inside: FloatArray
     lung_floor_mm: FloatArray
+    axes_mm: tuple[AxisArray, AxisArray, AxisArray]
+
+    def on(self, part: Frame) -> Cavity:
+        """The cavity on a part of its frame, as ``Frame.crop`` gives it."""
+        cuts = []
+        for whole, piece in zip(self.axes_mm, part.axes_mm, strict=True):
+            start = int(np.searchsorted(whole, piece[0])) if piece.size else 0
+            cuts.append(slice(start, start + piece.size))
+        cut = (cuts[0], cuts[1], cuts[2])
+        return Cavity(self.inside[cut], self.lung_floor_mm[cut], part.axes_mm)
 
 
 def _outline(
@@ -52,7 +62,8 @@ def _outline(
     paunch = belly * np.exp(-(((f.z + 85) / np.where(f.z > -85, 85.0, 95.0)) ** 2))
     front = radii[1] * (1 - 0.14 * below) + paunch
     dy = f.y - centre_y
-    depth = np.where(dy < 0, front, radii[1] + back)
+    # The long muscles of the back bulge on either side of the spine.
+    depth = np.where(dy < 0, front, radii[1] + back * np.exp(-(((np.abs(f.x) - 30) / 60) ** 2)))
     width = radii[0] * taper + 0.3 * paunch
     r = (np.abs(f.x / width) ** power + np.abs(dy / depth) ** power) ** (1 / power)
     return np.asarray((1 - r) * min(radii), np.float32)
@@ -84,15 +95,16 @@ def _dome(f: Frame, top: float, x0: float, width: float, drop: float) -> FloatAr
 
 
 def make_cavity(f: Frame, patient: Patient) -> Cavity:
-    """The cavity on this frame."""
+    """The cavity on this frame; costly, so it is made once on the whole frame and cut by :meth:`Cavity.on`."""
     right = _dome(f, patient.dome_right_mm, -64, 82, 92)
     left = _dome(f, patient.dome_left_mm, 72, 74, 84)
     # Under the heart the diaphragm is a flat saddle between the domes.
     saddle = patient.dome_left_mm - patient.saddle_mm - 26 * (((f.x - 8) / 58) ** 2 + ((f.y + 42) / 66) ** 2)
     floor = smooth_union(np.maximum(right, left), saddle.astype(np.float32), 14)
     inside = _outline(f, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, belly=patient.belly_mm, hips=-0.42)
-    inside = np.minimum(inside, (f.z - FLOOR_Z_MM) * np.float32(0.8))
-    return Cavity(inside, floor)
+    bowl = FLOOR_Z_MM + np.minimum(0.010 * (f.x**2 + (f.y - 20) ** 2), 60)
+    inside = np.minimum(inside, ((f.z - bowl) * 0.7).astype(np.float32))
+    return Cavity(inside, floor, f.axes_mm)
 
 
 def _ribs(f: Frame, inside: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -150,7 +162,7 @@ def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gener
     ]
     blade = f.crop((-160, 20, 95), (160, 110, 400))
     if blade.x.size:
-        inside = make_cavity(blade, patient).inside
+        inside = cavity.on(blade).inside
         shoulder = np.minimum(np.minimum(4.5 - np.abs(inside + 16), blade.z - 120), 40 - np.abs(np.abs(blade.x) - 88))
         layers += [(Organ.BONE_CORTICAL, blade.field(shoulder))]
     if patient.arms:
@@ -168,7 +180,7 @@ def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gener
                 layers.append((organ, a.field(np.asarray(radius - r, np.float32))))
     upper = f.crop((-200, -200, -60), (200, 200, 500))
     if upper.x.size:
-        c = make_cavity(upper, patient)
+        c = cavity.on(upper)
         heartbed = 1 - np.sqrt(((upper.x - 4) / 30) ** 2 + ((upper.y + 4) / 92) ** 2)
         narrow = 1 - np.sqrt((upper.x / 30) ** 2 + ((upper.y - 52) / 34) ** 2)
         bed = np.maximum(heartbed, narrow) * 30
@@ -178,12 +190,12 @@ def trunk_shell(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gener
     return layers
 
 
-def heart_and_vessels(f: Frame, patient: Patient, rng: np.random.Generator) -> list[Layer]:
+def heart_and_vessels(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Generator) -> list[Layer]:
     """Heart on the diaphragm between the lungs, oesophagus, aorta, cava."""
     layers: list[Layer] = []
     h = f.crop((-60, -95, 20), (110, 60, 210))
     if h.x.size:
-        c = make_cavity(h, patient)
+        c = cavity.on(h)
         base = patient.dome_left_mm - 18
         size = rng.uniform(0.88, 1.12)
         centre = (22.0, -30.0, base + 46)
@@ -233,7 +245,7 @@ def skeleton(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
         k = tube_frame(f, crus, 8)
         layers.append((Organ.MUSCLE, k.field(tube(k, crus, (6, 6, 4)))))
     above = int(np.searchsorted(f.axes_mm[0], -140 * f.scale_xyz[2]))
-    r = Frame(f.x[above:], f.y[above:], f.z[above:], (f.axes_mm[0][above:], *f.axes_mm[1:]), f.scale_xyz)
+    r = replace(f, x=f.x[above:], y=f.y[above:], z=f.z[above:], axes_mm=(f.axes_mm[0][above:], *f.axes_mm[1:]))
     bone, cartilage = _ribs(r, cavity.inside[above:], rng)
     layers += [
         (Organ.CARTILAGE, r.field(cartilage)),
