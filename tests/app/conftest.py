@@ -127,9 +127,7 @@ def stop_process() -> Callable[[subprocess.Popen[bytes]], None]:
 
 
 @pytest.fixture(scope="session")
-def start_server(
-    free_port: Callable[[], int], stop_process: Callable[..., None]
-) -> Iterator[Callable[..., RunningServer]]:
+def start_server(free_port: Callable[[], int], stop_process: Callable[..., None]) -> Iterator[Callable[..., RunningServer]]:
     """Starts servers, and ends them with the session. A server that does not answer shows its log."""
     processes: list[subprocess.Popen[bytes]] = []
     before = socket.getdefaulttimeout()
