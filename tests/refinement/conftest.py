@@ -27,7 +27,10 @@ def annotate(tmp_path: Path) -> Callable[..., AnnotatedImage]:
     """An image file with the given label map; the true planning map without one."""
 
     def make(
-        case: SyntheticCase, names: Mapping[str, int] | None = None, label_zyx: NDArray[np.uint8] | None = None, case_id: str = ""
+        case: SyntheticCase,
+        names: Mapping[str, int] | None = None,
+        label_zyx: NDArray[np.uint8] | None = None,
+        case_id: str = "",
     ) -> AnnotatedImage:
         name = case_id or case.case_id
         path = tmp_path / "studies" / f"{name}.nii.gz"

@@ -62,7 +62,7 @@ def test_killed_after_the_renames_the_old_model_becomes_the_previous_one(target:
 
 
 def test_if_the_new_model_cannot_be_renamed_the_old_one_stays(target: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="could not put the new model into .* the current one stays"):
+    with pytest.raises(OutputError, match=r"could not put the new model into .* the current one stays"):
         replace_model(tmp_path / "nothing", target)
     assert name(target) == "old"
     assert sorted(p.name for p in target.parent.iterdir()) == ["nnunet"]
