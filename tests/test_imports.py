@@ -42,7 +42,7 @@ BELOW = ["labels", "geometry", "orientation", "io", "stages", "stage_input", "er
 
 @pytest.mark.parametrize("part", BELOW)
 def test_lower_layers_do_not_know_the_higher_ones(part: str) -> None:
-    higher = {f"flrplan.{name}" for name in ("nnunet", "models", "cascade", "app", "commands", "cli", "demo")}
+    higher = {f"flrplan.{name}" for name in ("nnunet", "models", "cascade", "app", "commands", "cli", "demo", "refinement")}
     folder = PACKAGE / part
     for path in folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]:
         for module in imported_modules(path):

@@ -22,6 +22,7 @@ from flrplan.app.host import find_seg_writer, name_segments, with_image_id
 from flrplan.app.infer import PlanningTask, Service, infer_tasks
 from flrplan.app.label_table import label_colors
 from flrplan.app.settings import AppSettings
+from flrplan.app.train import StageTrainTask, TrainService, newest_first, train_tasks
 from flrplan.labels import KNOWN_LABEL_NAMES
 from flrplan.models import DEMO_NAME, ModelStore
 
@@ -43,9 +44,11 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
 
     def init_infers(self) -> dict[str, PlanningTask]:
         """One task per stage, and the cascade; they share one model store."""
-        own = Path(self.app_dir) / "model"
-        store = ModelStore(self.settings.models or own, own / DEMO_NAME)
-        return infer_tasks(Service(self.settings, store, self.datastore()))
+        return infer_tasks(Service(self.settings, self._store(), self.datastore()))
+
+    def init_trainers(self) -> dict[str, StageTrainTask]:
+        """One task per stage, and the cascade in order; a new model is served from its next inference on."""
+        return train_tasks(TrainService(self.settings, self._store()))
 
     def init_strategies(self) -> dict[str, Strategy]:
         """MONAI Label's own: a random unlabelled image, or the first."""
@@ -53,7 +56,8 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
-        return {**super().info(), "label_colors": label_colors(KNOWN_LABEL_NAMES)}
+        info: dict[str, Any] = super().info()
+        return {**info, "train_stats": newest_first(info["train_stats"]), "label_colors": label_colors(KNOWN_LABEL_NAMES)}
 
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Runs a task; an error of ours reaches the client as its message."""
@@ -61,6 +65,16 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             result: dict[str, Any] = super().infer(with_image_id(request), datastore)
         name_segments(request, result["params"])
         return result
+
+    def train(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Runs a training; an error of ours reaches the task's log, or the client that waits, as its message."""
+        with errors_for_client():
+            result: dict[str, Any] = super().train(request)
+        return result
+
+    def _store(self) -> ModelStore:
+        own = Path(self.app_dir) / "model"
+        return ModelStore(self.settings.models or own, own / DEMO_NAME)
 
     def _init_dicomweb_datastore(self) -> PlanningDICOMWebDatastore:
         self._download_dcmqi_tools()

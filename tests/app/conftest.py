@@ -26,7 +26,7 @@ from flrplan.geometry import Geometry
 from flrplan.labels import Structure, structure_mask
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "flr_planning"
-START_SECONDS = 120
+START_SECONDS = 300
 STOP_SECONDS = 15
 
 
@@ -127,15 +127,13 @@ def stop_process() -> Callable[[subprocess.Popen[bytes]], None]:
 
 
 @pytest.fixture(scope="session")
-def start_server(
-    free_port: Callable[[], int], stop_process: Callable[..., None]
-) -> Iterator[Callable[[str, Path], RunningServer]]:
+def start_server(free_port: Callable[[], int], stop_process: Callable[..., None]) -> Iterator[Callable[..., RunningServer]]:
     """Starts servers, and ends them with the session. A server that does not answer shows its log."""
     processes: list[subprocess.Popen[bytes]] = []
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(START_SECONDS)  # MONAILabelClient waits for ever otherwise
 
-    def start(studies: str, folder: Path) -> RunningServer:
+    def start(studies: str, folder: Path, conf: Mapping[str, str] | None = None) -> RunningServer:
         port, log = free_port(), folder / "server.log"
         private = folder / "tmp"
         private.mkdir(parents=True)
@@ -148,6 +146,8 @@ def start_server(
             "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
         }
         command = [str(bin_folder / "monailabel"), "start_server", "--app", str(APP), "--studies", studies]
+        for key, value in (conf or {}).items():
+            command += ["--conf", key, value]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(port)],

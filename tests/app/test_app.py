@@ -52,7 +52,10 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     assert info["label_colors"]["resection"] == [220, 40, 40]
     assert set(info["models"]) == {*STAGES, "cascade"}
     assert set(info["strategies"]) == {"random", "first"}
-    assert (info["trainers"], info["scoring"]) == ({}, {})
+    assert list(info["trainers"]) == [*STAGES, "cascade"]
+    assert info["scoring"] == {}
+    assert set(info["trainers"]["liver"]["config"]) == {"architecture", "start", "epochs", "device"}
+    assert info["trainers"]["cascade"]["description"] == "train liver, then crlm, then flr on the final labels"
     assert info["datastore"]["total"] == 2
     for name, model in info["models"].items():
         assert (model["type"], model["dimension"]) == ("segmentation", 3), name

@@ -20,7 +20,7 @@ from flrplan.device import choose_device
 from flrplan.errors import EmptyLiverError, GridError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
-from flrplan.models import DEMO_NOTE, ModelStore
+from flrplan.models import DEMO_NOTE, FINE_TUNED_NOTE, FROM_DEMO, ModelStore
 from flrplan.qc.liver_in_view import liver_in_view_findings
 from flrplan.stage_input import build_stage_input
 from flrplan.stages import CASCADE, Stage
@@ -99,6 +99,9 @@ class Cascade:
             run.warnings.append("the predicted future liver remnant is empty; draw it by hand")
         if any(m["demo"] for m in run.models.values()):
             run.warnings.append(DEMO_NOTE)
+        tuned = [name for name, m in run.models.items() if m.get(FROM_DEMO)]
+        if tuned:
+            run.warnings.append(f"{', '.join(tuned)}: {FINE_TUNED_NOTE}")
         return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
 
     def identity(self, stage: Stage) -> dict[str, Any]:

@@ -21,14 +21,23 @@ MODEL_ROOT = Path(__file__).resolve().parents[2] / "model"
 """``apps/flr_planning/model``, the app's own model folder."""
 DEMO_NAME = "demo"
 DEMO_NOTE = "demo models, trained on synthetic cases only: not for patients"
+FINE_TUNED_NOTE = "fine-tuned from demo models, which were trained on synthetic cases only"
+FROM_DEMO = "fine_tuned_from_demo"
+"""Key of a model's identity, and of its ``published.json``: its weights started from a demo model's."""
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model folder that serves a stage, and whether it is one of the demo models of the repository."""
+    """A model folder that serves a stage, and whether it is one of the demo models of the repository, or began as one."""
 
     folder: ModelFolder
     demo: bool
+    from_demo: bool = False
+
+
+def replaced_folder(path: Path) -> Path:
+    """Where a model lies in the instant in which a newer one takes its place; see :mod:`flrplan.refinement.replacing`."""
+    return path.with_name(f".{path.name}.replaced")
 
 
 class ModelStore:
@@ -48,38 +57,63 @@ class ModelStore:
         self.demo = demo
         self.folds = folds
         self._lock = threading.Lock()
-        self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, bool]] = {}
+        self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, FoundModel]] = {}
 
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
 
         Raises: ModelError where neither is there, or the folder is incomplete, damaged or of another stage.
         """
-        own = self.root / stage.name / architecture
-        candidates = [(own, False)]
+        found = self.find_any(stage, architecture)
+        if found is None:
+            looked = [self.folder(stage, architecture)]
+            looked += [self.demo / stage.name / architecture] if self.demo is not None else []
+            raise ModelError(
+                f"no {architecture} model for stage {stage}: looked in {' and '.join(map(str, looked))}. "
+                "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"
+            )
+        return found
+
+    def find_any(self, stage: Stage, architecture: str) -> FoundModel | None:
+        """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
+        own = self.folder(stage, architecture)
+        candidates = [(own, False), (replaced_folder(own), False)]
         if self.demo is not None:
             candidates.append((self.demo / stage.name / architecture, True))
         for path, demo in candidates:
             if path.is_dir() and any(path.iterdir()):
                 folder = ModelFolder.open(path)
                 folder.require_stage(stage)
-                return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo)
-        raise ModelError(
-            f"no {architecture} model for stage {stage}: looked in {' and '.join(str(p) for p, _ in candidates)}. "
-            "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"
-        )
+                from_demo = bool(folder.published().get(FROM_DEMO))
+                return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo, from_demo)
+        return None
+
+    def folder(self, stage: Stage, architecture: str) -> Path:
+        """Where the trained model of a stage belongs, be it there or not."""
+        return self.root / stage.name / architecture
 
     def predictor(
         self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False
     ) -> tuple[StagePredictor, dict[str, Any]]:
         """A warm predictor of a stage, and its identity for reports (with ``demo`` and ``architecture``)."""
-        found = self.find(stage, architecture)
         key = (stage.name, architecture, str(device), mirroring)
-        stamp = (found.folder.path, found.folder.fingerprint())
         with self._lock:
-            warm = self._warm.get(key)
-            if warm is None or warm[0] != stamp:
-                logger.info("loading model %s", found.folder.path)
-                warm = (stamp, StagePredictor(found.folder, device, mirroring), found.demo)
-                self._warm[key] = warm
-        return warm[1], {**warm[1].identity, "architecture": architecture, "demo": warm[2]}
+            try:
+                warm = self._load(stage, architecture, key)
+            except (ModelError, OSError):  # replaced while it was being read, by a training; the new one is whole
+                warm = self._load(stage, architecture, key)
+        found = warm[2]
+        identity = {**warm[1].identity, "architecture": architecture, "demo": found.demo}
+        return warm[1], {**identity, **({FROM_DEMO: True} if found.from_demo else {})}
+
+    def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
+        found = self.find(stage, architecture)
+        stamp = (found.folder.path, found.folder.fingerprint())
+        warm = self._warm.get(key)
+        if warm is None or warm[0] != stamp:
+            logger.info("loading model %s", found.folder.path)
+            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
+            if found.folder.fingerprint() != stamp[1]:
+                raise ModelError(f"{found.folder.path} was changed while it was being read; try again")
+            self._warm[key] = warm
+        return warm

@@ -14,6 +14,7 @@ from flrplan.geometry import require_same_grid
 from flrplan.io import CT, read_label_map
 from flrplan.io.dicom_seg import read_dicom_seg
 from flrplan.labels import Mask, PlanningLabel, Structure, decode_label
+from flrplan.refinement.annotations import AnnotatedImage
 
 
 def given_masks(datastore: Datastore, image_id: str | None, ct: CT, inputs: Inputs) -> dict[Structure, Mask]:
@@ -54,6 +55,22 @@ def final_label(datastore: Datastore, image_id: str, ct: CT) -> PlanningLabel | 
     if not uri or not Path(uri).is_file():
         return None
     return _label_of_file(Path(uri), datastore.get_label_info(image_id, DefaultLabelTag.FINAL), ct)
+
+
+def annotated_images(datastore: Datastore) -> tuple[list[AnnotatedImage], int]:
+    """Every image with a ``final`` label, and how many images have none. Images of a DICOMweb server are downloaded."""
+    if isinstance(datastore, PlanningDICOMWebDatastore):
+        datastore.forget_lists()
+    labelled = sorted(set(datastore.get_labeled_images()))
+    unlabelled = len(set(datastore.list_images()) - set(labelled))
+    return [_annotated(datastore, image_id) for image_id in labelled], unlabelled
+
+
+def _annotated(datastore: Datastore, image_id: str) -> AnnotatedImage:
+    path = Path(datastore.get_image_uri(image_id))
+    if isinstance(datastore, PlanningDICOMWebDatastore):
+        path = datastore.series_folder(image_id) or path
+    return AnnotatedImage(image_id, path, lambda ct: final_label(datastore, image_id, ct))
 
 
 def _label_of_file(path: Path, info: dict[str, object], ct: CT) -> PlanningLabel:

@@ -14,9 +14,11 @@ from flrplan.app.label_table import label_colors
 from flrplan.app.options import InferOptions
 from flrplan.cascade_result import CascadeResult, Source
 from flrplan.labels import Structure
+from flrplan.models import FINE_TUNED_NOTE, FROM_DEMO
 from flrplan.planning.volumetry import Volumes, measure_volumes
 
 DEMO_NOTICE = "Computed by demo models, which were trained on synthetic cases only: not for patients."
+FINE_TUNED_NOTICE = f"Computed by models {FINE_TUNED_NOTE}."
 _PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
@@ -44,11 +46,17 @@ def answer(
         "architecture": options.architecture,
         "models": {stage: dict(identity) for stage, identity in result.models.items()},
         "demo_models": result.demo,
-        **({"notice": DEMO_NOTICE} if result.demo else {}),
+        **_notice(result),
         "seconds": {**result.seconds, **{step: round(s, 3) for step, s in seconds.items()}},
         "warnings": [*result.warnings, *lost],
         "software": f"flrplan {__version__}",
     }
+
+
+def _notice(result: CascadeResult) -> dict[str, str]:
+    if result.demo:
+        return {"notice": DEMO_NOTICE}
+    return {"notice": FINE_TUNED_NOTICE} if any(m.get(FROM_DEMO) for m in result.models.values()) else {}
 
 
 def _volumes(result: CascadeResult) -> tuple[dict[str, float | None], Sequence[str]]:

@@ -55,6 +55,11 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         DICOMWebDatastore.get_labeled_images.cache_clear()
         return stored
 
+    def forget_lists(self) -> None:
+        """The next lists of images and labels are asked of the server, not taken from the cache of two hours."""
+        DICOMWebDatastore.list_images.cache_clear()
+        DICOMWebDatastore.get_labeled_images.cache_clear()
+
     def saved_here(self, image_id: str) -> tuple[Path, dict[str, Any]] | None:
         """File and info of the ``final`` label if this server saved it, with the client's label names; else None."""
         info = self.get_label_info(image_id, DefaultLabelTag.FINAL)

@@ -72,13 +72,14 @@ class InferOptions:
         A value may be a string or a list: viewers send the whole list of a combo box that nobody touched.
         Raises: SettingsError naming the known values.
         """
-        device = _chosen(request, "device", config["device"][0])
+        device = chosen(request, "device", config["device"][0])
         choose_device(device)
-        architecture = _one_of(request, "architecture", config["architecture"])
-        return cls(architecture, device, Inputs(_one_of(request, "inputs", config["inputs"])))
+        architecture = one_of(request, "architecture", config["architecture"])
+        return cls(architecture, device, Inputs(one_of(request, "inputs", config["inputs"])))
 
 
-def _chosen(request: Mapping[str, Any], name: str, default: str) -> str:
+def chosen(request: Mapping[str, Any], name: str, default: str) -> str:
+    """A text of a request, which may be a list whose first entry counts. Raises SettingsError for other values."""
     value = request.get(name)
     if isinstance(value, (list, tuple)):
         value = value[0] if value else None
@@ -89,8 +90,9 @@ def _chosen(request: Mapping[str, Any], name: str, default: str) -> str:
     return value
 
 
-def _one_of(request: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
-    value = _chosen(request, name, known[0])
+def one_of(request: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
+    """As :func:`chosen`, one of the known values, the first by default. Raises SettingsError naming them."""
+    value = chosen(request, name, known[0])
     if value not in known:
         raise SettingsError(
             f"{name}={value!r} is not offered by model {request.get('model', '?')}; known are {', '.join(known)}"

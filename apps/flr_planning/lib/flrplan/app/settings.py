@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flrplan.device import choose_device
 from flrplan.errors import SettingsError
+from flrplan.refinement.settings import RefinementSettings
 from flrplan.stages import ARCHITECTURES
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
 """Keys that MONAI Label 0.8.5 itself reads from conf (``MONAILabelApp.__init__``); left to it. Its other keys (``preload``,
 ``zoo_source``, ``zoo_repo``, ``auth_token``) belong to model bundles, which this app does not host."""
 
+_TRAIN = "train_"
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -36,6 +38,8 @@ class AppSettings:
         the demo models serve.
     architecture, device: offered first by the tasks; a client may choose others.
     mirroring, largest_liver: see :class:`flrplan.cascade.CascadeSettings`.
+    training: see :class:`flrplan.refinement.settings.RefinementSettings`; ``train_recipe, train_split, train_kept_share,
+        train_margin`` in conf.
     """
 
     models: Path | None = None
@@ -43,6 +47,7 @@ class AppSettings:
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    training: RefinementSettings = field(default_factory=RefinementSettings)
 
     def __post_init__(self) -> None:
         if self.models is not None and not self.models.is_dir():
@@ -60,9 +65,22 @@ class AppSettings:
             "device": str,
             "mirroring": lambda value: parse_bool(value, "conf mirroring"),
             "largest_liver": lambda value: parse_bool(value, "conf largest_liver"),
+            f"{_TRAIN}recipe": lambda value: Path(str(value)).expanduser(),
+            f"{_TRAIN}split": lambda value: Path(str(value)).expanduser(),
+            f"{_TRAIN}kept_share": lambda value: _number(value, f"{_TRAIN}kept_share"),
+            f"{_TRAIN}margin": lambda value: _number(value, f"{_TRAIN}margin"),
         }
         own = {key: value for key, value in (conf or {}).items() if key not in HOST_CONF_KEYS}
         unknown = sorted(set(own) - set(parsers))
         if unknown:
             raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*parsers, *HOST_CONF_KEYS))}")
-        return cls(**{key: parsers[key](value) for key, value in own.items()})
+        values = {key: parsers[key](value) for key, value in own.items()}
+        training = {key.removeprefix(_TRAIN): values.pop(key) for key in list(values) if key.startswith(_TRAIN)}
+        return cls(**values, training=RefinementSettings(**training))
+
+
+def _number(value: object, name: str) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise SettingsError(f"conf {name} must be a number, got {value!r}") from None

@@ -12,9 +12,9 @@ from flrplan.commands.options import add_cascade_options, cascade_settings, mode
 from flrplan.commands.plan import flr_line, plan_one
 from flrplan.commands.say import note, say
 from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
-from flrplan.demo.measure import dice
 from flrplan.io import read_label_map, write_volume
 from flrplan.labels import Structure, check_planning_map, structure_mask
+from flrplan.metrics.overlap import dice
 from flrplan.planning.plan import MAP_NAME, PICTURE_NAME
 from flrplan.planning.volumetry import measure_volumes
 

@@ -40,7 +40,7 @@ def run_list(arguments: argparse.Namespace) -> int:
             except ModelError as error:
                 say(f"{stage.name:8} {architecture:10} none: {error}")
                 continue
-            kind = "demo (not for patients)" if found.demo else "trained"
+            kind = "demo (not for patients)" if found.demo else "fine-tuned from demo" if found.from_demo else "trained"
             say(f"{stage.name:8} {architecture:10} {kind}, folds {list(found.folder.folds)}: {found.folder.path}")
     return 0
 

@@ -17,8 +17,7 @@ from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED
 from flrplan.errors import EmptyLiverError
 from flrplan.io import CT, read_ct, read_mask
 from flrplan.labels import Mask, Structure, structure_mask
-from flrplan.metrics import Region
-from flrplan.metrics.overlap import overlap_outcomes
+from flrplan.metrics.overlap import dice
 from flrplan.stages import CRLM, FLR, FLR_E2E
 
 COLUMNS = (
@@ -44,12 +43,6 @@ class MeasuredCase:
     phase: str
     slice_mm: float
     dice: Mapping[str, float]
-
-
-def dice(truth: Mask, mask: Mask) -> float:
-    """Dice of two masks ``(Z, Y, X) bool``; 0 if one is empty, NaN if both are (:data:`flrplan.metrics.EMPTY_MASKS`)."""
-    value = overlap_outcomes(Region.of(truth, (1, 1, 1)), Region.of(mask, (1, 1, 1)))["dice"]
-    return float(value) if isinstance(value, float) else float("nan")
 
 
 def predictions(case: SyntheticCase, cascade: Cascade) -> dict[str, tuple[Mask, Mask]]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from flrplan.labels import Mask
 from flrplan.metrics.empty import Emptiness, Outcome, on_empty
 from flrplan.metrics.region import Region
+
+
+def dice(reference: Mask, prediction: Mask) -> float:
+    """Dice of two masks ``(Z, Y, X) bool``; 0 if one is empty, NaN if both are (:data:`flrplan.metrics.EMPTY_MASKS`)."""
+    value = overlap_outcomes(Region.of(reference, (1, 1, 1)), Region.of(prediction, (1, 1, 1)))["dice"]
+    return float(value) if isinstance(value, float) else float("nan")
 
 
 def overlap_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome]:

@@ -19,6 +19,8 @@ from flrplan.stages import STAGES, Stage
 
 RUN_NAME = "run.json"
 """Beside each published checkpoint: settings, cases, versions and result of its training."""
+PUBLISHED_NAME = "published.json"
+"""In a model folder that was trained from the viewer: what it was compared with, and what it started from."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class ModelFolder:
         """Ids that trained one fold, as its ``run.json`` records; empty where there is none (an imported model)."""
         path = self.checkpoint(fold).with_name(RUN_NAME)
         return frozenset(read_json_object(path).get("train_ids", ())) if path.is_file() else frozenset()
+
+    def published(self) -> dict[str, Any]:
+        """What the training from the viewer recorded (:mod:`flrplan.refinement`); empty for every other model."""
+        path = self.path / PUBLISHED_NAME
+        return read_json_object(path) if path.is_file() else {}
 
     def checkpoint(self, fold: int) -> Path:
         """The published checkpoint of one fold."""

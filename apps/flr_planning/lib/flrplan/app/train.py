@@ -1,0 +1,114 @@
+"""The training tasks: one per stage, and the cascade in order. MONAI Label runs them in a process of their own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.train import TrainTask
+
+from flrplan.app.annotations import annotated_images
+from flrplan.app.infer import CASCADE_TASK
+from flrplan.app.settings import AppSettings
+from flrplan.app.train_options import train_config, training_choice
+from flrplan.errors import LabelError
+from flrplan.models import ModelStore
+from flrplan.refinement.annotations import Annotations, read_annotations
+from flrplan.refinement.progress import ENDED, JoinedProgress, Progress, read_stats
+from flrplan.refinement.settings import TrainingChoice
+from flrplan.refinement.stage_training import RefinementFolder, StageTraining
+from flrplan.stages import CASCADE, STAGES, Stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainService:
+    """What all training tasks share."""
+
+    settings: AppSettings
+    store: ModelStore
+
+    @property
+    def folder(self) -> RefinementFolder:
+        """Where trainings of this model root work and leave their records."""
+        return RefinementFolder(self.store.root)
+
+
+class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
+    """Trains stages, one after the other, on the ``final`` labels of the datastore, each published on its own.
+
+    A stage that cannot be trained with these labels is skipped with its reason, unless no stage can.
+    """
+
+    def __init__(self, name: str, stages: Sequence[Stage], service: TrainService) -> None:
+        super().__init__(f"train {', then '.join(stage.name for stage in stages)} on the final labels")
+        self.name = name
+        self.stages = tuple(stages)
+        self._service = service
+
+    def config(self) -> dict[str, Any]:
+        """The options that the viewers show."""
+        return train_config(self._service.settings)
+
+    def stats(self) -> dict[str, Any]:
+        """``train_stats`` as 3D Slicer shows them; a training whose process is gone is ``stopped``."""
+        folder = self._service.folder
+        stats = read_stats(folder.stats(self.name))
+        if stats and stats.get("state") not in ENDED and not any(folder.is_locked(stage.name) for stage in self.stages):
+            stats["state"] = "stopped"
+        return stats
+
+    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+        """The record of each stage. Raises FlrError, whose message is meant for the user."""
+        choice = training_choice(request, self.config(), train_task_names())
+        held_out = self._service.settings.training.held_out()
+        folder = self._service.folder
+        with folder.locked(self.stages):
+            masks = folder.stage(self.name) / "annotations"
+            shutil.rmtree(masks, ignore_errors=True)
+            try:
+                images, unlabelled = annotated_images(datastore)
+                logger.info("%s: %d images have a final label, %d have none", self.name, len(images), unlabelled)
+                annotations = read_annotations(images, masks, held_out)
+                return self._train(annotations, choice)
+            finally:
+                shutil.rmtree(masks, ignore_errors=True)
+
+    def _train(self, annotations: Annotations, choice: TrainingChoice) -> dict[str, Any]:
+        settings, folder = self._service.settings.training, self._service.folder
+        epochs = {s.name: settings.recipe_of(s, choice.epochs).training.epochs for s in self.stages}
+        joined = JoinedProgress(folder.stats(self.name), epochs) if len(self.stages) > 1 else None
+        records, reasons = {}, []
+        for stage in self.stages:
+            progress = Progress(folder.stats(stage.name), epochs[stage.name], joined.listener(stage.name) if joined else None)
+            training = StageTraining(annotations.for_stage(stage), self._service.store, settings, choice, progress)
+            try:
+                records[stage.name] = training.run()
+            except LabelError as error:
+                logger.warning("%s", error)
+                reasons.append(error)
+                records[stage.name] = training.record
+        if len(reasons) == len(self.stages):
+            raise LabelError(" ".join(map(str, reasons))) from None
+        return records
+
+
+def train_task_names() -> tuple[str, ...]:
+    """The stages of the table, and the cascade."""
+    return (*STAGES, CASCADE_TASK)
+
+
+def train_tasks(service: TrainService) -> dict[str, StageTrainTask]:
+    """All training tasks by name."""
+    tasks = {name: StageTrainTask(name, (stage,), service) for name, stage in STAGES.items()}
+    return {**tasks, CASCADE_TASK: StageTrainTask(CASCADE_TASK, CASCADE, service)}
+
+
+def newest_first(stats: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """``train_stats`` with the training that began last in front: 3D Slicer shows the first entry only."""
+    return dict(sorted(stats.items(), key=lambda item: -int(item[1].get("start_ts", -1))))

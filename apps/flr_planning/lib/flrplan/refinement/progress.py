@@ -1,0 +1,113 @@
+"""How far a training is, as a file that the server reads while another process trains. Keys as MONAI Label's clients know them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from time import time
+from typing import Any
+
+from flrplan.io import write_json
+from flrplan.nnunet.trainer import EpochReport
+
+STATS_NAME = "train_stats.json"
+ENDED = ("done", "failed", "stopped")
+"""States after which nothing more comes; ``stopped``: the process that trained is gone."""
+
+
+class Progress:
+    """The ``train_stats`` of one stage: ``epoch, total_epochs, start_ts, total_time, best_metric`` (3D Slicer shows these) and more.
+
+    ``best_metric`` is the best pseudo Dice of an epoch on the kept part, 0..1, 0 before the first.
+    """
+
+    def __init__(self, path: Path, epochs: int, on_change: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+        self.path = path
+        self.on_change = on_change
+        self._started = time()
+        self.values: dict[str, Any] = {
+            "state": "preparing",
+            "epoch": 0,
+            "total_epochs": epochs,
+            "start_ts": int(self._started),
+            "total_time": "0:00:00",
+            "best_metric": 0.0,
+        }
+        self.update()
+
+    def update(self, **values: Any) -> None:
+        """Sets some values and writes the file."""
+        self.values |= {**values, "total_time": str(timedelta(seconds=int(time() - self._started)))}
+        write_json(self.path, self.values)
+        if self.on_change is not None:
+            self.on_change(self.values)
+
+    def epoch(self, report: EpochReport) -> None:
+        """Takes the report of a finished epoch."""
+        dice = report.pseudo_dice if report.pseudo_dice == report.pseudo_dice else 0.0
+        self.update(
+            state="training",
+            epoch=report.epoch + 1,
+            total_epochs=report.epochs,
+            best_metric=round(max(self.values["best_metric"], dice), 4),
+            train_loss=report.train_loss,
+            validation_loss=report.validation_loss,
+        )
+
+
+def read_stats(path: Path) -> dict[str, Any]:
+    """What a training wrote last; empty where none has run, or the file is damaged (it is only shown)."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class JoinedProgress:
+    """The ``train_stats`` of several stages, one after the other, as one, with those of each stage in ``stages``.
+
+    Epochs are added up; ``best_metric`` is the lowest of the stages that have begun.
+    """
+
+    def __init__(self, path: Path, epochs: Mapping[str, int]) -> None:
+        self.path = path
+        self._started = time()
+        self._stages: dict[str, Mapping[str, Any]] = {
+            name: {"state": "waiting", "epoch": 0, "total_epochs": count, "best_metric": 0.0} for name, count in epochs.items()
+        }
+        self._write()
+
+    def listener(self, stage: str) -> Callable[[Mapping[str, Any]], None]:
+        """What the :class:`Progress` of a stage calls."""
+
+        def listen(values: Mapping[str, Any]) -> None:
+            self._stages[stage] = dict(values)
+            self._write()
+
+        return listen
+
+    def _write(self) -> None:
+        stages = list(self._stages.values())
+        write_json(
+            self.path,
+            {
+                "state": _state([s["state"] for s in stages]),
+                "epoch": sum(s["epoch"] for s in stages),
+                "total_epochs": sum(s["total_epochs"] for s in stages),
+                "start_ts": int(self._started),
+                "total_time": str(timedelta(seconds=int(time() - self._started))),
+                "best_metric": min((s["best_metric"] for s in stages if s["epoch"]), default=0.0),
+                "stages": self._stages,
+            },
+        )
+
+
+def _state(states: Sequence[str]) -> str:
+    """The state of the stage at work; ``failed`` or ``done`` once all have ended."""
+    at_work = [s for s in states if s not in ENDED]
+    if at_work:
+        return at_work[0]
+    return "failed" if "failed" in states else "done"

@@ -1,0 +1,54 @@
+"""Model folders that change places so that a working one is there at every instant, also if the process is killed.
+
+``<architecture>`` serves; ``.<architecture>.previous`` is the one before. A new model takes its place in one rename; for the
+instant before it, the old one has the name :func:`flrplan.models.replaced_folder`, under which it is found and served as well.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from flrplan.errors import OutputError
+from flrplan.models import replaced_folder
+
+
+def previous_folder(target: Path) -> Path:
+    """Where the model before the current one is kept."""
+    return target.with_name(f".{target.name}.previous")
+
+
+def settle(target: Path) -> None:
+    """Finishes or undoes what a killed process left between two renames; nothing to do otherwise."""
+    old = replaced_folder(target)
+    if not old.exists():
+        return
+    if target.exists():
+        _keep_as_previous(old, target)
+    else:
+        old.rename(target)
+
+
+def replace_model(new: Path, target: Path) -> None:
+    """The folder ``new`` (on the same disk) becomes ``target``; what was there becomes the previous one.
+
+    Raises: OutputError where a rename fails; then the old model serves.
+    """
+    settle(target)
+    old = replaced_folder(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        if old.exists():
+            _keep_as_previous(old, target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise OutputError(f"could not put the new model into {target}: {error.strerror}; the current one stays") from error
+
+
+def _keep_as_previous(old: Path, target: Path) -> None:
+    shutil.rmtree(previous_folder(target), ignore_errors=True)
+    old.rename(previous_folder(target))

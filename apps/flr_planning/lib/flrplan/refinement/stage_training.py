@@ -1,0 +1,243 @@
+"""One retraining of one stage: cases, kept part, training in a work folder, comparison, and the new model in its place.
+
+Everything happens in ``<models>/.refinement/<stage>/work``, which is emptied first: what a killed training left cannot disturb.
+The serving model is touched by renames only, at the very end (:mod:`flrplan.refinement.replacing`).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from flrplan.device import choose_device
+from flrplan.errors import ModelError
+from flrplan.io import write_json
+from flrplan.models import FROM_DEMO, FoundModel, ModelStore
+from flrplan.nnunet.fine_tuning import PLAN_TAKEN_OVER, TakenOver, prepare_with_plan_of, train_from
+from flrplan.nnunet.model_folder import PUBLISHED_NAME, ModelFolder
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.refinement.annotations import StageCases
+from flrplan.refinement.comparison import Decision, decide, score_current, score_model
+from flrplan.refinement.kept import KeptPart, Parts
+from flrplan.refinement.progress import STATS_NAME, Progress
+from flrplan.refinement.replacing import replace_model, settle
+from flrplan.refinement.settings import RefinementSettings, Start, TrainingChoice
+from flrplan.splits import Split
+from flrplan.stages import Stage
+
+logger = logging.getLogger(__name__)
+
+FOLDER_NAME = ".refinement"
+RECORD_NAME = "training.json"
+_LOCK_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class RefinementFolder:
+    """Where the trainings of a model root work and leave their records."""
+
+    models: Path
+
+    @property
+    def root(self) -> Path:
+        """The hidden folder beside the models, on the same disk."""
+        return self.models / FOLDER_NAME
+
+    def stage(self, name: str) -> Path:
+        """Records of the last training of a stage, and its work folder."""
+        return self.root / name
+
+    def stats(self, name: str) -> Path:
+        """The file behind ``train_stats`` of one training task."""
+        return self.stage(name) / STATS_NAME
+
+    def lock(self, stage: str) -> FileLock:
+        """Held by the process that trains the stage; the system frees it when that process ends, however it ends."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / f"{stage}.lock")
+
+    def is_locked(self, stage: str) -> bool:
+        """Whether a process trains the stage at this moment."""
+        if not (self.root / f"{stage}.lock").is_file():
+            return False
+        try:
+            with self.lock(stage).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    @contextmanager
+    def locked(self, stages: Sequence[Stage]) -> Iterator[None]:
+        """Holds the locks of the stages. Raises ModelError where another training has one: it does not wait."""
+        with ExitStack() as held:
+            for stage in stages:
+                try:
+                    held.enter_context(self.lock(stage.name).acquire(timeout=_LOCK_SECONDS))
+                except Timeout:
+                    raise ModelError(
+                        f"stage {stage} is being trained by another process in {self.models}; wait for it, or stop that training "
+                        "(DELETE /train/), then start again"
+                    ) from None
+            yield
+
+
+@dataclass
+class StageTraining:
+    """One training in the making; call :meth:`run` with the stage's lock held.
+
+    cases: what the annotations give for this stage. progress: told after each step.
+    """
+
+    cases: StageCases
+    store: ModelStore
+    settings: RefinementSettings
+    choice: TrainingChoice
+    progress: Progress
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> Stage:
+        """The stage that is trained."""
+        return self.cases.stage
+
+    def run(self) -> dict[str, Any]:
+        """Trains, compares and publishes; returns what ``training.json`` holds (``published``, ``reason``, ids, scores).
+
+        Raises: LabelError for too few cases or empty targets; ModelError where the new model is not whole, or the current one
+            cannot be started from; SettingsError; OutputError. Whatever is raised, the current model still serves.
+        """
+        folder = RefinementFolder(self.store.root).stage(self.stage.name)
+        self.record = {
+            "stage": self.stage.name,
+            "architecture": self.choice.architecture,
+            "started": _now(),
+            "start": self.choice.start.value,
+            "device": self.choice.device,
+            "left_out": [asdict(entry) for entry in self.cases.left_out],
+        }
+        write_json(folder / RECORD_NAME, self.record)  # without "ended": it runs, or was killed
+        try:
+            self._train(folder)
+        except Exception as error:  # whatever it was, the viewer and the record say so, and it goes on
+            self.record |= {"published": False, "error": str(error)}
+            self.progress.update(state="failed", message=str(error))
+            raise
+        finally:
+            self.record["ended"] = _now()
+            write_json(folder / RECORD_NAME, self.record)
+            shutil.rmtree(folder / "work", ignore_errors=True)
+        return self.record
+
+    def _train(self, folder: Path) -> None:
+        self.cases.require_enough()
+        target = self.store.folder(self.stage, self.choice.architecture)
+        settle(target)
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        found, why_none = self._current()
+        start = found if self.choice.start is Start.CURRENT else None
+        if self.choice.start is Start.CURRENT and start is None:
+            self._say(f"{why_none}: starts anew")
+        parts = self._divide(found)
+        recipe = self.settings.recipe_of(self.stage, self.choice.epochs)
+        if start is not None:
+            recipe = replace(recipe, input=start.folder.input)
+        plan = {} if start is None else {"plan": PLAN_TAKEN_OVER}
+        self.record |= {"recipe": {**recipe.to_json(), **plan}, "train_ids": parts.training, "kept_ids": parts.kept}
+        candidate, taken = self._new_model(folder / "work", parts, recipe, start)
+        decision = self._compare(candidate, found, why_none, parts)
+        self.record |= {
+            "started_from": _origin(start),
+            FROM_DEMO: start is not None and (start.demo or start.from_demo),
+            "taken_over": asdict(taken) if taken else None,
+            "published": decision.publish,
+            "reason": decision.reason,
+        }
+        if not decision.publish:
+            self.progress.update(state="done", published=False, message=decision.reason)
+            self._say(f"NOT published, the current model stays: {decision.reason}")
+            return
+        write_json(candidate / PUBLISHED_NAME, {**self.record, "when": _now()})
+        replace_model(candidate, target)
+        self.progress.update(state="done", published=True, message=decision.reason)
+        self._say(f"published in {target}: {decision.reason}")
+
+    def _current(self) -> tuple[FoundModel | None, str]:
+        """The model that serves now. One that is there but damaged counts only where it need not be started from."""
+        try:
+            found = self.store.find_any(self.stage, self.choice.architecture)
+        except ModelError as error:
+            if self.choice.start is Start.CURRENT:
+                raise ModelError(f"start=current: the current model cannot be used ({error}); choose start=anew") from error
+            return None, f"the current model cannot be used ({error})"
+        return found, "" if found else f"there is no {self.choice.architecture} model of stage {self.stage} yet"
+
+    def _divide(self, found: FoundModel | None) -> Parts:
+        ids = [a.case.case_id for a in self.cases.cases]
+        trained = {i for k in found.folder.folds for i in found.folder.training_cases(k)} if found else set()
+        parts = KeptPart(RefinementFolder(self.store.root).root / "kept.json").divide(ids, self.settings.kept_share, trained)
+        self.record["kept_that_trained_the_current_model"] = sorted(trained & set(parts.kept))
+        self.cases.require_target(parts.training)
+        self._say(f"{len(parts.training)} cases train, {len(parts.kept)} are kept apart ({', '.join(parts.kept)})")
+        self._say(self.cases.describe_left_out())
+        self.progress.update(cases=len(parts.training), kept=len(parts.kept), left_out=len(self.cases.left_out))
+        return parts
+
+    def _new_model(self, folder: Path, parts: Parts, recipe: Recipe, start: FoundModel | None) -> tuple[Path, TakenOver | None]:
+        work = StageWork(folder, self.stage)
+        split = Split((parts.kept, parts.training))  # fold 0 trains on the second part and looks at the first
+        cases = [a.case for a in self.cases.cases]
+        device = choose_device(self.choice.device)
+        if start is None:
+            prepare_stage(cases, work, recipe, split)
+        else:
+            prepare_with_plan_of(start.folder, cases, work, recipe, split)
+        self._say(f"training {recipe.training.epochs} epochs on {device}, {'anew' if start is None else start.folder.path}")
+        candidate = folder / "model"
+        model = None if start is None else start.folder
+        taken = train_from(model, work, 0, recipe, candidate, device, self._epoch)
+        return candidate, taken
+
+    def _epoch(self, report: EpochReport) -> None:
+        self.progress.epoch(report)
+        left = (report.epochs - report.epoch - 1) * report.seconds
+        self._say(
+            f"epoch {report.epoch + 1}/{report.epochs}: loss {report.train_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}, "
+            f"{report.seconds:.1f} s, about {left / 60:.0f} min left"
+        )
+
+    def _compare(self, candidate: Path, found: FoundModel | None, why_none: str, parts: Parts) -> Decision:
+        self.progress.update(state="comparing")
+        kept = [a.case for a in self.cases.cases if a.case.case_id in parts.kept]
+        device = choose_device(self.choice.device)
+        new = score_model(ModelFolder.open(candidate), kept, device)
+        current = None
+        if found is not None:
+            current, why_none = score_current(found.folder, kept, device)
+        self.record["kept_dice"] = {"new": new, "current": current}
+        self.record["margin"] = self.settings.margin
+        self.progress.update(kept_dice=self.record["kept_dice"])
+        return decide(new, current, self.settings.margin, why_none)
+
+    def _say(self, text: str) -> None:
+        logger.info("%s: %s", self.stage, text)
+
+
+def _origin(start: FoundModel | None) -> dict[str, Any] | None:
+    if start is None:
+        return None
+    folder = start.folder
+    return {"folder": f"{folder.path.parent.name}/{folder.path.name}", "demo": start.demo, "fold": folder.folds[0]}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from flrplan.nnunet.trainer import EpochReport
+from flrplan.refinement.progress import JoinedProgress, Progress, read_stats
+
+
+def report(epoch: int, dice: float) -> EpochReport:
+    return EpochReport(epoch, 3, 0.5, 0.6, dice, 1.0)
+
+
+def test_the_keys_that_slicer_shows(tmp_path: Path) -> None:
+    progress = Progress(tmp_path / "stats.json", 3)
+    first = read_stats(progress.path)
+    assert (first["epoch"], first["total_epochs"], first["best_metric"], first["total_time"]) == (0, 3, 0.0, "0:00:00")
+    for epoch, dice in enumerate([float("nan"), 0.4, 0.3]):
+        progress.epoch(report(epoch, dice))
+    stats = json.loads(progress.path.read_text())
+    assert (stats["epoch"], stats["total_epochs"], stats["best_metric"], stats["state"]) == (3, 3, 0.4, "training")
+
+
+def test_stages_are_joined(tmp_path: Path) -> None:
+    joined = JoinedProgress(tmp_path / "joined.json", {"liver": 3, "crlm": 3})
+    assert read_stats(joined.path)["state"] == "waiting"
+    liver = Progress(tmp_path / "liver.json", 3, joined.listener("liver"))
+    liver.epoch(report(0, 0.8))
+    stats = read_stats(joined.path)
+    assert (stats["epoch"], stats["total_epochs"], stats["best_metric"], stats["state"]) == (1, 6, 0.8, "training")
+    liver.update(state="done")
+    crlm = Progress(tmp_path / "crlm.json", 3, joined.listener("crlm"))
+    assert read_stats(joined.path)["state"] == "preparing"
+    crlm.epoch(report(2, 0.2))
+    crlm.update(state="failed")
+    stats = read_stats(joined.path)
+    assert (stats["epoch"], stats["best_metric"], stats["state"]) == (4, 0.2, "failed")
+    assert stats["stages"]["liver"]["best_metric"] == 0.8
+
+
+def test_nothing_and_junk_are_empty(tmp_path: Path) -> None:
+    assert read_stats(tmp_path / "none.json") == {}
+    (tmp_path / "junk.json").write_text("[1")
+    assert read_stats(tmp_path / "junk.json") == {}

@@ -1,0 +1,80 @@
+"""Models that change places: whatever instant a process dies at, a working model is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from flrplan.errors import OutputError
+from flrplan.models import FROM_DEMO, MODEL_ROOT, ModelStore, replaced_folder
+from flrplan.nnunet.model_folder import PUBLISHED_NAME
+from flrplan.refinement.replacing import previous_folder, replace_model, settle
+from flrplan.stages import LIVER
+
+DEMO = MODEL_ROOT / "demo"
+
+
+def model(path: Path, source: str = "liver", **published: object) -> Path:
+    shutil.copytree(DEMO / source / "nnunet", path)
+    (path / PUBLISHED_NAME).write_text(json.dumps(published))
+    return path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return model(tmp_path / "models" / "liver" / "nnunet", name="old")
+
+
+def name(path: Path) -> str:
+    return str(json.loads((path / PUBLISHED_NAME).read_text())["name"])
+
+
+def test_the_first_model_and_the_ones_after_it(tmp_path: Path) -> None:
+    target = tmp_path / "models" / "liver" / "nnunet"
+    for number in range(3):
+        replace_model(model(tmp_path / "work" / f"{number}", name=str(number)), target)
+        assert name(target) == str(number)
+    assert name(previous_folder(target)) == "1"
+    assert sorted(p.name for p in target.parent.iterdir()) == [".nnunet.previous", "nnunet"]
+
+
+def test_killed_between_the_renames_the_old_model_is_found_and_put_back(target: Path) -> None:
+    store = ModelStore(target.parents[1], demo=DEMO)
+    before = store.predictor(LIVER, "nnunet", torch.device("cpu"))[1]
+    target.rename(replaced_folder(target))
+    found = store.find(LIVER, "nnunet")
+    assert not found.demo
+    assert store.predictor(LIVER, "nnunet", torch.device("cpu"))[1]["weights_sha256"] == before["weights_sha256"]
+    settle(target)
+    assert name(target) == "old"
+    assert not replaced_folder(target).exists()
+
+
+def test_killed_after_the_renames_the_old_model_becomes_the_previous_one(target: Path, tmp_path: Path) -> None:
+    target.rename(replaced_folder(target))
+    model(tmp_path / "new", name="new").rename(target)
+    settle(target)
+    assert (name(target), name(previous_folder(target))) == ("new", "old")
+
+
+def test_if_the_new_model_cannot_be_renamed_the_old_one_stays(target: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"could not put the new model into .* the current one stays"):
+        replace_model(tmp_path / "nothing", target)
+    assert name(target) == "old"
+    assert sorted(p.name for p in target.parent.iterdir()) == ["nnunet"]
+
+
+def test_a_replaced_model_serves_without_a_new_store(target: Path, tmp_path: Path) -> None:
+    store = ModelStore(target.parents[1], demo=DEMO)
+    before = store.predictor(LIVER, "nnunet", torch.device("cpu"))[1]
+    assert FROM_DEMO not in before
+    new = model(tmp_path / "new", name="new", **{FROM_DEMO: True})
+    shutil.rmtree(new / "fold_1")
+    replace_model(new, target)
+    after = store.predictor(LIVER, "nnunet", torch.device("cpu"))[1]
+    assert (before["folds"], after["folds"]) == ([0, 1], [0])
+    assert (after["demo"], after[FROM_DEMO]) == (False, True)
