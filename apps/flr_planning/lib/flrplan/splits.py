@@ -15,6 +15,14 @@ from flrplan.errors import SettingsError
 NNUNET_SEED = 12345
 """Seed of nnU-Net's own cross-validation draw over the sorted ids (nnunetv2.utilities.crossval_split)."""
 
+HELD_OUT_PART = "held-out"
+"""Name of the part that is predicted by the ensemble of all folds."""
+
+
+def fold_part(fold: int) -> str:
+    """Name of the part that the model of one fold predicts."""
+    return f"fold-{fold}"
+
 
 @dataclass(frozen=True)
 class Split:

@@ -34,6 +34,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare the data (default: 1)")
     parser.add_argument("--half", action="store_true", help="publish float16 weights (half the size)")
+    parser.add_argument("--prepare-only", action="store_true", help="prepare the stage, train nothing")
     parser.set_defaults(run=run)
 
 
@@ -43,10 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = Recipe.from_yaml(arguments.recipe, stage.name) if arguments.recipe else Recipe.from_mapping({})
     cases = find_labelled_cases(arguments.cases)
     split = read_split(arguments.split) if arguments.split else nnunet_split([c.case_id for c in cases], arguments.folds)
+    split.require_cover([c.case_id for c in cases])
     device = choose_device(arguments.device)
     work = StageWork(arguments.work, stage)
     note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
     prepare_stage(cases, work, recipe, split, arguments.workers)
+    if arguments.prepare_only:
+        return 0
     for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):
         with tqdm(total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None) as bar:
 
