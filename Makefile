@@ -1,10 +1,13 @@
-# make install | demo | test | check | demo-models | benchmark-smoke. Everything goes into .venv/ in this folder.
+# make install | demo | test | check | demo-models | workflow | benchmark-smoke. Everything goes into .venv/ in this folder,
+# Snakemake into .venv-workflow/.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKFLOW := .venv-workflow
+WORKFLOW_STAMP := $(WORKFLOW)/.installed
 
-.PHONY: install demo test check demo-models benchmark-smoke clean
+.PHONY: install demo test check demo-models workflow benchmark-smoke clean
 
 install: $(STAMP)
 
@@ -20,7 +23,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/flrplan demo --out demo-output
 
-test: $(STAMP)
+test: $(STAMP) $(WORKFLOW_STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
 
 check: $(STAMP)
@@ -31,8 +34,18 @@ check: $(STAMP)
 demo-models: $(STAMP)
 	$(BIN)/flrplan demo-models --work build/demo-models
 
-benchmark-smoke: $(STAMP)
-	$(BIN)/python benchmark/smoke.py --work work
+workflow: $(WORKFLOW_STAMP)
+
+# An environment of its own: Snakemake's Slurm plugin needs numpy 2, the project needs numpy 1. Snakemake only starts commands,
+# and those run with the Python of $(VENV).
+$(WORKFLOW_STAMP): benchmark/requirements-workflow.txt
+	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make $@ PYTHON=/path/to/python"; exit 1; }
+	test -x $(WORKFLOW)/bin/python || $(PYTHON) -m venv $(WORKFLOW)
+	$(WORKFLOW)/bin/python -m pip install --quiet -r $<
+	touch $@
+
+benchmark-smoke: $(STAMP) $(WORKFLOW_STAMP)
+	$(BIN)/python benchmark/run.py --config benchmark/configs/smoke.yaml --work work
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(WORKFLOW) demo-output

@@ -40,12 +40,19 @@ def parse(arguments: list[str] | None = None) -> EvaluationSettings:
     parser.add_argument("--out", type=Path, help="where to write (default: W/evaluation)")
     parser.add_argument("--images", type=Path, help="folder of CTs <case>.nii.gz for the pictures (default: W/images)")
     parser.add_argument("--allow-missing", action="store_true", help="evaluate what is there; every table says what is not")
+    parser.add_argument(
+        "--absent",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="[ARCHITECTURE/]COLUMN of a work folder not wanted; repeatable",
+    )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: %(default)s)")
     parser.add_argument("--note", default="", help="a sentence over every table, for example that the cases are synthetic")
     given = vars(parser.parse_args(arguments))
     if given["work"] is None and given["labels"] is None and given["predictions"] is None:
         given["work"] = DEFAULT_WORK
-    return EvaluationSettings(**given)
+    return EvaluationSettings(**{**given, "absent": tuple(given["absent"])})
 
 
 def main(arguments: list[str] | None = None) -> int:

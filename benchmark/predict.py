@@ -7,7 +7,7 @@ the model of fold k alone (out-of-fold). Pipelined columns take the true masks, 
 before; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
 Refuses a model that was trained on a case that it is to predict (``run.json`` beside each checkpoint).
 Writes ``W/predictions/<architecture>/<column>/<case>.nii.gz``, uint8; what is there already is kept, so a stopped run continues,
-if the same models made it (``W/predicted-<architecture>.json``).
+if the same models made it (``W/predicted/<architecture>/<part>.json``).
 Cost: six runs of a network a held-out case, each up to 8 times with mirroring (``--no-mirroring`` leaves it out).
 Exit status: 0 done, 1 something could not be predicted (stderr says what).
 """
@@ -25,13 +25,13 @@ import numpy as np
 from tqdm import tqdm
 
 from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.errors import EmptyLiverError, FlrError, ModelError
-from flrplan.evaluation.columns import COLUMNS, Inputs
+from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
+from flrplan.evaluation.columns import COLUMNS, Inputs, Part, columns_of
 from flrplan.io import CT, write_json, write_label_map
 from flrplan.labels import Mask, Structure
-from flrplan.models import MODEL_ROOT, ModelStore
-from flrplan.splits import Split, read_split
-from flrplan.stages import ARCHITECTURES, CASCADE, STAGES
+from flrplan.models import ModelStore
+from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
+from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
 from flrplan.training_cases import LabelledCase, find_labelled_cases
 
 logger = logging.getLogger("predict")
@@ -67,22 +67,36 @@ def _is_cascaded(name: str) -> bool:
     return column.inputs is Inputs.CASCADED or (column.inputs is Inputs.PIPELINED and not column.stage.needs)
 
 
-def require_same_models(path: Path, title: str, cascade: Cascade) -> None:
+def require_same_models(path: Path, cascade: Cascade, stages: Sequence[Stage]) -> None:
     """Records which models predict a part. Raises ModelError where kept predictions of it came from others."""
-    now = {"mirroring": cascade.settings.mirroring}
-    now |= {stage.name: cascade.identity(stage)["weights_sha256"] for stage in STAGES.values()}
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if record.setdefault(title, now) != now:
+    now: dict[str, object] = {"mirroring": cascade.settings.mirroring}
+    now |= {stage.name: cascade.identity(stage)["weights_sha256"] for stage in stages}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(before.get(name, value) != value for name, value in now.items()):
         raise ModelError(
-            f"{path}: the predictions of {title} that are there came from other models or settings; "
-            f"use another --work folder, or delete them and {path.name}"
+            f"{path}: the predictions of this part that are there came from other models or settings; "
+            "use another --work folder, or delete them and that file"
         )
-    write_json(path, record)
+    write_json(path, {**before, **now})
 
 
-def check_not_trained_on(cascade: Cascade, folds: Sequence[int] | None, case_ids: Sequence[str]) -> None:
+def check_ensemble(cascade: Cascade, split: Split, stages: Sequence[Stage]) -> None:
+    """Raises ModelError where models for the held-out cases lack a fold of the split: an ensemble is all of them."""
+    for stage in stages:
+        folder = cascade.store.find(stage, cascade.settings.architecture).folder
+        missing = sorted(set(range(len(split.folds))) - set(folder.folds))
+        if missing:
+            raise ModelError(
+                f"{folder.path}: fold {missing[0]} of the split is not trained, and the held-out cases take all folds; train it, or "
+                "say with --fold which folds make the ensemble"
+            )
+
+
+def check_not_trained_on(
+    cascade: Cascade, folds: Sequence[int] | None, case_ids: Sequence[str], stages: Sequence[Stage]
+) -> None:
     """Raises ModelError where a fold that will predict these cases was trained on one of them."""
-    for stage in STAGES.values():
+    for stage in stages:
         folder = cascade.store.find(stage, cascade.settings.architecture).folder
         for fold in folds if folds is not None else folder.folds:
             if not folder.training_cases(fold):
@@ -114,28 +128,46 @@ def predict_part(
     return failed
 
 
+def parts_of(split: Split, asked: Sequence[str] | None, folds: Sequence[int] | None) -> dict[str, tuple[int | None, list[str]]]:
+    """The parts to predict: name to (fold, None for held-out; ids). Raises SettingsError for a part that is not there."""
+    parts: dict[str, tuple[int | None, list[str]]] = {HELD_OUT_PART: (None, sorted(split.test))}
+    for fold in range(len(split.folds)) if folds is None else folds:
+        parts[fold_part(fold)] = (fold, list(split.validation_ids(fold)))
+    unknown = sorted(set(asked or ()) - set(parts))
+    if unknown:
+        raise SettingsError(f"--part: this split has no part {', '.join(unknown)}; it has {', '.join(parts)}")
+    return {name: part for name, part in parts.items() if (asked is None or name in asked) and part[1]}
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Predicts all parts of the split. Returns the exit status."""
+    """Predicts the asked parts of the split. Returns the exit status."""
     cases = {c.case_id: c for c in find_labelled_cases(arguments.work)}
     split: Split = read_split(arguments.splits or arguments.work / "splits.json")
     split.require_cover(list(cases))
     settings = CascadeSettings(arguments.architecture, arguments.device, not arguments.no_mirroring, largest_liver=False)
+    stages = tuple(STAGES[name] for name in STAGES if arguments.stage is None or name in arguments.stage)
     out = arguments.work / "predictions" / arguments.architecture
-    parts: list[tuple[str, tuple[int, ...] | None, Sequence[str]]] = [("held-out", None, sorted(split.test))]
-    parts += [(f"fold {k}", (k,), split.validation_ids(k)) for k in range(len(split.folds))]
     failed = []
-    for title, folds, ids in parts:
-        if not ids:
-            continue
-        cascade = Cascade(ModelStore(arguments.models, folds=folds), settings)
-        check_not_trained_on(cascade, folds, ids)
-        require_same_models(arguments.work / f"predicted-{arguments.architecture}.json", title, cascade)
-        columns = [n for n, c in COLUMNS.items() if folds is None or arguments.cascaded_cv or c.inputs is not Inputs.CASCADED]
+    for title, (fold, ids) in parts_of(split, arguments.part, arguments.fold).items():
+        part = Part.TEST if fold is None else Part.CV
+        columns = columns_of(part, stages, arguments.cascaded_cv)
+        used = tuple(s for s in stages if any(s in COLUMNS[name].stages for name in columns))
+        ensemble = (tuple(arguments.fold) if arguments.fold else None) if fold is None else (fold,)
+        cascade = Cascade(model_store(arguments.models, ensemble), settings)
+        if ensemble is None:
+            check_ensemble(cascade, split, used)
+        check_not_trained_on(cascade, ensemble, ids, used)
+        require_same_models(arguments.work / "predicted" / arguments.architecture / f"{title}.json", cascade, used)
         failed += predict_part(cases, ids, cascade, columns, out, title)
     if failed:
         sys.stderr.write(f"{len(failed)} cases could not be predicted: {', '.join(failed)}\n")
     sys.stdout.write(f"{out}\n")
     return 1 if failed else 0
+
+
+def model_store(models: Path | None, folds: tuple[int, ...] | None) -> ModelStore:
+    """The models of ``--models`` and no others; without it the app's, where demo models stand in for what is not trained."""
+    return ModelStore(folds=folds) if models is None else ModelStore(models, demo=None, folds=folds)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,10 +177,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="predict.py", description=head, epilog=tail, formatter_class=raw)
     parser.add_argument("--work", type=Path, default=Path("work"), help="work folder of the benchmark (default: ./work)")
     parser.add_argument("--splits", type=Path, help="split file (default: W/splits.json)")
-    parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="folder with <stage>/<architecture>/ models")
+    parser.add_argument(
+        "--models", type=Path, help="folder with <stage>/<architecture>/ models (default: the app's, or its demo's)"
+    )
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--no-mirroring", action="store_true", help="no test-time mirroring (nnU-Net's standard has it)")
+    parser.add_argument("--part", action="append", help="held-out, fold-0, fold-1 ...; repeatable (default: all)")
+    parser.add_argument("--fold", type=int, action="append", metavar="K", help="only these folds, in the ensemble, too")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only columns of these stages (default: all)")
     parser.add_argument("--cascaded-cv", action="store_true", help="also the cascaded columns of the cross-validation")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:

@@ -49,6 +49,7 @@ def test_lower_layers_do_not_know_the_higher_ones(part: str) -> None:
             assert ".".join(module.split(".")[:2]) not in higher, f"{path.relative_to(PACKAGE)} imports {module}"
 
 
-def test_planning_and_metrics_do_not_load_torch() -> None:
-    code = "import sys, flrplan.planning.plan, flrplan.metrics, flrplan.cohort; sys.exit('torch' in sys.modules)"
+def test_planning_metrics_and_workflow_do_not_load_torch() -> None:
+    modules = "flrplan.planning.plan, flrplan.metrics, flrplan.cohort, flrplan.workflow.jobs, flrplan.workflow.engine"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -1,4 +1,4 @@
-"""``benchmark/predict.py`` and the smoke run, as a user runs them: columns, resuming, and cases that trained the model."""
+"""``benchmark/predict.py`` and ``evaluate.py`` as a user runs them: columns, resuming, and cases that trained the model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.models import MODEL_ROOT
 
@@ -25,14 +26,18 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke run on two cases: cohort, predictions, evaluation."""
-    folder = tmp_path_factory.mktemp("smoke") / "work"
-    done = run("smoke.py", "--work", folder, "--cases", 2)
+    """Two held-out synthetic cases, predicted by the demo models, evaluated."""
+    folder = tmp_path_factory.mktemp("demo") / "work"
+    write_cohort(CohortSettings(cases=2, seed=5), folder, progress=False)
+    (folder / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
+    done = run("predict.py", "--work", folder, "--device", "cpu", "--no-mirroring")
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run("evaluate.py", "--work", folder, "--note", "not comparable with the paper")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
-def test_smoke_writes_every_column_and_the_tables(work: Path) -> None:
+def test_the_demo_models_give_every_column_and_the_tables(work: Path) -> None:
     for column in COLUMNS:
         assert len(list((work / "predictions" / "nnunet" / column).glob("*.nii.gz"))) == 2
     written = {p.name for p in (work / "evaluation").iterdir()}
@@ -53,9 +58,9 @@ def test_a_second_run_keeps_what_is_there(work: Path) -> None:
 
 
 def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
-    record = work / "predicted-nnunet.json"
+    record = work / "predicted" / "nnunet" / "held-out.json"
     before = record.read_text()
-    record.write_text(json.dumps({"held-out": {**json.loads(before)["held-out"], "crlm": {"0": "of before"}}}))
+    record.write_text(json.dumps({**json.loads(before), "crlm": {"0": "of before"}}))
     done = run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring")
     record.write_text(before)
     assert done.returncode == 1
@@ -78,3 +83,48 @@ def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: 
     done = run("predict.py", "--work", work, "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
     assert "not in the split ['synth-5-0001']" in done.stderr
+
+
+def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
+    shutil.rmtree(tmp_path / "models" / "flr")
+    done = run("predict.py", "--work", work, "--models", tmp_path / "models")
+    assert done.returncode == 1
+    assert "no nnunet model for stage flr" in done.stderr
+
+
+def test_an_ensemble_that_lacks_a_fold_is_refused_unless_it_is_stated(work: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(work, folder, ignore=shutil.ignore_patterns("predict*", "evaluation"))
+    (folder / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": [["synth-5-0001"], [], []]}')
+    options = ("--work", folder, "--device", "cpu", "--no-mirroring", "--part", "held-out", "--stage", "liver")
+    done = run("predict.py", *options)
+    assert done.returncode == 1
+    assert "fold 2 of the split is not trained" in done.stderr
+    assert run("predict.py", *options, "--fold", 0, "--fold", 1).returncode == 0
+    assert [p.name for p in (folder / "predictions" / "nnunet").iterdir()] == ["pipelined_liver"], "only what the stage makes"
+
+
+def test_a_part_that_the_split_has_not(work: Path) -> None:
+    done = run("predict.py", "--work", work, "--part", "fold-3")
+    assert done.returncode == 1
+    assert "no part fold-3; it has held-out" in done.stderr
+
+
+def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path: Path) -> None:
+    """A CT of air: the demo liver finds nothing there. The truth is full, so recall and Dice are 0, not undefined."""
+    write_cohort(CohortSettings(cases=1, seed=5), tmp_path, progress=False)
+    image = sitk.ReadImage(str(tmp_path / "images" / "synth-5-0000.nii.gz"))
+    air = sitk.GetImageFromArray(np.full(image.GetSize()[::-1], -1000, np.int16))
+    air.CopyInformation(image)
+    sitk.WriteImage(air, str(tmp_path / "images" / "synth-5-0000.nii.gz"))
+    (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
+    done = run("predict.py", "--work", tmp_path, "--device", "cpu", "--no-mirroring")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "no liver found; its liver, CRLM and FLR are empty" in done.stderr
+    for column in ("pipelined_liver", "cascaded_crlm", "cascaded_flr"):
+        path = tmp_path / "predictions" / "nnunet" / column / "synth-5-0000.nii.gz"
+        assert not sitk.GetArrayFromImage(sitk.ReadImage(str(path))).any()
+    assert run("evaluate.py", "--work", tmp_path).returncode == 0
+    test = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["test"]["nnunet"]
+    assert test["pipelined_liver"]["dice"]["mean"] == test["cascaded_flr"]["dice"]["mean"] == 0.0

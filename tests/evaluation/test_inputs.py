@@ -8,6 +8,8 @@ import json
 import numpy as np
 import pytest
 
+from flrplan.evaluation.columns import COLUMNS
+
 FOLDS = [["a1", "a2"], ["b1"]]
 TEST = ["t1", "t2"]
 ALL = [*TEST, "a1", "a2", "b1"]
@@ -201,10 +203,34 @@ def test_other_files_beside_predictions_are_passed_over(whole, command):
 
 def test_work_folder_prefers_binary_truth_and_writes_into_it(whole, command):
     whole.write(whole.root / "masks" / "t1" / "flr.nii.gz", whole.LIVER)
-    assert command(["--work", str(whole.root), "--workers", "1"]) == 0
+    others = [word for c in COLUMNS if c != "pipelined_flr" for word in ("--absent", c)]
+    assert command(["--work", str(whole.root), "--workers", "1", *others]) == 0
     rows = {r["case"]: r for r in csv.DictReader((whole.root / "evaluation" / "cases.csv").open())}
     assert float(rows["t1"]["recall"]) == pytest.approx(0.625), "the truth of t1 is the binary mask, the whole liver"
     assert float(rows["t2"]["recall"]) == 1.0
+
+
+def test_a_column_that_is_wholly_absent_from_a_work_folder_must_be_stated(whole, command, capsys):
+    for case in ALL:
+        for column in COLUMNS:
+            whole.predict("whole", column, case, whole.FLR)
+    stated = [word for c in COLUMNS if c != "pipelined_flr" for word in ("--absent", f"nnunet/{c}")]
+    arguments = ["--work", str(whole.root), "--workers", "1", "--out", str(whole.out)]
+    assert command([*arguments, *stated[:-2]]) == 1
+    assert "without a single prediction: nnunet/e2e_flr. Predict them" in capsys.readouterr().err
+    assert not whole.out.exists()
+    assert command([*arguments, *stated]) == 0
+    for text in tables(whole):
+        assert "Not predicted, so shown as -: nnunet/pipelined_liver" in text
+        assert "nnunet/e2e_flr." in text
+    ours = next(line for line in tables(whole)[1].splitlines() if line.startswith("| nnU-Net | D"))
+    assert ours.rstrip("| ").split("| ")[-1].startswith("- / "), "no number of ours beside the paper's"
+    assert "nnunet/e2e_flr" in json.loads((whole.out / "summary.json").read_text())["absent_columns"]
+
+
+def test_an_absent_column_that_does_not_exist(whole, command, capsys):
+    assert command(["--work", str(whole.root), "--absent", "nnunet/e2e_liver"]) == 1
+    assert "--absent: unknown column nnunet/e2e_liver" in capsys.readouterr().err
 
 
 def test_without_a_work_folder_the_smoke_command_is_named(command, capsys, tmp_path, monkeypatch):

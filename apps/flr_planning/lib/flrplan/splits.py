@@ -17,6 +17,14 @@ NNUNET_SEED = 12345
 SPLITS_NAME = "splits_final.json"
 """nnU-Net's name of the file with its folds, in the preprocessed folder."""
 
+HELD_OUT_PART = "held-out"
+"""Name of the part that is predicted by the ensemble of all folds."""
+
+
+def fold_part(fold: int) -> str:
+    """Name of the part that the model of one fold predicts."""
+    return f"fold-{fold}"
+
 
 @dataclass(frozen=True)
 class Split:

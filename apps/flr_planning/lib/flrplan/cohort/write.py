@@ -33,6 +33,10 @@ FAULTS_NAME = "faults.json"
 
 _FAULTS_KEY = "label_faults"
 _MASKED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+
+WORKFLOW_NAME = "workflow"
+"""The benchmark keeps its state in this folder of a work folder, and may be there before the cohort."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -166,7 +170,7 @@ def _table(settings: CohortSettings, out_dir: Path) -> dict[str, Any]:
 def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
     table = out_dir / TABLE_NAME
     if not table.is_file():
-        held = sorted(p.name for p in out_dir.iterdir()) if out_dir.is_dir() else []
+        held = sorted(p.name for p in out_dir.iterdir() if p.name != WORKFLOW_NAME) if out_dir.is_dir() else []
         if held:
             raise CohortError(
                 f"{out_dir} is not empty and holds no {TABLE_NAME} (found {', '.join(held[:4])}); give an empty folder"

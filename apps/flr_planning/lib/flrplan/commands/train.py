@@ -49,6 +49,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--gpus", type=int, default=1, help="GPUs that train together (with --device cpu: processes)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare the data (default: 1)")
     parser.add_argument("--half", action="store_true", help="publish float16 weights (half the size)")
+    parser.add_argument("--prepare-only", action="store_true", help="prepare the stage, train nothing")
     parser.set_defaults(run=run)
 
 
@@ -74,10 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
+    split.require_cover([c.case_id for c in cases])
     work = StageWork(arguments.work, stage)
     if tell:
         note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
     prepare_stage(cases, work, recipe, split, arguments.workers)
+    if arguments.prepare_only:
+        return 0
     target = arguments.models / stage.name / arguments.architecture
     with process_group(device) as own:
         for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):

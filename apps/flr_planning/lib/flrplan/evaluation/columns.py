@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
@@ -59,6 +59,13 @@ class Column:
         return self.stage.target
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages whose models make this column, in the order of the cascade."""
+        if self.inputs is not Inputs.CASCADED:
+            return (self.stage,)
+        return CASCADE[: CASCADE.index(self.stage) + 1]
+
+    @property
     def title(self) -> str:
         """As in the paper's tables, for example ``cascaded FLR (L+T+CT)``."""
         inputs = "+".join([*(_LETTERS[s] for s in self.stage.needs), "CT"])
@@ -84,6 +91,13 @@ REQUIRED: Mapping[Part, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Columns in which every case of a part is expected once an architecture has the column; in others cases are optional."""
+
+
+def columns_of(part: Part, stages: Iterable[Stage], cascaded_cv: bool = False) -> tuple[str, ...]:
+    """The columns of a part that models of these stages can make; the cascaded ones of the cross-validation on demand."""
+    given = set(stages)
+    asked = tuple(COLUMNS) if cascaded_cv else REQUIRED[part]
+    return tuple(name for name in asked if given.issuperset(COLUMNS[name].stages))
 
 
 def cascade_context(column: Column) -> Mapping[Structure, str]:

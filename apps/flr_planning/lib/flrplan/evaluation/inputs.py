@@ -61,11 +61,15 @@ class Gap:
 
 @dataclass(frozen=True)
 class Found:
-    """All cases that can be scored, in natural order, and what is missing or extra."""
+    """All cases that can be scored, in natural order, what is missing or extra, and the columns that have no prediction at all.
+
+    absent: ``<architecture>/<column>`` of each.
+    """
 
     cases: tuple[CaseFiles, ...]
     architectures: tuple[str, ...]
     gaps: tuple[Gap, ...]
+    absent: tuple[str, ...] = ()
 
 
 def files_by_case(folder: Path) -> dict[str, Path]:
@@ -166,7 +170,33 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
         own = {key: files[case] for key, files in predictions.items() if case in files}
         cases.append(CaseFiles(case, fold_of[case], labels[case], own))
     architectures = tuple(sorted({architecture for architecture, _ in predictions}))
-    return Found(tuple(cases), architectures, tuple(sorted(gaps)))
+    return Found(tuple(cases), architectures, tuple(sorted(gaps)), absent_columns(predictions, split))
+
+
+def absent_columns(predictions: Predictions, split: Split) -> tuple[str, ...]:
+    """``<architecture>/<column>`` where an architecture has no prediction in a column of the tables, in their order.
+
+    Only parts that have cases count, and cascaded columns of the cross-validation are optional.
+    """
+    expected = {*(REQUIRED[Part.TEST] if split.test else ()), *(REQUIRED[Part.CV] if any(split.folds) else ())}
+    architectures = sorted({architecture for architecture, _ in predictions})
+    return tuple(f"{a}/{c}" for a in architectures for c in COLUMNS if c in expected and not predictions.get((a, c)))
+
+
+def require_columns(absent: Sequence[str], stated: Sequence[str]) -> None:
+    """Raises LabelError naming the absent columns that nobody stated as ``<column>`` or ``<architecture>/<column>``.
+
+    Raises SettingsError for a stated column that does not exist.
+    """
+    unknown = [name for name in stated if name.rpartition("/")[2] not in COLUMNS]
+    if unknown:
+        raise SettingsError(f"--absent: unknown column {', '.join(unknown)}; known are {', '.join(COLUMNS)}")
+    silent = [name for name in absent if not {name, name.rpartition("/")[2]} & set(stated)]
+    if silent:
+        raise LabelError(
+            f"columns without a single prediction: {', '.join(silent)}. Predict them, or state with --absent <column> or "
+            "--absent <architecture>/<column> that they are not wanted; the tables then show a dash and name them"
+        )
 
 
 def _natural(case: str) -> tuple[object, ...]:

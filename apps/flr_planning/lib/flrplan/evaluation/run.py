@@ -26,6 +26,7 @@ from flrplan.evaluation.inputs import (
     find_predictions,
     find_work_labels,
     match_cases,
+    require_columns,
     require_no_gaps,
 )
 from flrplan.evaluation.paper import architecture_order
@@ -53,6 +54,8 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
     """
     found, split = find(settings)
     require_no_gaps(found.gaps, settings.allow_missing)
+    if settings.predictions is None and not settings.allow_missing:
+        require_columns(found.absent, settings.absent)
     if not settings.allow_missing:
         require_no_gaps(header_gaps(found.cases), allow_missing=False)
     running = score_cases(found.cases, settings.workers)
@@ -94,6 +97,7 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
         lesions=tuple(sorted((row for result in scored for row in result.lesions), key=order)),
         cases={Part.CV: tuple(c for fold in split.folds for c in fold), Part.TEST: split.test},
         gaps=tuple(gaps),
+        absent=found.absent,
         note=note,
     )
 
@@ -113,6 +117,7 @@ def build_document(results: Results) -> dict[str, Any]:
         "bland_altman": bland_altman(results),
         "claims": [verdict.to_json() for verdict in check_claims(summary, compared)],
         "gaps": [{"kind": g.kind, "where": g.where, "case": g.case, "detail": g.detail} for g in results.gaps],
+        "absent_columns": list(results.absent),
         "note": results.note,
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 
+WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "report.html", "summary.json")
+"""What one evaluation writes, the last file last."""
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -16,6 +19,8 @@ class EvaluationSettings:
         then labels, predictions, splits and out must be given. Whatever is given goes before the work folder's.
     images: CTs for the pictures of the worst cases, ``<case>.nii.gz``; optional.
     allow_missing: evaluate what is there; every table then names what is missing.
+    absent: columns (``<column>`` or ``<architecture>/<column>``) that are not there on purpose. In a work folder any other column
+        without predictions is an error; anybody's own predictions need not have all columns. Tables name what is absent.
     note: a sentence that stands over every table (for example: the cases are synthetic).
     """
 
@@ -26,6 +31,7 @@ class EvaluationSettings:
     out: Path | None = None
     images: Path | None = None
     allow_missing: bool = False
+    absent: tuple[str, ...] = ()
     workers: int = 1
     note: str = ""
 

@@ -22,6 +22,7 @@ class Results:
     """Everything that was measured, in a fixed order whatever the order of the workers.
 
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
+    absent: ``<architecture>/<column>`` without a single prediction.
     """
 
     rows: tuple[Row, ...]
@@ -29,6 +30,7 @@ class Results:
     lesions: tuple[LesionRow, ...]
     cases: dict[Part, tuple[str, ...]]
     gaps: tuple[Gap, ...] = ()
+    absent: tuple[str, ...] = ()
     note: str = ""
 
     @property

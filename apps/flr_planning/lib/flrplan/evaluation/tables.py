@@ -36,12 +36,18 @@ def gap_lines(gaps: tuple[Gap, ...]) -> list[str]:
     return [f"INCOMPLETE: evaluated with --allow-missing; {len(gaps)} gaps. " + "; ".join(lines) + "."]
 
 
+def absent_lines(absent: tuple[str, ...]) -> list[str]:
+    """The sentence that names columns without a single prediction. Empty where there is none."""
+    return [f"Not predicted, so shown as {DASH}: {', '.join(absent)}."] if absent else []
+
+
 def preface(results: Results, part: Part) -> list[str]:
     """What must be known to read a table: how many cases, what is missing, how far the paper's numbers compare."""
     cases = results.cases[part]
     spread = "mean ± std of the fold means" if part is Part.CV else "mean over cases"
     lines = [results.note] if results.note else []
     lines += gap_lines(results.gaps)
+    lines += absent_lines(results.absent)
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
         f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "

@@ -1,0 +1,119 @@
+"""``flrplan train-many``: several trainings in one process, which loads the libraries once; what is trained is kept."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from flrplan.commands import train
+from flrplan.commands.say import note
+from flrplan.errors import SettingsError
+from flrplan.models import MODEL_ROOT
+from flrplan.nnunet.trained import require_same_training
+from flrplan.splits import read_split
+from flrplan.stages import ARCHITECTURES, STAGES
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of them: which stage, architecture and fold."""
+
+    stage: str
+    architecture: str
+    fold: int
+
+    @classmethod
+    def parse(cls, text: str) -> Training:
+        """From ``STAGE/ARCHITECTURE/FOLD``. Raises SettingsError saying what is known."""
+        stage, _, rest = text.partition("/")
+        architecture, _, fold = rest.partition("/")
+        if stage not in STAGES or architecture not in ARCHITECTURES or not fold.isdigit():
+            raise SettingsError(
+                f"--training takes STAGE/ARCHITECTURE/FOLD with a stage of {', '.join(STAGES)} and an architecture of "
+                f"{', '.join(ARCHITECTURES)}, got {text!r}"
+            )
+        return cls(stage, architecture, int(fold))
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.architecture}/{self.fold}"
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``train-many`` to the command line."""
+    parser = commands.add_parser(
+        "train-many",
+        help="several trainings in one process; what is trained already is kept",
+        epilog="All other options are those of 'flrplan train' and hold for every training.",
+    )
+    parser.add_argument("--training", action="append", required=True, metavar="STAGE/ARCHITECTURE/FOLD", help="repeatable")
+    parser.add_argument("--split", type=Path, required=True, help="split file; its folds are trained")
+    parser.add_argument("--work", type=Path, required=True, help="prepared data and training states")
+    parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the models go to <models>/<stage>/<architecture>")
+    parser.add_argument(
+        "--pretrained", action="append", default=[], metavar="ARCHITECTURE=FILE", help="weights that its trainings start from"
+    )
+    parser.add_argument("options", nargs="*", metavar="OPTION", help="options of 'flrplan train', after --")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains one after the other. A training that another process is at is waited for."""
+    trainings = [Training.parse(text) for text in arguments.training]
+    split = read_split(arguments.split)
+    weights = dict(_weights(text) for text in arguments.pretrained)
+    parser = _train_parser()
+    options = [
+        *arguments.options,
+        "--split",
+        str(arguments.split),
+        "--work",
+        str(arguments.work),
+        "--models",
+        str(arguments.models),
+    ]
+    for number, training in enumerate(trainings, 1):
+        title = f"{training} ({number} of {len(trainings)})"
+        folder = arguments.models / training.stage / training.architecture / f"fold_{training.fold}"
+        with _lock(arguments.work, training, title):
+            if require_same_training(folder, split, training.fold):
+                note(f"{title}: trained before")
+                continue
+            note(f"{title}: starts")
+            start = ["--pretrained", weights[training.architecture]] if training.architecture in weights else []
+            train.run(parser.parse_args([*_words(training, options), *start]))
+    return 0
+
+
+def _weights(text: str) -> tuple[str, str]:
+    architecture, _, path = text.partition("=")
+    if architecture not in ARCHITECTURES or not path:
+        raise SettingsError(f"--pretrained takes ARCHITECTURE=FILE, got {text!r}; architectures are {', '.join(ARCHITECTURES)}")
+    return architecture, path
+
+
+def _train_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flrplan")
+    train.add_parser(parser.add_subparsers(dest="command"))
+    return parser
+
+
+def _words(training: Training, options: Sequence[str]) -> list[str]:
+    own = ["--stage", training.stage, "--architecture", training.architecture, "--fold", str(training.fold)]
+    return ["train", *own, *options]
+
+
+def _lock(work: Path, training: Training, title: str) -> Any:
+    """The lock of one training, held by whoever trains it and released by the system when that process dies."""
+    path = work / training.stage / "locks" / f"{training.architecture}-{training.fold}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        note(f"{title}: another process trains it; waiting for that one")
+        return lock.acquire()

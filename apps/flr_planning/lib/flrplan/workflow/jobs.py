@@ -1,0 +1,207 @@
+"""The jobs of a benchmark: which command makes what, after which other jobs. Everything derives from stages and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from flrplan.cohort.write import WORKFLOW_NAME
+from flrplan.evaluation.columns import COLUMNS, Part, columns_of
+from flrplan.evaluation.settings import WRITTEN
+from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
+from flrplan.stages import STAGES
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
+
+STATE = WORKFLOW_NAME
+"""Folder of markers, logs and Snakemake's own files in a work folder."""
+SPLIT_NAME = "splits.json"
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+"""nnU-Net's name of a published checkpoint (named here too, since the workflow loads no torch; a test compares them)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command. ``done``: the marker that Snakemake writes after it, relative to the folder :data:`STATE` of the work folder.
+
+    after: markers of the jobs that it needs. products: what it leaves behind; a marker without them is stale. Products are
+    never Snakemake's own outputs, because Snakemake deletes the outputs of a stopped job, and a training continues.
+    """
+
+    rule: Rule
+    name: str
+    command: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    products: tuple[Path, ...] = ()
+
+    @property
+    def done(self) -> str:
+        """Marker of this job."""
+        return f"done/{self.rule}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The work folder, the folder of the benchmark's scripts, and the Python that runs them; absolute paths."""
+
+    work: Path
+    scripts: Path
+    python: str
+
+    def script(self, name: str, *options: object) -> tuple[str, ...]:
+        """The command of a script of the benchmark."""
+        return (self.python, str(self.scripts / name), *map(str, options))
+
+    def flrplan(self, *options: object) -> tuple[str, ...]:
+        """The command of the command line."""
+        return (self.python, "-m", "flrplan.cli", *map(str, options))
+
+
+def split_file(settings: BenchmarkSettings, work: Path) -> Path:
+    """The split that counts: the given file where nothing is prepared from it, else the work folder's own."""
+    given = settings.split.file if settings.split else None
+    return given if given and settings.data.kind in (DataKind.PREPARED, DataKind.SYNTHETIC) else work / SPLIT_NAME
+
+
+def known_split(settings: BenchmarkSettings, work: Path) -> Split | None:
+    """The split, where it can be read already; None where a job will draw it."""
+    own = split_file(settings, work)
+    if own.is_file() or settings.split is None or (settings.split.file and own == settings.split.file):
+        return read_split(own)
+    return read_split(settings.split.file) if settings.split.file else None
+
+
+def fold_count(settings: BenchmarkSettings, split: Split | None) -> int:
+    """How many folds the split has or will have."""
+    return len(split.folds) if split else settings.split.folds if settings.split else 0
+
+
+def benchmark_jobs(settings: BenchmarkSettings, places: Places) -> list[Job]:
+    """All jobs, each after those that it needs.
+
+    Raises: SettingsError for a split that cannot be read or has none of the asked folds.
+    """
+    split = known_split(settings, places.work)
+    folds = settings.folds or tuple(range(fold_count(settings, split)))
+    first = [*_prepare(settings, places), *_draw(settings, places)]
+    needs = tuple(job.done for job in first)
+    preprocess = [_preprocess(settings, places, stage, needs) for stage in settings.stages]
+    train = [job for done in preprocess for job in _train(settings, places, done, folds)]
+    predict = list(_predict(settings, places, split, folds, train))
+    return [*first, *preprocess, *train, *predict, _evaluate(settings, places, folds, split, predict)]
+
+
+def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
+    data, out = settings.data, places.work
+    workers = settings.resources_of(Rule.PREPARE).threads
+    if data.kind is DataKind.PREPARED:
+        return
+    if data.kind is DataKind.SYNTHETIC:
+        size = ("--cases", data.cases, "--seed", data.seed, "--size", data.size)
+        command = places.flrplan("cohort", *size, "--out", out, "--workers", workers)
+    else:
+        where: list[object] = [data.kind, data.root, "--out", out, "--workers", workers]
+        for option, path in (("--tcia", data.tcia), ("--images", data.images), ("--layout", data.layout)):
+            where += [option, path] if path else []
+        if settings.split and settings.split.file:
+            where += ["--splits", settings.split.file]
+        command = places.script("prepare.py", *where, *(["--allow-missing"] if data.allow_missing else []))
+    yield Job(Rule.PREPARE, str(data.kind), command, products=(out / "images",))
+
+
+def _draw(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
+    if settings.split is None or settings.split.file:
+        return
+    out = places.work / SPLIT_NAME
+    options = ("--cases", places.work, "--held-out", settings.split.held_out, "--folds", settings.split.folds, "--out", out)
+    after = tuple(job.done for job in _prepare(settings, places))
+    yield Job(Rule.SPLIT, "draw", places.script("draw_split.py", *options), after, (out,))
+
+
+def _training_options(settings: BenchmarkSettings, places: Places) -> list[object]:
+    work = places.work
+    options: list[object] = ["--cases", work, "--device", settings.device]
+    options += ["--recipe", settings.recipe] if settings.recipe else []
+    return [*options, *(["--size", settings.train_size] if settings.train_size else [])]
+
+
+def _training_places(settings: BenchmarkSettings, places: Places) -> list[object]:
+    work = places.work
+    return ["--split", split_file(settings, work), "--work", work / "training", "--models", work / "models"]
+
+
+def _preprocess(settings: BenchmarkSettings, places: Places, stage: str, after: Sequence[str]) -> Job:
+    workers = settings.resources_of(Rule.PREPROCESS).threads
+    options = [*_training_places(settings, places), *_training_options(settings, places)]
+    options += ["--workers", workers, "--prepare-only"]
+    command = places.flrplan("train", "--stage", stage, *options)
+    return Job(Rule.PREPROCESS, stage, command, tuple(after), (places.work / "training" / stage / "prepared.json",))
+
+
+def _train(settings: BenchmarkSettings, places: Places, prepared: Job, folds: Sequence[int]) -> Iterator[Job]:
+    """The trainings of one stage, ``trainings_per_job`` in a process."""
+    stage = prepared.name
+    everything = iter([(architecture, fold) for architecture in settings.architectures for fold in folds])
+    while batch := list(islice(everything, settings.trainings_per_job)):
+        trainings = [word for a, fold in batch for word in ("--training", f"{stage}/{a}/{fold}")]
+        weights = [
+            word for a in dict(batch) if a in settings.pretrained for word in ("--pretrained", f"{a}={settings.pretrained[a]}")
+        ]
+        options = [*trainings, *_training_places(settings, places), *weights, "--", *_training_options(settings, places)]
+        command = places.flrplan("train-many", *options)
+        products = tuple(places.work / "models" / stage / a / f"fold_{fold}" / FINAL_CHECKPOINT for a, fold in batch)
+        ends = [f"{a}-{fold}" for a, fold in (batch[0], batch[-1])]
+        yield Job(Rule.TRAIN, "-".join([stage, *dict.fromkeys(ends)]), command, (prepared.done,), products)
+
+
+def _predict(
+    settings: BenchmarkSettings, places: Places, split: Split | None, folds: Sequence[int], train: Sequence[Job]
+) -> Iterator[Job]:
+    """The predictions of each architecture, ``predictions_per_job`` parts (held-out, or a fold) in a process."""
+    asked = tuple(STAGES[name] for name in settings.stages)
+    options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work)]
+    options += ["--models", places.work / "models", "--device", settings.device]
+    options += [] if settings.mirroring else ["--no-mirroring"]
+    options += ["--cascaded-cv"] if settings.cascaded_cv else []
+    options += [word for stage in settings.stages if len(asked) < len(STAGES) for word in ("--stage", stage)]
+    options += [word for fold in settings.folds for word in ("--fold", fold)]
+    cases = {HELD_OUT_PART: split.test} if split else {HELD_OUT_PART: ()}
+    cases |= {fold_part(fold): split.validation_ids(fold) if split else () for fold in folds}
+    if split and not split.test:
+        del cases[HELD_OUT_PART]
+    for architecture in settings.architectures:
+        everything = iter(cases)
+        while batch := list(islice(everything, settings.predictions_per_job)):
+            command = places.script("predict.py", "--architecture", architecture, *options)
+            command += tuple(word for part in batch for word in ("--part", part))
+            models = {
+                places.work / "models" / stage / architecture / f"fold_{fold}" / FINAL_CHECKPOINT
+                for stage in settings.stages
+                for fold in folds
+                if HELD_OUT_PART in batch or fold_part(fold) in batch
+            }
+            after = tuple(job.done for job in train if models & set(job.products))
+            products = tuple(
+                places.work / "predictions" / architecture / column / f"{case}.nii.gz"
+                for part in batch
+                for column in columns_of(Part.TEST if part == HELD_OUT_PART else Part.CV, asked, settings.cascaded_cv)
+                for case in cases[part]
+            )
+            name = "-".join([architecture, *dict.fromkeys((batch[0], batch[-1]))])
+            yield Job(Rule.PREDICT, name, command, after, products)
+
+
+def _evaluate(
+    settings: BenchmarkSettings, places: Places, folds: Sequence[int], split: Split | None, predict: Sequence[Job]
+) -> Job:
+    out = places.work / "evaluation"
+    asked = tuple(STAGES[name] for name in settings.stages)
+    options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--out", out]
+    options += ["--workers", settings.resources_of(Rule.EVALUATE).threads]
+    possible = columns_of(Part.TEST, asked)
+    options += [word for column in COLUMNS if column not in possible for word in ("--absent", column)]
+    options += ["--allow-missing"] if len(folds) < fold_count(settings, split) else []
+    options += ["--note", settings.note] if settings.note else []
+    after = tuple(job.done for job in predict)
+    return Job(Rule.EVALUATE, "tables", places.script("evaluate.py", *options), after, tuple(out / n for n in WRITTEN))

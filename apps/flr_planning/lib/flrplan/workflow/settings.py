@@ -1,0 +1,160 @@
+"""What one benchmark is: its data, split, architectures, stages, folds and resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
+from flrplan.errors import SettingsError
+from flrplan.stages import ARCHITECTURES, STAGES
+
+
+class DataKind(str, Enum):
+    """Where the cases of a work folder come from."""
+
+    PREPARED = "prepared"
+    SYNTHETIC = "synthetic"
+    TCIA = "tcia"
+    REFINED = "refined"
+    FOLDER = "folder"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Rule(str, Enum):
+    """The kinds of jobs, in the order in which they run."""
+
+    PREPARE = "prepare"
+    SPLIT = "split"
+    PREPROCESS = "preprocess"
+    TRAIN = "train"
+    PREDICT = "predict"
+    EVALUATE = "evaluate"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The cases. ``prepared``: the work folder has them already.
+
+    root: what was downloaded (tcia, refined, folder); tcia, images: where the CTs of refined labels are; layout: glob patterns.
+    allow_missing: cases of the split that are not there are dropped from it.
+    cases, seed, size: the synthetic cohort.
+    """
+
+    kind: DataKind = DataKind.PREPARED
+    root: Path | None = None
+    tcia: Path | None = None
+    images: Path | None = None
+    layout: Path | None = None
+    allow_missing: bool = False
+    cases: int = 12
+    seed: int = 0
+    size: CaseSize = CaseSize.SMALL
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", _named(DataKind, self.kind, "data: kind"))
+        object.__setattr__(self, "size", parse_size(self.size))
+        check_whole_number("data: cases", self.cases, 2, 10_000)
+        if self.kind in (DataKind.TCIA, DataKind.REFINED, DataKind.FOLDER) and self.root is None:
+            raise SettingsError(f"data of kind {self.kind} need root: the folder that was downloaded")
+        if self.kind is DataKind.REFINED and (self.tcia is None) == (self.images is None):
+            raise SettingsError("data of kind refined need either tcia: (the download) or images: (a folder of CTs)")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """A split file, or a draw of ``held_out`` cases and ``folds`` folds over the work folder's cases."""
+
+    file: Path | None = None
+    held_out: int = 0
+    folds: int = 5
+
+    def __post_init__(self) -> None:
+        check_whole_number("split: held_out", self.held_out, 0, 10_000)
+        check_whole_number("split: folds", self.folds, 2, 100)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one job of a rule needs; the scheduler counts with it. ``minutes`` is a limit where the scheduler has one."""
+
+    threads: int = 1
+    mem_mb: int = 4000
+    minutes: int = 60
+    gpus: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("threads", 1), ("mem_mb", 1), ("minutes", 1), ("gpus", 0)):
+            check_whole_number(name, getattr(self, name), low, 10_000_000)
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """One benchmark. Paths in the YAML are relative to it.
+
+    split: a file, or how to draw one; None: ``splits.json`` of the work folder.
+    folds: train these folds only (their results are then marked as incomplete); empty: all.
+    recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
+    pretrained: weights file by architecture (STU-Net's official ones are not redistributed here).
+    trainings_per_job: how many trainings of a stage share a process (loading the libraries takes 10 s each time).
+    cascaded_cv: also the cascaded columns in the cross-validation, which the paper does not report.
+    note: a sentence over every table.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    split: SplitSettings | None = None
+    architectures: tuple[str, ...] = ARCHITECTURES
+    stages: tuple[str, ...] = tuple(STAGES)
+    folds: tuple[int, ...] = ()
+    recipe: Path | None = None
+    train_size: str | None = None
+    pretrained: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "auto"
+    mirroring: bool = True
+    cascaded_cv: bool = False
+    trainings_per_job: int = 1
+    predictions_per_job: int = 1
+    note: str = ""
+    resources: Mapping[Rule, Resources] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_known("architectures", self.architectures, ARCHITECTURES)
+        require_known("stages", self.stages, STAGES)
+        require_known("pretrained", self.pretrained, self.architectures)
+        if not self.architectures or not self.stages:
+            raise SettingsError("architectures and stages must name at least one each")
+        object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
+        check_whole_number("trainings_per_job", self.trainings_per_job, 1, 1000)
+        check_whole_number("predictions_per_job", self.predictions_per_job, 1, 1000)
+        for fold in self.folds:
+            check_whole_number("folds", fold, 0, 99)
+        for what, path in {"recipe": self.recipe, **{f"pretrained: {a}": p for a, p in self.pretrained.items()}}.items():
+            if path is not None and not path.is_file():
+                raise SettingsError(f"{what}: no such file {path}")
+
+    def resources_of(self, rule: Rule) -> Resources:
+        """What a job of this rule needs."""
+        return self.resources.get(rule, Resources())
+
+
+def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None:
+    """Raises SettingsError naming what of ``given`` is not among ``known``, and what is."""
+    known = tuple(known)
+    unknown = sorted(str(name) for name in given if name not in known)
+    if unknown:
+        raise SettingsError(f"{what}: unknown {', '.join(unknown)}; known are {', '.join(map(str, known))}")
+
+
+def _named(kind: type[DataKind], value: Any, what: str) -> DataKind:
+    try:
+        return kind(value)
+    except ValueError:
+        raise SettingsError(f"{what}: unknown {value!r}; known are {', '.join(map(str, kind))}") from None

@@ -1,0 +1,111 @@
+"""Runs the benchmark of one YAML file: from the data to Tables 1 and 2, whatever of it is not done yet.
+
+    python benchmark/run.py --config benchmark/configs/smoke.yaml --work work --dry-run     # what remains
+    python benchmark/run.py --config benchmark/benchmark.yaml --work W                      # on this machine
+    python benchmark/run.py --config benchmark/benchmark.yaml --work W --slurm              # on a cluster
+
+Needs 'make workflow' (Snakemake in .venv-workflow). Stop it as you like and call it again: finished jobs stay, a training
+continues at its last saved epoch, predictions case by case. Words after ``--`` go to Snakemake.
+Writes W: the cases, training/, models/, predictions/, evaluation/ (tables and report.html) and workflow/ (markers,
+logs/<rule>/<job>.log, Snakemake's own files).
+Cost: benchmark/README.md.
+Exit status: 0 done, 1 a job failed or the input cannot be used (stderr says which and where its log is), 2 wrong options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from flrplan.errors import FlrError, SettingsError
+from flrplan.training_cases import find_labelled_cases
+from flrplan.workflow.engine import (
+    EngineSettings,
+    find_snakemake,
+    only_run,
+    run_command,
+    snakemake_command,
+    write_jobs,
+)
+from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split
+from flrplan.workflow.progress import drop_stale_markers, progress_lines
+from flrplan.workflow.reading import read_benchmark
+from flrplan.workflow.record import require_same_benchmark
+from flrplan.workflow.settings import BenchmarkSettings, DataKind
+
+HERE = Path(__file__).resolve().parent
+SLURM_PROFILE = HERE / "profiles" / "slurm"
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options of a command line."""
+    head, _, tail = (__doc__ or "").partition("\n\n")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="run.py", description=head, epilog=tail, formatter_class=raw)
+    parser.add_argument("--config", type=Path, required=True, help="YAML that says what is run")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="work folder W (default: ./work)")
+    parser.add_argument("--dry-run", action="store_true", help="show what remains, run nothing")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores to use here (default: all)")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs to use here: 0 or 1 (default: 1)")
+    parser.add_argument("--slurm", action="store_true", help=f"submit the jobs to Slurm (profile {SLURM_PROFILE.name})")
+    parser.add_argument("--profile", type=Path, help="folder of a Snakemake profile of your own instead")
+    parser.add_argument("snakemake", nargs="*", metavar="-- WORDS", help="passed on to Snakemake")
+    return parser.parse_args(arguments)
+
+
+def require_usable(settings: BenchmarkSettings, work: Path) -> None:
+    """Raises FlrError where a prepared work folder has no cases, or a split that does not fit them."""
+    if settings.data.kind is not DataKind.PREPARED:
+        return
+    if not work.is_dir():
+        raise SettingsError(
+            f"{work}: no such work folder; prepare it (benchmark/prepare.py), or let the YAML's data: say from what"
+        )
+    split = known_split(settings, work)
+    if split is not None:
+        split.require_cover([case.case_id for case in find_labelled_cases(work)])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plans the jobs and hands them to Snakemake. Returns its exit status."""
+    settings = read_benchmark(options.config)
+    work = options.work.resolve()
+    require_usable(settings, work)
+    profile = options.profile or (SLURM_PROFILE if options.slurm else None)
+    snakemake = find_snakemake(HERE.parent)
+    engine = EngineSettings(
+        HERE / "Snakefile", snakemake, options.cores, options.gpus, profile, options.dry_run, tuple(options.snakemake)
+    )
+    jobs: list[Job] = benchmark_jobs(settings, Places(work, HERE, sys.executable))
+    with only_run(work) as lock:
+        require_same_benchmark(settings, known_split(settings, work), work)
+        for marker in drop_stale_markers(jobs, work):
+            sys.stderr.write(f"{marker}: files of this job are gone; it runs again\n")
+        write_jobs(settings, jobs, work)
+        command = snakemake_command(engine, work)
+        sys.stderr.write(f"{shlex.join(command)}\n")
+        status = run_command(command, lock)
+    sys.stdout.write("".join(f"{line}\n" for line in progress_lines(jobs, work)))
+    if status and not options.dry_run:
+        sys.stderr.write(
+            f"error: not everything is done; logs in {work / STATE / 'logs'}. Call the same command again to continue\n"
+        )
+    elif not options.dry_run:
+        sys.stdout.write("".join(f"{path}\n" for path in jobs[-1].products))
+    return 1 if status else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    try:
+        return run(parse(arguments))
+    except FlrError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,202 @@
+"""The jobs follow from stages, architectures and folds: how many, which commands, in which order, leaving what behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flrplan.errors import SettingsError
+from flrplan.evaluation.settings import WRITTEN
+from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.stages import ARCHITECTURES
+from flrplan.workflow.engine import EngineSettings, find_snakemake, only_run, snakemake_command, write_jobs
+from flrplan.workflow.jobs import FINAL_CHECKPOINT, STATE, Job, Places, benchmark_jobs, known_split
+from flrplan.workflow.progress import drop_stale_markers, progress_lines
+from flrplan.workflow.record import require_same_benchmark
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings
+
+SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    (tmp_path / "splits.json").write_text(json.dumps(SPLIT))
+    return Places(tmp_path, Path("/b"), "/python")
+
+
+def of(jobs: list[Job], rule: Rule) -> list[Job]:
+    return [job for job in jobs if job.rule is rule]
+
+
+def test_three_architectures_four_stages_and_five_folds_are_sixty_trainings(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flrplan.workflow.settings.ARCHITECTURES", ("nnunet", "x", "y"))
+    folds = [[f"c{i}"] for i in range(5)]
+    (places.work / "splits.json").write_text(json.dumps({"test": ["t1"], "folds": folds}))
+    settings = BenchmarkSettings(architectures=("nnunet", "x", "y"))
+    jobs = benchmark_jobs(settings, places)
+    train = of(jobs, Rule.TRAIN)
+    assert len(train) == len({job.products[0] for job in train}) == 60
+    assert len(of(jobs, Rule.PREPROCESS)) == 4, "once for all architectures"
+    assert len(of(jobs, Rule.PREDICT)) == 3 * 6
+    held_out = next(job for job in jobs if job.name == "x-held-out")
+    assert sorted(held_out.after) == sorted(job.done for job in train if "-x-" in job.name), "all 20 models of x, no other"
+    fold = next(job for job in jobs if job.name == "y-fold-3")
+    assert len(fold.after) == 4, "one model a stage"
+    grouped = benchmark_jobs(replace(settings, trainings_per_job=15, predictions_per_job=6), places)
+    assert [len(job.products) for job in of(grouped, Rule.TRAIN)] == [15] * 4
+    assert of(grouped, Rule.TRAIN)[0].name == "liver-nnunet-0-y-4"
+    assert len(of(grouped, Rule.PREDICT)) == 3
+
+
+def test_every_job_comes_after_what_it_needs_and_the_last_one_needs_all(places: Places) -> None:
+    settings = BenchmarkSettings(data=DataSettings(DataKind.SYNTHETIC, cases=4), split=SplitSettings(held_out=1, folds=2))
+    jobs = benchmark_jobs(settings, places)
+    assert [job.rule for job in jobs if job.rule not in (Rule.TRAIN, Rule.PREDICT, Rule.PREPROCESS)] == [
+        Rule.PREPARE,
+        Rule.SPLIT,
+        Rule.EVALUATE,
+    ]
+    seen: set[str] = set()
+    for job in jobs:
+        assert set(job.after) <= seen, job.done
+        seen.add(job.done)
+    reached: set[str] = set()
+    todo = [jobs[-1]]
+    while todo:
+        job = todo.pop()
+        reached.add(job.done)
+        todo += [j for j in jobs if j.done in job.after]
+    assert reached == seen
+
+
+def test_products_of_predictions_are_the_files_that_the_evaluation_expects(places: Places) -> None:
+    jobs = benchmark_jobs(BenchmarkSettings(architectures=("nnunet",), predictions_per_job=3), places)
+    files = {str(p.relative_to(places.work / "predictions")) for job in of(jobs, Rule.PREDICT) for p in job.products}
+    cv = {
+        f"nnunet/{c}/{i}.nii.gz"
+        for c in ("pipelined_liver", "pipelined_crlm", "pipelined_flr", "e2e_flr")
+        for i in ("a1", "a2", "b1")
+    }
+    columns = ("pipelined_liver", "pipelined_crlm", "pipelined_flr", "cascaded_crlm", "cascaded_flr", "e2e_flr")
+    assert files == cv | {f"nnunet/{c}/t1.nii.gz" for c in columns}
+
+
+def test_a_part_of_the_benchmark_says_what_it_leaves_out(places: Places) -> None:
+    settings = BenchmarkSettings(architectures=("nnunet",), stages=("crlm", "liver"), folds=(1,), note="partial")
+    jobs = benchmark_jobs(settings, places)
+    assert len(of(jobs, Rule.TRAIN)) == 2
+    predict = of(jobs, Rule.PREDICT)
+    assert [job.name for job in predict] == ["nnunet-held-out", "nnunet-fold-1"]
+    assert "--fold 1" in " ".join(predict[0].command)
+    assert "--stage liver --stage crlm" in " ".join(predict[0].command)
+    evaluate = " ".join(jobs[-1].command)
+    assert "--allow-missing" in evaluate
+    assert [c for c in ("pipelined_liver", "cascaded_crlm", "cascaded_flr", "e2e_flr") if f"--absent {c}" in evaluate] == [
+        "cascaded_flr",
+        "e2e_flr",
+    ]
+
+
+def test_commands_of_downloads_and_of_pretrained_weights(places: Places) -> None:
+    weights = places.work / "w.model"
+    weights.write_text("")
+    split = places.work / "given.json"
+    split.write_text(json.dumps(SPLIT))
+    data = DataSettings(DataKind.REFINED, root=Path("/refined"), tcia=Path("/tcia"), allow_missing=True)
+    settings = BenchmarkSettings(
+        data=data, split=SplitSettings(file=split), pretrained={"nnunet": weights}, train_size="narrow"
+    )
+    jobs = benchmark_jobs(settings, places)
+    prepare = " ".join(jobs[0].command)
+    assert prepare.startswith("/python /b/prepare.py refined /refined --out ")
+    assert prepare.endswith(f"--tcia /tcia --splits {split} --allow-missing")
+    train = " ".join(of(jobs, Rule.TRAIN)[0].command)
+    assert f"--split {places.work / 'splits.json'}" in train, "the one that prepare.py writes, which may lack missing cases"
+    assert f"--pretrained nnunet={weights} -- " in train
+    assert train.endswith("--size narrow")
+
+
+def test_a_split_file_that_is_not_there(places: Places) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.json"):
+        benchmark_jobs(BenchmarkSettings(split=SplitSettings(file=Path("/nowhere.json"))), places)
+
+
+def test_markers_without_their_files_are_dropped(places: Places) -> None:
+    jobs = benchmark_jobs(BenchmarkSettings(architectures=("nnunet",)), places)
+    first, second = of(jobs, Rule.TRAIN)[:2]
+    for job in (first, second):
+        (places.work / STATE / job.done).parent.mkdir(parents=True, exist_ok=True)
+        (places.work / STATE / job.done).touch()
+        job.products[0].parent.mkdir(parents=True)
+        job.products[0].touch()
+    assert "train: 2 of 8 jobs done; 2 of 8 files there" in progress_lines(jobs, places.work)
+    assert drop_stale_markers(jobs, places.work) == []
+    second.products[0].unlink()
+    assert drop_stale_markers(jobs, places.work) == [second.done]
+    assert (places.work / STATE / first.done).is_file()
+    assert "train: 1 of 8 jobs done; 1 of 8 files there" in progress_lines(jobs, places.work)
+
+
+def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -> None:
+    recipe = places.work / "r.yaml"
+    recipe.write_text("common: {}")
+    settings = BenchmarkSettings(recipe=recipe)
+    split = known_split(settings, places.work)
+    require_same_benchmark(settings, None, places.work)  # before the split is drawn
+    require_same_benchmark(settings, split, places.work)
+    require_same_benchmark(replace(settings, architectures=(ARCHITECTURES[0],), note="x"), split, places.work)
+    recipe.write_text("common: {training: {epochs: 3}}")
+    with pytest.raises(SettingsError, match=r"made with other settings \(recipe\)"):
+        require_same_benchmark(settings, split, places.work)
+    recipe.write_text("common: {}")
+    (places.work / "splits.json").write_text('{"test": ["b1"], "folds": [["a1", "a2"], ["t1"]]}')
+    with pytest.raises(SettingsError, match=r"made with other settings \(mirroring, split\)"):
+        require_same_benchmark(replace(settings, mirroring=False), known_split(settings, places.work), places.work)
+
+
+def test_snakemake_is_told_where_and_how(places: Places, tmp_path: Path) -> None:
+    engine = EngineSettings(Path("/b/Snakefile"), Path("/snakemake"), cores=2, dry_run=True, extra=("--until", "train"))
+    command = snakemake_command(engine, places.work)
+    assert command[0] == "/snakemake"
+    assert command[-3:] == ["--dry-run", "--until", "train"]
+    assert "--rerun-incomplete" in command
+    profile = tmp_path / "p"
+    with pytest.raises(SettingsError, match="expected a Snakemake profile"):
+        replace(engine, profile=profile)
+    with pytest.raises(SettingsError, match="--gpus is 0 or 1"):
+        replace(engine, gpus=2)
+
+
+def test_snakemake_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match="run 'make workflow'"):
+        find_snakemake(tmp_path)
+
+
+def test_the_configuration_holds_every_job_and_the_last_marker(places: Places) -> None:
+    settings = BenchmarkSettings(architectures=("nnunet",), note="it's")
+    jobs = benchmark_jobs(settings, places)
+    content = json.loads(write_jobs(settings, jobs, places.work).read_text())
+    assert content["last"] == "done/evaluate/tables"
+    assert sum(len(own) for own in content["jobs"].values()) == len(jobs)
+    command = content["jobs"]["evaluate"]["tables"]["command"]
+    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
+    assert words.splitlines() == list(jobs[-1].command), "quoted for the shell"
+
+
+def test_two_runs_in_one_folder(tmp_path: Path) -> None:
+    with only_run(tmp_path), pytest.raises(SettingsError, match="another run of the benchmark"), only_run(tmp_path):
+        pass
+    with only_run(tmp_path):
+        assert (tmp_path / STATE / "lock").is_file()
+
+
+def test_names_that_are_written_twice_agree() -> None:
+    assert FINAL_CHECKPOINT == FINAL_NAME
+    assert WRITTEN[-1] == "summary.json"

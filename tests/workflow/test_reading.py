@@ -1,0 +1,75 @@
+"""The YAML of a benchmark: what it may say, and how a mistake in it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flrplan.errors import SettingsError
+from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.workflow.reading import read_benchmark
+from flrplan.workflow.settings import DataKind, Resources, Rule
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "benchmark").glob("**/*.yaml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "b.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_file_is_the_paper_on_a_prepared_folder(tmp_path: Path) -> None:
+    settings = read_benchmark(write(tmp_path, ""))
+    assert settings.data.kind is DataKind.PREPARED
+    assert settings.architectures == ARCHITECTURES
+    assert settings.stages == tuple(STAGES)
+    assert (settings.mirroring, settings.recipe, settings.folds) == (True, None, ())
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("")
+    text = "data: {kind: tcia, root: ../download}\nsplit: s.json\nrecipe: r.yaml\nresources: {train: {gpus: 1, threads: 4}}"
+    settings = read_benchmark(write(tmp_path, text))
+    assert settings.data.root == tmp_path / "../download"
+    assert settings.split is not None
+    assert settings.split.file == tmp_path / "s.json"
+    assert settings.recipe == tmp_path / "r.yaml"
+    assert settings.resources_of(Rule.TRAIN) == Resources(threads=4, gpus=1)
+    assert settings.resources_of(Rule.PREDICT) == Resources()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("architecture: nnunet", "settings: unknown architecture; known are data, split, architectures"),
+        ("architectures: [unet]", "architectures: unknown unet; known are nnunet"),
+        ("architectures: nnunet", "architectures: expected a list, found 'nnunet'"),
+        ("stages: [liver, spleen]", "stages: unknown spleen; known are liver, crlm, flr, flr_e2e"),
+        ("stages: []", "must name at least one"),
+        ("data: {kind: zenodo}", "data: kind: unknown 'zenodo'; known are prepared, synthetic, tcia, refined, folder"),
+        ("data: {kind: tcia}", "data of kind tcia need root"),
+        ("data: {kind: refined, root: x}", "need either tcia: (the download) or images:"),
+        ("data: {path: x}", "data: unknown path; known are kind, root"),
+        ("split: {file: x}", "split: unknown file; known are held_out, folds"),
+        ("split: {folds: 1}", "split: folds must be a whole number in 2..100"),
+        ("recipe: r.yaml", "recipe: no such file"),
+        ("pretrained: {nnunet: w.model}", "pretrained: nnunet: no such file"),
+        ("resources: {training: {}}", "resources: unknown training; known are prepare, split, preprocess, train"),
+        ("resources: {train: {gpu: 1}}", "resources: train: unknown gpu; known are threads, mem_mb, minutes, gpus"),
+        ("trainings_per_job: 0", "trainings_per_job must be a whole number in 1..1000"),
+        ("- a", "the file: expected names with values"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_a_mistake_is_told_with_file_key_and_what_is_known(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_benchmark(write(tmp_path, text))
+    assert str(caught.value).startswith(str(tmp_path / "b.yaml"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if "data:" in p.read_text()], ids=lambda p: p.name)
+def test_the_files_of_the_repository_can_be_read(path: Path) -> None:
+    assert read_benchmark(path).stages == tuple(STAGES)
