@@ -60,6 +60,13 @@ def write_dicom_series(
     return [folder / name for name in names]
 
 
+def series_uid(array_zyx: NDArray[np.int16], geometry: Geometry, case_id: str) -> str:
+    """The SeriesInstanceUID that :func:`write_dicom_series` gives this CT."""
+    array_zyx, geometry = _right_handed(array_zyx, geometry)
+    content = sha256(np.ascontiguousarray(array_zyx).tobytes() + geometry.describe().encode()).hexdigest()
+    return _uid("series", case_id, content)
+
+
 def _right_handed(array_zyx: NDArray[np.int16], geometry: Geometry) -> tuple[NDArray[np.int16], Geometry]:
     matrix = geometry.direction_matrix
     if np.linalg.det(matrix) > 0:
@@ -72,7 +79,7 @@ def _right_handed(array_zyx: NDArray[np.int16], geometry: Geometry) -> tuple[NDA
 
 def _common_tags(array_zyx: NDArray[np.int16], geometry: Geometry, case_id: str, description: str) -> dict[str, Any]:
     """What all slices share: the type 1 and 2 attributes of the CT image, and the window."""
-    content = sha256(np.ascontiguousarray(array_zyx).tobytes() + geometry.describe().encode()).hexdigest()
+    series = series_uid(array_zyx, geometry, case_id)
     cosines = geometry.direction_matrix[:, :2].T.ravel()
     return {
         "SOPClassUID": CT_IMAGE_STORAGE,
@@ -93,12 +100,12 @@ def _common_tags(array_zyx: NDArray[np.int16], geometry: Geometry, case_id: str,
         "KVP": "",
         "PatientPosition": "HFS",
         "StudyInstanceUID": _uid("study", case_id),
-        "SeriesInstanceUID": _uid("series", case_id, content),
+        "SeriesInstanceUID": series,
         "StudyID": "1",
         "SeriesNumber": 1,
         "AcquisitionNumber": 1,
         "ImageOrientationPatient": [format_number_as_ds(float(c)) for c in cosines],
-        "FrameOfReferenceUID": _uid("frame of reference", case_id, content),
+        "FrameOfReferenceUID": _uid("frame of reference", series),
         "PositionReferenceIndicator": "",
         "SamplesPerPixel": 1,
         "PhotometricInterpretation": "MONOCHROME2",

@@ -69,6 +69,15 @@ def find_orthanc() -> Path:
     return Path(found)
 
 
+def is_installed() -> bool:
+    """True where :func:`find_orthanc` would find it."""
+    try:
+        find_orthanc()
+    except ServiceError:
+        return False
+    return True
+
+
 @contextmanager
 def running_orthanc(folder: Path, tell: Tell) -> Iterator[Orthanc]:
     """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not start."""
@@ -79,8 +88,8 @@ def running_orthanc(folder: Path, tell: Tell) -> Iterator[Orthanc]:
         "StorageDirectory": str(folder / "db"),
         "IndexDirectory": str(folder / "db"),
         "HttpPort": port,
-        "HttpBindAddresses": [LOOPBACK],
-        "RemoteAccessAllowed": False,
+        "HttpBindAddresses": [LOOPBACK],  # known from Orthanc 1.12.10 on
+        "RemoteAccessAllowed": False,  # older ones listen on all interfaces, and answer 401 to every other machine
         "AuthenticationEnabled": False,
         "DicomServerEnabled": False,
         "Plugins": [str(PLUGIN)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def running_server(
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "TMPDIR": str(private),
+        # By default the host lets every web page that is open in the same browser read its answers.
+        "MONAI_LABEL_CORS_ORIGINS": json.dumps([f"http://{LOOPBACK}:{port}"]),
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
     }
