@@ -1,10 +1,10 @@
-# make install | demo | test | check | demo-models | benchmark-smoke. Everything goes into .venv/ in this folder.
+# make install | demo | demo-ohif | test | check | demo-models | benchmark-smoke. Everything goes into .venv/ in this folder.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check demo-models benchmark-smoke clean
+.PHONY: install demo demo-ohif test check demo-models benchmark-smoke clean
 
 install: $(STAMP)
 
@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/flrplan demo --out demo-output
+
+demo-ohif: $(STAMP)
+	$(BIN)/flrplan demo-ohif
 
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"

@@ -62,7 +62,7 @@ def _wait(demo: Demo) -> None:
     say("Choose a study, MONAI Label, the round arrow (Connect), model cascade, Run. Only this machine reaches it, without a")
     say("password. Ctrl-C stops it; corrections that were not exported are lost.")
     try:
-        while demo.server.process.process.poll() is None:
+        while demo.server.process.runs:
             time.sleep(0.5)
     except KeyboardInterrupt:
         note("stopping")

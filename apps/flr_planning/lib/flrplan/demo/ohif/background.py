@@ -52,11 +52,16 @@ class Background:
     log: Path
     process: subprocess.Popen[bytes]
 
+    @property
+    def runs(self) -> bool:
+        """False once it has ended."""
+        return self.process.poll() is None
+
     def wait_until_it_answers(self, url: str, seconds: float, tell: Tell) -> None:
         """Returns once ``url`` answers 2xx or 3xx. Raises: ServiceError with the end of the log where it ends first, or is slow."""
         start = told = time.monotonic()
         while True:
-            if self.process.poll() is not None:
+            if not self.runs:
                 raise ServiceError(
                     f"{self.name} ended with exit code {self.process.returncode} before it answered; {self.log_end()}"
                 )
@@ -75,10 +80,10 @@ class Background:
             time.sleep(0.3)
 
     def log_end(self) -> str:
-        """The last lines of its log, introduced by where it lies."""
+        """The last lines of its log, with an introduction."""
         text = self.log.read_text(errors="replace") if self.log.is_file() else ""
         lines = [line for line in text.splitlines() if line.strip()][-_LOG_LINES:]
-        return f"the last lines of {self.log}:\n" + ("\n".join(f"  {line}" for line in lines) or "  (nothing)")
+        return f"the log of {self.name} ends with:\n" + ("\n".join(f"  {line}" for line in lines) or "  (nothing)")
 
     def stop(self) -> None:
         """Ends it and its children: politely, then not. Does nothing where it has ended."""

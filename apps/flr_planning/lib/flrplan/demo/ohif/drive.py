@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,11 +23,11 @@ from flrplan.io import read_label_map
 from flrplan.labels import Compartment
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 MODEL = "cascade"
-STEP_SECONDS = 60.0
-INFER_SECONDS = 400.0
+STEP_SECONDS = 120.0
+INFER_SECONDS = 600.0
 """For the whole cascade; the first one also loads the models."""
 
 
@@ -70,10 +70,12 @@ class _Visit:
         try:
             yield
         except Error as error:
-            self.picture("failed")
+            with suppress(Error):
+                self.picture("failed")
+            seen = f"see {self.pictures[-1]}; " if self.pictures else ""
             raise ServiceError(
                 f"OHIF at {self.server.ohif}: could not {what}: {error.message.strip().splitlines()[0]}; "
-                f"see {self.pictures[-1]}; {self.server.process.log_end()}"
+                f"{seen}{self.server.process.log_end()}"
             ) from error
 
 
@@ -128,7 +130,8 @@ def _open_mode(visit: _Visit, series: LoadedSeries) -> None:
         page.locator("#monailabelServerURL").wait_for()
         page.wait_for_url(lambda url: series.study_uid in url)
         page.wait_for_function(_ALL_VIEWPORTS_HAVE_SLICES)
-        page.wait_for_timeout(1000)
+        page.locator("[data-cy='side-panel-header-left']").click()  # folds the list of series away
+        page.wait_for_timeout(2000)
         visit.picture("2-mode")
 
 
@@ -150,16 +153,22 @@ def _connect(visit: _Visit) -> None:
 
 
 def _run(visit: _Visit) -> tuple[NDArray[np.uint8], Geometry]:
-    page = visit.page
+    page, answers = visit.page, []
+
+    def relay(route: Route) -> None:
+        # Chromium does not keep a body of this size for Response.body() to read.
+        answers.append(route.fetch(timeout=INFER_SECONDS * 1000))
+        route.fulfill(response=answers[0])
+
+    page.route(f"**/infer/{MODEL}**", relay)
     with visit.step(f"run {MODEL}"):
         page.locator(".modelSelector select:visible").first.select_option(MODEL)
-        with page.expect_response(lambda r: f"/infer/{MODEL}" in r.url, timeout=INFER_SECONDS * 1000) as waiting:
+        with page.expect_response(lambda r: f"/infer/{MODEL}" in r.url, timeout=INFER_SECONDS * 1000):
             page.locator("button[title='Run Segmentation']:visible").click()
-        answer = waiting.value
-        body = answer.body()
-        if answer.status != 200:
-            visit.picture("failed")
-            raise ServiceError(f"the server answered {answer.status} to Run: {body[:500].decode(errors='replace')}")
+    body = answers[0].body()
+    if answers[0].status != 200:
+        visit.picture("failed")
+        raise ServiceError(f"the server answered {answers[0].status} to Run: {body[:500].decode(errors='replace')}")
     with visit.step("show the answer"):
         page.wait_for_function(
             "() => window.services.segmentationService.getLabelmapVolume('1').voxelManager.getCompleteScalarDataArray().some(v => v)"

@@ -32,11 +32,13 @@ def main(command: list[str]) -> int:
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
         end_group(child)
 
     threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: end_group(child))
+    # In a thread: the main one holds the lock of wait() while the handler runs.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=end_group, args=(child,), daemon=True).start())
     code = child.wait()
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

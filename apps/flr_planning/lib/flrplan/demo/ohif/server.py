@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -10,14 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import flrplan
 from flrplan.demo.ohif.background import LOOPBACK, Background, Tell, is_port_free, start
 from flrplan.errors import ServiceError
-from flrplan.models import MODEL_ROOT
 
 OHIF_PORT = 8000
 """The MONAI Label panel of OHIF asks ``http://<host>:8000/``, whatever address it came from."""
-START_SECONDS = 180.0
-APP = MODEL_ROOT.parent
+START_SECONDS = 300.0
+APP = Path(flrplan.__file__).resolve().parents[2]
+"""The app of this checkout: the folder with main.py."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ def running_server(
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "TMPDIR": str(private),
-        # By default the host lets every web page that is open in the same browser read its answers.
-        "MONAI_LABEL_CORS_ORIGINS": json.dumps([f"http://{LOOPBACK}:{port}"]),
         "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
     }
