@@ -1,4 +1,4 @@
-# make install | demo | test | check | demo-models | workflow | benchmark-smoke. Everything goes into .venv/ in this folder,
+# make install | demo | demo-ohif | test | check | demo-models | workflow | benchmark-smoke. Everything goes into .venv/ in this folder,
 # Snakemake into .venv-workflow/.
 PYTHON ?= python3.11
 VENV := .venv
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 WORKFLOW := .venv-workflow
 WORKFLOW_STAMP := $(WORKFLOW)/.installed
 
-.PHONY: install demo test check demo-models workflow benchmark-smoke clean
+.PHONY: install demo demo-ohif test check demo-models workflow benchmark-smoke clean
 
 install: $(STAMP)
 
@@ -22,6 +22,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	$(BIN)/flrplan demo --out demo-output
+
+demo-ohif: $(STAMP)
+	$(BIN)/flrplan demo-ohif
 
 test: $(STAMP) $(WORKFLOW_STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"

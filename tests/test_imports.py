@@ -28,13 +28,17 @@ def files_outside(part: str) -> list[Path]:
     return [p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] != part]
 
 
-@pytest.mark.parametrize(("library", "part"), [("monailabel", "app"), ("nnunetv2", "nnunet")])
+@pytest.mark.parametrize(("library", "part"), [("monailabel", "app"), ("nnunetv2", "nnunet"), ("playwright", "demo")])
 def test_a_host_is_imported_by_one_part_only(library: str, part: str) -> None:
     guilty = [
         str(p.relative_to(PACKAGE)) for p in files_outside(part) if any(m.split(".")[0] == library for m in imported_modules(p))
     ]
     assert guilty == []
     assert any(m.split(".")[0] == library for p in (PACKAGE / part).rglob("*.py") for m in imported_modules(p))
+
+
+def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> None:
+    assert {m.split(".")[0] for m in imported_modules(PACKAGE / "demo" / "ohif" / "guard.py")} <= sys.stdlib_module_names
 
 
 BELOW = ["labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics"]

@@ -21,6 +21,7 @@ from flrplan.app.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.app.host import find_seg_writer, name_segments, with_image_id
 from flrplan.app.infer import PlanningTask, Service, infer_tasks
 from flrplan.app.label_table import label_colors
+from flrplan.app.ohif_colors import serve_ohif_colors
 from flrplan.app.settings import AppSettings
 from flrplan.app.train import StageTrainTask, TrainService, newest_first, train_tasks
 from flrplan.labels import KNOWN_LABEL_NAMES
@@ -53,6 +54,11 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
     def init_strategies(self) -> dict[str, Strategy]:
         """MONAI Label's own: a random unlabelled image, or the first."""
         return {"random": Random(), "first": First()}
+
+    def on_init_complete(self) -> None:
+        """Called by the host once its server is up."""
+        super().on_init_complete()
+        serve_ohif_colors()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import requests
 import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 from numpy.typing import NDArray
 
 from flrplan.cohort import SyntheticCase, make_case
+from flrplan.demo.ohif.background import free_port
+from flrplan.demo.ohif.server import APP, running_server
 from flrplan.geometry import Geometry
 from flrplan.labels import Structure, structure_mask
 
-APP = Path(__file__).resolve().parents[2] / "apps" / "flr_planning"
 START_SECONDS = 300
-STOP_SECONDS = 15
 
 
 @pytest.fixture(scope="session")
@@ -100,77 +96,17 @@ class RunningServer:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    def pick() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return pick
-
-
-@pytest.fixture(scope="session")
-def stop_process() -> Callable[[subprocess.Popen[bytes]], None]:
-    """Ends a process group that a test started, politely, then not."""
-
-    def stop(process: subprocess.Popen[bytes]) -> None:
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            if process.poll() is not None:
-                return
-            os.killpg(process.pid, sign)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
-
-    return stop
-
-
-@pytest.fixture(scope="session")
-def start_server(free_port: Callable[[], int], stop_process: Callable[..., None]) -> Iterator[Callable[..., RunningServer]]:
-    """Starts servers, and ends them with the session. A server that does not answer shows its log."""
-    processes: list[subprocess.Popen[bytes]] = []
+def start_server() -> Iterator[Callable[..., RunningServer]]:
+    """Starts servers on free ports, and ends them with the session. A server that does not answer shows its log."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(START_SECONDS)  # MONAILabelClient waits for ever otherwise
+    with ExitStack() as running:
 
-    def start(studies: str, folder: Path, conf: Mapping[str, str] | None = None) -> RunningServer:
-        port, log = free_port(), folder / "server.log"
-        private = folder / "tmp"
-        private.mkdir(parents=True)
-        bin_folder = Path(sys.executable).parent
-        environment = {
-            **os.environ,
-            "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-            "TMPDIR": str(private),
-            "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
-            "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
-        }
-        command = [str(bin_folder / "monailabel"), "start_server", "--app", str(APP), "--studies", studies]
-        for key, value in (conf or {}).items():
-            command += ["--conf", key, value]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "--host", "127.0.0.1", "--port", str(port)],
-                cwd=folder,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        processes.append(process)
-        url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + START_SECONDS
-        while time.monotonic() < until and process.poll() is None:
-            try:
-                if requests.get(f"{url}/info/", timeout=20).ok:
-                    return RunningServer(url, MONAILabelClient(url, tmpdir=str(folder)), log, folder)
-            except requests.RequestException:
-                time.sleep(0.3)
-        pytest.fail(f"the server did not start (exit code {process.poll()}):\n{log.read_text(errors='replace')[-4000:]}")
+        def start(studies: str, folder: Path, conf: Mapping[str, str] | None = None) -> RunningServer:
+            server = running.enter_context(running_server(studies, folder, print, free_port(), START_SECONDS, conf or {}))
+            return RunningServer(server.url, MONAILabelClient(server.url, tmpdir=str(folder)), server.process.log, folder)
 
-    yield start
-    for process in processes:
-        stop_process(process)
+        yield start
     socket.setdefaulttimeout(before)
 
 

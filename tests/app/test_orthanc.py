@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
+import socket
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,116 +17,42 @@ import requests
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from flrplan.cohort import SyntheticCase
+from flrplan.demo.ohif.orthanc import Orthanc, is_installed, running_orthanc
 from flrplan.geometry import Geometry
 from flrplan.io import read_ct
 from flrplan.io.dicom_seg import read_dicom_seg
+from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 
-ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 SECONDS = 30
 
 pytestmark = [
-    pytest.mark.skipif(ORTHANC is None or not PLUGIN.exists(), reason="needs Debian's orthanc and orthanc-dicomweb"),
+    pytest.mark.skipif(not is_installed(), reason="needs Debian's orthanc and orthanc-dicomweb"),
     pytest.mark.timeout(420),
 ]
 
 
-def dicom_series(hu_zyx: NDArray[np.int16], geometry: Geometry) -> list[bytes]:
-    """A CT series as bytes, one object per slice, deliberately not in the order of the slices."""
-    study, series, frame = (generate_uid() for _ in range(3))
-    slices = []
-    for z, pixels in enumerate(hu_zyx):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CT_STORAGE, generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ct = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-        ct.SOPClassUID, ct.SOPInstanceUID = CT_STORAGE, meta.MediaStorageSOPInstanceUID
-        ct.StudyInstanceUID, ct.SeriesInstanceUID, ct.FrameOfReferenceUID = study, series, frame
-        ct.Modality, ct.PatientID, ct.PatientName, ct.PatientBirthDate, ct.PatientSex = "CT", "synth", "Synth^Etic", "", ""
-        ct.StudyDate, ct.StudyTime, ct.AccessionNumber, ct.StudyID, ct.ReferringPhysicianName = (
-            "20260101",
-            "120000",
-            "",
-            "1",
-            "",
-        )
-        ct.ImageType, ct.Manufacturer, ct.SeriesNumber, ct.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], "test", 1, z + 1
-        direction, position = geometry.direction_matrix, geometry.world_mm(np.array([[0, 0, z]], float))[0]
-        ct.ImageOrientationPatient = [f"{c:.10g}" for c in (*direction[:, 0], *direction[:, 1])]
-        ct.ImagePositionPatient = [f"{p:.10g}" for p in position]
-        ct.PixelSpacing = [f"{geometry.spacing_mm[1]:.10g}", f"{geometry.spacing_mm[0]:.10g}"]
-        ct.SliceThickness = f"{geometry.spacing_mm[2]:.10g}"
-        ct.Rows, ct.Columns = pixels.shape
-        ct.SamplesPerPixel, ct.PhotometricInterpretation, ct.PixelRepresentation = 1, "MONOCHROME2", 1
-        ct.BitsAllocated, ct.BitsStored, ct.HighBit = 16, 16, 15
-        ct.RescaleIntercept, ct.RescaleSlope, ct.RescaleType = "0", "1", "HU"
-        ct.PixelData = np.ascontiguousarray(pixels, np.int16).tobytes()
-        ct.is_little_endian, ct.is_implicit_VR = True, False
-        buffer = BytesIO()
-        pydicom.dcmwrite(buffer, ct, write_like_original=False)
-        slices.append(buffer.getvalue())
-    return slices[1::2] + slices[::2]
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """An empty Orthanc that only this machine reaches."""
+    with running_orthanc(tmp_path_factory.mktemp("orthanc"), print) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def orthanc(
-    tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int], stop_process: Callable[..., None]
-) -> Iterator[str]:
-    """The URL of an empty Orthanc that only this machine reaches."""
-    folder, port = tmp_path_factory.mktemp("orthanc"), free_port()
-    config = {
-        "Name": "flrplan-test",
-        "StorageDirectory": str(folder / "db"),
-        "IndexDirectory": str(folder / "db"),
-        "HttpPort": port,
-        "HttpBindAddresses": ["127.0.0.1"],
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomServerEnabled": False,
-        "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(config))
-    log = folder / "orthanc.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(ORTHANC), str(folder / "orthanc.json")], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    url, until = f"http://127.0.0.1:{port}", time.monotonic() + SECONDS
-    while True:
-        try:
-            if requests.get(f"{url}/dicom-web/studies", timeout=5).ok:
-                break
-        except requests.RequestException:
-            time.sleep(0.2)
-        if process.poll() is not None or time.monotonic() > until:
-            pytest.fail(f"Orthanc did not start (exit code {process.poll()}):\n{log.read_text(errors='replace')[-3000:]}")
-    yield url
-    stop_process(process)
-
-
-def upload(orthanc: str, slices: list[bytes]) -> str:
-    """Stores objects; returns the SeriesInstanceUID of the last."""
-    for content in slices:
-        requests.post(f"{orthanc}/instances", data=content, timeout=SECONDS).raise_for_status()
-    return str(pydicom.dcmread(BytesIO(slices[-1]), stop_before_pixels=True).SeriesInstanceUID)
-
-
-@pytest.fixture(scope="module")
-def series(orthanc: str, case: SyntheticCase) -> str:
-    return upload(orthanc, dicom_series(case.hu_zyx, case.geometry))
+def series(orthanc: Orthanc, case: SyntheticCase, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A CT series, deliberately not loaded in the order of its slices."""
+    folder = tmp_path_factory.mktemp("series") / case.case_id
+    files = write_dicom_series(folder, case.hu_zyx, case.geometry, case.case_id, SYNTHETIC_DESCRIPTION)
+    return orthanc.load(files[1::2] + files[::2]).series_uid
 
 
 @pytest.fixture(scope="module")
 def server(
-    orthanc: str, series: str, tmp_path_factory: pytest.TempPathFactory, start_server: Callable[[str, Path], Any]
+    orthanc: Orthanc, series: str, tmp_path_factory: pytest.TempPathFactory, start_server: Callable[[str, Path], Any]
 ) -> Any:
-    return start_server(f"{orthanc}/dicom-web", tmp_path_factory.mktemp("dicomweb_server"))
+    return start_server(orthanc.dicomweb, tmp_path_factory.mktemp("dicomweb_server"))
 
 
 @pytest.fixture
@@ -137,12 +61,26 @@ def client(server: Any, show_log_on_failure: Callable[[Any], None]) -> MONAILabe
     return server.client
 
 
-def stored_segs(orthanc: str) -> list[pydicom.Dataset]:
+def stored_segs(orthanc: Orthanc) -> list[pydicom.Dataset]:
     found = requests.post(
-        f"{orthanc}/tools/find", json={"Level": "Instance", "Query": {"Modality": "SEG"}}, timeout=SECONDS
+        f"{orthanc.url}/tools/find", json={"Level": "Instance", "Query": {"Modality": "SEG"}}, timeout=SECONDS
     ).json()
-    files = [requests.get(f"{orthanc}/instances/{i}/file", timeout=SECONDS).content for i in found]
+    files = [requests.get(f"{orthanc.url}/instances/{i}/file", timeout=SECONDS).content for i in found]
     return [pydicom.dcmread(BytesIO(content)) for content in files]
+
+
+def test_other_machines_are_refused(orthanc: Orthanc) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; chooses the address that others see
+        except OSError:
+            pytest.skip("this machine has no network")
+        address = probe.getsockname()[0]
+    if address.startswith("127."):
+        pytest.skip("this machine has loopback only")
+    outside = orthanc.dicomweb.replace("127.0.0.1", address)
+    assert requests.get(f"{orthanc.dicomweb}/studies", timeout=SECONDS).status_code == 200
+    assert requests.get(f"{outside}/studies", timeout=SECONDS).status_code == 401
 
 
 def test_the_series_is_listed_and_served(client: MONAILabelClient, series: str) -> None:
@@ -195,7 +133,7 @@ def test_the_cascade_as_dicom_seg_names_what_is_there(
 
 
 def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
-    orthanc: str,
+    orthanc: Orthanc,
     server: Any,
     client: MONAILabelClient,
     series: str,
@@ -234,7 +172,7 @@ def test_a_label_that_a_seg_cannot_hold_is_refused_with_a_message(
 
 @pytest.mark.slow
 def test_a_real_series(
-    orthanc: str,
+    orthanc: Orthanc,
     client: MONAILabelClient,
     real_data: Path,
     tmp_path: Path,
@@ -243,7 +181,7 @@ def test_a_real_series(
     with tarfile.open(real_data / "lidc0001" / "LIDC-IDRI-0001_dicom133.tar.xz") as archive:
         archive.extractall(tmp_path / "lidc", filter="data")
     files = sorted((tmp_path / "lidc").rglob("*.dcm"))
-    series = upload(orthanc, [f.read_bytes() for f in files])
+    series = orthanc.load(files).series_uid
     file, params = client.infer("cascade", series, {})
     ct = read_ct(files[0].parent)
     assert read_image(file)[1].is_same_grid(ct.geometry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from flrplan.cohort import SyntheticCase
 from flrplan.geometry import Geometry
-from flrplan.labels import KNOWN_LABEL_NAMES
+from flrplan.labels import APPEARANCE, KNOWN_LABEL_NAMES, Compartment
 from flrplan.stages import STAGES
 
 pytestmark = pytest.mark.timeout(300)
@@ -110,6 +111,18 @@ def test_what_ohif_posts(server: Any, case: SyntheticCase, tmp_path: Path, read_
     label, geometry = read_image(file)
     assert label.dtype == np.uint8
     assert geometry.is_same_grid(case.geometry)
+
+
+def test_ohif_gets_our_colours_with_the_configuration_that_the_host_ships(server: Any) -> None:
+    config = requests.get(f"{server.url}/ohif/app-config.js", timeout=30)
+    shipped = requests.get(f"{server.url}/static/ohif/app-config.js", timeout=30).text
+    assert config.headers["content-type"].startswith("application/javascript")
+    assert config.text.startswith(shipped)
+    assert "routerBasename: '/ohif/'" in shipped
+    colors = json.loads(re.search(r"const wanted = (\{.*?\}), ", config.text).group(1))  # type: ignore[union-attr]
+    assert set(colors) == set(KNOWN_LABEL_NAMES)
+    assert colors[Compartment.REMNANT.label_name] == list(APPEARANCE[Compartment.REMNANT].rgb)
+    assert "<html" in requests.get(f"{server.url}/ohif/", timeout=30).text
 
 
 def test_the_server_keeps_no_result_files(server: Any) -> None:

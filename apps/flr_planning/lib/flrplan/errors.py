@@ -41,3 +41,7 @@ class OutputError(FlrError, OSError):
 
 class CohortError(FlrError, ValueError):
     """A cohort folder that cannot be written to or continued."""
+
+
+class ServiceError(FlrError, RuntimeError):
+    """A program beside Python (Orthanc, MONAI Label's server, a browser) that is absent, does not start or does not answer."""

@@ -18,7 +18,7 @@ COMPARTMENT_NAMES: Mapping[str, int] = {c.label_name: int(c) for c in Compartmen
 
 
 def label_colors(names: Sequence[str] | Mapping[str, int]) -> dict[str, list[int]]:
-    """RGB 0..255 by label name, for clients that ask. 3D Slicer and OHIF take their own colours, by name."""
+    """RGB 0..255 by label name, for clients that ask. 3D Slicer takes its own colours, by name."""
     return {name: list(APPEARANCE_OF_NAME[name].rgb) for name in names if name in APPEARANCE_OF_NAME}
 
 

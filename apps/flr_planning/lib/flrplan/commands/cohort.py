@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flrplan.cohort import CaseSize, CohortSettings, write_cohort
+from flrplan.cohort import CaseSize, CohortSettings, case_name, write_cohort
 from flrplan.cohort.picture import SheetCase, case_title, contact_sheet, sheet_case, varied_cases
 from flrplan.cohort.settings import FAULT_SHARE
 from flrplan.cohort.write import FAULTS_NAME, image_path, truth_path
 from flrplan.cohort.write import label_path as stored_label_path
+from flrplan.cohort.write_dicom import write_dicom_cohort
 from flrplan.commands.say import say
 from flrplan.errors import SettingsError
 from flrplan.io import read_ct, read_label_map
@@ -28,6 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
     parser.add_argument("--force", action="store_true", help="write every case anew")
+    parser.add_argument("--dicom", action="store_true", help="also write every CT as a DICOM series, dicom/<case>/")
     parser.add_argument(
         "--faults",
         type=float,
@@ -60,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingsError("--beside draws a CT onto the sheet: give --sheet PNG as well")
     own = [_own_case(path) for path in arguments.beside]  # first, as it may fail
     table = write_cohort(settings, arguments.out, workers=arguments.workers, force=arguments.force)
+    if arguments.dicom:
+        say(f"DICOM series: {write_dicom_cohort(arguments.out, [case_name(settings.seed, i) for i in settings.indices])}")
     say(f"{settings.cases} cases in {table.parent}: images/, labels/ (planning maps), {table.name}")
     if settings.faults:
         faulty = sum(bool(case["faults"]) for case in json.loads((table.parent / FAULTS_NAME).read_text())["cases"])

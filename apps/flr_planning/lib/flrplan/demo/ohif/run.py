@@ -1,0 +1,66 @@
+"""The demo as a whole: Orthanc with its series, the server, and what is left when it ends: nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flrplan.cohort import CaseSize, SyntheticCase, make_case
+from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
+from flrplan.demo.ohif.background import Tell
+from flrplan.demo.ohif.browser import open_page
+from flrplan.demo.ohif.drive import Driven, drive
+from flrplan.demo.ohif.orthanc import LoadedSeries, find_orthanc, running_orthanc
+from flrplan.demo.ohif.server import OHIF_PORT, START_SECONDS, Server, require_port, running_server
+from flrplan.io.dicom_files import choose_series
+from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demo: its server, the series in Orthanc (the synthetic case first), and the synthetic case with its truth."""
+
+    server: Server
+    series: tuple[LoadedSeries, ...]
+    case: SyntheticCase
+
+
+@contextmanager
+def running_demo(
+    tell: Tell, dicom: Sequence[Path] = (), size: CaseSize = CaseSize.MEDIUM, start_seconds: float = START_SECONDS
+) -> Iterator[Demo]:
+    """Orthanc with a synthetic case and one CT series of each folder in ``dicom``, and the server on it, while the block runs.
+
+    Raises: ServiceError where a program is missing, the port is in use, or one does not start; ImageError for a folder
+        without one CT series.
+    """
+    find_orthanc()
+    require_port(OHIF_PORT)
+    given = [choose_series(folder) for folder in dicom]
+    with TemporaryDirectory(prefix="flrplan-ohif-") as name:
+        folder = Path(name)
+        tell(f"making a synthetic CT ({size})")
+        case = make_case(DEMO_SEED, DEMO_INDEX, size)
+        written = write_dicom_series(folder / "dicom", case.hu_zyx, case.geometry, case.case_id, SYNTHETIC_DESCRIPTION)
+        tell("starting Orthanc")
+        with running_orthanc(folder / "orthanc", tell) as orthanc:
+            loaded = [orthanc.load(written)]
+            for chosen in given:
+                tell(f"loading {len(chosen.slices)} slices of series {chosen.uid}")
+                loaded.append(orthanc.load(file.path for file in chosen.slices))
+            tell("starting the MONAI Label server")
+            with running_server(orthanc.dicomweb, folder / "server", tell, seconds=start_seconds) as server:
+                yield Demo(server, tuple(loaded), case)
+
+
+def drive_demo(demo: Demo, screenshots: Path, tell: Tell) -> list[Driven]:
+    """Drives OHIF through every series of a running demo, each in a browser of its own. Raises: ServiceError."""
+    seen = []
+    for series in demo.series:
+        tell(f"OHIF, patient {series.patient_id}")
+        with open_page() as page:
+            seen.append(drive(page, demo.server, series, screenshots, tell))
+    return seen

@@ -1,0 +1,42 @@
+"""``flrplan cohort --dicom``: the series beside the images, continued after a break."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flrplan.cli import main
+from flrplan.cohort.write import image_path
+from flrplan.cohort.write_dicom import dicom_folder, write_dicom_cohort
+from flrplan.errors import ImageError
+from flrplan.io import read_ct, write_volume
+
+
+def test_series_are_the_images_and_a_broken_run_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "cohort"
+    assert main(["cohort", "--cases", "2", "--seed", "5", "--out", str(out), "--dicom"]) == 0
+    cases = ["synth-5-0000", "synth-5-0001"]
+    for case in cases:
+        image, series = read_ct(image_path(out, case)), read_ct(dicom_folder(out, case))
+        assert np.array_equal(image.array_zyx, series.array_zyx)
+        assert image.geometry.is_same_grid(series.geometry)
+
+    kept, broken = (dicom_folder(out, case) for case in cases)
+    first = kept / "slice_0001.dcm"
+    written = first.stat().st_mtime_ns
+    (broken / "slice_0002.dcm").unlink()
+    write_dicom_cohort(out, cases, progress=False)
+    assert first.stat().st_mtime_ns == written
+    assert (broken / "slice_0002.dcm").is_file()
+
+    image = read_ct(image_path(out, cases[0]))
+    write_volume(image_path(out, cases[0]), image.array_zyx + np.int16(1), image.geometry)
+    write_dicom_cohort(out, cases, progress=False)
+    assert np.array_equal(read_ct(kept).array_zyx, image.array_zyx + 1)
+
+
+def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="synth-5-0000"):
+        write_dicom_cohort(tmp_path, ["synth-5-0000"], progress=False)
