@@ -26,7 +26,7 @@ from flrplan.geometry import Geometry
 from flrplan.labels import Structure, structure_mask
 
 APP = Path(__file__).resolve().parents[2] / "apps" / "flr_planning"
-START_SECONDS = 300
+START_SECONDS = 120
 STOP_SECONDS = 15
 
 
