@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER_NAME = ".refinement"
 RECORD_NAME = "training.json"
-_LOCK_SECONDS = 5.0
+_LOCK_SECONDS = 10.0  # loader processes of a killed training hold the lock for a few seconds more
 
 
 @dataclass(frozen=True)
