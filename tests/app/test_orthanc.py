@@ -16,14 +16,20 @@ import pytest
 import requests
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
+from monailabel.config import settings as host_settings
 from numpy.typing import NDArray
 
+from flrplan.app.annotations import annotated_images
+from flrplan.app.dicomweb import open_dicomweb
 from flrplan.cohort import SyntheticCase
 from flrplan.demo.ohif.orthanc import Orthanc, is_installed, running_orthanc
 from flrplan.geometry import Geometry
 from flrplan.io import read_ct
 from flrplan.io.dicom_seg import read_dicom_seg
 from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
+from flrplan.labels import Structure
+from flrplan.refinement.annotations import read_annotations
+from flrplan.stages import CRLM, LIVER
 
 SECONDS = 30
 
@@ -159,6 +165,20 @@ def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
         assert np.array_equal(label > 0, liver), step
         for cached in server.folder.glob("cache/*/labels/final/*.nii.gz"):
             cached.unlink()
+
+
+def test_the_stored_seg_is_a_training_case(
+    orthanc: str, server: Any, series: str, liver: NDArray[np.bool_], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the test above: another process, with an empty cache, as a training is."""
+    monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
+    images, unlabelled = annotated_images(open_dicomweb(f"{orthanc}/dicom-web"))
+    assert ([i.case_id for i in images], unlabelled) == ([series], 0)
+    assert images[0].image.is_dir()  # the DICOM files, not the host's conversion
+    annotations = read_annotations(images, tmp_path / "masks")
+    assert [entry.reason for entry in annotations.for_stage(CRLM).left_out] == ["its label does not hold crlm; it holds liver"]
+    _, masks = annotations.for_stage(LIVER).cases[0].case.load([Structure.LIVER])
+    assert np.array_equal(masks[Structure.LIVER], liver)
 
 
 def test_a_label_that_a_seg_cannot_hold_is_refused_with_a_message(

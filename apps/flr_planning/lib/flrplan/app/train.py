@@ -25,6 +25,9 @@ from flrplan.stages import CASCADE, STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
+_TOLD = ("published", "reason", "error", "kept_dice")
+"""Of a stage's record, what the host prints as the result of the task."""
+
 
 @dataclass(frozen=True)
 class TrainService:
@@ -64,7 +67,7 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
         return stats
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """The record of each stage. Raises FlrError, whose message is meant for the user."""
+        """What became of each stage; all of it stands in its ``training.json``. Raises FlrError, whose message is meant for the user."""
         choice = training_choice(request, self.config(), train_task_names())
         held_out = self._service.settings.training.held_out()
         folder = self._service.folder
@@ -95,7 +98,7 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
                 records[stage.name] = training.record
         if len(reasons) == len(self.stages):
             raise LabelError(" ".join(map(str, reasons))) from None
-        return records
+        return {name: {key: record[key] for key in _TOLD if key in record} for name, record in records.items()}
 
 
 def train_task_names() -> tuple[str, ...]:
@@ -110,5 +113,5 @@ def train_tasks(service: TrainService) -> dict[str, StageTrainTask]:
 
 
 def newest_first(stats: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """``train_stats`` with the training that began last in front: 3D Slicer shows the first entry only."""
-    return dict(sorted(stats.items(), key=lambda item: -int(item[1].get("start_ts", -1))))
+    """``train_stats`` with the training that was heard of last in front: 3D Slicer shows the first entry only."""
+    return dict(sorted(stats.items(), key=lambda item: item[1].get("updated_ts", 0.0), reverse=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
 from flrplan.nnunet.model_folder import RUN_NAME, ModelFolder, read_json_object
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
-from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.settings import PlanSettings, Recipe
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
 from flrplan.nnunet.training_run import StageWork, train_fold
 from flrplan.splits import Split
@@ -47,6 +47,14 @@ class TakenOver:
     parameters: int
     of: int
     anew: tuple[str, ...]
+
+
+def recipe_like(model: ModelFolder, recipe: Recipe) -> Recipe:
+    """The recipe with the input settings of ``model``, and with plan settings that change nothing in the plan it was trained with."""
+    configuration = model.plans["configurations"].get(_configuration(model), {})
+    convolutions = configuration.get("architecture", {}).get("arch_kwargs", {}).get("n_conv_per_stage_decoder") or [2]
+    decoder = convolutions if isinstance(convolutions, int) else convolutions[0]
+    return replace(recipe, input=model.input, plan=PlanSettings(convs_decoder=int(decoder)))
 
 
 def prepare_with_plan_of(

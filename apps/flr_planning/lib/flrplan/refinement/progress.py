@@ -39,7 +39,8 @@ class Progress:
 
     def update(self, **values: Any) -> None:
         """Sets some values and writes the file."""
-        self.values |= {**values, "total_time": str(timedelta(seconds=int(time() - self._started)))}
+        now = time()
+        self.values |= {**values, "updated_ts": now, "total_time": str(timedelta(seconds=int(now - self._started)))}
         write_json(self.path, self.values)
         if self.on_change is not None:
             self.on_change(self.values)
@@ -98,6 +99,7 @@ class JoinedProgress:
                 "epoch": sum(s["epoch"] for s in stages),
                 "total_epochs": sum(s["total_epochs"] for s in stages),
                 "start_ts": int(self._started),
+                "updated_ts": time(),
                 "total_time": str(timedelta(seconds=int(time() - self._started))),
                 "best_metric": min((s["best_metric"] for s in stages if s["epoch"]), default=0.0),
                 "stages": self._stages,

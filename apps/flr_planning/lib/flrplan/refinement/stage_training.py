@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from flrplan.device import choose_device
 from flrplan.errors import ModelError
 from flrplan.io import write_json
 from flrplan.models import FROM_DEMO, FoundModel, ModelStore
-from flrplan.nnunet.fine_tuning import PLAN_TAKEN_OVER, TakenOver, prepare_with_plan_of, train_from
+from flrplan.nnunet.fine_tuning import PLAN_TAKEN_OVER, TakenOver, prepare_with_plan_of, recipe_like, train_from
 from flrplan.nnunet.model_folder import PUBLISHED_NAME, ModelFolder
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER_NAME = ".refinement"
 RECORD_NAME = "training.json"
-_LOCK_SECONDS = 5.0
+_LOCK_SECONDS = 10.0  # loader processes of a killed training hold the lock for a few seconds more
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class StageTraining:
         parts = self._divide(found)
         recipe = self.settings.recipe_of(self.stage, self.choice.epochs)
         if start is not None:
-            recipe = replace(recipe, input=start.folder.input)
+            recipe = recipe_like(start.folder, recipe)
         plan = {} if start is None else {"plan": PLAN_TAKEN_OVER}
         self.record |= {"recipe": {**recipe.to_json(), **plan}, "train_ids": parts.training, "kept_ids": parts.kept}
         candidate, taken = self._new_model(folder / "work", parts, recipe, start)

@@ -1,0 +1,44 @@
+"""What a training takes over from a model; the training itself is in tests/refinement."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from flrplan.errors import ModelError
+from flrplan.models import MODEL_ROOT
+from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.fine_tuning import TakenOver, _counted, recipe_like
+from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.settings import Recipe
+
+DEMO = MODEL_ROOT / "demo" / "crlm" / "nnunet"
+
+
+def test_the_recipe_keeps_its_training_and_takes_the_models_input_and_plan() -> None:
+    recipe = Recipe.from_mapping({"plan": {"spacing_zyx_mm": [9, 9, 9], "batch_size": 7}, "input": {"outside_hu": 0}})
+    model = ModelFolder.open(DEMO)
+    like = recipe_like(model, recipe)
+    assert like.training == recipe.training
+    assert like.input == model.input
+    assert (like.plan.spacing_zyx_mm, like.plan.batch_size, like.plan.features) == (None, None, None)
+    assert like.plan.convs_decoder == 1  # as demo/recipe.yaml says
+
+
+def test_tensors_that_share_memory_are_counted_once() -> None:
+    shared, head = torch.zeros(2, 3), torch.zeros(5)
+    own = {"encoder.a": shared, "decoder.encoder.a": shared, "head": head}
+    assert _counted(own, {"encoder.a": shared, "decoder.encoder.a": shared}) == TakenOver(6, 11, ("head",))
+
+
+def test_a_checkpoint_without_its_configuration_is_named(tmp_path: Path) -> None:
+    shutil.copytree(DEMO, tmp_path / "nnunet")
+    path = tmp_path / "nnunet" / "fold_0" / FINAL_NAME
+    content = load_checkpoint(path)
+    del content["init_args"]
+    write_checkpoint(path, content)
+    with pytest.raises(ModelError, match=r"not an nnU-Net v2 checkpoint, it lacks 'init_args'"):
+        recipe_like(ModelFolder.open(tmp_path / "nnunet"), Recipe.from_mapping({}))
