@@ -37,7 +37,9 @@ def test_a_host_is_imported_by_one_part_only(library: str, part: str) -> None:
     assert any(m.split(".")[0] == library for p in (PACKAGE / part).rglob("*.py") for m in imported_modules(p))
 
 
-BELOW = ["labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics"]
+BELOW = [
+    "labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics", "networks",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("part", BELOW)

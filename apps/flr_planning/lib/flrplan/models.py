@@ -50,15 +50,20 @@ class ModelStore:
         self._lock = threading.Lock()
         self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, bool]] = {}
 
+    def has(self, stage: Stage, architecture: str) -> bool:
+        """Whether a model is there at all, whole or not."""
+        return any(path.is_dir() and any(path.iterdir()) for path, _ in self._candidates(stage, architecture))
+
+    def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
+        roots = [(self.root, False), *([(self.demo, True)] if self.demo is not None else [])]
+        return [(root / stage.name / architecture, demo) for root, demo in roots]
+
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
 
         Raises: ModelError where neither is there, or the folder is incomplete, damaged or of another stage.
         """
-        own = self.root / stage.name / architecture
-        candidates = [(own, False)]
-        if self.demo is not None:
-            candidates.append((self.demo / stage.name / architecture, True))
+        candidates = self._candidates(stage, architecture)
         for path, demo in candidates:
             if path.is_dir() and any(path.iterdir()):
                 folder = ModelFolder.open(path)
