@@ -41,7 +41,9 @@ def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> No
     assert {m.split(".")[0] for m in imported_modules(PACKAGE / "demo" / "ohif" / "guard.py")} <= sys.stdlib_module_names
 
 
-BELOW = ["labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics"]
+BELOW = [
+    "labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics", "networks",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("part", BELOW)

@@ -57,7 +57,21 @@ def test_doctor_runs_where_a_library_is_broken(tmp_path: Path) -> None:
 
 def test_models_list_names_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list", "--models", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("demo (not for patients)") == 4
+    printed = capsys.readouterr().out
+    assert printed.count("demo (not for patients)") == 4
+    assert "liver    stunet     none\n" in printed
+
+
+def test_networks_are_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["networks", "--count-only", "--size", "narrow", "--patch", "32", "64", "64"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:5]] == ["| nnunet", "| swinunetr", "| stunet"]
+    assert all("| 32 x 64 x 64 | 2 |" in line and line.endswith("| counted |") for line in lines[2:5])
+    assert main(["networks", "--size", "tiny"]) == 1
+    assert "no architecture has size 'tiny'; known are base, huge, large, narrow, small and all" in capsys.readouterr().err
+    (tmp_path / "plans.json").write_text("{}")
+    assert main(["networks", "--plans", str(tmp_path / "plans.json")]) == 1
+    assert "expected the nnUNetPlans.json that a preparation writes" in capsys.readouterr().err
 
 
 def test_models_import_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

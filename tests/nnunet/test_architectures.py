@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import flrplan.networks
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import ModelError, SettingsError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
+from flrplan.networks import table
+from flrplan.networks.stunet import STUNet
 from flrplan.networks.table import TABLE
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
 from flrplan.nnunet.settings import Recipe
@@ -23,6 +27,7 @@ from flrplan.stage_input import build_stage_input
 from flrplan.stages import ARCHITECTURES, FLR
 from flrplan.training_cases import find_labelled_cases
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 RECIPE = Recipe.from_mapping(
     {
@@ -66,6 +71,9 @@ def test_trains_publishes_and_predicts(
     configuration = plans["configurations"]["3d_fullres"]
     assert configuration["architecture"]["network_class_name"] == row.network
     assert configuration["data_identifier"] == "nnUNetPlans_3d_fullres", "prepared data are shared"
+    if architecture == "swinunetr":
+        # Sides divide by 32; the region is 24 x 31 x 36 voxels at this spacing, so two tiles along x.
+        assert configuration["patch_size"] == [32, 64, 32]
     run = json.loads((folder / "fold_0" / "run.json").read_text())
     advised = row.hyperparameters
     assert run["architecture"] == architecture
@@ -107,6 +115,54 @@ def test_fine_tuning_from_a_model_of_ours(work: StageWork, tmp_path: Path) -> No
     assert record["skipped"] == {}
     with pytest.raises(SettingsError, match=r"started from checkpoint_final\.pth, not from"):
         train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=second)
+
+
+def test_fine_tuning_from_published_weights(work: StageWork, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of nnU-Net 1 with 1 input and 105 outputs starts a network with 2 inputs and 1 output."""
+    strides = [[1, 1, 1]] + [[2, 2, 2]] * 5
+    published = STUNet(1, 105, **TABLE["stunet"].size("narrow"), strides=strides).state_dict()
+    path = tmp_path / "base_ep4k.model"
+    torch.save({"epoch": 4000, "state_dict": {f"module.{name}": tensor for name, tensor in published.items()}}, path)
+    slow = replace(RECIPE, training=replace(RECIPE.training, learning_rate=1e-9, pretrained_channels="zero"))
+    with caplog.at_level("INFO", logger="flrplan"):
+        trained = train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="stunet", pretrained=path)
+    after = load_checkpoint(trained)["network_weights"]
+    for name, tensor in published.items():
+        if not name.startswith(
+            ("seg_outputs.", "conv_blocks_context.0.0.conv1.weight", "conv_blocks_context.0.0.conv3.weight")
+        ):
+            assert torch.allclose(after[name], tensor, atol=1e-6), name
+    first = "conv_blocks_context.0.0.conv1.weight"
+    assert torch.allclose(after[first][:, :1], published[first], atol=1e-6)
+    assert after[first][:, 1].abs().max() < 1e-6
+    assert "skipped: seg_outputs.0.weight" in caplog.text
+    assert "new heads: the file has 105 outputs, this network 1" in caplog.text
+    assert "spread over 2 (zero)" in caplog.text
+    record = json.loads(trained.with_name("run.json").read_text())["pretrained"]
+    assert record["adapted"] == {
+        name: "1 input channel(s) spread over 2 (zero)" for name in (first, first.replace("1.w", "3.w"))
+    }
+
+
+def test_a_fourth_architecture_as_the_page_shows_it(
+    work: StageWork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_ct: CT, small_truth: dict[Structure, Mask]
+) -> None:
+    """The two blocks of docs/networks.md, as they stand there: the class in a module, the row in the table."""
+    module, row = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "networks.md").read_text(), re.DOTALL)
+    assert len([line for block in (module, row) for line in block.splitlines() if line.strip()]) <= 20
+    (tmp_path / "tiny.py").write_text(module)
+    monkeypatch.setattr(flrplan.networks, "__path__", [*flrplan.networks.__path__, str(tmp_path)])
+    names = dict(vars(table))
+    exec(row, names)
+    monkeypatch.setattr(table, "TABLE", {**table.TABLE, "tiny": names["TINY"]})
+    folder = tmp_path / "models" / "flr" / "tiny"
+    train_fold(work, 0, RECIPE, folder, CPU, architecture="tiny")
+    predictor, _ = ModelStore(tmp_path / "models", demo=None).predictor(FLR, "tiny", CPU)
+    given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
+    assert given.restore(predictor.predict(given)).shape == small_ct.array_zyx.shape
+    monkeypatch.undo()
+    with pytest.raises(ModelError, match=r"'flrplan\.networks\.tiny\.TinyNet' as network_class_name"):
+        ModelStore(tmp_path / "models", demo=None).predictor(FLR, "tiny", CPU)
 
 
 def test_weights_of_another_architecture_are_refused(work: StageWork, tmp_path: Path) -> None:

@@ -59,6 +59,15 @@ class ModelStore:
         self._lock = threading.Lock()
         self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, FoundModel]] = {}
 
+    def has(self, stage: Stage, architecture: str) -> bool:
+        """Whether a model is there at all, whole or not."""
+        return any(path.is_dir() and any(path.iterdir()) for path, _ in self._candidates(stage, architecture))
+
+    def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
+        own = self.folder(stage, architecture)
+        demo = [] if self.demo is None else [(self.demo / stage.name / architecture, True)]
+        return [(own, False), (replaced_folder(own), False), *demo]
+
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
 
@@ -66,20 +75,16 @@ class ModelStore:
         """
         found = self.find_any(stage, architecture)
         if found is None:
-            looked = [self.folder(stage, architecture)]
-            looked += [self.demo / stage.name / architecture] if self.demo is not None else []
+            looked = " and ".join(str(path) for path, _ in self._candidates(stage, architecture))
             raise ModelError(
-                f"no {architecture} model for stage {stage}: looked in {' and '.join(map(str, looked))}. "
+                f"no {architecture} model for stage {stage}: looked in {looked}. "
                 "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"
             )
         return found
 
     def find_any(self, stage: Stage, architecture: str) -> FoundModel | None:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
-        own = self.folder(stage, architecture)
-        candidates = [(own, False), (replaced_folder(own), False)]
-        if self.demo is not None:
-            candidates.append((self.demo / stage.name / architecture, True))
+        candidates = self._candidates(stage, architecture)
         for path, demo in candidates:
             if path.is_dir() and any(path.iterdir()):
                 folder = ModelFolder.open(path)

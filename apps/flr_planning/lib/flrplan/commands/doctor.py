@@ -107,6 +107,8 @@ def _models(root: Path | None) -> list[str]:
     store = ModelStore(root or MODEL_ROOT)
     for stage in STAGES.values():
         for architecture in ARCHITECTURES:
+            if architecture != ARCHITECTURES[0] and not store.has(stage, architecture):
+                continue  # not trained here, which is no fault
             try:
                 found = store.find(stage, architecture)
                 predictor, identity = store.predictor(stage, architecture, torch.device("cpu"))

@@ -35,10 +35,13 @@ def run_list(arguments: argparse.Namespace) -> int:
     store = ModelStore(arguments.models)
     for stage in STAGES.values():
         for architecture in ARCHITECTURES:
+            if not store.has(stage, architecture):
+                say(f"{stage.name:8} {architecture:10} none")
+                continue
             try:
                 found = store.find(stage, architecture)
             except ModelError as error:
-                say(f"{stage.name:8} {architecture:10} none: {error}")
+                say(f"{stage.name:8} {architecture:10} not usable: {error}")
                 continue
             kind = "demo (not for patients)" if found.demo else "fine-tuned from demo" if found.from_demo else "trained"
             say(f"{stage.name:8} {architecture:10} {kind}, folds {list(found.folder.folds)}: {found.folder.path}")

@@ -56,7 +56,7 @@ def architecture_plan(shared: Mapping[str, Any], architecture: Architecture, set
         patch = [settings.patch_size_zyx[axis] for axis in plans["transpose_forward"]]
     arguments = configuration["architecture"]["arch_kwargs"]
     if settings.patch_size_zyx is not None and settings.features is None:
-        arguments.update(_topology(configuration["spacing"], patch))
+        arguments.update(unet_topology(configuration["spacing"], patch))
     if architecture.planned_by_nnunet:
         arguments.update(_features(arguments, size, settings))
         strides = arguments["strides"]
@@ -99,7 +99,7 @@ def plan_training(preprocessed: Path, architecture: Architecture, settings: Plan
     return plans
 
 
-def _topology(spacing: Sequence[float], patch: Sequence[int]) -> dict[str, Any]:
+def unet_topology(spacing: Sequence[float], patch: Sequence[int]) -> dict[str, Any]:
     """nnU-Net's own kernels and strides for a given patch; widths double from 32 to at most 320, as its planner has them."""
     _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, _SMALLEST_EDGE, 999999)
     count = len(strides)

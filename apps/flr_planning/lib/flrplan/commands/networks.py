@@ -1,0 +1,100 @@
+"""``flrplan networks``: what each architecture costs, run once or only counted, and what the whole benchmark would cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from flrplan.commands.say import note, say
+from flrplan.device import choose_device
+from flrplan.errors import SettingsError
+from flrplan.networks.estimate import A100, UTILIZATION, Workload
+from flrplan.networks.table import BASE, TABLE
+from flrplan.nnunet.network_cost import TYPICAL_PATCH, NetworkCost, network_cost, typical_plans
+from flrplan.nnunet.settings import TrainingSettings
+from flrplan.stages import STAGES
+
+FOLDS = 5
+"""Folds of the paper's cross-validation."""
+_COLUMNS = ("architecture", "size", "patch", "batch", "parameters", "GFLOP forward", "GFLOP training", "GB", "seconds")
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``networks`` to the command line."""
+    parser = commands.add_parser(
+        "networks", help="parameters, arithmetic and memory of the architectures; cost of the benchmark"
+    )
+    parser.add_argument("--size", default=BASE, help=f"size of the networks (default: {BASE}); all = every size there is")
+    parser.add_argument("--patch", type=int, nargs=3, default=TYPICAL_PATCH, metavar=("Z", "Y", "X"), help="planned patch")
+    parser.add_argument("--plans", type=Path, help="nnUNetPlans.json of a prepared stage, instead of --patch")
+    parser.add_argument("--count-only", action="store_true", help="count without running (seconds instead of minutes)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:<number>")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table (Markdown), then the estimate."""
+    shared = _read_plans(arguments.plans) if arguments.plans else typical_plans(arguments.patch)
+    device = None if arguments.count_only else choose_device(arguments.device)
+    wanted = [(row, size) for row in TABLE.values() for size in row.sizes if arguments.size in (size, "all")]
+    if not wanted:
+        known = sorted({size for row in TABLE.values() for size in row.sizes})
+        raise SettingsError(f"no architecture has size {arguments.size!r}; known are {', '.join(known)} and all")
+    say("| " + " | ".join(_COLUMNS) + " |")
+    say("|" + "---|" * len(_COLUMNS))
+    costs = []
+    for row, size in wanted:
+        note(f"{row.name} {size} ...")
+        costs.append(network_cost(row, size, shared, device))
+        say(_line(costs[-1]))
+    if arguments.size == BASE:
+        for line in benchmark_estimate(costs):
+            say(line)
+    return 0
+
+
+def benchmark_estimate(costs: list[NetworkCost]) -> list[str]:
+    """The arithmetic of all trainings of the paper's benchmark, in lines: every architecture, stage and fold."""
+    settings = TrainingSettings()
+    each = len(STAGES) * FOLDS
+    epochs, steps, checks = settings.epochs, settings.iterations_per_epoch, settings.validation_iterations
+    text = [
+        "",
+        f"Estimate for {each * len(costs)} trainings on {A100.name} ({A100.peak_tflops:g} TFLOP/s), {UTILIZATION:.0%} of it used:",
+    ]
+    hours = 0.0
+    for cost in costs:
+        load = Workload(cost.forward_gflop, cost.training_gflop, cost.batch, epochs, steps, checks)
+        hours += each * load.gpu_hours()
+        text.append(
+            f"- {cost.architecture}: {epochs} epochs x batch {cost.batch} x ({steps} x {cost.training_gflop:.0f} + {checks} x "
+            f"{cost.forward_gflop:.0f}) GFLOP = {load.pflop:.0f} PFLOP = {load.gpu_hours():.1f} h; x {each} = {each * load.gpu_hours():.0f} h"
+        )
+    text.append(f"- together {hours:.0f} GPU hours = {hours / 24:.1f} days on one GPU")
+    return text
+
+
+def _line(cost: NetworkCost) -> str:
+    patch = " x ".join(map(str, cost.patch_zyx))
+    seconds = "counted" if cost.seconds is None else f"{cost.seconds:.1f}"
+    numbers = (
+        f"{cost.parameters:,}",
+        f"{cost.forward_gflop:,.0f}",
+        f"{cost.training_gflop:,.0f}",
+        f"{cost.memory_gb:.1f}",
+        seconds,
+    )
+    return "| " + " | ".join((cost.architecture, cost.size, patch, str(cost.batch), *numbers)) + " |"
+
+
+def _read_plans(path: Path) -> dict[str, Any]:
+    try:
+        plans: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["strides"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{path}: expected the nnUNetPlans.json that a preparation writes under <work>/<stage>/preprocessed/, found {error!r}"
+        ) from error
+    return plans
