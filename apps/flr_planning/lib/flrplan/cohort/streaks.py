@@ -71,16 +71,15 @@ def streaks_hu(rng: np.random.Generator, hu: FloatArray, pixel_mm: float, settin
     noise = np.exp(0.5 * (np.clip(everything, 0, _STARVED_CAP) - _STARVED_FROM)) - 1
     np.clip(noise, 0, None, out=noise)
     error += settings.starvation_hu / 1000 * noise * rng.standard_normal(noise.shape, dtype=np.float32)
-    result = back_projected(error, backward, settings.angles)
-    result *= np.float32(1000 / (pixel_mm * WATER_PER_MM))
+    result = back_projected(error, backward, settings.angles, 1000 / (pixel_mm * WATER_PER_MM))
     return np.asarray(result.T.reshape(depth, n, n), np.float32)
 
 
-def back_projected(projections: FloatArray, backward: sparse.csr_matrix, angles: int) -> FloatArray:
-    """Filtered back projection of ``(angles * bins, Z)`` to ``(pixels**2, Z) float32``, per pixel of ray length."""
+def back_projected(projections: FloatArray, backward: sparse.csr_matrix, angles: int, scale: float = 1.0) -> FloatArray:
+    """Filtered back projection of ``(angles * bins, Z)`` to ``(pixels**2, Z) float32``, per pixel of ray length, times scale."""
     depth = projections.shape[1]
     filtered = _ramp(projections.reshape(angles, -1, depth))
-    return np.asarray((backward @ filtered.reshape(-1, depth)) * np.float32(np.pi / angles), np.float32)
+    return np.asarray((backward @ filtered.reshape(-1, depth)) * np.float32(scale * np.pi / angles), np.float32)
 
 
 def _ramp(projections: FloatArray) -> FloatArray:
