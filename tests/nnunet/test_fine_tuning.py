@@ -6,14 +6,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from flrplan.errors import ModelError
 from flrplan.models import MODEL_ROOT
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
-from flrplan.nnunet.fine_tuning import TakenOver, _counted, recipe_like
+from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.settings import PlanSettings, Recipe
+from flrplan.nnunet.training_run import StageWork
+from flrplan.splits import Split
+from flrplan.stages import CRLM
 
 DEMO = MODEL_ROOT / "demo" / "crlm" / "nnunet"
 
@@ -24,14 +26,7 @@ def test_the_recipe_keeps_its_training_and_takes_the_models_input_and_plan() -> 
     like = recipe_like(model, recipe)
     assert like.training == recipe.training
     assert like.input == model.input
-    assert (like.plan.spacing_zyx_mm, like.plan.batch_size, like.plan.features) == (None, None, None)
-    assert like.plan.convs_decoder == 1  # as demo/recipe.yaml says
-
-
-def test_tensors_that_share_memory_are_counted_once() -> None:
-    shared, head = torch.zeros(2, 3), torch.zeros(5)
-    own = {"encoder.a": shared, "decoder.encoder.a": shared, "head": head}
-    assert _counted(own, {"encoder.a": shared, "decoder.encoder.a": shared}) == TakenOver(6, 11, ("head",))
+    assert like.plan == PlanSettings()
 
 
 def test_a_checkpoint_without_its_configuration_is_named(tmp_path: Path) -> None:
@@ -41,4 +36,5 @@ def test_a_checkpoint_without_its_configuration_is_named(tmp_path: Path) -> None
     del content["init_args"]
     write_checkpoint(path, content)
     with pytest.raises(ModelError, match=r"not an nnU-Net v2 checkpoint, it lacks 'init_args'"):
-        recipe_like(ModelFolder.open(tmp_path / "nnunet"), Recipe.from_mapping({}))
+        work = StageWork(tmp_path, CRLM)
+        prepare_with_plan_of(ModelFolder.open(tmp_path / "nnunet"), "nnunet", [], work, Recipe.from_mapping({}), Split(()))

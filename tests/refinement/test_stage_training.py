@@ -62,7 +62,7 @@ def sha(store: ModelStore) -> dict[str, str]:
 def stand_in(value: float | None) -> Callable[..., None]:
     """Instead of a training: the demo model's first fold as the new model, its output shifted by ``value``."""
 
-    def train(model: Any, work: Any, fold: int, recipe: Any, target: Path, device: Any, on_epoch: Any) -> None:
+    def train(work: Any, fold: int, recipe: Any, target: Path, device: Any, **_: Any) -> None:
         shutil.copytree(DEMO / "liver" / "nnunet", target)
         shutil.rmtree(target / "fold_1")
         path = target / "fold_0" / FINAL_NAME
@@ -80,7 +80,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], Non
     def use(value: float | None) -> None:
         for prepare in ("prepare_with_plan_of", "prepare_stage"):
             monkeypatch.setattr(stage_training, prepare, lambda *_: None)
-        monkeypatch.setattr(stage_training, "train_from", stand_in(value))
+        monkeypatch.setattr(stage_training, "train_fold", stand_in(value))
 
     return use
 
@@ -91,7 +91,7 @@ def test_fine_tuning_from_the_demo_model(cases: StageCases, store: ModelStore, s
     left_over.write_text("of a training that was killed")
     record = training(cases, store).run()
     assert record["published"], record["reason"]
-    assert record["taken_over"] == {"parameters": record["taken_over"]["of"], "of": record["taken_over"]["of"], "anew": ()}
+    assert (record["pretrained"]["fresh"], record["pretrained"]["adapted"], record["pretrained"]["skipped"]) == ([], {}, {})
     assert len(record["train_ids"]) + len(record["kept_ids"]) == 4
     assert not set(record["train_ids"]) & set(record["kept_ids"])
     # One step at a tiny rate moves the weights little: the kept cases are found about as well as before.

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 OWN_BLOCK = "flrplan"
 """Key of our own block in ``plans.json``: architecture and size. nnU-Net ignores keys that it does not know."""
+TAKEN_OVER = "flrplan_taken_over"
+"""Key of a plan that is a trained model's own and is used as it is; its value is the architecture."""
+PLAN_TAKEN_OVER = "that of the model it started from"
+"""Stands for the plan's settings in the records of such a training: those of the recipe were not used."""
 _SMALLEST_EDGE = 4
 """nnU-Net pools a side while at least this many voxels remain."""
 
@@ -83,9 +87,18 @@ def architecture_plan(shared: Mapping[str, Any], architecture: Architecture, set
 def plan_training(preprocessed: Path, architecture: Architecture, settings: PlanSettings) -> dict[str, Any]:
     """The plans of one architecture in a prepared folder, kept there as ``nnUNetPlans_<architecture>.json``.
 
+    A plan that was taken over from a trained model is returned as it is.
     Raises: SettingsError where a plan of that name with other settings is there: its trainings would be mixed with new ones.
     """
-    shared = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
+    shared: dict[str, Any] = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
+    if TAKEN_OVER in shared:
+        if shared[TAKEN_OVER] != architecture.name:
+            raise SettingsError(
+                f"{preprocessed} was prepared with the plan of a {shared[TAKEN_OVER]} model, not for {architecture.name}; use another "
+                "--work folder"
+            )
+        own = {name: value for name, value in shared.items() if name != TAKEN_OVER}
+        return {OWN_BLOCK: {"architecture": architecture.name, "network_size": BASE}, **own}
     plans = architecture_plan(shared, architecture, settings)
     path = preprocessed / f"{plans['plans_name']}.json"
     if path.is_file():

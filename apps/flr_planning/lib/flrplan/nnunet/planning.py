@@ -17,6 +17,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerp
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
+from flrplan.io import write_json
 from flrplan.nnunet.environment import VARIABLES, augmentation_workers, quiet
 from flrplan.nnunet.preprocessed import preprocess_cases
 from flrplan.nnunet.processes import with_fewer
@@ -63,18 +64,30 @@ class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyp
 
 
 def plan_and_preprocess(
-    dataset: str, settings: PlanSettings, workers: int = 1, check: Callable[[dict[str, Any]], None] = lambda plans: None
+    dataset: str,
+    settings: PlanSettings,
+    workers: int = 1,
+    check: Callable[[dict[str, Any]], None] = lambda plans: None,
+    plans: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fingerprint, plan and preprocessed arrays of a raw data set, inside :func:`nnunet_folders`. Returns the plans.
 
+    plans: these instead of a fingerprint and a plan of the data.
     check: called with the plans before anything is preprocessed; what it raises ends the work.
     """
     np.random.seed(1234)  # the fingerprint samples foreground voxels with numpy's global generator
     raw, preprocessed = (Path(os.environ[name]) / dataset for name in VARIABLES[:2])
-    with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
-        number = convert_dataset_name_to_id(dataset)
-        with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
-        plans: dict[str, Any] = StagePlanner(dataset, settings).plan_experiment()
+    if plans is None:
+        with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
+            number = convert_dataset_name_to_id(dataset)
+            with_fewer(
+                lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers
+            )
+            plans = dict(StagePlanner(dataset, settings).plan_experiment())
+    else:  # what the planner would leave; nnU-Net copies the fingerprint
+        described = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+        for name, content in (("dataset", described), ("dataset_fingerprint", {}), (PLANS, plans)):
+            write_json(preprocessed / f"{name}.json", content)
     check(plans)
     plain = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
     preprocess_cases(raw, preprocessed, plain, CONFIGURATION, workers)

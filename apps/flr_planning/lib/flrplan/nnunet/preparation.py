@@ -56,9 +56,17 @@ class StageWork:
         return self.folder / "preprocessed" / dataset_name(self.stage)
 
 
-def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe, split: Split, workers: int = 1) -> None:
+def prepare_stage(
+    cases: Sequence[LabelledCase],
+    work: StageWork,
+    recipe: Recipe,
+    split: Split,
+    workers: int = 1,
+    plans: dict[str, Any] | None = None,
+) -> None:
     """Inputs, plan and preprocessed arrays of one stage; done once, and left alone if it is there with the same settings.
 
+    plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.fine_tuning`).
     Only cases of the split's folds are prepared: held-out ids never come near a training.
     Raises: SettingsError where the folder was prepared with other settings or cases; LabelError, GridError, ImageError from
     the cases; OutputError where the disk is full; TrainingError where preprocessing fails.
@@ -74,7 +82,7 @@ def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe
     settings = recipe.to_json()
     content = {
         "input": settings["input"],
-        "plan": recipe.plan.shared(),
+        "plan": plans or recipe.plan.shared(),
         "folds": folds,
         "test": sorted(split.test),
         "files": {case.case_id: case.file_stamps() for case in used},
@@ -84,7 +92,7 @@ def prepare_stage(cases: Sequence[LabelledCase], work: StageWork, recipe: Recipe
         if work.marker.is_file():
             _require_same(work, content)
         else:
-            _prepare(work, used, recipe, content, workers)
+            _prepare(work, used, recipe, content, workers, plans)
 
 
 def read_prepared(work: StageWork) -> dict[str, Any]:
@@ -107,14 +115,21 @@ def _require_same(work: StageWork, content: dict[str, Any]) -> None:
         )
 
 
-def _prepare(work: StageWork, used: Sequence[LabelledCase], recipe: Recipe, content: dict[str, Any], workers: int) -> None:
+def _prepare(
+    work: StageWork,
+    used: Sequence[LabelledCase],
+    recipe: Recipe,
+    content: dict[str, Any],
+    workers: int,
+    plans: dict[str, Any] | None,
+) -> None:
     _clear_other_preparation(work, content)
     require_room(work.folder, sum(c.image.stat().st_size for c in used), f"copying {len(used)} cases")
     hashes = {case.case_id: case.sha256() for case in used}
     voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME)
     try:
         with nnunet_folders(work.folder):
-            plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, partial(_require_room, work))
+            plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, partial(_require_room, work), plans)
     except FlrError:
         raise
     except Exception as error:  # nnU-Net, blosc2 and their pools raise many kinds

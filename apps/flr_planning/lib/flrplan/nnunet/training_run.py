@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from flrplan.errors import LabelError, ModelError, TrainingError
 from flrplan.io import replace_folder, require_room, write_json
 from flrplan.networks.table import architecture_named
-from flrplan.nnunet.architecture_plan import plan_training
+from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
 from flrplan.nnunet.distributed import rank, wait_for_all
@@ -75,6 +75,7 @@ def train_fold(
     train_ids, _ = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
     _require_target(work, fold, train_ids, prepared.get("target_voxels", {}))
     _check_same_model(model_folder, plans, dataset)
+    taken_over = {"plan": PLAN_TAKEN_OVER} if TAKEN_OVER in prepared["plan"] else {}
     started, clock = now(), monotonic()
     seed_everything(recipe.training.seed, fold)
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
@@ -90,7 +91,7 @@ def train_fold(
                     "stage": work.stage.name,
                     "fold": fold,
                     "architecture": architecture,
-                    "recipe": replace(recipe, training=trainer.settings).to_json(),
+                    "recipe": {**replace(recipe, training=trainer.settings).to_json(), **taken_over},
                     "pretrained": started_from,
                     "resolved": resolved_settings(trainer),
                     **data_record(prepared, fold),

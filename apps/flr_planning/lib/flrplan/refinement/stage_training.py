@@ -21,11 +21,12 @@ from flrplan.device import choose_device
 from flrplan.errors import ModelError
 from flrplan.io import write_json
 from flrplan.models import FROM_DEMO, FoundModel, ModelStore
-from flrplan.nnunet.fine_tuning import PLAN_TAKEN_OVER, TakenOver, prepare_with_plan_of, recipe_like, train_from
-from flrplan.nnunet.model_folder import PUBLISHED_NAME, ModelFolder
+from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
+from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
+from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME, ModelFolder, read_json_object
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
-from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.refinement.annotations import StageCases
 from flrplan.refinement.comparison import Decision, decide, score_current, score_model
 from flrplan.refinement.kept import KeptPart, Parts
@@ -153,12 +154,12 @@ class StageTraining:
             recipe = recipe_like(start.folder, recipe)
         plan = {} if start is None else {"plan": PLAN_TAKEN_OVER}
         self.record |= {"recipe": {**recipe.to_json(), **plan}, "train_ids": parts.training, "kept_ids": parts.kept}
-        candidate, taken = self._new_model(folder / "work", parts, recipe, start)
+        candidate = self._new_model(folder / "work", parts, recipe, start)
         decision = self._compare(candidate, found, why_none, parts)
         self.record |= {
             "started_from": _origin(start),
             FROM_DEMO: start is not None and (start.demo or start.from_demo),
-            "taken_over": asdict(taken) if taken else None,
+            "pretrained": read_json_object(candidate / "fold_0" / RUN_NAME).get("pretrained"),
             "published": decision.publish,
             "reason": decision.reason,
         }
@@ -192,20 +193,22 @@ class StageTraining:
         self.progress.update(cases=len(parts.training), kept=len(parts.kept), left_out=len(self.cases.left_out))
         return parts
 
-    def _new_model(self, folder: Path, parts: Parts, recipe: Recipe, start: FoundModel | None) -> tuple[Path, TakenOver | None]:
+    def _new_model(self, folder: Path, parts: Parts, recipe: Recipe, start: FoundModel | None) -> Path:
         work = StageWork(folder, self.stage)
         split = Split((parts.kept, parts.training))  # fold 0 trains on the second part and looks at the first
         cases = [a.case for a in self.cases.cases]
         device = choose_device(self.choice.device)
         if start is None:
+            weights = None
             prepare_stage(cases, work, recipe, split)
         else:
-            prepare_with_plan_of(start.folder, cases, work, recipe, split)
+            weights = prepare_with_plan_of(start.folder, self.choice.architecture, cases, work, recipe, split)
         self._say(f"training {recipe.training.epochs} epochs on {device}, {'anew' if start is None else start.folder.path}")
         candidate = folder / "model"
-        model = None if start is None else start.folder
-        taken = train_from(model, work, 0, recipe, candidate, device, self._epoch)
-        return candidate, taken
+        train_fold(
+            work, 0, recipe, candidate, device, on_epoch=self._epoch, architecture=self.choice.architecture, pretrained=weights
+        )
+        return candidate
 
     def _epoch(self, report: EpochReport) -> None:
         self.progress.epoch(report)
