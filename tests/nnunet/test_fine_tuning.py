@@ -35,6 +35,6 @@ def test_a_checkpoint_without_its_configuration_is_named(tmp_path: Path) -> None
     content = load_checkpoint(path)
     del content["init_args"]
     write_checkpoint(path, content)
+    model, work = ModelFolder.open(tmp_path / "nnunet"), StageWork(tmp_path, CRLM)
     with pytest.raises(ModelError, match=r"not an nnU-Net v2 checkpoint, it lacks 'init_args'"):
-        work = StageWork(tmp_path, CRLM)
-        prepare_with_plan_of(ModelFolder.open(tmp_path / "nnunet"), "nnunet", [], work, Recipe.from_mapping({}), Split(()))
+        prepare_with_plan_of(model, "nnunet", [], work, Recipe.from_mapping({}), Split(()))

@@ -24,7 +24,7 @@ WINDOW_HU = (-160.0, 240.0)
 """Width 400, level 40."""
 
 COLUMNS = 6
-_PANEL_INCH, _DPI = 2.0, 115
+_PANEL_INCH, _DPI = 2.0, 108
 _BODY_HU = -300.0
 _SOFT_HU = (0.0, 220.0)
 _BLOCK_MM = 36.0
@@ -139,7 +139,7 @@ def contact_sheet(cases: Sequence[SheetCase], path: Path) -> Path:
         row, column = 2 * (number // columns), number % columns
         _show(grid[row][column], case.axial, outlined=False)
         _show(grid[row + 1][column], case.coronal, outlined=True)
-        grid[row][column].set_title(case.title, fontsize=5.6, color="white", pad=2)
+        grid[row][column].set_title(case.title, fontsize=5.0, color="white", pad=2)
     path = Path(path)
     with replacing(path) as part:
         figure.savefig(part, dpi=_DPI, format="png", pil_kwargs={"optimize": True})
