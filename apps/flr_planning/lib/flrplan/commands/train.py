@@ -13,6 +13,7 @@ from flrplan.commands.say import note, say
 from flrplan.device import choose_device
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
+from flrplan.nnunet.pretrained import read_weights
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     architecture.size(recipe.plan.network_size)
     if architecture.pretrained and arguments.pretrained is None:
         note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
+    if arguments.pretrained is not None:
+        read_weights(arguments.pretrained)  # a wrong file is told now, not after hours of preparation
     cases = find_labelled_cases(arguments.cases)
     split = read_split(arguments.split) if arguments.split else nnunet_split([c.case_id for c in cases], arguments.folds)
     device = choose_device(arguments.device)

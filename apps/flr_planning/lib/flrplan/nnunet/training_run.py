@@ -130,12 +130,12 @@ def train_fold(
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
     Returns the published checkpoint. ``half`` stores float16 weights. ``pretrained``: a checkpoint to start from, published
-    STU-Net weights or one of our own (:mod:`flrplan.nnunet.pretrained`).
+    STU-Net weights or one of our own, which brings its network along (:mod:`flrplan.nnunet.pretrained`).
     Raises: SettingsError for an unknown fold; ModelError where ``model_folder`` holds folds of another plan, or the pretrained
     weights do not fit.
     """
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
-    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan)
+    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan, pretrained)
     folds = json.loads((work.preprocessed / "splits_final.json").read_text())
     if not 0 <= fold < len(folds):
         raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(folds) - 1}")
