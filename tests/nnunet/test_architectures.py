@@ -117,6 +117,22 @@ def test_fine_tuning_from_a_model_of_ours(work: StageWork, tmp_path: Path) -> No
         train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=second)
 
 
+def test_a_model_of_ours_brings_its_network_along(work: StageWork, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The demo model of stage flr (0.9 M parameters, 4 mm) goes on, although the recipe would plan a narrow network at 8 mm."""
+    demo = ModelStore(tmp_path).find(FLR, "nnunet").folder
+    with caplog.at_level("WARNING", logger="flrplan"):
+        trained = train_fold(work, 0, RECIPE, tmp_path / "models", CPU, architecture="nnunet", pretrained=demo.checkpoint(0))
+    plans = json.loads((tmp_path / "models" / "plans.json").read_text())
+    assert plans["plans_name"] == "nnUNetPlans_nnunet_narrow_continued"
+    new, old = plans["configurations"]["3d_fullres"], demo.plans["configurations"]["3d_fullres"]
+    assert new["architecture"] == old["architecture"]
+    assert new["patch_size"] == old["patch_size"]
+    assert new["spacing"] == [8, 6, 6]
+    assert "set spacing_zyx_mm to keep the old one" in caplog.text
+    record = json.loads(trained.with_name("run.json").read_text())["pretrained"]
+    assert record["parameters_loaded"] == record["parameters"]
+
+
 def test_fine_tuning_from_published_weights(work: StageWork, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file of nnU-Net 1 with 1 input and 105 outputs starts a network with 2 inputs and 1 output."""
     strides = [[1, 1, 1]] + [[2, 2, 2]] * 5

@@ -16,6 +16,7 @@ from flrplan.errors import SettingsError
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
+from flrplan.nnunet.pretrained import read_weights
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -73,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     architecture.size(recipe.plan.network_size)
     if tell and architecture.pretrained and arguments.pretrained is None:
         note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
+    if arguments.pretrained is not None:
+        read_weights(arguments.pretrained)  # a wrong file is told now, not after hours of preparation
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     split.require_cover([c.case_id for c in cases])

@@ -12,12 +12,16 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from flrplan.errors import SettingsError
 from flrplan.io import write_json
 from flrplan.networks.patch import fit_patch, fit_strides
 from flrplan.networks.table import BASE, Architecture, architecture_named
+from flrplan.nnunet.architecture import check_architecture
+from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
 from flrplan.nnunet.settings import PlanSettings
 
@@ -84,11 +88,16 @@ def architecture_plan(shared: Mapping[str, Any], architecture: Architecture, set
     return plans
 
 
-def plan_training(preprocessed: Path, architecture: Architecture, settings: PlanSettings) -> dict[str, Any]:
+def plan_training(
+    preprocessed: Path, architecture: Architecture, settings: PlanSettings, start: Path | None = None
+) -> dict[str, Any]:
     """The plans of one architecture in a prepared folder, kept there as ``nnUNetPlans_<architecture>.json``.
 
     A plan that was taken over from a trained model is returned as it is.
+    start: the checkpoint that the training starts from. A model of ours brings its network, patch and batch along, whatever the new
+    data would be planned with; that plan's name ends in ``_continued``.
     Raises: SettingsError where a plan of that name with other settings is there: its trainings would be mixed with new ones.
+    ModelError where the model of ``start`` is incomplete or names code.
     """
     shared: dict[str, Any] = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
     if TAKEN_OVER in shared:
@@ -100,6 +109,8 @@ def plan_training(preprocessed: Path, architecture: Architecture, settings: Plan
         own = {name: value for name, value in shared.items() if name != TAKEN_OVER}
         return {OWN_BLOCK: {"architecture": architecture.name, "network_size": BASE}, **own}
     plans = architecture_plan(shared, architecture, settings)
+    if start is not None and start.name == FINAL_NAME and (start.parents[1] / "plans.json").is_file():
+        _take_network(plans, ModelFolder.open(start.parents[1]), architecture)
     path = preprocessed / f"{plans['plans_name']}.json"
     if path.is_file():
         if json.loads(path.read_text(encoding="utf-8")) != plans:
@@ -110,6 +121,25 @@ def plan_training(preprocessed: Path, architecture: Architecture, settings: Plan
     else:
         write_json(path, plans)
     return plans
+
+
+def _take_network(plans: dict[str, Any], model: ModelFolder, architecture: Architecture) -> None:
+    """Puts network, patch and batch of a trained model into a plan of the same architecture; others are left to the loader."""
+    if planned_architecture(model.plans).name != architecture.name or CONFIGURATION not in model.plans["configurations"]:
+        return
+    check_architecture(model, CONFIGURATION)
+    configuration, trained = plans["configurations"][CONFIGURATION], model.plans["configurations"][CONFIGURATION]
+    if not np.allclose(configuration["spacing"], trained["spacing"], rtol=0.1):
+        logger.warning(
+            "%s was trained at a spacing of %s mm, the new data are prepared at %s; set spacing_zyx_mm to keep the old one",
+            model.path,
+            trained["spacing"],
+            configuration["spacing"],
+        )
+    for key in ("architecture", "patch_size", "batch_size"):
+        configuration[key] = trained[key]
+    plans["plans_name"] += "_continued"
+    plans[OWN_BLOCK] = model.plans.get(OWN_BLOCK, plans[OWN_BLOCK])
 
 
 def unet_topology(spacing: Sequence[float], patch: Sequence[int]) -> dict[str, Any]:

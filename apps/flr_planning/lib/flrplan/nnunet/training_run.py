@@ -62,15 +62,15 @@ def train_fold(
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
     Returns the published checkpoint. ``half`` stores float16 weights. ``held_out``: ids that must not train, beside those that
-    the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own
-    (:mod:`flrplan.nnunet.pretrained`). In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
+    the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own,
+    which brings its network along (:mod:`flrplan.nnunet.pretrained`). In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
     Raises: SettingsError for an unknown fold or a held-out id in it; LabelError where no training case holds the target;
-    ModelError where ``model_folder`` holds folds of another plan, or the pretrained weights do not fit; TrainingError where memory or batches fail, or the same fold
-    is being trained already; OutputError where the disk is full.
+    ModelError where ``model_folder`` holds folds of another plan, or the pretrained weights do not fit; TrainingError where
+    memory or batches fail, or the same fold is being trained already; OutputError where the disk is full.
     """
     prepared = read_prepared(work)
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
-    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan)
+    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan, pretrained)
     forbidden = {*held_out, *prepared.get("test", [])}
     train_ids, _ = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
     _require_target(work, fold, train_ids, prepared.get("target_voxels", {}))
