@@ -123,7 +123,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=0, help="worker processes of each side (default: 0)")
-    parser.add_argument("--precision", default="off", choices=("auto", "on", "off"), help="ours; nnU-Net's: float16 on CUDA only")
+    parser.add_argument(
+        "--precision", default="off", choices=("auto", "on", "off"), help="ours; nnU-Net's: float16 on CUDA only"
+    )
     parser.add_argument("--plan", default="small", choices=("small", "default"))
     parser.add_argument("--cases", type=Path, help="labelled cases (default: four small synthetic ones)")
     parser.add_argument("--work", type=Path, help="work folder to keep (default: a temporary one)")
