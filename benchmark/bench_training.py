@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.device import choose_device
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
@@ -85,7 +85,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     )
     cohort = arguments.cases or work / "cohort"
     if arguments.cases is None:
-        write_cohort(CohortSettings(cases=4, seed=5, size="small"), cohort, progress=False)
+        write_cohort(CohortSettings(cases=4, seed=5, size=CaseSize.SMALL), cohort, progress=False)
     cases = find_labelled_cases(cohort)
     prepare_stage(cases, StageWork(work, LIVER), recipe, nnunet_split([c.case_id for c in cases], 2))
     context = multiprocessing.get_context("spawn")
