@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from flrplan.errors import TrainingError
+from flrplan.errors import SettingsError, TrainingError
 from flrplan.nnunet.memory import Pieces, is_out_of_memory
 from flrplan.nnunet.precision import compiles, precision_context, precision_name
+from flrplan.nnunet.settings import TrainingSettings
 from flrplan.nnunet.trainer import FlrTrainer
 
 CPU = torch.device("cpu")
@@ -122,6 +123,19 @@ def test_compile_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiles(cuda, "auto")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     assert not compiles(cuda, "auto")
+
+
+def test_settings_that_are_refused_or_read_from_yaml() -> None:
+    for name, value, message in (
+        ("workers", "many", "workers must be auto or a whole number in 0..64, got 'many'"),
+        ("workers", 65, "workers must be auto or a whole number"),
+        ("compile", "yes", "compile must be auto, on or off, got 'yes'"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            TrainingSettings(**{name: value})  # type: ignore[arg-type]
+    assert TrainingSettings(mixed_precision=False, compile=True) == TrainingSettings(  # type: ignore[arg-type]
+        mixed_precision="off", compile="on"
+    ), "YAML reads off and on as false and true"
 
 
 @pytest.mark.slow
