@@ -22,6 +22,7 @@ data: {{kind: synthetic, cases: 5, seed: 6}}
 split: {{held_out: 1, folds: 2}}
 architectures: [{ARCHITECTURES[0]}]
 recipe: recipe.yaml
+train_size: narrow
 device: cpu
 mirroring: false
 trainings_per_job: 2

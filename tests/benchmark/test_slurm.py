@@ -23,6 +23,7 @@ split: split.json
 architectures: [nnunet]
 stages: [liver]
 recipe: recipe.yaml
+train_size: narrow
 device: cpu
 mirroring: false
 predictions_per_job: 3
