@@ -68,7 +68,7 @@ def test_one_of_several_processes_does_not_try_again() -> None:
     def step() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(TrainingError, match="out of memory with 4 patches a process; set"):
+    with pytest.raises(TrainingError, match="out of memory with 4 patches a process at a time; set"):
         Pieces(4, divisible=False).attempt(step, lambda: None)
 
 

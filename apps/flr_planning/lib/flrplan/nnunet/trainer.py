@@ -221,6 +221,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
         return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
 
+    @torch.no_grad()
     def _validate(self, batch: dict[str, Any]) -> dict[str, Any]:
         sums = torch.zeros(4, dtype=torch.float64)  # true positives, false positives, false negatives (voxels), loss
         for data, target, share in self._pieces_of(batch):
