@@ -23,7 +23,7 @@ def test_is_monais_network() -> None:
 
 
 def test_base_size() -> None:
-    """62.2 million, the number of MONAI's own feature_size 48 (61.98 M in the paper, with 14 outputs and older layers)."""
+    """As many parameters as MONAI's network of feature_size 48: 62 million."""
     network = SwinUNETR(1, 1, **SWINUNETR.size("base"))
     assert sum(p.numel() for p in network.parameters()) == sum(
         p.numel() for p in MonaiSwinUNETR(1, 1, feature_size=48).parameters()
