@@ -13,8 +13,8 @@ Planted = list[tuple[SyntheticCase, FaultyLabel]]
 
 @pytest.fixture(scope="module")
 def planted(small_cases: list[SyntheticCase]) -> Planted:
-    """Every case faulty, with faults of three seeds."""
-    return [(case, plant_faults(case, seed, i, 1.0)) for seed in range(3) for i, case in enumerate(small_cases[:16])]
+    """Every case faulty, with faults of six seeds."""
+    return [(case, plant_faults(case, seed, i, 1.0)) for seed in range(6) for i, case in enumerate(small_cases[:16])]
 
 
 def truth(case: SyntheticCase, structure: Structure) -> np.ndarray:

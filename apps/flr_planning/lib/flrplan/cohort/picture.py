@@ -75,7 +75,7 @@ def sheet_case(hu_zyx: NDArray[Any], label_zyx: NDArray[np.uint8] | None, geomet
 
 def _panel(hu: NDArray[Any], label: NDArray[np.uint8] | None, pixel_mm: tuple[float, float]) -> Panel:
     """A slice cut to what is not air."""
-    body = ndimage.uniform_filter((hu > _BODY_HU).astype(np.float32), [max(round(6 / mm), 1) for mm in pixel_mm]) > 0.6
+    body = ndimage.uniform_filter((hu > _BODY_HU).astype(np.float32), [2 * round(3 / mm) + 1 for mm in pixel_mm]) > 0.5
     rows, columns = np.nonzero(body.any(1))[0], np.nonzero(body.any(0))[0]
     if rows.size == 0:
         return Panel(hu.copy(), None if label is None else label.copy(), pixel_mm)
