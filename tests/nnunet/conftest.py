@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.networks.table import architecture_named
+from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.settings import Recipe
@@ -71,17 +73,28 @@ def tiny_work(tiny_prepared: StageWork, tmp_path: Path) -> StageWork:
 
 
 @pytest.fixture
-def make_trainer(tiny_work: StageWork) -> Iterator[Callable[..., FlrTrainer]]:
-    """Makes a trainer of fold 0 on the CPU, seeded, initialised, not started; arguments replace training settings."""
+def new_trainer(tiny_work: StageWork) -> Iterator[Callable[..., FlrTrainer]]:
+    """Makes a trainer of fold 0 on the CPU, seeded, not initialised; arguments replace training settings."""
 
     def make(**training: object) -> FlrTrainer:
-        plans = json.loads((tiny_work.preprocessed / "nnUNetPlans.json").read_text())
+        plans = plan_training(tiny_work.preprocessed, architecture_named("nnunet"), _recipe().plan)
         dataset = json.loads((tiny_work.preprocessed / "dataset.json").read_text())
         torch.manual_seed(0)
         trainer = FlrTrainer({**plans, "continue_training": False}, CONFIGURATION, 0, dataset, torch.device("cpu"))
         trainer.apply(_recipe(**training).training)
-        trainer.initialize()
         return trainer
 
     with nnunet_folders(tiny_work.folder):
         yield make
+
+
+@pytest.fixture
+def make_trainer(new_trainer: Callable[..., FlrTrainer]) -> Callable[..., FlrTrainer]:
+    """As ``new_trainer``, initialised, not started."""
+
+    def make(**training: object) -> FlrTrainer:
+        trainer = new_trainer(**training)
+        trainer.initialize()
+        return trainer
+
+    return make

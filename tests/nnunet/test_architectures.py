@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,14 +45,21 @@ RECIPE = Recipe.from_mapping(
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> StageWork:
-    """Stage flr, prepared once for all architectures."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> StageWork:
+    """Stage flr, prepared once for all architectures; never trained in."""
     root = tmp_path_factory.mktemp("architectures")
     write_cohort(CohortSettings(cases=4, seed=5, size="small"), root / "cohort", progress=False)
     cases = find_labelled_cases(root / "cohort")
-    prepared = StageWork(root / "work", FLR)
-    prepare_stage(cases, prepared, RECIPE, nnunet_split([c.case_id for c in cases], 2))
-    return prepared
+    result = StageWork(root / "work", FLR)
+    prepare_stage(cases, result, RECIPE, nnunet_split([c.case_id for c in cases], 2))
+    return result
+
+
+@pytest.fixture
+def work(prepared: StageWork, tmp_path: Path) -> StageWork:
+    """A copy to train in."""
+    shutil.copytree(prepared.root, tmp_path / "work")
+    return StageWork(tmp_path / "work", FLR)
 
 
 def model_folder(work: StageWork, architecture: str) -> Path:
@@ -85,14 +93,14 @@ def test_trains_publishes_and_predicts(
     assert given.restore(predictor.predict(given)).shape == small_ct.array_zyx.shape
 
 
-def test_one_preparation_serves_all(work: StageWork) -> None:
-    arrays = [p.name for p in work.preprocessed.iterdir() if p.is_dir()]
-    assert sorted(arrays) == ["gt_segmentations", "nnUNetPlans_3d_fullres"]
+def test_one_preparation_serves_all(prepared: StageWork) -> None:
+    arrays = [p.name for p in prepared.preprocessed.iterdir() if p.is_dir()]
+    assert sorted(arrays) == ["nnUNetPlans_3d_fullres"]
     other = replace(RECIPE, plan=replace(RECIPE.plan, network_size="base", patch_size_zyx=None, batch_size=None))
-    before = work.marker.stat().st_mtime_ns
-    cases = find_labelled_cases(work.root.parent / "cohort")
-    prepare_stage(cases, work, other, nnunet_split([c.case_id for c in cases], 2))
-    assert work.marker.stat().st_mtime_ns == before
+    before = prepared.marker.stat().st_mtime_ns
+    cases = find_labelled_cases(prepared.root.parent / "cohort")
+    prepare_stage(cases, prepared, other, nnunet_split([c.case_id for c in cases], 2))
+    assert prepared.marker.stat().st_mtime_ns == before
 
 
 def test_another_patch_in_the_same_work_folder_is_refused(work: StageWork, tmp_path: Path) -> None:
@@ -182,7 +190,7 @@ def test_a_fourth_architecture_as_the_page_shows_it(
 
 
 def test_weights_of_another_architecture_are_refused(work: StageWork, tmp_path: Path) -> None:
-    path = train_fold(work, 0, RECIPE, model_folder(work, "nnunet"), CPU, architecture="nnunet")
+    path = train_fold(work, 0, RECIPE, tmp_path / "nnunet", CPU, architecture="nnunet")
     with pytest.raises(ModelError, match=r"holds no weight of stunet: expected names like conv_blocks_context\.0\.0"):
         train_fold(work, 1, RECIPE, tmp_path / "models", CPU, architecture="stunet", pretrained=path)
     assert not (tmp_path / "models").exists()

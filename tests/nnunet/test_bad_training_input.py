@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 
 from flrplan.cli import main
 from flrplan.errors import FlrError, GridError, LabelError, OutputError, SettingsError, TrainingError
-from flrplan.geometry import Geometry
 from flrplan.io import read_label_map, write_json, write_label_map
 from flrplan.nnunet import preparation
 from flrplan.nnunet.settings import Recipe
@@ -75,7 +75,8 @@ def test_labels_of_another_meaning(cohort: Path, tiny_recipe: Callable[..., Reci
 def test_image_and_label_on_different_grids(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     path = labels_of(cohort)[0]
     array, geometry = read_label_map(path)
-    moved = Geometry(geometry.shape_zyx, geometry.spacing_mm, tuple(o + 30 for o in geometry.origin_mm), geometry.direction)
+    x, y, z = geometry.origin_mm
+    moved = replace(geometry, origin_mm=(x + 30, y, z))
     write_label_map(path, array, moved)
     with pytest.raises(GridError, match=r"case synth-5-0000: "):
         prepare(cohort, tiny_recipe())

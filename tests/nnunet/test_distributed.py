@@ -16,6 +16,7 @@ from flrplan.io import write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, weights_sha256
 from flrplan.nnunet.distributed import launch, launched_rank, process_group
 from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork
 
 
@@ -64,18 +65,9 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_a_batch_that_cannot_be_split(make_trainer: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_cannot_be_split(new_trainer: Callable[..., FlrTrainer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flrplan.nnunet.trainer.world_size", lambda: 3)
-    monkeypatch.setattr("flrplan.nnunet.trainer.FlrTrainer.__init__", _parallel(make_trainer))
+    trainer = new_trainer()
+    trainer.is_ddp = True
     with pytest.raises(SettingsError, match="a batch of 2 cannot be split among 3 processes; start fewer"):
-        make_trainer()
-
-
-def _parallel(_: object) -> Callable[..., None]:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    def init(self: nnUNetTrainer, *arguments: object) -> None:
-        nnUNetTrainer.__init__(self, *arguments)
-        self.is_ddp = True
-
-    return init
+        trainer.initialize()

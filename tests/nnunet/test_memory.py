@@ -84,7 +84,13 @@ def test_other_errors_are_not_taken_for_it() -> None:
         Pieces(2).attempt(step, lambda: None)
 
 
-@pytest.mark.parametrize(("setting", "expected"), [("off", torch.float32), ("on", torch.bfloat16)])
+NATIVE = torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("off", torch.float32), ("auto", torch.float32), ("on", torch.bfloat16 if NATIVE else torch.float32)],
+)
 def test_precision_is_the_same_in_training_and_validation(
     make_trainer: Callable[..., FlrTrainer], setting: str, expected: torch.dtype
 ) -> None:

@@ -146,4 +146,4 @@ def test_a_full_disk(tiny_work: StageWork, tmp_path: Path, monkeypatch: pytest.M
             preprocess_cases(raw, disk, plans, "3d_fullres", 1)
         assert not is_whole(disk / "nnUNetPlans_3d_fullres", "synth-5-0003")
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -78,7 +78,8 @@ class TrainingSettings:
     pretrained_channels: how kernels of pretrained weights are spread over more input channels (mask channels): ``repeat`` them as
     they are, ``divide`` them by the number of repetitions, or ``zero`` for the channels that are new.
     mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
-    mixed_precision: auto = float16 on CUDA, bfloat16 on CPUs that compute in it, else float32.
+    mixed_precision: auto = float16 on CUDA, float32 on a CPU; on = also bfloat16 on CPUs that compute in it
+    (:mod:`flrplan.nnunet.precision` says why not by itself); off = float32.
     compile: auto = torch.compile on CUDA where triton is installed; on; off.
     workers: processes for augmentation; 0 = in the training process; auto = 0 on a CPU, cores - 1 (at most 12) beside a GPU.
     """
