@@ -114,12 +114,15 @@ def test_fine_tuning_from_the_demo_model(cases: StageCases, store: ModelStore, s
     assert not (RefinementFolder(store.root).stage("liver") / "work").exists()
 
 
-def test_a_worse_model_is_not_published(cases: StageCases, store: ModelStore, no_training: Callable[..., None]) -> None:
+def test_a_worse_model_is_not_published(
+    cases: StageCases, store: ModelStore, no_training: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_training, "score_current", lambda _folder, kept, _device: ({c.case_id: 0.9 for c in kept}, ""))
     before = sha(store)
     no_training(-100.0)
     record = training(cases, store).run()
     assert record["published"] is False
-    assert "new 0.000, current 0.9" in record["reason"]
+    assert "new 0.000, current 0.900" in record["reason"]
     assert sha(store) == before
     assert not (store.root / "liver").exists()
     stats = json.loads(RefinementFolder(store.root).stats("liver").read_text())
