@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flrplan.demo.held_out import FOLDS, MEASURE_SEED, TRAIN_CASES, TRAIN_SEED
+from flrplan.demo.held_out import FOLDS, MEASURE_SEED, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.io import write_json, write_text
+from flrplan.nnunet.model_folder import RUN_NAME
+from flrplan.stages import ARCHITECTURES, STAGES
 
 FAILURES_NAME = "failures.png"
 """Beside the card: the worst cases."""
 
 HEADER = f"""# Demo models: not for patients
 
-Small networks that ship with the repository so that everything can be tried without data or a GPU. They were trained on
-{TRAIN_CASES} SYNTHETIC cases only (`flrplan cohort`, seed {TRAIN_SEED}, size medium) and have never seen a patient. Every answer
-that they take part in says so. Use them to try the software; never for a decision about a person.
+Small networks that ship with the repository so that everything can be tried without data or a GPU. They were trained on SYNTHETIC
+cases only (`flrplan cohort`, seed {TRAIN_SEED}, size medium) and have never seen a patient. Every answer that they take part in says
+so. Use them to try the software; never for a decision about a person.
 
 - Networks: nnU-Net's 3D U-Net, 16/32/64/80 channels, 0.9 million parameters, one sigmoid channel; {FOLDS} folds, logits averaged.
 - Training: `make demo-models`, the project's own training path with `recipe.yaml` (not the paper's recipe), on a CPU. `run.json`
@@ -24,8 +27,9 @@ that they take part in says so. Use them to try the software; never for a decisi
 - Files: `<stage>/nnunet/` are plain nnU-Net trained-model folders, weights in float16.
 - Licence: Apache-2.0, as the repository.
 
-Known weaknesses: the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection rule, which is not a
-surgeon's judgement. The pictures at the end show where the models failed worst.
+Known weaknesses: the phantoms' organs are smoother than real ones, and their livers lack long left lobes and large caudate lobes, which
+the model then misses in part (that bounds the liver on the LIDC series below); the FLR follows the phantoms' resection rule, which
+is not a surgeon's judgement. The pictures at the end show where the models failed worst.
 
 The figures below were measured by `flrplan demo-models --measure` with the app's settings (no mirroring, largest piece of the
 predicted liver) and written here by it.
@@ -42,6 +46,7 @@ def write_card(
     gain, low, high = paired_difference(cases, "flr_pipelined", "flr_liver_minus_tumour")
     parts = [
         HEADER,
+        _training_table(folder),
         f"## {len(cases)} unseen synthetic cases (seed {MEASURE_SEED}), Dice\n",
         _table(cases),
         "\nPipelined: true masks as inputs; cascaded: predicted ones. The last two rows are trivial answers made from the truth: a "
@@ -61,6 +66,20 @@ def write_card(
     write_text(folder / "README.md", "\n".join(parts) + "\n")
     scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {n: round(v, 4) for n, v, _ in real}}
     write_json(folder / "scores.json", scores)
+
+
+def _training_table(folder: Path) -> str:
+    """What each model that is there was trained with, from the records beside its first fold."""
+    lines = ["| stage | synthetic cases | iterations a fold | minutes a fold |", "|---|---|---|---|"]
+    for stage in STAGES:
+        path = folder / stage / ARCHITECTURES[0] / "fold_0" / RUN_NAME
+        if path.is_file():
+            run = json.loads(path.read_text(encoding="utf-8"))
+            settings = run["recipe"]["training"]
+            cases = len(run["train_ids"]) + len(run["validation_ids"])
+            iterations = settings["epochs"] * settings["iterations_per_epoch"]
+            lines.append(f"| {stage} | {cases} | {iterations} | {run['seconds'] / 60:.0f} |")
+    return "\n".join([*lines, ""])
 
 
 def _slice_stratum(case: MeasuredCase) -> str:

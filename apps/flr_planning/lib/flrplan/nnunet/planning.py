@@ -72,22 +72,20 @@ def plan_and_preprocess(
 ) -> dict[str, Any]:
     """Fingerprint, plan and preprocessed arrays of a raw data set, inside :func:`nnunet_folders`. Returns the plans.
 
-    plans: these instead of a fingerprint and a plan of the data.
+    plans: these instead of a plan made from the data.
     check: called with the plans before anything is preprocessed; what it raises ends the work.
     """
     np.random.seed(1234)  # the fingerprint samples foreground voxels with numpy's global generator
     raw, preprocessed = (Path(os.environ[name]) / dataset for name in VARIABLES[:2])
-    if plans is None:
-        with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
-            number = convert_dataset_name_to_id(dataset)
-            with_fewer(
-                lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers
-            )
+    with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
+        number = convert_dataset_name_to_id(dataset)
+        with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
+        if plans is None:
             plans = dict(StagePlanner(dataset, settings).plan_experiment())
-    else:  # what the planner would leave; nnU-Net copies the fingerprint
-        described = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-        for name, content in (("dataset", described), ("dataset_fingerprint", {}), (PLANS, plans)):
-            write_json(preprocessed / f"{name}.json", content)
+        else:  # what the planner would leave
+            described = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+            for name, content in (("dataset", described), (PLANS, plans)):
+                write_json(preprocessed / f"{name}.json", content)
     check(plans)
     plain = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
     preprocess_cases(raw, preprocessed, plain, CONFIGURATION, workers)
