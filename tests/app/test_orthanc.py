@@ -172,7 +172,7 @@ def test_the_stored_seg_is_a_training_case(
 ) -> None:
     """After the test above: another process, with an empty cache, as a training is."""
     monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
-    images, unlabelled = annotated_images(open_dicomweb(f"{orthanc}/dicom-web"))
+    images, unlabelled = annotated_images(open_dicomweb(orthanc.dicomweb))
     assert ([i.case_id for i in images], unlabelled) == ([series], 0)
     assert images[0].image.is_dir()  # the DICOM files, not the host's conversion
     annotations = read_annotations(images, tmp_path / "masks")
