@@ -31,8 +31,8 @@ Known weaknesses: the phantoms' organs are smoother than real ones, and their li
 the model then misses in part (that bounds the liver on the LIDC series below); the FLR follows the phantoms' resection rule, which
 is not a surgeon's judgement. The pictures at the end show where the models failed worst.
 
-Where the table says 240 cases, the model was trained on the cohort's first version, before it had a pelvis, fatty livers, vanishing and
-calcified lesions; it is measured on the present one all the same. `make demo-models` trains all on the present cohort.
+Where the table says 240 cases, the model was trained on the cohort's first version, before it had a pelvis, fatty livers and vanishing
+lesions; it is measured on the present one all the same. `make demo-models` trains all on the present cohort.
 
 The figures below were measured by `flrplan demo-models --measure` with the app's settings (no mirroring, largest piece of the
 predicted liver) and written here by it.
