@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.models import MODEL_ROOT
+from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
@@ -112,16 +114,17 @@ def test_a_part_that_the_split_has_not(work: Path) -> None:
 
 
 def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path: Path) -> None:
-    """A body of fat alone: the demo liver finds nothing there. The truth is full, so recall and Dice are 0, not undefined."""
+    """A liver model whose logits are far below zero finds nothing. The truth is full, so recall and Dice are 0, not undefined."""
     write_cohort(CohortSettings(cases=1, seed=5), tmp_path, progress=False)
-    image = sitk.ReadImage(str(tmp_path / "images" / "synth-5-0000.nii.gz"))
-    body = sitk.GetArrayFromImage(image) > -300
-    noise = np.random.default_rng(0).integers(-110, -90, body.shape)
-    fat = sitk.GetImageFromArray(np.where(body, noise, -1000).astype(np.int16))
-    fat.CopyInformation(image)
-    sitk.WriteImage(fat, str(tmp_path / "images" / "synth-5-0000.nii.gz"))
+    shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
+    for path in (tmp_path / "models" / "liver").rglob("checkpoint_final.pth"):
+        content = load_checkpoint(path)
+        for name, tensor in content["network_weights"].items():
+            if "seg_layers" in name and name.endswith("bias"):
+                content["network_weights"][name] = torch.full_like(tensor, -100)
+        write_checkpoint(path, content)
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
-    done = run("predict.py", "--work", tmp_path, "--device", "cpu", "--no-mirroring")
+    done = run("predict.py", "--work", tmp_path, "--models", tmp_path / "models", "--device", "cpu", "--no-mirroring")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no liver found; its liver, CRLM and FLR are empty" in done.stderr
     for column in ("pipelined_liver", "cascaded_crlm", "cascaded_flr"):
