@@ -8,4 +8,4 @@ MEASURE_SEED = 2
 MEASURE_CASES = 50
 DEMO_SEED = 3
 DEMO_INDEX = 3
-"""The case that ``flrplan demo`` makes and plans: the first of its seed with contrast, thin slices and the whole liver in view."""
+"""The case that ``flrplan demo`` makes and plans: thin slices and the whole liver in view."""
