@@ -24,7 +24,7 @@ from flrplan.io.dicom_series import read_dicom_series
 
 _NAMESPACE = UUID("6ae7fc1c-31a5-4f0c-8d8f-94f1c5a0f0b7")
 SYNTHETIC_DESCRIPTION = "Synthetic CT, not a patient"
-_WINDOW_HU = (60, 400)
+LIVER_WINDOW_HU = (60, 400)
 """Centre and width of the window that a viewer opens the series with: the usual one of the liver."""
 _MAX_PATIENT_ID = 64
 
@@ -116,8 +116,8 @@ def _common_tags(array_zyx: NDArray[np.int16], geometry: Geometry, case_id: str,
         "BitsStored": 16,
         "HighBit": 15,
         "PixelRepresentation": 1,
-        "WindowCenter": _WINDOW_HU[0],
-        "WindowWidth": _WINDOW_HU[1],
+        "WindowCenter": LIVER_WINDOW_HU[0],
+        "WindowWidth": LIVER_WINDOW_HU[1],
         "RescaleIntercept": 0,
         "RescaleSlope": 1,
         "RescaleType": "HU",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flrplan.geometry import Geometry
+from flrplan.io.dicom_write import LIVER_WINDOW_HU
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -53,13 +54,14 @@ _PICTURE = f"""() => {{
   return {{png: canvas.toDataURL('image/png').split(',')[1], origin: at(0, 0), x: at(1000, 0), y: at(0, 1000)}};
 }}"""
 
-_SHOW = f"""target => {{
+_SHOW = f"""([target, lower, upper]) => {{
   {_VIEWPORT}
   for (const name of window.services.viewportGridService.getState().viewports.keys()) {{
     const view = viewport(name), camera = view.getCamera(), normal = camera.viewPlaneNormal;
     const step = normal.reduce((sum, n, i) => sum + n * (target[i] - camera.focalPoint[i]), 0);
     const moved = point => point.map((p, i) => p + step * normal[i]);
     view.setCamera({{focalPoint: moved(camera.focalPoint), position: moved(camera.position)}});
+    view.setProperties({{voiRange: {{lower, upper}}}});
     view.render();
   }}
 }}"""
@@ -100,8 +102,9 @@ def read_labelmap(page: Page) -> tuple[NDArray[np.uint8], Geometry] | None:
 
 
 def show_place(page: Page, world_mm: NDArray[np.float64]) -> None:
-    """Moves the slices of all viewports through a place (LPS mm)."""
-    page.evaluate(_SHOW, [float(c) for c in world_mm])
+    """Moves the slices of all viewports through a place (LPS mm), in the window of the liver, whatever the series asks for."""
+    centre, width = LIVER_WINDOW_HU
+    page.evaluate(_SHOW, [[float(c) for c in world_mm], centre - width / 2, centre + width / 2 - 1])  # both ends count
 
 
 def read_axial_picture(page: Page) -> AxialPicture:
