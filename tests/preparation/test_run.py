@@ -175,5 +175,7 @@ def test_a_split_is_drawn_from_the_table_and_never_overwritten(tmp_path: Path, c
     split = json.loads((tmp_path / "s.json").read_text())
     assert sorted(int(i[1:]) % 2 for i in split["test"]) == [0, 0, 1, 1]
     assert [len(f) for f in split["folds"]] == [4, 3, 3, 3, 3]
-    assert main(arguments) == 1
-    assert "exists; a split stays as it is" in capsys.readouterr().err
+    assert main(arguments) == 0  # the same draw again: a workflow that goes on
+    assert main([*arguments, "--seed", "99"]) == 1
+    assert "exists and is another split; it stays as it is" in capsys.readouterr().err
+    assert json.loads((tmp_path / "s.json").read_text()) == split
