@@ -138,6 +138,22 @@ def test_the_cascade_as_dicom_seg_names_what_is_there(
     assert np.count_nonzero(label) == pytest.approx(voxels, abs=0.5)
 
 
+@pytest.fixture(scope="module")
+def saved_liver(
+    server: Any,
+    series: str,
+    case: SyntheticCase,
+    liver: NDArray[np.bool_],
+    tmp_path_factory: pytest.TempPathFactory,
+    write_image: Callable[..., Path],
+) -> None:
+    """The annotator's liver, saved at index 3 beside a structure that is named and not painted."""
+    file = write_image(tmp_path_factory.mktemp("saved") / "liver.nii.gz", liver.astype(np.uint8) * 3, case.geometry)
+    info = {"label_info": [{"name": "crlm", "idx": 1}, {"name": "liver", "idx": 3}]}
+    server.client.save_label(series, str(file), params=info)
+
+
+@pytest.mark.usefixtures("saved_liver")
 def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
     orthanc: Orthanc,
     server: Any,
@@ -145,13 +161,8 @@ def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
     series: str,
     case: SyntheticCase,
     liver: NDArray[np.bool_],
-    tmp_path: Path,
-    write_image: Callable[..., Path],
     read_image: Callable[..., tuple[NDArray[Any], Geometry]],
 ) -> None:
-    file = write_image(tmp_path / "liver.nii.gz", liver.astype(np.uint8) * 3, case.geometry)
-    info = {"label_info": [{"name": "crlm", "idx": 1}, {"name": "liver", "idx": 3}]}  # crlm: named, not painted
-    client.save_label(series, str(file), params=info)
     segs = stored_segs(orthanc)
     assert [[str(s.SegmentLabel) for s in seg.SegmentSequence] for seg in segs] == [["liver"]]
     assert int(segs[0].NumberOfFrames) < len(liver)  # cropped to the slices with voxels
@@ -167,10 +178,11 @@ def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
             cached.unlink()
 
 
+@pytest.mark.usefixtures("saved_liver")
 def test_the_stored_seg_is_a_training_case(
-    orthanc: str, server: Any, series: str, liver: NDArray[np.bool_], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orthanc: Orthanc, series: str, liver: NDArray[np.bool_], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the test above: another process, with an empty cache, as a training is."""
+    """Read as a training does: another process, with an empty cache."""
     monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     images, unlabelled = annotated_images(open_dicomweb(orthanc.dicomweb))
     assert ([i.case_id for i in images], unlabelled) == ([series], 0)

@@ -34,6 +34,14 @@ class RegionMode(str, Enum):
     MASK_AND_CROP = "mask_and_crop"
 
 
+class InputMasks(str, Enum):
+    """Which masks a stage is trained with (:mod:`flrplan.input_masks`); in use it always gets what the cascade gives it."""
+
+    GROUND_TRUTH = "ground_truth"
+    PERTURBED = "perturbed"
+    PREDICTED_OOF = "predicted_oof"
+
+
 @dataclass(frozen=True)
 class InputSettings:
     """What the paper leaves open in "the liver mask is used to mask the CT input (i.e., cropping to the liver ROI)".
@@ -43,6 +51,8 @@ class InputSettings:
     mask_margin_mm: 0, the letter of the paper; a few mm let tumours at the capsule survive a predicted liver that is too small.
     outside_hu: -1024 (air). Liver and lesions never have it, so the border is always visible; nnU-Net's clipping to the
         foreground's 0.5 percentile bounds its weight; and it is not 0, which nnU-Net would crop away and normalise apart.
+    input_masks: which masks a stage is trained with; ground_truth as the paper, perturbed (with the errors that predictions have) or
+        predicted_oof (out-of-fold predictions of the stage before). The other settings hold in training and use, this one in training.
 
     A model is only valid with the settings it was trained with; they travel in its ``dataset.json``.
     """
@@ -51,13 +61,16 @@ class InputSettings:
     crop_margin_mm: float = 10.0
     mask_margin_mm: float = 0.0
     outside_hu: float = AIR_HU
+    input_masks: InputMasks = InputMasks.GROUND_TRUTH
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "region_mode", RegionMode(self.region_mode))
-        except ValueError:
-            known = ", ".join(m.value for m in RegionMode)
-            raise SettingsError(f"region_mode must be one of {known}, got {self.region_mode!r}") from None
+        for name, kind in (("region_mode", RegionMode), ("input_masks", InputMasks)):
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, kind(value))
+            except ValueError:
+                known = ", ".join(m.value for m in kind)
+                raise SettingsError(f"{name} must be one of {known}, got {value!r}") from None
         for name in ("crop_margin_mm", "mask_margin_mm"):
             value = getattr(self, name)
             if not 0 <= value <= 200:
@@ -67,7 +80,7 @@ class InputSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``dataset.json``."""
-        return {**asdict(self), "region_mode": self.region_mode.value}
+        return {**asdict(self), "region_mode": self.region_mode.value, "input_masks": self.input_masks.value}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> InputSettings:

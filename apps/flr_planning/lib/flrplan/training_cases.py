@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flrplan.errors import LabelError
+import numpy as np
+
+from flrplan.errors import EmptyLiverError, LabelError
 from flrplan.geometry import require_same_grid
 from flrplan.io import CT, read_ct, read_label_map, read_mask
 from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
@@ -21,22 +23,28 @@ IMAGE_SUFFIX = ".nii.gz"
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """One CT with its truth: a planning map, binary masks, or both (then the masks are the truth)."""
+    """One CT with its truth: a planning map, binary masks, or both (then the masks are the truth).
+
+    predicted: masks that a model made of it; only trainings on predicted inputs read them (:mod:`flrplan.input_masks`).
+    """
 
     case_id: str
     image: Path
     label: Path | None = None
     masks: Mapping[Structure, Path] = field(default_factory=dict)
+    predicted: Mapping[Structure, Path] = field(default_factory=dict)
 
     def file_stamps(self) -> list[list[object]]:
         """Path, size and modification time (ns) of every file; they change when a label is corrected."""
-        files = [self.image, *([self.label] if self.label else []), *self.masks.values()]
+        files = [self.image, *([self.label] if self.label else []), *self.masks.values(), *self.predicted.values()]
         return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
     def sha256(self) -> str:
         """Hex SHA-256 over the id and the content of every file; it changes when an image or a label does."""
         digest = hashlib.sha256(self.case_id.encode())
-        for name, path in (("image", self.image), ("label", self.label), *sorted((str(s), p) for s, p in self.masks.items())):
+        masks = sorted((str(s), p) for s, p in self.masks.items())
+        predicted = sorted((f"predicted {s}", p) for s, p in self.predicted.items())
+        for name, path in (("image", self.image), ("label", self.label), *masks, *predicted):
             if path is not None:
                 with path.open("rb") as file:
                     digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
@@ -62,6 +70,19 @@ class LabelledCase:
                 planning = check_planning_map(array, str(self.label))
             result[structure] = structure_mask(planning, structure)
         return ct, result
+
+    def load_predicted(self, structures: Iterable[Structure], ct: CT) -> dict[Structure, Mask]:
+        """The asked predicted masks, ``(Z, Y, X) bool`` on the CT's grid; also a liver may be empty.
+
+        Raises: ImageError, GridError, LabelError.
+        """
+        masks = {}
+        for structure in structures:
+            try:
+                masks[structure] = read_mask(self.predicted[structure], ct, structure)
+            except EmptyLiverError:
+                masks[structure] = np.zeros(ct.geometry.shape_zyx, bool)
+        return masks
 
 
 def find_labelled_cases(folder: Path) -> list[LabelledCase]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from flrplan.commands.say import note, say
 from flrplan.device import choose_device
 from flrplan.errors import SettingsError
+from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
@@ -21,8 +23,9 @@ from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import Split, nnunet_split, read_split
-from flrplan.stages import ARCHITECTURES, STAGES, stage_named
-from flrplan.training_cases import find_labelled_cases
+from flrplan.stage_input import InputMasks
+from flrplan.stages import ARCHITECTURES, STAGES, Stage, stage_named
+from flrplan.training_cases import LabelledCase, find_labelled_cases
 
 
 def add_parser(commands: Any) -> None:
@@ -44,6 +47,17 @@ def add_parser(commands: Any) -> None:
         help='split file {"test": [ids], "folds": [[ids], ...]} instead of that draw; a splits.json beside images/ is used unasked',
     )
     parser.add_argument("--recipe", type=Path, help="YAML with settings (input, plan, training); default: the paper's")
+    parser.add_argument(
+        "--input-masks",
+        choices=[m.value for m in InputMasks],
+        help="masks to train on (default: the recipe's, else ground_truth)",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="out-of-fold predictions <column>/<case>.nii.gz for --input-masks predicted_oof; perturbed takes their errors",
+    )
     parser.add_argument("--work", type=Path, required=True, help="prepared data and training states; continue with the same")
     parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the model goes to <models>/<stage>/<architecture>")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
@@ -70,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = Recipe.from_yaml(arguments.recipe, stage.name) if arguments.recipe else Recipe.from_mapping({})
     if arguments.size:
         recipe = replace(recipe, plan=replace(recipe.plan, network_size=arguments.size))
+    if arguments.input_masks:
+        recipe = replace(recipe, input=replace(recipe.input, input_masks=InputMasks(arguments.input_masks)))
     architecture = architecture_named(arguments.architecture)
     architecture.size(recipe.plan.network_size)
     if tell and architecture.pretrained and arguments.pretrained is None:
@@ -79,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     split.require_cover([c.case_id for c in cases])
+    if arguments.predictions is not None:
+        cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work, stage)
     if tell:
         note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
@@ -98,6 +116,16 @@ def run(arguments: argparse.Namespace) -> int:
             if tell:
                 say(str(path))
     return 0
+
+
+def _with_predictions(
+    folder: Path, cases: Sequence[LabelledCase], split: Split, stage: Stage, recipe: Recipe
+) -> list[LabelledCase]:
+    """The cases of the folds with their predicted masks; the others never train."""
+    if recipe.input.input_masks is InputMasks.GROUND_TRUTH:
+        raise SettingsError("--predictions is for --input-masks perturbed or predicted_oof; ground_truth would not read them")
+    used = {case_id for fold in split.folds for case_id in fold}
+    return with_predictions([c for c in cases if c.case_id in used], stage, folder)
 
 
 def _split(arguments: argparse.Namespace, case_ids: list[str]) -> Split:

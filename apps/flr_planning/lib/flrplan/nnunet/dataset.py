@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from flrplan import __version__
 from flrplan.errors import FlrError, LabelError
+from flrplan.input_masks import MaskErrors, masks_for_training
 from flrplan.io import write_json, write_label_map
 from flrplan.nnunet.processes import map_cases
 from flrplan.nnunet.sharing import write_shared
@@ -49,17 +50,26 @@ def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str,
     }
 
 
-def convert_case(case: LabelledCase, stage: Stage, settings: InputSettings, folder: Path, shared: Path | None = None) -> int:
+def convert_case(
+    case: LabelledCase,
+    stage: Stage,
+    settings: InputSettings,
+    folder: Path,
+    shared: Path | None = None,
+    errors: MaskErrors | None = None,
+) -> int:
     """Writes one case of one stage; returns the number of target voxels (0 for an empty target, which is allowed).
 
-    Ground-truth masks are the inputs, as the paper trains. A case whose files are all there is left as it is.
+    ``settings.input_masks`` says which masks are the inputs; the target is always the truth. A case whose files are all there is left
+    as it is. errors: what perturbed masks are drawn from (None: the default).
     shared: folder of channels by their content; stages whose channel is the same to the last voxel share one file.
     Raises: EmptyLiverError, GridError, ImageError, LabelError, each naming the case.
     """
     label_path = folder / "labelsTr" / f"{case.case_id}{FILE_ENDING}"
     try:
         ct, masks = case.load({*stage.needs, stage.target})
-        given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, settings)
+        inputs = masks_for_training(case, ct, masks, stage, settings.input_masks, errors)
+        given = build_stage_input(ct.array_zyx, ct.geometry, inputs, stage, settings)
         target = given.crop(masks[stage.target])
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
@@ -79,6 +89,7 @@ def convert_dataset(
     raw_folder: Path,
     workers: int = 1,
     shared: Path | None = None,
+    errors: MaskErrors | None = None,
 ) -> dict[str, int]:
     """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns the target voxels of each case.
 
@@ -91,7 +102,7 @@ def convert_dataset(
         (folder / name).mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob("*/.part-*"):  # of a run that was killed; nnU-Net would count it as a case
         left_over.unlink()
-    convert = partial(convert_case, stage=stage, settings=settings, folder=folder, shared=shared)
+    convert = partial(convert_case, stage=stage, settings=settings, folder=folder, shared=shared, errors=errors)
     bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
     voxels = list(bar(map_cases(convert, cases, workers)))
     if not any(voxels):

@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from flrplan.errors import FlrError, OutputError, SettingsError, TrainingError
+from flrplan.input_masks import MaskErrors, errors_of_predictions
 from flrplan.io import require_room, write_json
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
@@ -24,6 +25,7 @@ from flrplan.nnunet.preprocessed import expected_bytes
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.sharing import CHANNELS_NAME
 from flrplan.splits import SPLITS_NAME, Split
+from flrplan.stage_input import InputMasks
 from flrplan.stages import Stage
 from flrplan.training_cases import LabelledCase
 
@@ -126,7 +128,8 @@ def _prepare(
     _clear_other_preparation(work, content)
     require_room(work.folder, sum(c.image.stat().st_size for c in used), f"copying {len(used)} cases")
     hashes = {case.case_id: case.sha256() for case in used}
-    voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME)
+    errors = _mask_errors(used, work.stage, recipe)
+    voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME, errors)
     try:
         with nnunet_folders(work.folder):
             plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, partial(_require_room, work), plans)
@@ -136,7 +139,15 @@ def _prepare(
         raise _named(error, work.folder) from error
     write_json(work.preprocessed / SPLITS_NAME, content["folds"])
     digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    write_json(work.marker, {**content, "data_sha256": digest, "cases_sha256": hashes, "target_voxels": voxels})
+    record = {**content, "data_sha256": digest, "cases_sha256": hashes, "target_voxels": voxels}
+    write_json(work.marker, record if errors is None else {**record, "mask_errors": errors.to_json()})
+
+
+def _mask_errors(used: Sequence[LabelledCase], stage: Stage, recipe: Recipe) -> MaskErrors | None:
+    """What perturbed masks are drawn from: the errors of the predictions beside the cases, else the default ones."""
+    if recipe.input.input_masks is not InputMasks.PERTURBED or not stage.needs:
+        return None
+    return errors_of_predictions(used)
 
 
 def _require_room(work: StageWork, plans: Mapping[str, Any]) -> None:
