@@ -41,7 +41,7 @@ def test_the_table_of_the_three_ways(tmp_path: Path) -> None:
     trained = {p: p.stat().st_mtime_ns for p in work.glob("*/models/*/*/fold_*/run.json")}
     assert len(trained) == 2 * (3 + 2 * 3), "the liver once, copied twice; two stages three times; two folds"
     records = [json.loads(p.read_text()) for p in trained]
-    used = {r["settings"]["input"]["input_masks"] for r in records if r["stage"] == "crlm"}
+    used = {r["recipe"]["input"]["input_masks"] for r in records if r["stage"] == "crlm"}
     assert used == set(SOURCES)
     again = run(work, recipe)
     assert again.stdout == done.stdout

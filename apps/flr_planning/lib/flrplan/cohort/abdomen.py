@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from flrplan.cohort.fields import FloatArray, Frame, smooth_noise
-from flrplan.cohort.liver import LiverShape
+from flrplan.cohort.liver import LiverFields, LiverShape
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.shapes import Point, ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
 from flrplan.cohort.trunk import Cavity, Layer
+
+_APART_MM = np.float32(1.0)
+"""Fat between the liver and an organ that it presses on."""
 
 
 def _jitter(rng: np.random.Generator, point: Point, sd: float) -> Point:
@@ -17,7 +20,7 @@ def _jitter(rng: np.random.Generator, point: Point, sd: float) -> Point:
     return (float(x), float(y), float(z))
 
 
-def _spleen(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
+def _spleen(f: Frame, cavity: Cavity, liver: LiverFields, rng: np.random.Generator) -> list[Layer]:
     s = f.crop((40, -50, -80), (140, 95, 100))
     if s.x.size == 0:
         return []
@@ -26,7 +29,7 @@ def _spleen(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
     body = tilted_ellipsoid(s, _jitter(rng, (96, 32, 14), 5), (30 * size, 46 * size, 50 * size), 0.45, 0.15)
     body = smooth_cut(body, -ellipsoid(s, _jitter(rng, (56, -4, 14), 6), (42, 44, 60)), 8)
     body = smooth_cut(body, np.minimum(c.inside - 2, (c.lung_floor_mm - s.z - 1) * 0.75), 6)
-    return [(Organ.SPLEEN, s.field(body))]
+    return [(Organ.SPLEEN, s.field(smooth_cut(body, -liver.on(s) - _APART_MM, 4)))]
 
 
 def _kidneys(f: Frame, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
@@ -58,7 +61,7 @@ def _hollow(f: Frame, depth: FloatArray, wall: float, fill: Organ, gas_above_y: 
     ]
 
 
-def _stomach(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
+def _stomach(f: Frame, cavity: Cavity, liver: LiverFields, rng: np.random.Generator) -> list[Layer]:
     s = f.crop((-30, -100, -80), (125, 60, 90))
     if s.x.size == 0:
         return []
@@ -71,9 +74,10 @@ def _stomach(f: Frame, cavity: Cavity, rng: np.random.Generator) -> list[Layer]:
     body = tube(s, (fundus, bend, antrum, (-24, -26, -28)), (24 * full, 22 * full, 15 * full, 9))
     depth = smooth_union(fundus_part, body, 14)
     depth = smooth_cut(depth, np.minimum(c.inside - 3, (c.lung_floor_mm - s.z - 3) * 0.75), 8)
-    folds = 2.5 * smooth_noise(rng, s.axes_mm, 12.0)
+    depth = depth + np.float32(2.5) * smooth_noise(rng, s.axes_mm, 12.0)
+    depth = smooth_cut(depth, -liver.on(s) - _APART_MM, 6)
     level = float(rng.choice([-120.0, rng.uniform(-70, -30), rng.uniform(-40, 0)], p=[0.25, 0.5, 0.25]))
-    return _hollow(s, (depth + folds).astype(np.float32), float(rng.uniform(4, 7)), Organ.STOMACH_CONTENT, level)
+    return _hollow(s, depth, float(rng.uniform(4, 7)), Organ.STOMACH_CONTENT, level)
 
 
 def _colon(f: Frame, cavity: Cavity, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
@@ -155,8 +159,10 @@ def _small_bowel(f: Frame, cavity: Cavity, patient: Patient, rng: np.random.Gene
     return layers
 
 
-def abdominal_organs(f: Frame, cavity: Cavity, patient: Patient, shape: LiverShape, rng: np.random.Generator) -> list[Layer]:
-    """Layers in painting order; the liver comes after them and overrides what reaches into it."""
+def abdominal_organs(
+    f: Frame, cavity: Cavity, patient: Patient, shape: LiverShape, liver: LiverFields, rng: np.random.Generator
+) -> list[Layer]:
+    """Layers in painting order; stomach and spleen give way to the liver, which overrides what else reaches into it."""
     layers = _small_bowel(f, cavity, patient, rng)
     layers += _colon(f, cavity, patient, shape, rng)
     layers += _kidneys(f, shape, rng)
@@ -172,6 +178,6 @@ def abdominal_organs(f: Frame, cavity: Cavity, patient: Patient, shape: LiverSha
     mesentery = ((4.0, 2.0, -38.0), (10.0, -12.0, -110.0), (0.0, -14.0, -180.0))
     m = tube_frame(f, mesentery, 6)
     layers.append((Organ.PORTAL_TRUNK, m.field(tube(m, mesentery, (6, 5, 3)))))
-    layers += _spleen(f, cavity, rng)
-    layers += _stomach(f, cavity, rng)
+    layers += _spleen(f, cavity, liver, rng)
+    layers += _stomach(f, cavity, liver, rng)
     return layers

@@ -35,9 +35,9 @@ def draw_ascites(seed: int, index: int) -> Ascites:
 
 
 def _mobile(f: Frame) -> FloatArray:
-    """0 at the hilum and the bare area of the liver, 1 where fluid can lie on it."""
+    """0 at the hilum and the bare area of the liver, 1 where fluid can lie on it; less at the thin left lobe, which floats."""
     distance = np.sqrt((f.x + 22) ** 2 + (f.y - 8) ** 2 + (0.7 * (f.z - 15)) ** 2)
-    return 1 - descent(distance, _BARE_MM[1], _BARE_MM[0])
+    return (1 - descent(distance, _BARE_MM[1], _BARE_MM[0])) * (1 - np.float32(0.65) * (1 - descent(f.x, 30.0, 0.0)))
 
 
 def recede(liver: LiverFields, ascites: Ascites) -> LiverFields:

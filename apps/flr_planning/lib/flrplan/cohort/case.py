@@ -102,7 +102,7 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     paint(organs, grid, fluid(frame, cavity, filled, ascites))
     pelvis_rng = stream(seed, index, Stream.PELVIS)
     paint(organs, grid, gluteal_fat(frame, cavity, patient, pelvis_rng))
-    paint(organs, grid, abdominal_organs(frame, cavity, patient, shape, stream(seed, index, Stream.ABDOMEN)))
+    paint(organs, grid, abdominal_organs(frame, cavity, patient, shape, filled, stream(seed, index, Stream.ABDOMEN)))
     paint(organs, grid, pelvic_organs(frame, pelvis_rng))
     paint(organs, grid, [(Organ.LIVER, liver.liver), (Organ.GALLBLADDER, liver.gallbladder_lumen)])
     paint(organs, grid, [*great_vessels(frame), *hip_bones(frame), *skeleton(frame, cavity, trunk_rng)])

@@ -27,6 +27,8 @@ CAVA_POINTS: tuple[tuple[float, float, float], ...] = (
 CAVA_RADII: tuple[float, ...] = (10.5, 10.5, 11.5, 13, 14)
 AORTA_POINTS: tuple[tuple[float, float, float], ...] = ((6, 31, -150), (9, 32, -40), (13, 33, 40), (20, 40, 120), (20, 40, 260))
 AORTA_RADII: tuple[float, ...] = (8.5, 9.5, 11, 12, 12.5)
+OESOPHAGUS_POINTS: tuple[tuple[float, float, float], ...] = ((22, 10, 48), (4, 22, 80), (2, 24, 260))
+OESOPHAGUS_RADII: tuple[float, ...] = (9, 8, 8)
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ def heart_and_vessels(f: Frame, cavity: Cavity, patient: Patient, rng: np.random
             (Organ.HEART_BLOOD, h.field(np.minimum(np.maximum(np.maximum(left - 4, right + 2), atrium + 2), bag - 6))),
         ]
     o = tube_frame(f, ((2, 36, 60), (12, 34, 260)), 10)
-    oesophagus = tube(o, ((22, 10, 48), (4, 22, 80), (2, 24, 260)), (9, 8, 8))
+    oesophagus = tube(o, OESOPHAGUS_POINTS, OESOPHAGUS_RADII)
     layers += [(Organ.OESOPHAGUS, o.field(oesophagus))]
     layers += great_vessels(f)
     return layers
