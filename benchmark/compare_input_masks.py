@@ -160,8 +160,8 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare_input_masks.py", description=head, epilog=tail, formatter_class=raw)
     here = Path(__file__).resolve().parent
     parser.add_argument("--work", type=Path, required=True, help="folder of everything; continue with the same")
-    parser.add_argument("--train-cases", type=int, default=60, help="cases of the two folds (default: 60)")
-    parser.add_argument("--test-cases", type=int, default=60, help="held-out cases (default: 60)")
+    parser.add_argument("--train-cases", type=int, default=40, help="cases of the two folds (default: 40)")
+    parser.add_argument("--test-cases", type=int, default=40, help="held-out cases (default: 40)")
     parser.add_argument("--size", default="small", help="size of the synthetic cases (default: small)")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
+from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED
-from flrplan.io import replace_folder
+from flrplan.io import replace_folder, write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
@@ -23,6 +24,8 @@ from flrplan.training_cases import find_labelled_cases
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.yaml"
+COHORT_NAME = "training_cohort.json"
+"""Beside a demo model: the cohort that it was trained on."""
 
 
 def build_demo_models(
@@ -59,6 +62,7 @@ def build_demo_models(
         beside = target.with_name(f".{target.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(models / name / ARCHITECTURES[0], beside)
+        write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, "cases": TRAIN_CASES, "seed": TRAIN_SEED})
         replace_folder(beside, target)
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flrplan.cohort.settings import COHORT_VERSION
+from flrplan.demo.build import COHORT_NAME
 from flrplan.demo.held_out import FOLDS, MEASURE_SEED, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.io import write_json, write_text
@@ -27,12 +29,11 @@ so. Use them to try the software; never for a decision about a person.
 - Files: `<stage>/nnunet/` are plain nnU-Net trained-model folders, weights in float16.
 - Licence: Apache-2.0, as the repository.
 
-Known weaknesses: the phantoms' organs are smoother than real ones, and their livers lack long left lobes and large caudate lobes, which
-the model then misses in part (that bounds the liver on the LIDC series below); the FLR follows the phantoms' resection rule, which
-is not a surgeon's judgement. The pictures at the end show where the models failed worst.
+Known weaknesses: the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection rule, which is not a
+surgeon's judgement. The pictures at the end show where the models failed worst.
 
-Where the table says 240 cases, the model was trained on the cohort's first version, before it had a pelvis, fatty livers and vanishing
-lesions; it is measured on the present one all the same. `make demo-models` trains all on the present cohort.
+A model may be older than the cohort: version 1 had no pelvis, no fatty livers and no vanishing lesions, version 2 no thin left lobes and
+no caudate lobes of their own. All are measured on version {COHORT_VERSION}; `make demo-models` trains all on it.
 
 The figures below were measured by `flrplan demo-models --measure` with the app's settings (no mirroring, largest piece of the
 predicted liver) and written here by it.
@@ -73,15 +74,16 @@ def write_card(
 
 def _training_table(folder: Path) -> str:
     """What each model that is there was trained with, from the records beside its first fold."""
-    lines = ["| stage | synthetic cases | iterations a fold | minutes a fold |", "|---|---|---|---|"]
+    lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes a fold |", "|---|---|---|---|---|"]
     for stage in STAGES:
         path = folder / stage / ARCHITECTURES[0] / "fold_0" / RUN_NAME
         if path.is_file():
             run = json.loads(path.read_text(encoding="utf-8"))
             settings = run["recipe"]["training"]
+            version = json.loads((path.parents[1] / COHORT_NAME).read_text(encoding="utf-8"))["version"]
             cases = len(run["train_ids"]) + len(run["validation_ids"])
             iterations = settings["epochs"] * settings["iterations_per_epoch"]
-            lines.append(f"| {stage} | {cases} | {iterations} | {run['seconds'] / 60:.0f} |")
+            lines.append(f"| {stage} | {version} | {cases} | {iterations} | {run['seconds'] / 60:.0f} |")
     return "\n".join([*lines, ""])
 
 
