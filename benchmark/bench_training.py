@@ -25,6 +25,8 @@ import torch
 
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.device import choose_device
+from flrplan.networks.table import NNUNET
+from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
 from flrplan.splits import nnunet_split
@@ -41,7 +43,9 @@ SMALL = {
 OURS, THEIRS = "flrplan", "nnU-Net"
 
 
-def run_side(name: str, work_root: Path, device: torch.device, workers: int, recipe: Recipe, line: Connection) -> None:
+def run_side(
+    name: str, work_root: Path, plans: dict[str, Any], device: torch.device, workers: int, recipe: Recipe, line: Connection
+) -> None:
     """One trainer in its process: for every number that comes in, that many iterations; answers seconds, then peak memory."""
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -51,7 +55,7 @@ def run_side(name: str, work_root: Path, device: torch.device, workers: int, rec
     from flrplan.nnunet.trainer import FlrTrainer
 
     work = StageWork(work_root, LIVER)
-    plans, dataset = (json.loads((work.preprocessed / n).read_text()) for n in ("nnUNetPlans.json", "dataset.json"))
+    dataset = json.loads((work.preprocessed / "dataset.json").read_text())
     kind = FlrTrainer if name == OURS else nnUNetTrainer
     torch.backends.cudnn.benchmark = device.type == "cuda"
     with nnunet_folders(work.folder), augmentation_workers(workers), quiet():
@@ -87,13 +91,15 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     if arguments.cases is None:
         write_cohort(CohortSettings(cases=4, seed=5, size=CaseSize.SMALL), cohort, progress=False)
     cases = find_labelled_cases(cohort)
-    prepare_stage(cases, StageWork(work, LIVER), recipe, nnunet_split([c.case_id for c in cases], 2))
+    stage_work = StageWork(work, LIVER)
+    prepare_stage(cases, stage_work, recipe, nnunet_split([c.case_id for c in cases], 2))
+    plans = plan_training(stage_work.preprocessed, NNUNET, recipe.plan)
     context = multiprocessing.get_context("spawn")
     lines: dict[str, Any] = {}
     sides = []
     for name in (OURS, THEIRS):
         lines[name], theirs = context.Pipe()
-        side = context.Process(target=run_side, args=(name, work, device, arguments.workers, recipe, theirs))
+        side = context.Process(target=run_side, args=(name, work, plans, device, arguments.workers, recipe, theirs))
         side.start()
         sides.append(side)
         lines[name].recv()

@@ -41,7 +41,9 @@ def test_killed_trainings_go_on(
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(results) == trainings
-    assert any(kill["killed"] for result in results for kill in result["kills"])
+    kills = [kill["killed"] for result in results for kill in result["kills"]]
+    sys.stdout.write(f"{trainings} trainings, {len(kills)} attempts to kill them, {sum(kills)} in time\n")
+    assert any(kills)
     for result in results:
         assert set(result["found"]) <= {"old", "new"}, result
         assert result["ended"] == 0, result

@@ -6,60 +6,39 @@ Methods named as in nnU-Net 2.8.1 override its own.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Collection
 from pathlib import Path
 from time import time
 from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.helpers import empty_cache
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flrplan.errors import ModelError, SettingsError
 from flrplan.nnunet.architecture_plan import planned_architecture
-from flrplan.nnunet.batches import Batches, resolve_workers, seed_everything
-from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import wait_for_all, world_size
-from flrplan.nnunet.environment import augmentation_workers
+from flrplan.nnunet.loss import training_loss
 from flrplan.nnunet.memory import Pieces
-from flrplan.nnunet.precision import compiles, precision_context
+from flrplan.nnunet.precision import compiles
 from flrplan.nnunet.schedule import learning_rate_schedule
 from flrplan.nnunet.settings import TrainingSettings
+from flrplan.nnunet.trainer_data import TrainerData
+from flrplan.nnunet.trainer_state import TrainerState
+from flrplan.nnunet.trainer_steps import TrainerSteps
 from flrplan.nnunet.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
-from flrplan.splits import SPLITS_NAME, require_fold
 
-__all__ = ["BinaryCrossEntropy", "EpochReport", "FlrTrainer"]
+__all__ = ["EpochReport", "FlrTrainer"]
 
 logger = logging.getLogger(__name__)
 
-MAY_CHANGE = ("epochs", "save_every", "workers", "mixed_precision", "compile")
-"""Settings that may differ when a training continues; the others would mix two trainings."""
-GRADIENT_NORM = 12
-"""Longer gradients are cut to this length (nnU-Net)."""
 
-
-class BinaryCrossEntropy(nn.Module):
-    """Binary cross entropy of logits against a 0/1 target of the same shape ``(B, 1, Z, Y, X)``; the mean over voxels."""
-
-    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Scalar loss, computed in float32."""
-        return nn.functional.binary_cross_entropy_with_logits(logits.float(), target.float())
-
-
-class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
+class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
     """nnU-Net's training loop with the paper's optimizer and loss. Call :meth:`apply` before :meth:`run_training`."""
 
-    is_ddp: bool
-    network: Any
-    current_epoch: int
     scalars: Scalars | None = None
 
     def apply(
@@ -110,35 +89,6 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     def _do_i_compile(self) -> bool:
         return compiles(self.device, self.settings.compile)
 
-    @property
-    def training_state(self) -> Path:
-        """The file that continues this training."""
-        return Path(self.output_folder) / TRAINING_NAME
-
-    def resume(self) -> bool:
-        """Continues from the training state, if there is one.
-
-        Raises: ModelError where it is damaged; SettingsError where it was trained with settings that cannot be mixed.
-        """
-        if not self.training_state.is_file():
-            return False
-        content = load_checkpoint(self.training_state)
-        trained_with = {
-            **_settings(TrainingSettings()),
-            **content["settings"],
-        }  # a setting newer than the state had its default
-        before, now = ({k: v for k, v in s.items() if k not in MAY_CHANGE} for s in (trained_with, _settings(self.settings)))
-        if before != now:
-            changed = sorted(k for k in now if before.get(k) != now[k])
-            raise SettingsError(
-                f"{self.training_state} was trained with other settings ({', '.join(changed)}); use another --work folder, "
-                "or delete that file to start anew"
-            )
-        self.load_checkpoint(content)
-        self.resumed_at = [*content.get("resumed_at", []), self.current_epoch]
-        self.trained_seconds = float(content.get("trained_seconds", 0.0))
-        return True
-
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """AdamW with the schedule of the settings."""
         rate, decay, warmup = self.initial_lr, self.weight_decay, float(self.settings.warmup_fraction or 0)
@@ -146,39 +96,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         return optimizer, learning_rate_schedule(optimizer, str(self.settings.schedule), rate, self.num_epochs, warmup)
 
     def _build_loss(self) -> nn.Module:
-        loss: nn.Module = BinaryCrossEntropy()
-        if not self.enable_deep_supervision:
-            return loss
-        weights = np.array([1 / 2**i for i in range(len(self._get_deep_supervision_scales()))])
-        if len(weights) > 1:
-            # DDP needs every parameter in the graph, so the lowest output keeps a vanishing weight there (as nnU-Net does).
-            weights[-1] = 1e-6 if self.is_ddp else 0.0
-        return DeepSupervisionWrapper(loss, weights / weights.sum())  # type: ignore[no-any-return]
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
-        """nnU-Net's augmentation ranges, with the mirror axes of the settings."""
-        rotation, dummy_2d, initial_patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        axes = self.settings.mirror_axes
-        self.inference_allowed_mirroring_axes = axes or None
-        return rotation, dummy_2d, initial_patch, axes
-
-    def do_split(self) -> tuple[list[str], list[str]]:
-        """Ids that train and validate this fold. nnU-Net would invent a split where there is none.
-
-        Raises: SettingsError where the prepared folds lack this one, mix training and validation, or name a held-out id.
-        """
-        folds = json.loads((Path(self.preprocessed_dataset_folder_base) / SPLITS_NAME).read_text(encoding="utf-8"))
-        return require_fold(folds, self.fold, self.held_out)
-
-    def get_dataloaders(self) -> tuple[Batches, Batches]:
-        """nnU-Net's loaders, whose batches are made by our workers."""
-        with augmentation_workers(0):
-            loaders = super().get_dataloaders()
-        count = resolve_workers(self.settings.workers, self.device, world_size())
-        seed = (self.settings.seed, self.fold, self.current_epoch, self.local_rank)
-        pin = self.device.type == "cuda"
-        train, validation = (loader.data_loader for loader in loaders)
-        return Batches(train, count, (*seed, 0), pin), Batches(validation, -(-count // 2), (*seed, 1), pin)
+        return training_loss(len(self._get_deep_supervision_scales()) if self.enable_deep_supervision else 0, self.is_ddp)
 
     def on_train_start(self) -> None:
         """Network, loaders and log; none of the copies of plans and code that nnU-Net writes here."""
@@ -194,60 +112,6 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         """Seeds the epoch, so that a training that continues draws what it would have drawn."""
         super().on_epoch_start()
         seed_everything(self.settings.seed, self.fold, self.current_epoch, self.local_rank)
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One optimizer step on ``data (B, C, Z, Y, X)`` and its targets; in pieces where memory runs out."""
-        return {"loss": self.pieces.attempt(lambda: self._optimize(batch), self._free_memory)}
-
-    def _optimize(self, batch: dict[str, Any]) -> NDArray[Any]:
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for data, target, share in self._pieces_of(batch):
-            with precision_context(self.device, self.settings.mixed_precision):
-                loss = self.loss(self.network(data), target) * share
-            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
-            total += loss.detach()
-        if self.grad_scaler is not None:
-            self.grad_scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
-        if self.grad_scaler is None:
-            self.optimizer.step()
-        else:
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
-        return np.asarray(total.cpu().numpy())
-
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
-        return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
-
-    @torch.no_grad()
-    def _validate(self, batch: dict[str, Any]) -> dict[str, Any]:
-        sums = torch.zeros(4, dtype=torch.float64)  # true positives, false positives, false negatives (voxels), loss
-        for data, target, share in self._pieces_of(batch):
-            with precision_context(self.device, self.settings.mixed_precision):
-                output = self.network(data)
-                loss = self.loss(output, target)
-            if self.enable_deep_supervision:
-                output, target = output[0], target[0]
-            found, true = output > 0, target > 0.5  # a logit above 0 is a probability above one half
-            counts = (found & true, found & ~true, ~found & true)
-            sums += torch.stack([*(c.sum().double() for c in counts), loss.double() * share]).cpu()
-        tp, fp, fn, mean = sums.numpy()
-        return {"loss": np.asarray(mean), "tp_hard": np.array([tp]), "fp_hard": np.array([fp]), "fn_hard": np.array([fn])}
-
-    def _pieces_of(self, batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, Any, float]]:
-        """Parts of a batch on the device, each with its share of the batch."""
-        data, target = batch["data"], batch["target"]
-        for first in range(0, len(data), self.pieces.size):
-            part = slice(first, first + self.pieces.size)
-            piece = data[part].to(self.device, non_blocking=True)
-            truth = [t[part] for t in target] if isinstance(target, list) else target[part]
-            yield piece, _on_device(truth, self.device), len(piece) / len(data)
-
-    def _free_memory(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        empty_cache(self.device)
 
     def on_epoch_end(self) -> None:
         """Reports, keeps the state that continues the training, moves on."""
@@ -286,11 +150,6 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     def on_train_end(self) -> None:
         """Nothing yet: :meth:`close` ends the training, however it went, and :mod:`flrplan.nnunet.training_run` publishes."""
 
-    @property
-    def worker_failures(self) -> list[str]:
-        """What processes that prepare batches died of."""
-        return [f for loader in (self.dataloader_train, self.dataloader_val) if loader is not None for f in loader.failures]
-
     def close(self) -> None:
         """Ends the processes that prepare batches, and the scalars."""
         for loader in (self.dataloader_train, self.dataloader_val):
@@ -298,44 +157,6 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
                 loader.close()
         if self.scalars is not None:
             self.scalars.close()
-
-    def plain_weights(self) -> dict[str, torch.Tensor]:
-        """The network's weights, without the names that compiling or data parallelism add."""
-        module = self.network.module if self.is_ddp else self.network
-        module = getattr(module, "_orig_mod", module)
-        return dict(module.state_dict())
-
-    def save_checkpoint(self, filename: str) -> None:
-        """The training state: tensors and plain values only, so that it opens with ``weights_only=True``."""
-        if self.local_rank != 0:
-            return
-        log = self.logger.get_checkpoint()
-        content = {
-            "network_weights": self.plain_weights(),
-            "optimizer_state": self.optimizer.state_dict(),
-            "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-            "current_epoch": self.current_epoch + 1,
-            "logging": {key: [_plain(v) for v in values] for key, values in log.items()},
-            "settings": _settings(self.settings),
-            "resumed_at": list(self.resumed_at),
-            "trained_seconds": self.trained_seconds,
-        }
-        write_checkpoint(Path(filename), content)
-
-    def load_checkpoint(self, filename_or_checkpoint: str | dict[str, Any]) -> None:
-        """Continues from a training state written by :meth:`save_checkpoint`."""
-        if not self.was_initialized:
-            self.initialize()
-        content = (
-            load_checkpoint(Path(filename_or_checkpoint)) if isinstance(filename_or_checkpoint, str) else filename_or_checkpoint
-        )
-        module = self.network.module if self.is_ddp else self.network
-        getattr(module, "_orig_mod", module).load_state_dict(content["network_weights"])
-        self.optimizer.load_state_dict(content["optimizer_state"])
-        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
-        self.current_epoch = content["current_epoch"]
-        self.logger.load_checkpoint(content["logging"])
 
     def print_to_log_file(self, *args: Any, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Into nnU-Net's log file and our debug log; never to the console."""
@@ -347,23 +168,3 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
 
     def _save_debug_information(self) -> None:
         """Not written: ``run.json`` says what ran."""
-
-
-def _on_device(target: Any, device: torch.device) -> Any:
-    """The target, or the list of targets that deep supervision takes, on the device."""
-    if isinstance(target, list):
-        return [part.to(device, non_blocking=True) for part in target]
-    return target.to(device, non_blocking=True)
-
-
-def _settings(settings: TrainingSettings) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
-
-
-def _plain(value: Any) -> Any:
-    """Numpy scalars and arrays as Python numbers and lists, recursively."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

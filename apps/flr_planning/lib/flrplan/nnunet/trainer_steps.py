@@ -1,0 +1,89 @@
+"""The part of the trainer that computes a batch: one optimizer step or one validation, in pieces where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import empty_cache
+from numpy.typing import NDArray
+from torch import nn
+
+from flrplan.nnunet.memory import Pieces
+from flrplan.nnunet.precision import precision_context
+from flrplan.nnunet.settings import TrainingSettings
+
+GRADIENT_NORM = 12
+"""Longer gradients are cut to this length (nnU-Net)."""
+
+
+class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
+    """Training and validation of one batch; ``settings`` and ``pieces`` are set by :class:`flrplan.nnunet.trainer.FlrTrainer`."""
+
+    settings: TrainingSettings
+    pieces: Pieces
+    network: Any
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One optimizer step on ``data (B, C, Z, Y, X)`` and its targets; in pieces where memory runs out."""
+        return {"loss": self.pieces.attempt(lambda: self._optimize(batch), self._free_memory)}
+
+    def _optimize(self, batch: dict[str, Any]) -> NDArray[Any]:
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for data, target, share in self._pieces_of(batch):
+            with precision_context(self.device, self.settings.mixed_precision):
+                loss = self.loss(self.network(data), target) * share
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+            total += loss.detach()
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        return np.asarray(total.cpu().numpy())
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
+        return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
+
+    @torch.no_grad()
+    def _validate(self, batch: dict[str, Any]) -> dict[str, Any]:
+        sums = torch.zeros(4, dtype=torch.float64)  # true positives, false positives, false negatives (voxels), loss
+        for data, target, share in self._pieces_of(batch):
+            with precision_context(self.device, self.settings.mixed_precision):
+                output = self.network(data)
+                loss = self.loss(output, target)
+            if self.enable_deep_supervision:
+                output, target = output[0], target[0]
+            found, true = output > 0, target > 0.5  # a logit above 0 is a probability above one half
+            counts = (found & true, found & ~true, ~found & true)
+            sums += torch.stack([*(c.sum().double() for c in counts), loss.double() * share]).cpu()
+        tp, fp, fn, mean = sums.numpy()
+        return {"loss": np.asarray(mean), "tp_hard": np.array([tp]), "fp_hard": np.array([fp]), "fn_hard": np.array([fn])}
+
+    def _pieces_of(self, batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, Any, float]]:
+        """Parts of a batch on the device, each with its share of the batch."""
+        data, target = batch["data"], batch["target"]
+        for first in range(0, len(data), self.pieces.size):
+            part = slice(first, first + self.pieces.size)
+            piece = data[part].to(self.device, non_blocking=True)
+            truth = [t[part] for t in target] if isinstance(target, list) else target[part]
+            yield piece, _on_device(truth, self.device), len(piece) / len(data)
+
+    def _free_memory(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        empty_cache(self.device)
+
+
+def _on_device(target: Any, device: torch.device) -> Any:
+    """The target, or the list of targets that deep supervision takes, on the device."""
+    if isinstance(target, list):
+        return [part.to(device, non_blocking=True) for part in target]
+    return target.to(device, non_blocking=True)
