@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.settings import PlanSettings, Recipe
 from flrplan.nnunet.training_run import StageWork
 from flrplan.splits import Split
+from flrplan.stage_input import InputMasks
 from flrplan.stages import CRLM
 
 DEMO = MODEL_ROOT / "demo" / "crlm" / "nnunet"
@@ -27,6 +29,16 @@ def test_the_recipe_keeps_its_training_and_takes_the_models_input_and_plan() -> 
     assert like.training == recipe.training
     assert like.input == model.input
     assert like.plan == PlanSettings()
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "goes_on_with"),
+    [("predicted_oof", "perturbed"), ("perturbed", "perturbed"), ("ground_truth", "ground_truth")],
+)
+def test_new_cases_have_no_out_of_fold_predictions(trained_on: str, goes_on_with: str) -> None:
+    model = ModelFolder.open(DEMO)
+    model = replace(model, input=replace(model.input, input_masks=InputMasks(trained_on)))
+    assert recipe_like(model, Recipe.from_mapping({})).input.input_masks is InputMasks(goes_on_with)
 
 
 def test_a_checkpoint_without_its_configuration_is_named(tmp_path: Path) -> None:

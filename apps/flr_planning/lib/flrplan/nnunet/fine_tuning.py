@@ -23,14 +23,21 @@ from flrplan.nnunet.planning import CONFIGURATION, PLANS
 from flrplan.nnunet.preparation import StageWork, prepare_stage
 from flrplan.nnunet.settings import PlanSettings, Recipe
 from flrplan.splits import Split
+from flrplan.stage_input import InputMasks
 from flrplan.training_cases import LabelledCase
 
 _READER = "SimpleITKIO"
 
 
 def recipe_like(model: ModelFolder, recipe: Recipe) -> Recipe:
-    """The recipe with the input settings of ``model`` and without plan settings of its own: the model's plan is used as it is."""
-    return replace(recipe, input=model.input, plan=PlanSettings())
+    """The recipe with the input settings of ``model`` and without plan settings of its own: the model's plan is used as it is.
+
+    Of a model that learned on out-of-fold predictions there are none for new cases; it goes on with perturbed masks.
+    """
+    settings = model.input
+    if settings.input_masks is InputMasks.PREDICTED_OOF:
+        settings = replace(settings, input_masks=InputMasks.PERTURBED)
+    return replace(recipe, input=settings, plan=PlanSettings())
 
 
 def prepare_with_plan_of(
