@@ -101,4 +101,5 @@ def test_empty_masks_have_no_lesions() -> None:
     nothing = np.zeros((4, 4, 4), bool)
     pair = compare_lesions(nothing, nothing, (1.0, 1.0, 1.0))
     assert (pair.lesions, pair.shifts_mm, pair.invented_mm) == ((), (), ())
-    assert summarise([], []) == DEFAULT_ERRORS
+    nothing_seen = summarise([], [])
+    assert (nothing_seen.liver, nothing_seen.lesions, nothing_seen.cases) == (DEFAULT_ERRORS.liver, DEFAULT_ERRORS.lesions, 0)

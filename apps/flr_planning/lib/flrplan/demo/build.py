@@ -16,6 +16,7 @@ from flrplan.io import replace_folder, write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.training_log import CURVE_NAME
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import nnunet_split
 from flrplan.stages import ARCHITECTURES, STAGES, stage_named
@@ -61,7 +62,7 @@ def build_demo_models(
         target = demo / name / ARCHITECTURES[0]
         beside = target.with_name(f".{target.name}.partial")
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(models / name / ARCHITECTURES[0], beside)
+        shutil.copytree(models / name / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
         write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, "cases": TRAIN_CASES, "seed": TRAIN_SEED})
         replace_folder(beside, target)
 

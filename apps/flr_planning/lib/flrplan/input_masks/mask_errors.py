@@ -64,21 +64,23 @@ class MaskErrors:
 
 DEFAULT_ERRORS = MaskErrors(
     LiverErrors(
-        shift_mean_mm=0.0,
-        shift_std_mm=1.5,
-        local_std_mm=3.0,
-        missing_rate=0.3,
-        missing_fraction=0.06,
-        added_rate=0.3,
-        added_fraction=0.04,
+        shift_mean_mm=0.33,
+        shift_std_mm=1.0,
+        local_std_mm=2.2,
+        missing_rate=0.92,
+        missing_fraction=0.042,
+        added_rate=1.0,
+        added_fraction=0.090,
     ),
     LesionErrors(
-        missed={SizeClass.SMALL: 0.6, SizeClass.MEDIUM: 0.3, SizeClass.LARGE: 0.1},
-        shift_mean_mm=-0.5,
-        shift_std_mm=2.0,
-        invented_per_case=0.8,
-        invented_diameter_mm=9.0,
-        invented_log_std=0.5,
+        missed={SizeClass.SMALL: 1.0, SizeClass.MEDIUM: 0.76, SizeClass.LARGE: 0.20},
+        shift_mean_mm=-0.02,
+        shift_std_mm=5.0,
+        invented_per_case=1.5,
+        invented_diameter_mm=14.5,
+        invented_log_std=0.72,
     ),
+    cases=24,
 )
-"""Where there are no predictions to measure."""
+"""Where there are no predictions to measure: the errors of the demo models on 24 unseen synthetic cases (``flrplan cohort --cases 24
+--seed 21 --size medium``; ``benchmark/predict.py --no-mirroring``, raw masks; :func:`flrplan.input_masks.errors_of_predictions`)."""
