@@ -37,8 +37,9 @@ def test_liver_is_one_piece_of_plausible_size_on_the_patients_right(small_cases:
         liver = structure_mask(case.planning_zyx, Structure.LIVER)
         pieces, count = ndimage.label(liver)
         largest = np.bincount(pieces.ravel())[1:].max() if count else 0
-        assert largest >= 0.95 * liver.sum(), case.case_id
-        assert 500 < case.facts["liver_ml"] < 4500, case.case_id
+        cut = liver[0].any() or liver[-1].any()  # a scan that ends in the liver may show its lobes apart
+        assert largest >= (0.85 if cut else 0.999) * liver.sum(), case.case_id
+        assert (250 if cut else 800) < case.facts["liver_ml"] < 2700, case.case_id
         # LPS: x grows to the patient's left, y to the back, z to the head.
         z, _, x = (float(np.mean(i)) for i in np.nonzero(liver))
         _, spine_y, spine_x = (float(np.mean(i)) for i in np.nonzero(case.organs_zyx == Organ.SPINAL_CANAL))

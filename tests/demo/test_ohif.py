@@ -82,7 +82,9 @@ def test_a_port_in_use_is_told(busy_port: int, tmp_path: Path) -> None:
 
 def test_an_absent_orthanc_is_told_by_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(orthanc.shutil, "which", lambda *_, **__: None)
+    before = signal.getsignal(signal.SIGTERM)
     assert main(["demo-ohif"]) == 1
+    assert signal.getsignal(signal.SIGTERM) is before, "a handler that stays is inherited by forked processes, which then hang"
     error = capsys.readouterr().err
     assert "flrplan demo-ohif: Orthanc, the DICOM server of this demo, is not installed" in error
     assert "apt-get install --no-install-recommends orthanc orthanc-dicomweb" in error

@@ -37,15 +37,18 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Starts everything, then waits for Ctrl-C or drives the browser; stops what it started."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` tidies up as Ctrl-C does
-    if arguments.drive:
-        find_chromium()
-        require_playwright()
-    with running_demo(note, arguments.dicom, CaseSize(arguments.size), arguments.start_seconds) as demo:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` tidies up as Ctrl-C does
+    try:
         if arguments.drive:
-            _drive(demo, arguments.screenshots)
-        else:
-            _wait(demo)
+            find_chromium()
+            require_playwright()
+        with running_demo(note, arguments.dicom, CaseSize(arguments.size), arguments.start_seconds) as demo:
+            if arguments.drive:
+                _drive(demo, arguments.screenshots)
+            else:
+                _wait(demo)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

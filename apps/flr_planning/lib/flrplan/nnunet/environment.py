@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,32 @@ def augmentation_workers(count: int) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def files_listed_in_process() -> Iterator[None]:
+    """Within the block, nnU-Net lists the files of a data set itself; else it forks 12 processes for that.
+
+    Forked beside the threads of torch, or where SIGTERM has a handler in Python, they can hang for ever (seen with 2.8.1).
+    """
+    from nnunetv2.utilities import utils
+
+    before = utils.create_lists_from_splitted_dataset_folder
+    utils.create_lists_from_splitted_dataset_folder = _image_files
+    try:
+        yield
+    finally:
+        utils.create_lists_from_splitted_dataset_folder = before
+
+
+def _image_files(
+    folder: str, file_ending: str, identifiers: Sequence[str] | None = None, num_processes: int = 0
+) -> list[list[str]]:
+    """The files ``<id>_<4 digits><ending>`` of each id, sorted; the signature is nnU-Net's."""
+    channels: dict[str, list[str]] = {}
+    for path in sorted(Path(folder).glob(f"*_[0-9][0-9][0-9][0-9]{file_ending}")):
+        channels.setdefault(path.name[: -len(file_ending) - 5], []).append(str(path))
+    return [channels.get(identifier, []) for identifier in (sorted(channels) if identifiers is None else identifiers)]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_forn
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 from flrplan.io import write_json
-from flrplan.nnunet.environment import VARIABLES, augmentation_workers, quiet
+from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, quiet
 from flrplan.nnunet.preprocessed import preprocess_cases
 from flrplan.nnunet.processes import with_fewer
 from flrplan.nnunet.settings import PlanSettings
@@ -77,7 +77,11 @@ def plan_and_preprocess(
     """
     np.random.seed(1234)  # the fingerprint samples foreground voxels with numpy's global generator
     raw, preprocessed = (Path(os.environ[name]) / dataset for name in VARIABLES[:2])
-    with quiet(), augmentation_workers(1):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
+    with (
+        quiet(),
+        files_listed_in_process(),
+        augmentation_workers(1),
+    ):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
         number = convert_dataset_name_to_id(dataset)
         with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
         if plans is None:
@@ -88,5 +92,6 @@ def plan_and_preprocess(
                 write_json(preprocessed / f"{name}.json", content)
     check(plans)
     plain = json.loads((preprocessed / f"{PLANS}.json").read_text(encoding="utf-8"))
-    preprocess_cases(raw, preprocessed, plain, CONFIGURATION, workers)
+    with files_listed_in_process():
+        preprocess_cases(raw, preprocessed, plain, CONFIGURATION, workers)
     return plans
