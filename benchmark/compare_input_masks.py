@@ -16,6 +16,8 @@ import json
 import logging
 import shutil
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +48,7 @@ def make_cohort(arguments: argparse.Namespace) -> Path:
     write_cohort(CohortSettings(cases=cases, seed=arguments.seed, size=arguments.size), cohort)
     if not (cohort / "splits.json").is_file():
         words = ["--cases", cohort, "--held-out", arguments.test_cases, "--folds", FOLDS, "--out", cohort / "splits.json"]
-        _must(draw_split.main([str(w) for w in words]), "drawing the split")
+        _run(draw_split.main, words, "drawing the split")
     return cohort
 
 
@@ -62,7 +64,7 @@ def train(arguments: argparse.Namespace, work: Path, stage: Stage, source: Input
     words += [word for fold in missing for word in ("--fold", fold)]
     if stage.needs and source is not InputMasks.GROUND_TRUTH:
         words += ["--input-masks", source.value, "--predictions", work / "predictions" / arguments.architecture]
-    _must(cli.main([str(w) for w in words]), f"training {stage} on {source.value}")
+    _run(cli.main, words, f"training {stage} on {source.value}")
 
 
 def predict_part(arguments: argparse.Namespace, work: Path, stages: list[Stage], held_out: bool) -> None:
@@ -72,7 +74,7 @@ def predict_part(arguments: argparse.Namespace, work: Path, stages: list[Stage],
     words += [word for stage in stages for word in ("--stage", stage)]
     parts = ["held-out"] if held_out else [f"fold-{k}" for k in range(FOLDS)]
     words += [word for part in parts for word in ("--part", part)]
-    _must(predict.main([str(w) for w in words]), f"predicting in {work}")
+    _run(predict.main, words, f"predicting in {work}")
 
 
 def run_source(arguments: argparse.Namespace, cohort: Path, source: InputMasks) -> Path:
@@ -148,7 +150,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _must(status: int, what: str) -> None:
+def _run(command: Callable[[list[str]], int], words: Sequence[object], what: str) -> None:
+    """Runs a command of ours; what it writes to standard output goes to standard error, for the table alone belongs there."""
+    with redirect_stdout(sys.stderr):
+        status = command([str(word) for word in words])
     if status:
         raise FlrError(f"{what} failed (see above); the same command continues")
 
