@@ -19,7 +19,7 @@ from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_log import CURVE_NAME
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import nnunet_split
-from flrplan.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.stages import ARCHITECTURES, FLR_E2E, LIVER, STAGES, stage_named
 from flrplan.training_cases import find_labelled_cases
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 RECIPE_NAME = "recipe.yaml"
 COHORT_NAME = "training_cohort.json"
 """Beside a demo model: the cohort that it was trained on."""
+STARTS_FROM = {FLR_E2E.name: LIVER.name}
+"""Stages whose demo model starts from the weights of another one's same fold: from the CT alone, what stays is first of all a liver."""
 
 
 def build_demo_models(
@@ -57,7 +59,8 @@ def build_demo_models(
             stage_work = StageWork(work, stage)
             prepare_stage(cases, stage_work, recipe, split, workers)
             report = None if on_epoch is None else _reporter(on_epoch, name, fold)
-            train_fold(stage_work, fold, recipe, target, torch.device("cpu"), half=True, on_epoch=report)
+            start = _start(name, fold, models, demo)
+            train_fold(stage_work, fold, recipe, target, torch.device("cpu"), half=True, on_epoch=report, pretrained=start)
     for name in stages:
         target = demo / name / ARCHITECTURES[0]
         beside = target.with_name(f".{target.name}.partial")
@@ -65,6 +68,14 @@ def build_demo_models(
         shutil.copytree(models / name / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
         write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, "cases": TRAIN_CASES, "seed": TRAIN_SEED})
         replace_folder(beside, target)
+
+
+def _start(name: str, fold: int, models: Path, demo: Path) -> Path | None:
+    """The checkpoint that a stage starts from: of the models in the making, else of those in the demo folder; None: at random."""
+    if name not in STARTS_FROM:
+        return None
+    made, shipped = (root / STARTS_FROM[name] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_NAME for root in (models, demo))
+    return made if made.is_file() else shipped
 
 
 def _reporter(on_epoch: Callable[[str, int, EpochReport], None], name: str, fold: int) -> Callable[[EpochReport], None]:

@@ -125,7 +125,7 @@ SWINUNETR = Architecture(
     network="flrplan.networks.swinunetr.SwinUNETR",
     sizes={
         BASE: {"feature_size": 48, "depths": [2, 2, 2, 2], "num_heads": [3, 6, 12, 24]},
-        NARROW: {"feature_size": 12, "depths": [2, 2, 2, 2], "num_heads": [3, 6, 12, 24]},
+        NARROW: {"feature_size": 12, "depths": [2, 2, 2, 2], "num_heads": [1, 2, 4, 8]},
     },
     hyperparameters=Hyperparameters(
         learning_rate=1e-4,
