@@ -29,7 +29,7 @@ from flrplan.cohort.patient import Patient, draw_patient
 from flrplan.cohort.pelvis import gluteal_fat, hip_bones, pelvic_organs
 from flrplan.cohort.render import Intensities, draw_intensities, render_hu
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, LesionSite, Resection, choose_resection
-from flrplan.cohort.scan import Scan, draw_scan, make_grid
+from flrplan.cohort.scan import Scan, draw_scan, make_grid, outside_view
 from flrplan.cohort.settings import MAX_CASES, CaseSize, case_name, check_whole_number, parse_size
 from flrplan.cohort.trunk import great_vessels, heart_and_vessels, make_cavity, skeleton, tangle, trunk_shell
 from flrplan.errors import CohortError
@@ -39,8 +39,8 @@ from flrplan.labels import Compartment
 ATTEMPTS = 12
 """Lesions are planted anew if the remnant would be too small or too large, at most so often."""
 
-REMNANT_LIMITS = (0.18, 0.985)
-"""Smallest and largest share of the scanned liver that remains."""
+REMNANT_LIMITS = (0.19, 0.92)
+"""Smallest and largest share of the scanned liver that remains; at the top, "the whole liver" would be as good as any plan."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,9 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     zones, removed = paint_lesions(organs, grid, plan.lesions, plan.resection)
     planning = planning_map(organs, grid, liver, plan.resection, zones, removed)
     vessels[zones > 0] = 0
+    if (unseen := outside_view(scan, grid)) is not None:  # nothing is labelled where nothing was reconstructed
+        for labels, nothing in ((organs, Organ.AIR), (planning, 0), (vessels, 0), (zones, 0)):
+            labels[:, unseen] = nothing
 
     look = attenuate(seed, index, scan, draw_intensities(seed, index, scan, plan.lesions))
     texture_rng = stream(seed, index, Stream.TEXTURE, 2)

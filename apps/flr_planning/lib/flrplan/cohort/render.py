@@ -15,7 +15,7 @@ from flrplan.cohort.lesion_mix import LesionKind
 from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.metal import draw_metal, place_metal
 from flrplan.cohort.organs import Organ, Stream, Vessel, stream
-from flrplan.cohort.scan import Phase, Scan
+from flrplan.cohort.scan import Phase, Scan, outside_view
 from flrplan.cohort.streaks import SliceStreaks
 
 HU_RANGE = (-1024, 3071)
@@ -23,6 +23,8 @@ HU_RANGE = (-1024, 3071)
 
 _HALO = 2
 _KERNEL_PIXEL_MM = 0.8
+_OVERSHOOT_HU = 80
+"""A sharp kernel overshoots at the edges of organs; at skin and bone no more than this, or they get a white rim."""
 # Means and spreads in HU per organ: (no contrast, arterial, portal venous), standard deviation over patients.
 _MEANS: dict[Organ, tuple[tuple[float, float, float], float]] = {
     Organ.AIR: ((-1000, -1000, -1000), 6),
@@ -58,6 +60,8 @@ _MEANS: dict[Organ, tuple[tuple[float, float, float], float]] = {
     Organ.MESENTERIC_VESSEL: ((15, 60, 90), 30),
     Organ.BLADDER: ((6, 8, 10), 8),
 }
+_MOST = {Organ.BONE_SPONGY: 300.0, Organ.KIDNEY_CORTEX: 260.0, Organ.KIDNEY_MEDULLA: 250.0}
+"""Brighter than this they look like metal, however far from the textbook a patient is."""
 _GRAIN = {Organ.STOOL: 75.0, Organ.LUNG: 45.0, Organ.BONE_SPONGY: 45.0, Organ.STOMACH_CONTENT: 12.0, Organ.BOWEL_CONTENT: 10.0}
 
 
@@ -88,6 +92,8 @@ def draw_intensities(seed: int, index: int, scan: Scan, lesions: list[Lesion]) -
         max(table[Organ.BONE_CORTICAL], 220),
         max(table[Organ.BONE_SPONGY], 80),
     )
+    for organ, most in _MOST.items():
+        table[organ] = min(table[organ], most)
     draw = rng.random()
     if scan.phase is Phase.NONE:
         liver = float(rng.normal(55, 7))
@@ -179,7 +185,7 @@ def render_hu(
     # Coarser voxels stand for a resampled scan, whose grain and blur are of the scanner's size in mm, but never below its own.
     finer = min(np.sqrt(_KERNEL_PIXEL_MM / float(grid.axes_mm[2][1] - grid.axes_mm[2][0])), 1.0)
     grain_voxels, blur_voxels = max(finer * scan.noise_blur_voxels, 0.33), max(finer * scan.blur_voxels, 0.3)
-    outside = _outside_circle(grid) if scan.padding_hu is not None else None
+    outside = outside_view(scan, grid)
     texture_maps = [_TextureSlabs(grid, texture) for texture in textures]
     streaks = SliceStreaks(grid, scan.hardening_hu, scan.starvation_hu)
     rods = place_metal(stream(seed, index, Stream.SCAN, 1), scan.metal, grid, organs)
@@ -204,7 +210,8 @@ def render_hu(
         _draw_strands(hu, organs[start:stop], patterns, look.strands_hu)
         hu += streaks(hu, stream(seed, index, Stream.NOISE, 200_000 + start))
         if scan.sharpen:
-            hu += np.float32(finer * scan.sharpen) * (hu - ndimage.gaussian_filter(hu, (0, 1.3, 1.3), truncate=2.5))
+            overshoot = hu - ndimage.gaussian_filter(hu, (0, 1.3, 1.3), truncate=2.5)
+            hu += np.float32(finer * scan.sharpen) * np.clip(overshoot, -_OVERSHOOT_HU, _OVERSHOOT_HU)
         for row, k in enumerate(range(start, stop)):
             # Streams of their own: the grain above must not repeat in the noise.
             hu[row] += scan.noise_hu * _noise_plane(seed, index, 100_000 + k, shape, grain_voxels, scan.hollow_noise)
@@ -222,12 +229,6 @@ def _draw_strands(
     sheet = np.clip(1 - np.abs(patterns[1]) / np.float32(0.2), 0, 1) * np.clip(np.abs(patterns[0]) - 0.4, 0, 1)
     hu += np.isin(labels, (Organ.FAT, Organ.VISCERAL_FAT)) * sheet * np.float32(strands_hu[0])
     hu -= (labels == Organ.MUSCLE) * sheet * np.float32(strands_hu[1])
-
-
-def _outside_circle(grid: FineGrid) -> NDArray[np.bool_]:
-    _, y, x = grid.axes_mm
-    radius = (x[-1] - x[0] + x[1] - x[0]) / 2
-    return np.asarray((y[:, None] - y.mean()) ** 2 + (x[None] - x.mean()) ** 2 > radius**2)
 
 
 class _TextureSlabs:

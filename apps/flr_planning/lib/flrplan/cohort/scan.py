@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flrplan.cohort.fields import FineGrid
 from flrplan.cohort.metal import METAL_WEIGHTS, Metal
@@ -102,10 +103,19 @@ def draw_scan(seed: int, index: int, patient: Patient) -> Scan:
         noise_hu=float(np.clip(noise, 4, 45)),
         noise_blur_voxels=float(rng.uniform(*grain)),
         blur_voxels=float(rng.uniform(*blur)),
-        blur_slices=float(rng.uniform(0.3, 0.6)),
+        blur_slices=float(rng.uniform(0.45, 0.75)),
         texture_hu=(float(rng.uniform(1, 7)), float(rng.uniform(1, 8))),
         origin_mm=(float(rng.uniform(-260, -140)), float(rng.uniform(-300, -100)), float(rng.uniform(-900, 300))),
     )
+
+
+def outside_view(scan: Scan, grid: FineGrid) -> NDArray[np.bool_] | None:
+    """Voxels of a slice ``(Y, X)`` outside the circle that the scanner reconstructed; None where the whole square is."""
+    if scan.padding_hu is None:
+        return None
+    _, y, x = grid.axes_mm
+    radius = (x[-1] - x[0] + x[1] - x[0]) / 2
+    return np.asarray((y[:, None] - y.mean()) ** 2 + (x[None] - x.mean()) ** 2 > radius**2)
 
 
 def make_grid(patient: Patient, scan: Scan, size: CaseSize) -> tuple[FineGrid, Geometry]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 
-COHORT_VERSION = 3
+COHORT_VERSION = 4
 """Raised whenever the same (seed, index, size) would give another case."""
 
 MAX_CASES = 10_000
