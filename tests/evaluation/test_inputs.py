@@ -67,6 +67,15 @@ def test_missing_cases_are_named_and_refused_unless_allowed(whole, command, caps
     assert [g["case"] for g in summary["gaps"]] == ["b1", "t2"]
 
 
+@pytest.mark.parametrize("ids", [["P1", "P1-2", "P10", "P2"], ["a1", "b", "a10", "a2"], ["y²", "y", "2y", "1"]])
+def test_any_case_ids_can_be_sorted(bench, command, ids):
+    for case in ids:
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
+    bench.split([ids[:1], ids[1:2]], ids[2:])
+    assert command(bench.arguments()) == 0
+
+
 def test_extra_prediction_and_label(whole, command, capsys):
     whole.predict("nnunet", "pipelined_flr", "x9", whole.FLR)
     whole.label("x8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.io import natural_key
 from flrplan.labels import Structure
 from flrplan.splits import Split
 
@@ -166,7 +167,7 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
             if case not in files and column in REQUIRED[part]:
                 gaps.append(Gap("missing prediction", where, case))
     cases = []
-    for case in sorted(set(fold_of) & set(labels), key=_natural):
+    for case in sorted(set(fold_of) & set(labels), key=natural_key):
         own = {key: files[case] for key, files in predictions.items() if case in files}
         cases.append(CaseFiles(case, fold_of[case], labels[case], own))
     architectures = tuple(sorted({architecture for architecture, _ in predictions}))
@@ -197,11 +198,6 @@ def require_columns(absent: Sequence[str], stated: Sequence[str]) -> None:
             f"columns without a single prediction: {', '.join(silent)}. Predict them, or state with --absent <column> or "
             "--absent <architecture>/<column> that they are not wanted; the tables then show a dash and name them"
         )
-
-
-def _natural(case: str) -> tuple[object, ...]:
-    digits = "".join(c if c.isdigit() else " " for c in case).split()
-    return (*(int(d) for d in digits), case) if digits else (case,)
 
 
 def require_no_gaps(gaps: Sequence[Gap], allow_missing: bool) -> None:
