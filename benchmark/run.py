@@ -30,7 +30,7 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split
+from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split, settled_split
 from flrplan.workflow.progress import drop_stale_markers, progress_lines
 from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     )
     jobs: list[Job] = benchmark_jobs(settings, Places(work, HERE, sys.executable))
     with only_run(work) as lock:
-        require_same_benchmark(settings, known_split(settings, work), work)
+        require_same_benchmark(settings, settled_split(settings, work), work)
         for marker in drop_stale_markers(jobs, work):
             sys.stderr.write(f"{marker}: files of this job are gone; it runs again\n")
         write_jobs(settings, jobs, work)

@@ -14,7 +14,7 @@ from flrplan.evaluation.settings import WRITTEN
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.stages import ARCHITECTURES
 from flrplan.workflow.engine import EngineSettings, find_snakemake, only_run, snakemake_command, write_jobs
-from flrplan.workflow.jobs import FINAL_CHECKPOINT, STATE, Job, Places, benchmark_jobs, known_split
+from flrplan.workflow.jobs import FINAL_CHECKPOINT, STATE, Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import drop_stale_markers, progress_lines
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings
@@ -147,7 +147,7 @@ def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -
     recipe = places.work / "r.yaml"
     recipe.write_text("common: {}")
     settings = BenchmarkSettings(recipe=recipe)
-    split = known_split(settings, places.work)
+    split = settled_split(settings, places.work)
     require_same_benchmark(settings, None, places.work)  # before the split is drawn
     require_same_benchmark(settings, split, places.work)
     require_same_benchmark(replace(settings, architectures=(ARCHITECTURES[0],), note="x"), split, places.work)
@@ -157,7 +157,42 @@ def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -
     recipe.write_text("common: {}")
     (places.work / "splits.json").write_text('{"test": ["b1"], "folds": [["a1", "a2"], ["t1"]]}')
     with pytest.raises(SettingsError, match=r"made with other settings \(mirroring, split\)"):
-        require_same_benchmark(replace(settings, mirroring=False), known_split(settings, places.work), places.work)
+        require_same_benchmark(replace(settings, mirroring=False), settled_split(settings, places.work), places.work)
+
+
+def test_a_folder_whose_missing_cases_were_dropped_goes_on(tmp_path: Path) -> None:
+    given, work = tmp_path / "given.json", tmp_path / "W"
+    given.write_text(json.dumps(SPLIT))
+    strict = BenchmarkSettings(data=DataSettings(DataKind.TCIA, root=Path("/tcia")), split=SplitSettings(file=given))
+    places = Places(work, Path("/b"), "/python")
+    require_same_benchmark(strict, settled_split(strict, work), work)  # prepare.py then names the missing case and fails
+    settings = replace(strict, data=replace(strict.data, allow_missing=True))
+    assert "--splits" in benchmark_jobs(settings, places)[0].command
+    require_same_benchmark(settings, settled_split(settings, work), work)
+    require_same_benchmark(settings, settled_split(settings, work), work)  # stopped while it was prepared
+    reduced = {"test": ["t1"], "folds": [["a1"], ["b1"]]}
+    (work / "splits.json").write_text(json.dumps(reduced))  # what prepare.py --allow-missing leaves without a2
+    jobs = benchmark_jobs(settings, places)
+    assert not any("a2" in str(path) for job in jobs for path in job.products)
+    require_same_benchmark(settings, settled_split(settings, work), work)
+    (work / "splits.json").write_text(json.dumps({**reduced, "test": []}))
+    with pytest.raises(SettingsError, match=r"made with other settings \(split\)"):
+        require_same_benchmark(settings, settled_split(settings, work), work)
+    (work / "splits.json").write_text(json.dumps(reduced))
+    given.write_text(json.dumps({"test": ["a2"], "folds": [["a1", "t1"], ["b1"]]}))
+    with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
+        require_same_benchmark(settings, settled_split(settings, work), work)
+
+
+def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
+    settings = BenchmarkSettings(split=SplitSettings(held_out=1, folds=2))
+    (places.work / "splits.json").unlink()
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    (places.work / "splits.json").write_text(json.dumps(SPLIT))
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    other = replace(settings, split=SplitSettings(held_out=2, folds=2))
+    with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
+        require_same_benchmark(other, settled_split(other, places.work), places.work)
 
 
 def test_snakemake_is_told_where_and_how(places: Places, tmp_path: Path) -> None:

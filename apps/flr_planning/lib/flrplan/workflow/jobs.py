@@ -65,11 +65,17 @@ def split_file(settings: BenchmarkSettings, work: Path) -> Path:
 
 
 def known_split(settings: BenchmarkSettings, work: Path) -> Split | None:
-    """The split, where it can be read already; None where a job will draw it."""
+    """The split as far as it is known: before the data are prepared, the given one; None where a job will draw it."""
     own = split_file(settings, work)
     if own.is_file() or settings.split is None or (settings.split.file and own == settings.split.file):
         return read_split(own)
     return read_split(settings.split.file) if settings.split.file else None
+
+
+def settled_split(settings: BenchmarkSettings, work: Path) -> Split | None:
+    """The split that the work folder keeps; None until the job has written it that draws it or drops missing cases from it."""
+    own = split_file(settings, work)
+    return read_split(own) if own.is_file() else None
 
 
 def fold_count(settings: BenchmarkSettings, split: Split | None) -> int:
