@@ -34,9 +34,10 @@ from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_spli
 from flrplan.workflow.progress import drop_stale_markers, progress_lines
 from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
-from flrplan.workflow.settings import BenchmarkSettings, DataKind
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, with_split
 
 HERE = Path(__file__).resolve().parent
+OUR_SPLIT = HERE / "splits" / "ours_157_40.json"
 SLURM_PROFILE = HERE / "profiles" / "slurm"
 
 
@@ -71,7 +72,7 @@ def require_usable(settings: BenchmarkSettings, work: Path) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plans the jobs and hands them to Snakemake. Returns its exit status."""
-    settings = read_benchmark(options.config)
+    settings = with_split(read_benchmark(options.config), OUR_SPLIT)
     work = options.work.resolve()
     require_usable(settings, work)
     profile = options.profile or (SLURM_PROFILE if options.slurm else None)

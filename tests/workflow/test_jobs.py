@@ -12,12 +12,13 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.evaluation.settings import WRITTEN
 from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.preparation.run import DATASET, SPLITS
 from flrplan.stages import ARCHITECTURES
 from flrplan.workflow.engine import EngineSettings, find_snakemake, only_run, snakemake_command, write_jobs
-from flrplan.workflow.jobs import FINAL_CHECKPOINT, STATE, Job, Places, benchmark_jobs, settled_split
+from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import drop_stale_markers, progress_lines
 from flrplan.workflow.record import require_same_benchmark
-from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
 
 SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}
 
@@ -120,6 +121,37 @@ def test_commands_of_downloads_and_of_pretrained_weights(places: Places) -> None
     assert f"--split {places.work / 'splits.json'}" in train, "the one that prepare.py writes, which may lack missing cases"
     assert f"--pretrained nnunet={weights} -- " in train
     assert train.endswith("--size narrow")
+
+
+@pytest.mark.parametrize("kind", [DataKind.TCIA, DataKind.REFINED, DataKind.FOLDER])
+def test_a_split_of_a_download_is_drawn_from_its_strata_and_no_other_is_written_before(tmp_path: Path, kind: DataKind) -> None:
+    data = DataSettings(kind, root=Path("/data"), images=Path("/ct"))
+    settings = BenchmarkSettings(data=data, split=SplitSettings(held_out=30, folds=5))
+    prepare, draw, *rest = benchmark_jobs(settings, Places(tmp_path, Path("/b"), "/python"))
+    assert prepare.command[-1] == "--no-split"
+    assert "--splits" not in prepare.command
+    assert f"--dataset {tmp_path / 'dataset.csv'} --held-out 30 --folds 5" in " ".join(draw.command)
+    assert draw.after == (prepare.done,)
+    assert len(of(rest, Rule.TRAIN)) == len(ARCHITECTURES) * 4 * 5
+
+
+def test_a_prepared_folder_is_drawn_from_its_strata_where_it_has_them(places: Places) -> None:
+    settings = BenchmarkSettings(split=SplitSettings(held_out=1, folds=2))
+    assert "--cases" in benchmark_jobs(settings, places)[0].command
+    (places.work / DATASET_NAME).touch()
+    assert "--dataset" in benchmark_jobs(settings, places)[0].command
+
+
+def test_a_download_without_a_split_takes_ours_and_other_cases_are_told_to_add_one(tmp_path: Path) -> None:
+    ours = tmp_path / "ours.json"
+    ours.write_text(json.dumps(SPLIT))
+    settings = with_split(BenchmarkSettings(data=DataSettings(DataKind.TCIA, root=Path("/tcia"))), ours)
+    prepare = benchmark_jobs(settings, Places(tmp_path / "W", Path("/b"), "/python"))[0]
+    assert f"--splits {ours}" in " ".join(prepare.command)
+    assert with_split(BenchmarkSettings(), ours).split is None, "a prepared folder has its own"
+    folder = BenchmarkSettings(data=DataSettings(DataKind.FOLDER, root=Path("/data")))
+    with pytest.raises(SettingsError, match=r"kind folder come without a split; add split: <file>, or split: \{held_out"):
+        with_split(folder, ours)
 
 
 def test_a_split_file_that_is_not_there(places: Places) -> None:
@@ -234,4 +266,5 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
 
 def test_names_that_are_written_twice_agree() -> None:
     assert FINAL_CHECKPOINT == FINAL_NAME
+    assert (DATASET_NAME, SPLIT_NAME) == (DATASET, SPLITS)
     assert WRITTEN[-1] == "summary.json"
