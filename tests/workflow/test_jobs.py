@@ -16,7 +16,7 @@ from flrplan.preparation.run import DATASET, SPLITS
 from flrplan.stages import ARCHITECTURES
 from flrplan.workflow.engine import EngineSettings, find_snakemake, only_run, snakemake_command, write_jobs
 from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
-from flrplan.workflow.progress import drop_stale_markers, progress_lines
+from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
 
@@ -168,11 +168,16 @@ def test_markers_without_their_files_are_dropped(places: Places) -> None:
         job.products[0].parent.mkdir(parents=True)
         job.products[0].touch()
     assert "train: 2 of 8 jobs done; 2 of 8 files there" in progress_lines(jobs, places.work)
-    assert drop_stale_markers(jobs, places.work) == []
+    assert stale_markers(jobs, places.work) == []
     second.products[0].unlink()
-    assert drop_stale_markers(jobs, places.work) == [second.done]
-    assert (places.work / STATE / first.done).is_file()
+    assert stale_markers(jobs, places.work) == [second.done]
     assert "train: 1 of 8 jobs done; 1 of 8 files there" in progress_lines(jobs, places.work)
+    copy_markers(jobs, places.work, places.work / "copy")
+    assert [p.name for p in (places.work / "copy").rglob("*") if p.is_file()] == [first.name], "what a dry run sees"
+    times = [(folder / first.done).stat().st_mtime_ns for folder in (places.work / "copy", places.work / STATE)]
+    assert times[0] == times[1], "Snakemake compares them"
+    drop_markers([second.done], places.work)
+    assert [(places.work / STATE / job.done).is_file() for job in (first, second)] == [True, False]
 
 
 def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -> None:
@@ -231,6 +236,7 @@ def test_snakemake_is_told_where_and_how(places: Places, tmp_path: Path) -> None
     engine = EngineSettings(Path("/b/Snakefile"), Path("/snakemake"), cores=2, dry_run=True, extra=("--until", "train"))
     command = snakemake_command(engine, places.work)
     assert command[0] == "/snakemake"
+    assert command[command.index("--directory") + 1] == str(places.work)
     assert command[-3:] == ["--dry-run", "--until", "train"]
     assert "--rerun-incomplete" in command
     profile = tmp_path / "p"

@@ -19,10 +19,11 @@ RECORD = Path(STATE) / "settings.json"
 """Where the record lies in a work folder."""
 
 
-def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path) -> None:
+def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:
     """Records what decides the results; architectures and stages may be added later, the rest may not change.
 
     split: the one that the work folder keeps (:func:`flrplan.workflow.jobs.settled_split`); recorded once it is there.
+    record: False only compares.
     Raises: SettingsError naming what differs from the earlier runs in this folder.
     """
     path = work / RECORD
@@ -36,7 +37,8 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
             f"{work} was made with other settings ({', '.join(changed)}); use another --work folder, "
             f"or delete its training/, models/, predictions/, predicted/ and {STATE}/ to start anew"
         )
-    write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
+    if record:
+        write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
 
 
 def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> dict[str, Any]:
