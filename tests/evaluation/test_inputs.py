@@ -187,6 +187,12 @@ def test_unknown_column_names_the_known_ones(whole, command, capsys):
     refused(command, capsys, whole, "unknown column 'pipelined_vessels'", "e2e_flr")
 
 
+@pytest.mark.parametrize("name", ["whole_liver", "liver_minus_tumour", "whole_predicted_liver:nnunet"])
+def test_an_architecture_called_like_a_baseline_is_refused(whole, command, capsys, name):
+    whole.predict(name, "pipelined_flr", "t1", whole.FLR)
+    refused(command, capsys, whole, str(whole.predictions / name), "a baseline of this name", "rename the folder")
+
+
 def test_prediction_on_the_wrong_level(whole, command, capsys):
     whole.write(whole.predictions / "nnunet" / "t1.nii.gz", whole.FLR)
     refused(command, capsys, whole, "wrong level", "<architecture>/<column>/<case>.nii.gz")

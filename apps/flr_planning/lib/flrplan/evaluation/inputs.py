@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flrplan.errors import LabelError, SettingsError
+from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.io import natural_key
 from flrplan.labels import Structure
@@ -125,13 +126,19 @@ Predictions = dict[tuple[str, str], dict[str, Path]]
 def find_predictions(folder: Path) -> Predictions:
     """Prediction files by (architecture, column) and case, from ``<architecture>/<column>/<case>.nii.gz``.
 
-    Raises: SettingsError for a missing or empty folder, an unknown column and files on the wrong level.
+    Raises: SettingsError for a missing or empty folder, an architecture called like a baseline, an unknown column and files on the
+        wrong level.
     """
     _require_folder(folder, "predictions")
     expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
     predictions: Predictions = {}
     stray = files_by_case(folder)
     for architecture in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if (baseline := baseline_title(architecture.name)) is not None:
+            raise SettingsError(
+                f"{architecture}: tables and comparisons have a baseline of this name ({baseline}); rename the folder, "
+                f"for example to my_{architecture.name.replace(':', '_')}"
+            )
         stray |= files_by_case(architecture)
         for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
             if column.name not in COLUMNS:
