@@ -142,8 +142,9 @@ def parts_of(split: Split, asked: Sequence[str] | None, folds: Sequence[int] | N
 def run(arguments: argparse.Namespace) -> int:
     """Predicts the asked parts of the split. Returns the exit status."""
     cases = {c.case_id: c for c in find_labelled_cases(arguments.work)}
-    split: Split = read_split(arguments.splits or arguments.work / "splits.json")
-    split.require_cover(list(cases))
+    split_file = arguments.splits or arguments.work / "splits.json"
+    split: Split = read_split(split_file)
+    split.require_cover(list(cases), split_file, arguments.work)
     settings = CascadeSettings(arguments.architecture, arguments.device, not arguments.no_mirroring, largest_liver=False)
     stages = tuple(STAGES[name] for name in STAGES if arguments.stage is None or name in arguments.stage)
     out = arguments.work / "predictions" / arguments.architecture

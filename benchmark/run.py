@@ -33,7 +33,7 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split, settled_split
+from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split, settled_split, split_file
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
@@ -70,7 +70,8 @@ def require_usable(settings: BenchmarkSettings, work: Path) -> None:
         )
     split = known_split(settings, work)
     if split is not None:
-        split.require_cover([case.case_id for case in find_labelled_cases(work)])
+        ids = [case.case_id for case in find_labelled_cases(work)]
+        split.require_cover(ids, split_file(settings, work), work)
 
 
 @contextmanager

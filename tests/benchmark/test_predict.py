@@ -84,7 +84,8 @@ def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: 
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
     done = run("predict.py", "--work", work, "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
-    assert "not in the split ['synth-5-0001']" in done.stderr
+    assert f"{tmp_path / 'splits.json'} does not fit the cases of {work}:" in done.stderr
+    assert "1 cases are not in the split: synth-5-0001" in done.stderr
 
 
 def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: Path, tmp_path: Path) -> None:

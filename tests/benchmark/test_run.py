@@ -174,4 +174,6 @@ def test_a_prepared_folder_that_is_not_there_or_does_not_fit_the_split(tmp_path:
             (tmp_path / "work" / folder / f"{case}.nii.gz").write_bytes(b"")
     done = run(tmp_path / "b.yaml", tmp_path / "work")
     assert done.returncode == 1
-    assert "not in the split ['d'], not among the cases ['c']" in done.stderr
+    assert f"{tmp_path / 's.json'} does not fit the cases of {tmp_path / 'work'}:" in done.stderr
+    assert "1 cases are not in the split: d\n" in done.stderr
+    assert "1 ids of the split are not among the cases: c\n" in done.stderr

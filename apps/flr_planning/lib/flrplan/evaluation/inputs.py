@@ -164,7 +164,7 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
     """
     fold_of: dict[str, int | None] = dict.fromkeys(split.test)
     fold_of |= {case: k for k, fold in enumerate(split.folds) for case in fold}
-    gaps = [Gap("extra label", str(labels[case].first), case) for case in labels if case not in fold_of]
+    gaps = [Gap("extra label", "labels", case) for case in labels if case not in fold_of]
     gaps += [Gap("missing label", "labels", case) for case in fold_of if case not in labels]
     for (architecture, column), files in predictions.items():
         where = f"{architecture}/{column}"
@@ -207,12 +207,20 @@ def require_columns(absent: Sequence[str], stated: Sequence[str]) -> None:
         )
 
 
+def grouped_gaps(gaps: Sequence[Gap]) -> list[str]:
+    """A line for each kind and place that names all its cases, in natural order."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        groups.setdefault((gap.kind, gap.where), []).append(gap.case)
+    return [f"{kind}, {where}: {', '.join(sorted(cases, key=natural_key))}" for (kind, where), cases in groups.items()]
+
+
 def require_no_gaps(gaps: Sequence[Gap], allow_missing: bool) -> None:
-    """Raises LabelError naming every gap, unless they are allowed."""
+    """Raises LabelError naming every gap, unless they are allowed; broken files each with their reason."""
     if gaps and not allow_missing:
-        listed = "\n".join(f"  {gap}" for gap in gaps[:50])
-        more = f"\n  ... and {len(gaps) - 50} more" if len(gaps) > 50 else ""
+        lines = grouped_gaps([gap for gap in gaps if not gap.detail]) + [str(gap) for gap in gaps if gap.detail]
+        listed = "".join(f"  {line}\n" for line in lines)
         raise LabelError(
-            f"labels, predictions and split do not fit together in {len(gaps)} places:\n{listed}{more}\n"
+            f"labels, predictions and split do not fit together in {len(gaps)} places:\n{listed}"
             "Complete them, or evaluate what is there with --allow-missing; every table then says what is missing."
         )

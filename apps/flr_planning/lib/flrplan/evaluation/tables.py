@@ -7,7 +7,7 @@ from typing import Any
 
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.evaluation.inputs import Gap
+from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
 from flrplan.evaluation.summary import Results
 from flrplan.metrics.catalogue import PAPER_METRICS
@@ -26,14 +26,7 @@ def gap_lines(gaps: tuple[Gap, ...]) -> list[str]:
     """Sentences that say what the numbers lack; every table carries them. Empty where nothing is missing."""
     if not gaps:
         return []
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for gap in gaps:
-        grouped.setdefault((gap.kind, gap.where), []).append(gap.case)
-    lines = []
-    for (kind, where), cases in grouped.items():
-        named = ", ".join(cases[:20]) + (f" and {len(cases) - 20} more" if len(cases) > 20 else "")
-        lines.append(f"{kind}, {where}: {named}")
-    return [f"INCOMPLETE: evaluated with --allow-missing; {len(gaps)} gaps. " + "; ".join(lines) + "."]
+    return [f"INCOMPLETE: evaluated with --allow-missing; {len(gaps)} gaps. " + "; ".join(grouped_gaps(gaps)) + "."]
 
 
 def absent_lines(absent: tuple[str, ...]) -> list[str]:
