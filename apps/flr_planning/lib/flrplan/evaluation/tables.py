@@ -34,6 +34,13 @@ def absent_lines(absent: tuple[str, ...]) -> list[str]:
     return [f"Not predicted, so shown as {DASH}: {', '.join(absent)}."] if absent else []
 
 
+def unrecorded_lines(unrecorded: tuple[str, ...]) -> list[str]:
+    """The sentence that names models whose training cases nobody recorded. Empty where there is none."""
+    if not unrecorded:
+        return []
+    return [f"NOT CHECKED: nothing records what these models were trained on, held-out cases perhaps: {', '.join(unrecorded)}."]
+
+
 def preface(results: Results, part: Part) -> list[str]:
     """What must be known to read a table: how many cases, what is missing, how far the paper's numbers compare."""
     cases = results.cases[part]
@@ -41,6 +48,7 @@ def preface(results: Results, part: Part) -> list[str]:
     lines = [results.note] if results.note else []
     lines += gap_lines(results.gaps)
     lines += absent_lines(results.absent)
+    lines += unrecorded_lines(results.unrecorded)
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
         f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "
