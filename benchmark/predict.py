@@ -15,7 +15,6 @@ Exit status: 0 done, 1 something could not be predicted (stderr says what).
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,9 +26,11 @@ from tqdm import tqdm
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Inputs, Part, columns_of
+from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
 from flrplan.io import CT, write_json, write_label_map
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
+from flrplan.nnunet.model_folder import read_json_object
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
 from flrplan.training_cases import LabelledCase, find_labelled_cases
@@ -67,16 +68,29 @@ def _is_cascaded(name: str) -> bool:
     return column.inputs is Inputs.CASCADED or (column.inputs is Inputs.PIPELINED and not column.stage.needs)
 
 
-def require_same_models(path: Path, cascade: Cascade, stages: Sequence[Stage]) -> None:
-    """Records which models predict a part. Raises ModelError where kept predictions of it came from others."""
+def require_same_models(
+    path: Path, cascade: Cascade, stages: Sequence[Stage], case_ids: Sequence[str], unrecorded: Sequence[str]
+) -> None:
+    """Records which models predict which cases of a part, for the next run and for the evaluation.
+
+    Raises: ModelError where kept predictions of it came from other models, or a case was predicted as another part.
+    """
+    for other in sorted(path.parent.glob("*.json")):
+        twice = sorted(set(case_ids) & set(read_json_object(other).get(CASES, ()))) if other != path else []
+        if twice:
+            raise ModelError(
+                f"{other}: predicted as {other.stem} before, and now asked for as {path.stem}: {', '.join(twice)}; "
+                "use the split of before, or another --work folder"
+            )
     now: dict[str, object] = {"mirroring": cascade.settings.mirroring}
     now |= {stage.name: cascade.identity(stage)["weights_sha256"] for stage in stages}
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = read_json_object(path) if path.is_file() else {}
     if any(before.get(name, value) != value for name, value in now.items()):
         raise ModelError(
             f"{path}: the predictions of this part that are there came from other models or settings; "
             "use another --work folder, or delete them and that file"
         )
+    now |= {CASES: sorted({*before.get(CASES, ()), *case_ids}), UNRECORDED: sorted({*before.get(UNRECORDED, ()), *unrecorded})}
     write_json(path, {**before, **now})
 
 
@@ -94,18 +108,24 @@ def check_ensemble(cascade: Cascade, split: Split, stages: Sequence[Stage]) -> N
 
 def check_not_trained_on(
     cascade: Cascade, folds: Sequence[int] | None, case_ids: Sequence[str], stages: Sequence[Stage]
-) -> None:
-    """Raises ModelError where a fold that will predict these cases was trained on one of them."""
+) -> list[str]:
+    """Raises ModelError where a fold that will predict these cases was trained on one of them.
+
+    Returns the models that do not record it and cannot be checked, ``<stage>/fold_<k>``.
+    """
+    unrecorded = []
     for stage in stages:
         folder = cascade.store.find(stage, cascade.settings.architecture).folder
         for fold in folds if folds is not None else folder.folds:
             if not folder.training_cases(fold):
                 logger.warning("%s: fold %d does not record what it was trained on; it cannot be checked", folder.path, fold)
+                unrecorded.append(f"{stage.name}/fold_{fold}")
             seen = sorted(folder.training_cases(fold) & set(case_ids))
             if seen:
                 raise ModelError(
-                    f"{folder.path}: fold {fold} was trained on {seen[:5]}, which it is to predict; use the split it was trained with"
+                    f"{folder.path}: fold {fold} was trained on {', '.join(seen)}, which it is to predict; use the split it was trained with"
                 )
+    return unrecorded
 
 
 def predict_part(
@@ -142,8 +162,9 @@ def parts_of(split: Split, asked: Sequence[str] | None, folds: Sequence[int] | N
 def run(arguments: argparse.Namespace) -> int:
     """Predicts the asked parts of the split. Returns the exit status."""
     cases = {c.case_id: c for c in find_labelled_cases(arguments.work)}
-    split: Split = read_split(arguments.splits or arguments.work / "splits.json")
-    split.require_cover(list(cases))
+    split_file = arguments.splits or arguments.work / "splits.json"
+    split: Split = read_split(split_file)
+    split.require_cover(list(cases), split_file, arguments.work)
     settings = CascadeSettings(arguments.architecture, arguments.device, not arguments.no_mirroring, largest_liver=False)
     stages = tuple(STAGES[name] for name in STAGES if arguments.stage is None or name in arguments.stage)
     out = arguments.work / "predictions" / arguments.architecture
@@ -156,8 +177,9 @@ def run(arguments: argparse.Namespace) -> int:
         cascade = Cascade(model_store(arguments.models, ensemble), settings)
         if ensemble is None:
             check_ensemble(cascade, split, used)
-        check_not_trained_on(cascade, ensemble, ids, used)
-        require_same_models(arguments.work / "predicted" / arguments.architecture / f"{title}.json", cascade, used)
+        unrecorded = check_not_trained_on(cascade, ensemble, ids, used)
+        record = arguments.work / PREDICTED / arguments.architecture / f"{title}.json"
+        require_same_models(record, cascade, used, ids, unrecorded)
         failed += predict_part(cases, ids, cascade, columns, out, title)
     if failed:
         sys.stderr.write(f"{len(failed)} cases could not be predicted: {', '.join(failed)}\n")

@@ -61,8 +61,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         command.add_argument("--out", type=Path, help="work folder W (not needed with --dry-run)")
         command.add_argument("--cases", nargs="+", default=[], metavar="ID", help="only these cases")
         split = None if kind is SourceKind.FOLDER else OUR_SPLIT
-        command.add_argument(
+        splits = command.add_mutually_exclusive_group()
+        splits.add_argument(
             "--splits", type=Path, default=split, help="split of W; its cases are expected (default: %(default)s)"
+        )
+        splits.add_argument(
+            "--no-split", dest="splits", action="store_const", const=None, help="write no split; one is drawn afterwards"
         )
         command.add_argument("--allow-missing", action="store_true", help="missing cases are no failure; the split drops them")
         command.add_argument("--force", action="store_true", help="make complete cases anew")

@@ -18,7 +18,10 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flrplan.errors import FlrError, SettingsError
 from flrplan.training_cases import find_labelled_cases
@@ -30,13 +33,14 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split
-from flrplan.workflow.progress import drop_stale_markers, progress_lines
+from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split, settled_split, split_file
+from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
-from flrplan.workflow.settings import BenchmarkSettings, DataKind
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, with_split
 
 HERE = Path(__file__).resolve().parent
+OUR_SPLIT = HERE / "splits" / "ours_157_40.json"
 SLURM_PROFILE = HERE / "profiles" / "slurm"
 
 
@@ -47,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py", description=head, epilog=tail, formatter_class=raw)
     parser.add_argument("--config", type=Path, required=True, help="YAML that says what is run")
     parser.add_argument("--work", type=Path, default=Path("work"), help="work folder W (default: ./work)")
-    parser.add_argument("--dry-run", action="store_true", help="show what remains, run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show what remains; runs and writes nothing")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores to use here (default: all)")
     parser.add_argument("--gpus", type=int, default=1, help="GPUs to use here: 0 or 1 (default: 1)")
     parser.add_argument("--slurm", action="store_true", help=f"submit the jobs to Slurm (profile {SLURM_PROFILE.name})")
@@ -66,12 +70,21 @@ def require_usable(settings: BenchmarkSettings, work: Path) -> None:
         )
     split = known_split(settings, work)
     if split is not None:
-        split.require_cover([case.case_id for case in find_labelled_cases(work)])
+        ids = [case.case_id for case in find_labelled_cases(work)]
+        split.require_cover(ids, split_file(settings, work), work)
+
+
+@contextmanager
+def show_only(jobs: Sequence[Job], work: Path) -> Iterator[tuple[Path, None]]:
+    """A temporary copy of the markers for a dry run, which writes nothing into W and may look at a benchmark that runs."""
+    with TemporaryDirectory(prefix="flrplan-dry-run-") as state:
+        copy_markers(jobs, work, Path(state))
+        yield Path(state), None
 
 
 def run(options: argparse.Namespace) -> int:
     """Plans the jobs and hands them to Snakemake. Returns its exit status."""
-    settings = read_benchmark(options.config)
+    settings = with_split(read_benchmark(options.config), OUR_SPLIT)
     work = options.work.resolve()
     require_usable(settings, work)
     profile = options.profile or (SLURM_PROFILE if options.slurm else None)
@@ -79,15 +92,20 @@ def run(options: argparse.Namespace) -> int:
     engine = EngineSettings(
         HERE / "Snakefile", snakemake, options.cores, options.gpus, profile, options.dry_run, tuple(options.snakemake)
     )
-    jobs: list[Job] = benchmark_jobs(settings, Places(work, HERE, sys.executable))
-    with only_run(work) as lock:
-        require_same_benchmark(settings, known_split(settings, work), work)
-        for marker in drop_stale_markers(jobs, work):
-            sys.stderr.write(f"{marker}: files of this job are gone; it runs again\n")
-        write_jobs(settings, jobs, work)
-        command = snakemake_command(engine, work)
+    places = Places(work, HERE, sys.executable)
+    jobs: list[Job] = benchmark_jobs(settings, places)
+    with show_only(jobs, work) if options.dry_run else only_run(work) as (state, lock):
+        require_same_benchmark(settings, settled_split(settings, work), work, record=not options.dry_run)
+        stale = stale_markers(jobs, work)
+        sys.stderr.write("".join(f"{marker}: files of this job are gone; it runs again\n" for marker in stale))
+        if not options.dry_run:
+            drop_markers(stale, work)
+        write_jobs(settings, jobs, state)
+        command = snakemake_command(engine, state)
         sys.stderr.write(f"{shlex.join(command)}\n")
         status = run_command(command, lock)
+    if not options.dry_run:
+        jobs = benchmark_jobs(settings, places)  # the split may have been drawn meanwhile
     sys.stdout.write("".join(f"{line}\n" for line in progress_lines(jobs, work)))
     if status and not options.dry_run:
         sys.stderr.write(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
+from flrplan.cascade import CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.errors import ModelError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.models import MODEL_ROOT
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.stages import STAGES
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
@@ -69,6 +74,29 @@ def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
     assert "came from other models or settings" in done.stderr
 
 
+def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_those_of_another(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("predict", BENCHMARK / "predict.py")
+    assert spec is not None
+    assert spec.loader is not None
+    predict = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(predict)
+    cascade = SimpleNamespace(settings=CascadeSettings(), identity=lambda stage: {"weights_sha256": {"0": "abc"}})
+    stages = (STAGES["liver"],)
+    record = tmp_path / "fold-0.json"
+    record.write_text('{"liver": {"0": "abc"}}')  # as an earlier version left it
+    predict.require_same_models(record, cascade, stages, ["a2"], ["liver/fold_0"])
+    predict.require_same_models(record, cascade, stages, ["a1"], [])
+    content = json.loads(record.read_text())
+    assert (content["cases"], content["unrecorded"], content["liver"]) == (["a1", "a2"], ["liver/fold_0"], {"0": "abc"})
+    with pytest.raises(
+        ModelError, match=r"predicted as fold-0 before, and now asked for as held-out: a2; use the split of before"
+    ):
+        predict.require_same_models(tmp_path / "held-out.json", cascade, stages, ["a2", "t1"], [])
+    record.write_text('{"liver": {"0": "other"}}')
+    with pytest.raises(ModelError, match="came from other models or settings"):
+        predict.require_same_models(record, cascade, stages, ["a1"], [])
+
+
 def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Path) -> None:
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     record = tmp_path / "models" / "crlm" / "nnunet" / "fold_0" / "run.json"
@@ -77,14 +105,15 @@ def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Pat
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
     done = run("predict.py", "--work", work, "--models", tmp_path / "models", "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
-    assert "fold 0 was trained on ['synth-5-0001']" in done.stderr
+    assert "fold 0 was trained on synth-5-0001, which it is to predict" in done.stderr
 
 
 def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
     done = run("predict.py", "--work", work, "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
-    assert "not in the split ['synth-5-0001']" in done.stderr
+    assert f"{tmp_path / 'splits.json'} does not fit the cases of {work}:" in done.stderr
+    assert "1 cases are not in the split: synth-5-0001" in done.stderr
 
 
 def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: Path, tmp_path: Path) -> None:

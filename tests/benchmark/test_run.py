@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.workflow.engine import only_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = REPOSITORY / "benchmark" / "run.py"
@@ -58,6 +59,10 @@ def run(config: Path, work: Path, *options: object) -> subprocess.CompletedProce
 
 def published(work: Path) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in (work / "models").rglob("checkpoint_final.pth")}
+
+
+def files(work: Path) -> dict[Path, int]:
+    return {path: path.lstat().st_mtime_ns for path in work.rglob("*")}
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +123,24 @@ def test_when_all_is_done_nothing_remains_until_a_file_is_gone(work: Path, confi
     gone = next((work / "predictions" / "nnunet" / "e2e_flr").iterdir())
     content = gone.read_bytes()
     gone.unlink()
-    done = run(config, work, "--dry-run")
+    before = files(work)
+    with only_run(work):
+        done = run(config, work, "--dry-run")
+    assert files(work) == before, "a dry run writes nothing, and looks at a benchmark that runs"
     gone.write_bytes(content)
     assert "files of this job are gone; it runs again" in done.stderr
     assert "predict: 0 of 1 jobs done" in done.stdout
     assert "train: 4 of 4 jobs done" in done.stdout
     assert "--dry-run" in done.stderr, "the exact command is shown"
+    assert "rule predict:" in done.stderr + done.stdout
+    assert "rule train:" not in done.stderr + done.stdout
+
+
+def test_a_dry_run_makes_no_work_folder(snakemake: str, config: Path, tmp_path: Path) -> None:
+    done = run(config, tmp_path / "work", "--dry-run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "train: 0 of 4 jobs done; 0 of 8 files there" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_recipe_in_the_same_folder_is_refused(work: Path, config: Path) -> None:
@@ -157,4 +174,6 @@ def test_a_prepared_folder_that_is_not_there_or_does_not_fit_the_split(tmp_path:
             (tmp_path / "work" / folder / f"{case}.nii.gz").write_bytes(b"")
     done = run(tmp_path / "b.yaml", tmp_path / "work")
     assert done.returncode == 1
-    assert "not in the split ['d'], not among the cases ['c']" in done.stderr
+    assert f"{tmp_path / 's.json'} does not fit the cases of {tmp_path / 'work'}:" in done.stderr
+    assert "1 cases are not in the split: d\n" in done.stderr
+    assert "1 ids of the split are not among the cases: c\n" in done.stderr

@@ -1,6 +1,7 @@
-"""A small benchmark through Slurm, one job cancelled in the middle, the run called again. Skips where Slurm does not answer.
+"""The smoke benchmark of one architecture through Slurm, a training cancelled in the middle, the run called again.
 
-FLRPLAN_TEST_SLURM=1 asks for it (minutes); docs/slurm.md says how to start Slurm on one machine.
+Skips where Slurm does not answer. FLRPLAN_TEST_SLURM=1 asks for it (a quarter of an hour); docs/slurm.md says how to start Slurm
+on one machine.
 """
 
 from __future__ import annotations
@@ -15,19 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.evaluation.columns import COLUMNS
+from flrplan.stages import STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-CONFIG = """
-split: split.json
-architectures: [nnunet]
-stages: [liver]
-recipe: recipe.yaml
-train_size: narrow
-device: cpu
-mirroring: false
-predictions_per_job: 3
-"""
+CONFIG = REPOSITORY / "benchmark" / "configs" / "smoke_slurm.yaml"
+FOLDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -37,37 +31,50 @@ def slurm() -> None:
     if subprocess.run(["sinfo"], capture_output=True, timeout=60, check=False).returncode:
         pytest.skip("Slurm is installed but its controller does not answer (sinfo fails)")
     if not os.environ.get("FLRPLAN_TEST_SLURM"):
-        pytest.skip("takes minutes: set FLRPLAN_TEST_SLURM=1")
+        pytest.skip("takes a quarter of an hour: set FLRPLAN_TEST_SLURM=1")
 
 
-def cancel_one_training(work: Path, process: subprocess.Popen[bytes]) -> None:
-    """Cancels a job of rule train once a training has saved its state, not before."""
+def cancel_one_training(work: Path, process: subprocess.Popen[bytes]) -> Path:
+    """Cancels the first training that has saved its state, not before; returns its log under ``workflow/logs/``."""
     while process.poll() is None:
-        if list((work / "training").rglob("training_state.pth")):
-            log = next((work / "workflow" / ".snakemake" / "slurm_logs" / "rule_train").rglob("*.log"))
+        for state in (work / "training").rglob("training_state.pth"):
+            fold = next(part for part in state.parts if part.startswith("fold_")).removeprefix("fold_")
+            name = f"{state.relative_to(work / 'training').parts[0]}-nnunet-{fold}"
+            log = next((work / "workflow" / ".snakemake" / "slurm_logs" / "rule_train" / name).glob("*.log"))
             subprocess.run(["scancel", log.stem], check=True, timeout=60)
-            return
+            return work / "workflow" / "logs" / "train" / f"{name}.log"
         time.sleep(0.5)
     raise AssertionError("the run ended before a training began")
 
 
-@pytest.mark.timeout(1500)
-def test_a_cancelled_job_is_done_by_the_next_run(slurm: None, tmp_path: Path) -> None:
+def published(work: Path) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in (work / "models").rglob("checkpoint_final.pth")}
+
+
+@pytest.mark.timeout(3600)
+def test_a_cancelled_training_is_continued_by_the_next_run_which_ends_in_the_tables(slurm: None, tmp_path: Path) -> None:
     work = tmp_path / "work"
-    write_cohort(CohortSettings(cases=5, seed=6), work, progress=False)
-    ids = [f"synth-6-000{i}" for i in range(5)]
-    (tmp_path / "split.json").write_text(json.dumps({"test": ids[:1], "folds": [ids[1:3], ids[3:]]}))
-    recipe = (REPOSITORY / "benchmark" / "configs" / "smoke_recipe.yaml").read_text()
-    (tmp_path / "recipe.yaml").write_text(recipe.replace("epochs: 2", "epochs: 30"))
-    (tmp_path / "b.yaml").write_text(CONFIG)
-    shutil.copytree(REPOSITORY / "benchmark" / "profiles" / "slurm", tmp_path / "profile")
-    with (tmp_path / "profile" / "config.yaml").open("a") as profile:
-        profile.write("slurm-status-command: squeue\n")
-    command = [sys.executable, str(REPOSITORY / "benchmark" / "run.py"), "--config", str(tmp_path / "b.yaml")]
-    command += ["--work", str(work), "--profile", str(tmp_path / "profile")]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "benchmark" / "run.py"),
+        "--config",
+        str(CONFIG),
+        "--work",
+        str(work),
+        "--slurm",
+    ]
+    command += ["--", "--slurm-status-command", "squeue"]
     with subprocess.Popen(command) as process:
-        cancel_one_training(work, process)
+        log = cancel_one_training(work, process)
         assert process.wait() == 1, "the run says that not everything is done"
+    before = published(work)
+    assert len(before) == len(STAGES) * FOLDS - 1, "the others went on"
     assert not (work / "evaluation").exists()
-    assert subprocess.run(command, check=False, timeout=1200).returncode == 0
-    assert (work / "evaluation" / "table2.md").is_file()
+    assert subprocess.run(command, check=False, timeout=1800).returncode == 0
+    assert "continues at epoch" in log.read_text()
+    after = published(work)
+    assert len(after) == len(STAGES) * FOLDS
+    assert {p: after[p] for p in before} == before, "what was trained is kept"
+    summary = json.loads((work / "evaluation" / "summary.json").read_text())
+    assert set(summary["test"]["nnunet"]) == set(COLUMNS)
+    assert summary["gaps"] == summary["absent_columns"] == []

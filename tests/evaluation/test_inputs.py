@@ -47,8 +47,8 @@ def test_complete_input_passes(whole, command):
 def test_missing_cases_are_named_and_refused_unless_allowed(whole, command, capsys):
     for case in ("t2", "b1"):
         (whole.predictions / "nnunet" / "pipelined_flr" / f"{case}.nii.gz").unlink()
-    error = refused(command, capsys, whole, "missing prediction: b1", "missing prediction: t2", "--allow-missing")
-    assert "nnunet/pipelined_flr" in error
+    error = refused(command, capsys, whole, "missing prediction, nnunet/pipelined_flr: b1, t2\n", "--allow-missing")
+    assert "in 2 places" in error
     assert command(whole.arguments("--allow-missing")) == 0
     for text in tables(whole):
         assert "INCOMPLETE" in text
@@ -67,17 +67,36 @@ def test_missing_cases_are_named_and_refused_unless_allowed(whole, command, caps
     assert [g["case"] for g in summary["gaps"]] == ["b1", "t2"]
 
 
+def test_all_missing_cases_are_named_however_many(whole, command, capsys):
+    many = [f"m{i}" for i in range(1, 138)]
+    whole.split([*FOLDS, many], TEST)
+    line = "missing prediction, nnunet/pipelined_flr: " + ", ".join(many)
+    refused(command, capsys, whole, "in 274 places", f"  {line}\n", "  missing label, labels: m1, m2, ")
+    assert command(whole.arguments("--allow-missing")) == 0
+    for text in tables(whole):
+        assert line in text
+
+
+@pytest.mark.parametrize("ids", [["P1", "P1-2", "P10", "P2"], ["a1", "b", "a10", "a2"], ["y²", "y", "2y", "1"]])
+def test_any_case_ids_can_be_sorted(bench, command, ids):
+    for case in ids:
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
+    bench.split([ids[:1], ids[1:2]], ids[2:])
+    assert command(bench.arguments()) == 0
+
+
 def test_extra_prediction_and_label(whole, command, capsys):
     whole.predict("nnunet", "pipelined_flr", "x9", whole.FLR)
     whole.label("x8")
-    refused(command, capsys, whole, "extra prediction: x9 (nnunet/pipelined_flr)", "extra label: x8")
+    refused(command, capsys, whole, "extra prediction, nnunet/pipelined_flr: x9\n", "extra label, labels: x8\n")
     assert command(whole.arguments("--allow-missing")) == 0
     assert "extra label" in tables(whole)[0]
 
 
 def test_missing_label(whole, command, capsys):
     (whole.labels / "t1.nii.gz").unlink()
-    refused(command, capsys, whole, "missing label: t1")
+    refused(command, capsys, whole, "missing label, labels: t1\n")
 
 
 def test_cascaded_columns_of_folds_are_optional_and_never_extra(whole, command):
@@ -91,7 +110,7 @@ def test_cascaded_columns_of_folds_are_optional_and_never_extra(whole, command):
 
 def test_cascaded_column_without_a_test_case_is_missing(whole, command, capsys):
     whole.predict("nnunet", "cascaded_flr", "t1", whole.FLR)
-    refused(command, capsys, whole, "missing prediction: t2 (nnunet/cascaded_flr)")
+    refused(command, capsys, whole, "missing prediction, nnunet/cascaded_flr: t2\n")
 
 
 def test_other_grid(whole, command, capsys):
@@ -170,12 +189,18 @@ def test_empty_and_absent_folders(bench, command, capsys, name):
 
 def test_empty_column_is_all_missing(whole, command, capsys):
     (whole.predictions / "nnunet" / "e2e_flr").mkdir()
-    refused(command, capsys, whole, "missing prediction: t1 (nnunet/e2e_flr)", "in 5 places")
+    refused(command, capsys, whole, "missing prediction, nnunet/e2e_flr: a1, a2, b1, t1, t2\n", "in 5 places")
 
 
 def test_unknown_column_names_the_known_ones(whole, command, capsys):
     whole.predict("nnunet", "pipelined_vessels", "t1", whole.FLR)
     refused(command, capsys, whole, "unknown column 'pipelined_vessels'", "e2e_flr")
+
+
+@pytest.mark.parametrize("name", ["whole_liver", "liver_minus_tumour", "whole_predicted_liver:nnunet"])
+def test_an_architecture_called_like_a_baseline_is_refused(whole, command, capsys, name):
+    whole.predict(name, "pipelined_flr", "t1", whole.FLR)
+    refused(command, capsys, whole, str(whole.predictions / name), "a baseline of this name", "rename the folder")
 
 
 def test_prediction_on_the_wrong_level(whole, command, capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import ImageError
-from flrplan.io import case_name, find_cases
+from flrplan.io import case_name, find_cases, natural_key
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,11 @@ def test_a_folder_of_files_in_natural_order(tmp_path: Path) -> None:
     for name in ("case_10.nii.gz", "case_2.nii", "case_1.mha", "notes.txt", ".hidden.nii", "case_3.raw"):
         (tmp_path / name).touch()
     assert [p.name for p in find_cases([tmp_path])] == ["case_1.mha", "case_2.nii", "case_10.nii.gz"]
+
+
+def test_any_two_names_have_an_order() -> None:
+    names = ["b", "P1-2", "y²", "a1", "P10", "P1", "p1", "P2", "10", "9", "y", "٣"]
+    assert sorted(names, key=natural_key) == ["a1", "b", "P1", "p1", "P1-2", "P2", "P10", "y", "y²", "٣", "9", "10"]
 
 
 def test_a_folder_of_dicom_folders(tmp_path: Path, write_series: Callable[..., Path]) -> None:

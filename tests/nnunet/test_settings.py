@@ -85,8 +85,13 @@ def test_bad_splits(tmp_path: Path) -> None:
         nnunet_split(["a", "b"])
     with pytest.raises(SettingsError, match="fold 2 does not exist"):
         Split((("a",), ("b",))).train_ids(2)
-    with pytest.raises(SettingsError, match=r"not in the split \['c'\]"):
-        Split((("a",), ("b",))).require_cover(["a", "b", "c"])
+    with pytest.raises(SettingsError) as caught:
+        Split((("a",), tuple(f"b{i}" for i in range(12)))).require_cover(["a", "c"], "s.json", "W")
+    assert "s.json does not fit the cases of W:\n  1 cases are not in the split: c\n" in str(caught.value)
+    assert "12 ids of the split are not among the cases: b0, b1, b10, b11, b2, b3, b4, b5, b6, b7, b8, b9\n" in str(
+        caught.value
+    )
+    assert "draw one (benchmark/draw_split.py)" in str(caught.value)
     with pytest.raises(SettingsError, match="at least 2 folds"):
         Split((("a",),))
     (tmp_path / "split.json").write_text('{"folds": ["ab", "cd"]}')

@@ -16,6 +16,8 @@ from flrplan.geometry import Geometry
 from flrplan.preparation.run import Prepared, PrepareSettings, prepare
 from flrplan.preparation.sources import CaseSource, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
+from flrplan.workflow.jobs import Places, benchmark_jobs
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, SplitSettings
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 GRID = Geometry((16, 16, 8), (0.8, 0.9, 2.5), (-10.5, 20.25, -120.25))
@@ -124,6 +126,18 @@ def test_the_command_prepares_and_its_exit_status_tells(tree: Any, tmp_path: Pat
     assert "196 left out" in said.out
     assert main(["tcia", str(tmp_path / "nothing"), "--out", out]) == 1
     assert "no metadata.csv" in capsys.readouterr().err
+
+
+def test_the_workflow_prepares_a_download_and_draws_its_split(tree: Any, tmp_path: Path) -> None:
+    for number in range(1001, 1005):
+        tree.add(f"CRLM-CT-{number}")
+    data = DataSettings(DataKind.TCIA, root=tree.save())
+    settings = BenchmarkSettings(data=data, split=SplitSettings(held_out=1, folds=2))
+    jobs = benchmark_jobs(settings, Places(tmp_path / "W", BENCHMARK, "python"))
+    for name, job in zip(("prepare", "draw_split"), jobs, strict=False):
+        assert command(name).main(job.command[2:]) == 0
+    split = json.loads((tmp_path / "W/splits.json").read_text())
+    assert (len(split["test"]), [len(fold) for fold in split["folds"]]) == (1, [2, 1])
 
 
 def test_a_dry_run_writes_nothing(tree: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,13 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.evaluation.settings import WRITTEN
 from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.preparation.run import DATASET, SPLITS
 from flrplan.stages import ARCHITECTURES
 from flrplan.workflow.engine import EngineSettings, find_snakemake, only_run, snakemake_command, write_jobs
-from flrplan.workflow.jobs import FINAL_CHECKPOINT, STATE, Job, Places, benchmark_jobs, known_split
-from flrplan.workflow.progress import drop_stale_markers, progress_lines
+from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
+from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
-from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings
+from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
 
 SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}
 
@@ -122,6 +123,37 @@ def test_commands_of_downloads_and_of_pretrained_weights(places: Places) -> None
     assert train.endswith("--size narrow")
 
 
+@pytest.mark.parametrize("kind", [DataKind.TCIA, DataKind.REFINED, DataKind.FOLDER])
+def test_a_split_of_a_download_is_drawn_from_its_strata_and_no_other_is_written_before(tmp_path: Path, kind: DataKind) -> None:
+    data = DataSettings(kind, root=Path("/data"), images=Path("/ct"))
+    settings = BenchmarkSettings(data=data, split=SplitSettings(held_out=30, folds=5))
+    prepare, draw, *rest = benchmark_jobs(settings, Places(tmp_path, Path("/b"), "/python"))
+    assert prepare.command[-1] == "--no-split"
+    assert "--splits" not in prepare.command
+    assert f"--dataset {tmp_path / 'dataset.csv'} --held-out 30 --folds 5" in " ".join(draw.command)
+    assert draw.after == (prepare.done,)
+    assert len(of(rest, Rule.TRAIN)) == len(ARCHITECTURES) * 4 * 5
+
+
+def test_a_prepared_folder_is_drawn_from_its_strata_where_it_has_them(places: Places) -> None:
+    settings = BenchmarkSettings(split=SplitSettings(held_out=1, folds=2))
+    assert "--cases" in benchmark_jobs(settings, places)[0].command
+    (places.work / DATASET_NAME).touch()
+    assert "--dataset" in benchmark_jobs(settings, places)[0].command
+
+
+def test_a_download_without_a_split_takes_ours_and_other_cases_are_told_to_add_one(tmp_path: Path) -> None:
+    ours = tmp_path / "ours.json"
+    ours.write_text(json.dumps(SPLIT))
+    settings = with_split(BenchmarkSettings(data=DataSettings(DataKind.TCIA, root=Path("/tcia"))), ours)
+    prepare = benchmark_jobs(settings, Places(tmp_path / "W", Path("/b"), "/python"))[0]
+    assert f"--splits {ours}" in " ".join(prepare.command)
+    assert with_split(BenchmarkSettings(), ours).split is None, "a prepared folder has its own"
+    folder = BenchmarkSettings(data=DataSettings(DataKind.FOLDER, root=Path("/data")))
+    with pytest.raises(SettingsError, match=r"kind folder come without a split; add split: <file>, or split: \{held_out"):
+        with_split(folder, ours)
+
+
 def test_a_split_file_that_is_not_there(places: Places) -> None:
     with pytest.raises(SettingsError, match=r"nowhere\.json"):
         benchmark_jobs(BenchmarkSettings(split=SplitSettings(file=Path("/nowhere.json"))), places)
@@ -136,18 +168,23 @@ def test_markers_without_their_files_are_dropped(places: Places) -> None:
         job.products[0].parent.mkdir(parents=True)
         job.products[0].touch()
     assert "train: 2 of 8 jobs done; 2 of 8 files there" in progress_lines(jobs, places.work)
-    assert drop_stale_markers(jobs, places.work) == []
+    assert stale_markers(jobs, places.work) == []
     second.products[0].unlink()
-    assert drop_stale_markers(jobs, places.work) == [second.done]
-    assert (places.work / STATE / first.done).is_file()
+    assert stale_markers(jobs, places.work) == [second.done]
     assert "train: 1 of 8 jobs done; 1 of 8 files there" in progress_lines(jobs, places.work)
+    copy_markers(jobs, places.work, places.work / "copy")
+    assert [p.name for p in (places.work / "copy").rglob("*") if p.is_file()] == [first.name], "what a dry run sees"
+    times = [(folder / first.done).stat().st_mtime_ns for folder in (places.work / "copy", places.work / STATE)]
+    assert times[0] == times[1], "Snakemake compares them"
+    drop_markers([second.done], places.work)
+    assert [(places.work / STATE / job.done).is_file() for job in (first, second)] == [True, False]
 
 
 def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -> None:
     recipe = places.work / "r.yaml"
     recipe.write_text("common: {}")
     settings = BenchmarkSettings(recipe=recipe)
-    split = known_split(settings, places.work)
+    split = settled_split(settings, places.work)
     require_same_benchmark(settings, None, places.work)  # before the split is drawn
     require_same_benchmark(settings, split, places.work)
     require_same_benchmark(replace(settings, architectures=(ARCHITECTURES[0],), note="x"), split, places.work)
@@ -157,13 +194,49 @@ def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -
     recipe.write_text("common: {}")
     (places.work / "splits.json").write_text('{"test": ["b1"], "folds": [["a1", "a2"], ["t1"]]}')
     with pytest.raises(SettingsError, match=r"made with other settings \(mirroring, split\)"):
-        require_same_benchmark(replace(settings, mirroring=False), known_split(settings, places.work), places.work)
+        require_same_benchmark(replace(settings, mirroring=False), settled_split(settings, places.work), places.work)
+
+
+def test_a_folder_whose_missing_cases_were_dropped_goes_on(tmp_path: Path) -> None:
+    given, work = tmp_path / "given.json", tmp_path / "W"
+    given.write_text(json.dumps(SPLIT))
+    strict = BenchmarkSettings(data=DataSettings(DataKind.TCIA, root=Path("/tcia")), split=SplitSettings(file=given))
+    places = Places(work, Path("/b"), "/python")
+    require_same_benchmark(strict, settled_split(strict, work), work)  # prepare.py then names the missing case and fails
+    settings = replace(strict, data=replace(strict.data, allow_missing=True))
+    assert "--splits" in benchmark_jobs(settings, places)[0].command
+    require_same_benchmark(settings, settled_split(settings, work), work)
+    require_same_benchmark(settings, settled_split(settings, work), work)  # stopped while it was prepared
+    reduced = {"test": ["t1"], "folds": [["a1"], ["b1"]]}
+    (work / "splits.json").write_text(json.dumps(reduced))  # what prepare.py --allow-missing leaves without a2
+    jobs = benchmark_jobs(settings, places)
+    assert not any("a2" in str(path) for job in jobs for path in job.products)
+    require_same_benchmark(settings, settled_split(settings, work), work)
+    (work / "splits.json").write_text(json.dumps({**reduced, "test": []}))
+    with pytest.raises(SettingsError, match=r"made with other settings \(split\)"):
+        require_same_benchmark(settings, settled_split(settings, work), work)
+    (work / "splits.json").write_text(json.dumps(reduced))
+    given.write_text(json.dumps({"test": ["a2"], "folds": [["a1", "t1"], ["b1"]]}))
+    with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
+        require_same_benchmark(settings, settled_split(settings, work), work)
+
+
+def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
+    settings = BenchmarkSettings(split=SplitSettings(held_out=1, folds=2))
+    (places.work / "splits.json").unlink()
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    (places.work / "splits.json").write_text(json.dumps(SPLIT))
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    other = replace(settings, split=SplitSettings(held_out=2, folds=2))
+    with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
+        require_same_benchmark(other, settled_split(other, places.work), places.work)
 
 
 def test_snakemake_is_told_where_and_how(places: Places, tmp_path: Path) -> None:
     engine = EngineSettings(Path("/b/Snakefile"), Path("/snakemake"), cores=2, dry_run=True, extra=("--until", "train"))
     command = snakemake_command(engine, places.work)
     assert command[0] == "/snakemake"
+    assert command[command.index("--directory") + 1] == str(places.work)
     assert command[-3:] == ["--dry-run", "--until", "train"]
     assert "--rerun-incomplete" in command
     profile = tmp_path / "p"
@@ -199,4 +272,5 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
 
 def test_names_that_are_written_twice_agree() -> None:
     assert FINAL_CHECKPOINT == FINAL_NAME
+    assert (DATASET_NAME, SPLIT_NAME) == (DATASET, SPLITS)
     assert WRITTEN[-1] == "summary.json"

@@ -37,7 +37,7 @@ class Split:
         twice = [i for i, n in Counter([*self.test, *(i for fold in self.folds for i in fold)]).items() if n > 1]
         if twice:
             raise SettingsError(
-                f"each case belongs to one fold or to the test part, but these occur twice: {sorted(twice)[:10]}"
+                f"each case belongs to one fold or to the test part, but these occur twice: {', '.join(sorted(twice))}"
             )
         if len(self.folds) == 1:
             raise SettingsError("cross-validation needs at least 2 folds, got 1 (a split without folds only evaluates)")
@@ -53,14 +53,15 @@ class Split:
             raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(self.folds) - 1}")
         return tuple(sorted(self.folds[fold]))
 
-    def require_cover(self, case_ids: Sequence[str]) -> None:
-        """Raises SettingsError unless the split names exactly these cases."""
+    def require_cover(self, case_ids: Sequence[str], split: object = "the split", cases: object = "the folder") -> None:
+        """Raises SettingsError unless the split names exactly these cases. split, cases: where both were read, for the message."""
         named = {*self.test, *(i for fold in self.folds for i in fold)}
         missing, extra = sorted(set(case_ids) - named), sorted(named - set(case_ids))
         if missing or extra:
-            raise SettingsError(
-                f"the split does not fit the cases: not in the split {missing[:10]}, not among the cases {extra[:10]}"
-            )
+            lines = [f"  {len(missing)} cases are not in the split: {', '.join(missing)}"] * bool(missing)
+            lines += [f"  {len(extra)} ids of the split are not among the cases: {', '.join(extra)}"] * bool(extra)
+            remedy = "Give the split of these cases, draw one (benchmark/draw_split.py), or complete the cases"
+            raise SettingsError("\n".join([f"{split} does not fit the cases of {cases}:", *lines, remedy]))
 
 
 def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = ()) -> Split:
@@ -101,11 +102,11 @@ def require_fold(
         raise SettingsError(f"fold {fold} has {len(train)} cases to train on and {len(validation)} to validate; both need one")
     both = sorted(set(train) & set(validation))
     if both:
-        raise SettingsError(f"fold {fold} trains on its own validation cases {both[:10]}")
+        raise SettingsError(f"fold {fold} trains on its own validation cases {', '.join(both)}")
     forbidden = sorted({*train, *validation} & set(held_out))
     if forbidden:
         raise SettingsError(
-            f"fold {fold} holds cases that the split calls test: {forbidden[:10]}; held-out cases never train. Prepare the "
+            f"fold {fold} holds cases that the split calls test: {', '.join(forbidden)}; held-out cases never train. Prepare the "
             "stage with that split in another --work folder"
         )
     return train, validation

@@ -94,7 +94,6 @@ def run(arguments: argparse.Namespace) -> int:
         read_weights(arguments.pretrained)  # a wrong file is told now, not after hours of preparation
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
-    split.require_cover([c.case_id for c in cases])
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work, stage)
@@ -129,10 +128,14 @@ def _with_predictions(
 
 
 def _split(arguments: argparse.Namespace, case_ids: list[str]) -> Split:
-    """``--split``, else the split file of a benchmark's work folder, else nnU-Net's own draw over all cases."""
+    """``--split``, else the split file of a benchmark's work folder (each must fit the cases), else nnU-Net's own draw over all cases."""
     beside = arguments.cases / "splits.json"
     path = arguments.split or (beside if beside.is_file() else None)
-    return read_split(path) if path else nnunet_split(case_ids, arguments.folds)
+    if path is None:
+        return nnunet_split(case_ids, arguments.folds)
+    split = read_split(path)
+    split.require_cover(case_ids, path, arguments.cases)
+    return split
 
 
 def _show(report: EpochReport, bar: Any, what: str) -> None:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flrplan.errors import LabelError, SettingsError
+from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.io import natural_key
 from flrplan.labels import Structure
 from flrplan.splits import Split
 
@@ -124,13 +126,19 @@ Predictions = dict[tuple[str, str], dict[str, Path]]
 def find_predictions(folder: Path) -> Predictions:
     """Prediction files by (architecture, column) and case, from ``<architecture>/<column>/<case>.nii.gz``.
 
-    Raises: SettingsError for a missing or empty folder, an unknown column and files on the wrong level.
+    Raises: SettingsError for a missing or empty folder, an architecture called like a baseline, an unknown column and files on the
+        wrong level.
     """
     _require_folder(folder, "predictions")
     expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
     predictions: Predictions = {}
     stray = files_by_case(folder)
     for architecture in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        if (baseline := baseline_title(architecture.name)) is not None:
+            raise SettingsError(
+                f"{architecture}: tables and comparisons have a baseline of this name ({baseline}); rename the folder, "
+                f"for example to my_{architecture.name.replace(':', '_')}"
+            )
         stray |= files_by_case(architecture)
         for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
             if column.name not in COLUMNS:
@@ -156,7 +164,7 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
     """
     fold_of: dict[str, int | None] = dict.fromkeys(split.test)
     fold_of |= {case: k for k, fold in enumerate(split.folds) for case in fold}
-    gaps = [Gap("extra label", str(labels[case].first), case) for case in labels if case not in fold_of]
+    gaps = [Gap("extra label", "labels", case) for case in labels if case not in fold_of]
     gaps += [Gap("missing label", "labels", case) for case in fold_of if case not in labels]
     for (architecture, column), files in predictions.items():
         where = f"{architecture}/{column}"
@@ -166,7 +174,7 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
             if case not in files and column in REQUIRED[part]:
                 gaps.append(Gap("missing prediction", where, case))
     cases = []
-    for case in sorted(set(fold_of) & set(labels), key=_natural):
+    for case in sorted(set(fold_of) & set(labels), key=natural_key):
         own = {key: files[case] for key, files in predictions.items() if case in files}
         cases.append(CaseFiles(case, fold_of[case], labels[case], own))
     architectures = tuple(sorted({architecture for architecture, _ in predictions}))
@@ -199,17 +207,20 @@ def require_columns(absent: Sequence[str], stated: Sequence[str]) -> None:
         )
 
 
-def _natural(case: str) -> tuple[object, ...]:
-    digits = "".join(c if c.isdigit() else " " for c in case).split()
-    return (*(int(d) for d in digits), case) if digits else (case,)
+def grouped_gaps(gaps: Sequence[Gap]) -> list[str]:
+    """A line for each kind and place that names all its cases, in natural order."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        groups.setdefault((gap.kind, gap.where), []).append(gap.case)
+    return [f"{kind}, {where}: {', '.join(sorted(cases, key=natural_key))}" for (kind, where), cases in groups.items()]
 
 
 def require_no_gaps(gaps: Sequence[Gap], allow_missing: bool) -> None:
-    """Raises LabelError naming every gap, unless they are allowed."""
+    """Raises LabelError naming every gap, unless they are allowed; broken files each with their reason."""
     if gaps and not allow_missing:
-        listed = "\n".join(f"  {gap}" for gap in gaps[:50])
-        more = f"\n  ... and {len(gaps) - 50} more" if len(gaps) > 50 else ""
+        lines = grouped_gaps([gap for gap in gaps if not gap.detail]) + [str(gap) for gap in gaps if gap.detail]
+        listed = "".join(f"  {line}\n" for line in lines)
         raise LabelError(
-            f"labels, predictions and split do not fit together in {len(gaps)} places:\n{listed}{more}\n"
+            f"labels, predictions and split do not fit together in {len(gaps)} places:\n{listed}"
             "Complete them, or evaluate what is there with --allow-missing; every table then says what is missing."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
+from flrplan.evaluation.trained import require_unseen
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.splits import Split, read_split
@@ -52,7 +54,7 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
     Raises: SettingsError for folders and splits that cannot be used; LabelError naming every missing, extra or broken case
         unless ``allow_missing``; nothing is written then.
     """
-    found, split = find(settings)
+    found, split, unrecorded = find(settings)
     require_no_gaps(found.gaps, settings.allow_missing)
     if settings.predictions is None and not settings.allow_missing:
         require_columns(found.absent, settings.absent)
@@ -60,15 +62,18 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
         require_no_gaps(header_gaps(found.cases), allow_missing=False)
     running = score_cases(found.cases, settings.workers)
     scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-    results = collect(scored, found, split, settings.note)
+    results = replace(collect(scored, found, split, settings.note), unrecorded=unrecorded)
     require_no_gaps(results.gaps, settings.allow_missing)
     if not results.rows:
         raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
     return write(results, {case.case: case for case in found.cases}, settings)
 
 
-def find(settings: EvaluationSettings) -> tuple[Found, Split]:
-    """Labels, predictions and split, brought together."""
+def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
+    """Labels, predictions and split, brought together; and the models of a work folder that could not be checked.
+
+    Raises: SettingsError for models of the work folder that were trained on what they predict.
+    """
     split = read_split(settings.splits_file)
     if settings.labels is not None:
         labels = find_labels(settings.labels)
@@ -76,7 +81,10 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split]:
         labels = find_work_labels(settings.work)
     else:
         raise SettingsError("give --labels or --work")
-    return match_cases(labels, find_predictions(settings.predictions_folder), split), split
+    predictions = find_predictions(settings.predictions_folder)
+    of_work = settings.work if settings.predictions is None else None
+    unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
+    return match_cases(labels, predictions, split), split, unrecorded
 
 
 def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str) -> Results:
@@ -118,6 +126,7 @@ def build_document(results: Results) -> dict[str, Any]:
         "claims": [verdict.to_json() for verdict in check_claims(summary, compared)],
         "gaps": [{"kind": g.kind, "where": g.where, "case": g.case, "detail": g.detail} for g in results.gaps],
         "absent_columns": list(results.absent),
+        "unrecorded_models": list(results.unrecorded),
         "note": results.note,
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},

@@ -23,6 +23,7 @@ class Results:
 
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
+    unrecorded: models of a work folder that do not record what they were trained on.
     """
 
     rows: tuple[Row, ...]
@@ -31,6 +32,7 @@ class Results:
     cases: dict[Part, tuple[str, ...]]
     gaps: tuple[Gap, ...] = ()
     absent: tuple[str, ...] = ()
+    unrecorded: tuple[str, ...] = ()
     note: str = ""
 
     @property

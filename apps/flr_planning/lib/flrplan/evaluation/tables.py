@@ -7,7 +7,7 @@ from typing import Any
 
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.evaluation.inputs import Gap
+from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
 from flrplan.evaluation.summary import Results
 from flrplan.metrics.catalogue import PAPER_METRICS
@@ -26,19 +26,19 @@ def gap_lines(gaps: tuple[Gap, ...]) -> list[str]:
     """Sentences that say what the numbers lack; every table carries them. Empty where nothing is missing."""
     if not gaps:
         return []
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for gap in gaps:
-        grouped.setdefault((gap.kind, gap.where), []).append(gap.case)
-    lines = []
-    for (kind, where), cases in grouped.items():
-        named = ", ".join(cases[:20]) + (f" and {len(cases) - 20} more" if len(cases) > 20 else "")
-        lines.append(f"{kind}, {where}: {named}")
-    return [f"INCOMPLETE: evaluated with --allow-missing; {len(gaps)} gaps. " + "; ".join(lines) + "."]
+    return [f"INCOMPLETE: evaluated with --allow-missing; {len(gaps)} gaps. " + "; ".join(grouped_gaps(gaps)) + "."]
 
 
 def absent_lines(absent: tuple[str, ...]) -> list[str]:
     """The sentence that names columns without a single prediction. Empty where there is none."""
     return [f"Not predicted, so shown as {DASH}: {', '.join(absent)}."] if absent else []
+
+
+def unrecorded_lines(unrecorded: tuple[str, ...]) -> list[str]:
+    """The sentence that names models whose training cases nobody recorded. Empty where there is none."""
+    if not unrecorded:
+        return []
+    return [f"NOT CHECKED: nothing records what these models were trained on, held-out cases perhaps: {', '.join(unrecorded)}."]
 
 
 def preface(results: Results, part: Part) -> list[str]:
@@ -48,6 +48,7 @@ def preface(results: Results, part: Part) -> list[str]:
     lines = [results.note] if results.note else []
     lines += gap_lines(results.gaps)
     lines += absent_lines(results.absent)
+    lines += unrecorded_lines(results.unrecorded)
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
         f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flrplan.io.cases import case_name, find_cases
+from flrplan.io.cases import case_name, find_cases, natural_key
 from flrplan.io.ct import CT, ct_from_image, read_ct
 from flrplan.io.folder import replace_folder
 from flrplan.io.masks import read_label_map, read_mask
@@ -14,6 +14,7 @@ __all__ = [
     "case_name",
     "ct_from_image",
     "find_cases",
+    "natural_key",
     "read_ct",
     "read_label_map",
     "read_mask",

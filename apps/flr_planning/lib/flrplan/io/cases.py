@@ -23,7 +23,7 @@ def find_cases(inputs: Sequence[Path]) -> list[Path]:
     if not inputs:
         raise ImageError(f"no input given; expected {_EXPECTED}")
     found = {_key(p): p for path in inputs for p in _cases_of(Path(path))}
-    cases = sorted(found.values(), key=lambda p: (_natural(case_name(p)), str(p)))
+    cases = sorted(found.values(), key=lambda p: (natural_key(case_name(p)), str(p)))
     for first, second in pairwise(cases):
         if case_name(first) == case_name(second):
             raise ImageError(
@@ -41,6 +41,15 @@ def case_name(path: Path) -> str:
         return path.name[: -len(suffix)] or "case"
     folder = path.parent if path.is_file() else path
     return folder.name or folder.resolve().name or "case"
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sorts names as people do: numbers by value, letters whatever their case (``case_2`` before ``case_10``).
+
+    Any two names can be compared, and only equal ones are equal: ``P1`` and ``P1-2``, ``a1`` and ``b``, ``y²``.
+    """
+    parts = [part for part in re.split(r"(\d+)", name.lower()) if part]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 _EXPECTED = f"a CT file ({', '.join(IMAGE_SUFFIXES)}), a DICOM folder, or a folder of these"
@@ -68,10 +77,6 @@ def _cases_of(path: Path) -> list[Path]:
 
 def _has_dicom(paths: Iterable[Path]) -> bool:
     return any(p.is_file() and image_suffix(p) is None and is_dicom(p) for p in paths)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name.lower()) if part]
 
 
 def _key(path: Path) -> Path:

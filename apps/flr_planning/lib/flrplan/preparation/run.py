@@ -119,7 +119,7 @@ def _write_split(settings: PrepareSettings, ready: set[str]) -> tuple[bool, str]
     split = read_split(settings.split)
     missing, extra = sorted(_ids(split) - ready), sorted(ready - _ids(split))
     if extra:
-        return False, f"{path} was not written: {settings.split} does not name {', '.join(extra[:10])}"
+        return False, f"{path} was not written: {settings.split} does not name {', '.join(extra)}"
     if missing and not settings.allow_missing:
         if settings.cases:
             return True, f"{path} was not written: only some cases of {settings.split} were asked for"
@@ -133,4 +133,4 @@ def _write_split(settings: PrepareSettings, ready: set[str]) -> tuple[bool, str]
     if any(not fold for fold in kept.folds):
         return False, f"{path} was not written: without the missing cases a fold is empty"
     write_json(path, {"test": kept.test, "folds": kept.folds})
-    return True, f"{path} is {settings.split}" + (f" without {', '.join(missing[:10])}" if missing else "")
+    return True, f"{path} is {settings.split}" + (f" without {', '.join(missing)}" if missing else "")

@@ -20,8 +20,8 @@ from flrplan.io import write_json
 from flrplan.workflow.jobs import STATE, Job
 from flrplan.workflow.settings import BenchmarkSettings, Rule
 
-JOBS_NAME = Path(STATE) / "jobs.json"
-"""The jobs as Snakemake's configuration, in a work folder."""
+JOBS_NAME = "jobs.json"
+"""The jobs as Snakemake's configuration, in the folder in which it works."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def find_snakemake(repository: Path) -> Path:
     return Path(found)
 
 
-def write_jobs(settings: BenchmarkSettings, jobs: Sequence[Job], work: Path) -> Path:
-    """Writes what the Snakefile reads; returns its path."""
+def write_jobs(settings: BenchmarkSettings, jobs: Sequence[Job], state: Path) -> Path:
+    """Writes what the Snakefile reads into the folder in which Snakemake works; returns its path."""
     content: dict[str, Any] = {"jobs": {str(rule): {} for rule in Rule}, "resources": {}}
     for job in jobs:
         content["jobs"][str(job.rule)][job.name] = {"command": shlex.join(job.command), "after": list(job.after)}
@@ -74,18 +74,18 @@ def write_jobs(settings: BenchmarkSettings, jobs: Sequence[Job], work: Path) -> 
             "gpus": need.gpus,
         }
     content["last"] = jobs[-1].done
-    write_json(work / JOBS_NAME, content)
-    return work / JOBS_NAME
+    write_json(state / JOBS_NAME, content)
+    return state / JOBS_NAME
 
 
-def snakemake_command(settings: EngineSettings, work: Path) -> list[str]:
-    """The command line that runs what is not done.
+def snakemake_command(settings: EngineSettings, state: Path) -> list[str]:
+    """The command line that runs what is not done. ``state``: where the markers are, ``workflow/`` of the work folder.
 
     ``--nolock``: :func:`only_run` holds a lock that a kill releases. Only times of markers decide: commands themselves refuse
     what does not fit.
     """
-    command = [str(settings.snakemake), "--snakefile", str(settings.snakefile), "--configfile", str(work / JOBS_NAME)]
-    command += ["--directory", str(work / STATE), "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime"]
+    command = [str(settings.snakemake), "--snakefile", str(settings.snakefile), "--configfile", str(state / JOBS_NAME)]
+    command += ["--directory", str(state), "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime"]
     command += ["--keep-going", "--show-failed-logs"]
     if settings.profile is None:
         memory_mb = psutil.virtual_memory().total // 2**20
@@ -96,8 +96,10 @@ def snakemake_command(settings: EngineSettings, work: Path) -> list[str]:
 
 
 @contextmanager
-def only_run(work: Path) -> Iterator[int]:
-    """Holds the work folder's lock; gives its file descriptor, which Snakemake inherits so that it holds the lock as well.
+def only_run(work: Path) -> Iterator[tuple[Path, int]]:
+    """Holds the work folder's lock; gives the folder of its markers, and the lock's file descriptor.
+
+    Snakemake inherits the descriptor, so that it holds the lock as well.
 
     Raises: SettingsError where another run holds it.
     """
@@ -109,14 +111,14 @@ def only_run(work: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SettingsError(f"{work}: another run of the benchmark is at work there; wait for it or stop it") from None
-        yield descriptor
+        yield path.parent, descriptor
     finally:
         os.close(descriptor)
 
 
-def run_command(command: Sequence[str], lock: int, environment: Mapping[str, str] | None = None) -> int:
+def run_command(command: Sequence[str], lock: int | None, environment: Mapping[str, str] | None = None) -> int:
     """Runs Snakemake in the foreground; Ctrl-C reaches it too, and it stops its jobs first. Returns its exit status."""
-    with subprocess.Popen(command, pass_fds=(lock,), env=environment) as process:
+    with subprocess.Popen(command, pass_fds=() if lock is None else (lock,), env=environment) as process:
         while True:
             try:
                 return process.wait()

@@ -17,6 +17,8 @@ from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
 STATE = WORKFLOW_NAME
 """Folder of markers, logs and Snakemake's own files in a work folder."""
 SPLIT_NAME = "splits.json"
+DATASET_NAME = "dataset.csv"
+"""The table of prepare.py, whose tumours and spacings are the strata of a draw."""
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 """nnU-Net's name of a published checkpoint (named here too, since the workflow loads no torch; a test compares them)."""
 
@@ -65,11 +67,17 @@ def split_file(settings: BenchmarkSettings, work: Path) -> Path:
 
 
 def known_split(settings: BenchmarkSettings, work: Path) -> Split | None:
-    """The split, where it can be read already; None where a job will draw it."""
+    """The split as far as it is known: before the data are prepared, the given one; None where a job will draw it."""
     own = split_file(settings, work)
     if own.is_file() or settings.split is None or (settings.split.file and own == settings.split.file):
         return read_split(own)
     return read_split(settings.split.file) if settings.split.file else None
+
+
+def settled_split(settings: BenchmarkSettings, work: Path) -> Split | None:
+    """The split that the work folder keeps; None until the job has written it that draws it or drops missing cases from it."""
+    own = split_file(settings, work)
+    return read_split(own) if own.is_file() else None
 
 
 def fold_count(settings: BenchmarkSettings, split: Split | None) -> int:
@@ -106,6 +114,8 @@ def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
             where += [option, path] if path else []
         if settings.split and settings.split.file:
             where += ["--splits", settings.split.file]
+        elif settings.split:
+            where += ["--no-split"]
         command = places.script("prepare.py", *where, *(["--allow-missing"] if data.allow_missing else []))
     yield Job(Rule.PREPARE, str(data.kind), command, products=(out / "images",))
 
@@ -113,8 +123,11 @@ def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
 def _draw(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
     if settings.split is None or settings.split.file:
         return
-    out = places.work / SPLIT_NAME
-    options = ("--cases", places.work, "--held-out", settings.split.held_out, "--folds", settings.split.folds, "--out", out)
+    out, dataset = places.work / SPLIT_NAME, places.work / DATASET_NAME
+    kind = settings.data.kind
+    stratified = dataset.is_file() if kind is DataKind.PREPARED else kind is not DataKind.SYNTHETIC
+    cases = ("--dataset", dataset) if stratified else ("--cases", places.work)
+    options = (*cases, "--held-out", settings.split.held_out, "--folds", settings.split.folds, "--out", out)
     after = tuple(job.done for job in _prepare(settings, places))
     yield Job(Rule.SPLIT, "draw", places.script("draw_split.py", *options), after, (out,))
 

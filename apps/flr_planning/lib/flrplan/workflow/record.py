@@ -11,23 +11,25 @@ import yaml
 
 from flrplan.errors import SettingsError
 from flrplan.io import write_json
-from flrplan.splits import Split
-from flrplan.workflow.jobs import STATE
+from flrplan.splits import Split, read_split
+from flrplan.workflow.jobs import STATE, split_file
 from flrplan.workflow.settings import BenchmarkSettings
 
 RECORD = Path(STATE) / "settings.json"
 """Where the record lies in a work folder."""
 
 
-def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path) -> None:
+def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:
     """Records what decides the results; architectures and stages may be added later, the rest may not change.
 
+    split: the one that the work folder keeps (:func:`flrplan.workflow.jobs.settled_split`); recorded once it is there.
+    record: False only compares.
     Raises: SettingsError naming what differs from the earlier runs in this folder.
     """
     path = work / RECORD
-    now = json.loads(json.dumps(_decisive(settings, split), default=str))
+    now = json.loads(json.dumps(_decisive(settings, split, work), default=str))
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    # A split that a job draws is recorded once it is there.
+    before.get("data", {}).pop("allow_missing", None)  # records of earlier versions have it
     changed = sorted(k for k in now if k in before and None not in (before[k], now[k]) and before[k] != now[k])
     changed += sorted(k for k in now if k in before and (before[k] is None) != (now[k] is None) and k != "split")
     if changed:
@@ -35,17 +37,33 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
             f"{work} was made with other settings ({', '.join(changed)}); use another --work folder, "
             f"or delete its training/, models/, predictions/, predicted/ and {STATE}/ to start anew"
         )
-    write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
+    if record:
+        write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
 
 
-def _decisive(settings: BenchmarkSettings, split: Split | None) -> dict[str, Any]:
+def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> dict[str, Any]:
     recipe = yaml.safe_load(settings.recipe.read_text(encoding="utf-8")) if settings.recipe else {}
     return {
-        "data": asdict(settings.data),
-        "split": {"test": split.test, "folds": split.folds} if split else None,
+        # Whether cases may be missing can be said after one was found to be; the split shows which were dropped.
+        "data": {k: v for k, v in asdict(settings.data).items() if k != "allow_missing"},
+        **_asked_split(settings, work),
+        "split": _plain(split) if split else None,
         "folds": settings.folds,
         "recipe": recipe,
         "train_size": settings.train_size or "",
         "mirroring": settings.mirroring,
         **{f"pretrained {a}": [str(p), p.stat().st_size] for a, p in settings.pretrained.items()},
     }
+
+
+def _asked_split(settings: BenchmarkSettings, work: Path) -> dict[str, Any]:
+    """What a job makes the work folder's split from: the content of a file, which may lose missing cases, or how it is drawn."""
+    asked = settings.split
+    if asked is None or asked.file == split_file(settings, work):
+        return {}
+    draw = {"held_out": asked.held_out, "folds": asked.folds}
+    return {"split asked for": _plain(read_split(asked.file)) if asked.file else draw}
+
+
+def _plain(split: Split) -> dict[str, Any]:
+    return {"test": split.test, "folds": split.folds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class Resources:
 class BenchmarkSettings:
     """One benchmark. Paths in the YAML are relative to it.
 
-    split: a file, or how to draw one; None: ``splits.json`` of the work folder.
+    split: a file, or how to draw one; None: ``splits.json`` of a prepared work folder, ours for downloads (:func:`with_split`).
     folds: train these folds only (their results are then marked as incomplete); empty: all.
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
     pretrained: weights file by architecture (STU-Net's official ones are not redistributed here).
@@ -143,6 +143,21 @@ class BenchmarkSettings:
     def resources_of(self, rule: Rule) -> Resources:
         """What a job of this rule needs."""
         return self.resources.get(rule, Resources())
+
+
+def with_split(settings: BenchmarkSettings, ours: Path) -> BenchmarkSettings:
+    """The settings with ``ours`` as split where TCIA's cases are prepared and none is said; its ids are those of that data set.
+
+    Raises: SettingsError for other cases that a job makes: no split is known of them.
+    """
+    kind = settings.data.kind
+    if settings.split is not None or kind is DataKind.PREPARED:
+        return settings
+    if kind in (DataKind.TCIA, DataKind.REFINED):
+        return replace(settings, split=SplitSettings(file=ours))
+    raise SettingsError(
+        f"data of kind {kind} come without a split; add split: <file>, or split: {{held_out: <cases>, folds: <folds>}} to draw one"
+    )
 
 
 def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None:

@@ -1,0 +1,111 @@
+"""What the models of a work folder were trained on, against the split: no held-out case trained one, no fold predicts its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from flrplan.errors import SettingsError
+from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation.inputs import Predictions
+from flrplan.io import natural_key
+from flrplan.splits import HELD_OUT_PART, Split, fold_part
+
+PREDICTED = "predicted"
+"""Folder of a work folder with a record of each predicted part, ``<architecture>/<part>.json``."""
+CASES, UNRECORDED = "cases", "unrecorded"
+"""Keys of such a record: whom it names, and the models of which nothing says what trained them, ``<stage>/fold_<k>``."""
+_RUN_NAME = "run.json"
+"""Beside each checkpoint (named here too, since the evaluation loads no torch; a test compares them)."""
+
+
+def require_unseen(work: Path, predictions: Predictions, split: Split, split_file: Path) -> tuple[str, ...]:
+    """The models that do not record what they were trained on, ``<architecture>/<stage>[/fold_<k>]``: they cannot be checked.
+
+    Raises: SettingsError naming every model that was trained on a held-out case or on its own fold's, and the cases; also the
+        cases that were predicted as another part than the split says (by one fold, say, where the split has them held out).
+    """
+    problems: list[str] = []
+    unrecorded: list[str] = []
+    for architecture in sorted({name for name, _ in predictions}):
+        problems += [*_seen(work, architecture, split), *_of_another_part(work, architecture, predictions, split)]
+        unrecorded += [f"{architecture}/{model}" for model in _unrecorded(work, architecture, predictions)]
+    if problems:
+        listed = "".join(f"  {line}\n" for line in problems)
+        raise SettingsError(
+            f"{split_file} does not go with the models and predictions of {work}:\n{listed}"
+            "Evaluate with the split that they were trained with, or train and predict anew in another --work folder"
+        )
+    return tuple(unrecorded)
+
+
+def _seen(work: Path, architecture: str, split: Split) -> Iterator[str]:
+    for folder in _model_folders(work, "*", architecture):
+        train = set(_training_cases(folder))
+        model = f"{folder}: this model of stage {folder.parents[1].name}"
+        held_out = sorted(train & set(split.test), key=natural_key)
+        if held_out:
+            yield f"{model} was trained on held-out cases: {', '.join(held_out)}"
+        number = folder.name.removeprefix("fold_")
+        if number.isdecimal() and int(number) < len(split.folds):
+            own = sorted(train & set(split.folds[int(number)]), key=natural_key)
+            if own:
+                yield f"{model} was trained on cases of its own fold: {', '.join(own)}"
+
+
+def _of_another_part(work: Path, architecture: str, predictions: Predictions, split: Split) -> Iterator[str]:
+    part_of = dict.fromkeys(split.test, HELD_OUT_PART)
+    part_of |= {case: fold_part(k) for k, fold in enumerate(split.folds) for case in fold}
+    there = _cases(architecture, predictions)
+    for path, record in _records(work, architecture):
+        wrong: dict[str, list[str]] = {}
+        for case in sorted(there & set(record.get(CASES, ())), key=natural_key):
+            if part_of.get(case, path.stem) != path.stem:
+                wrong.setdefault(part_of[case], []).append(case)
+        for part, cases in wrong.items():
+            yield f"{path}: predicted as {path.stem}, but the split has them as {part}: {', '.join(cases)}"
+
+
+def _unrecorded(work: Path, architecture: str, predictions: Predictions) -> list[str]:
+    """``<stage>/fold_<k>``, or ``<stage>`` where neither the models nor a record of what ``predict.py`` checked is there."""
+    records = [record for _, record in _records(work, architecture)]
+    checked = {case for record in records for case in record.get(CASES, ())}
+    found = {model for record in records for model in record.get(UNRECORDED, ())}
+    columns = [column for (name, column), files in predictions.items() if name == architecture and files]
+    for stage in {stage.name for column in columns for stage in COLUMNS[column].stages}:
+        folders = _model_folders(work, stage, architecture)
+        found |= {f"{stage}/{folder.name}" for folder in folders if not _training_cases(folder)}
+        if not folders and not _cases(architecture, predictions) <= checked:
+            found.add(stage)
+    return sorted(found)
+
+
+def _cases(architecture: str, predictions: Predictions) -> set[str]:
+    return {case for (name, _), files in predictions.items() if name == architecture for case in files}
+
+
+def _model_folders(work: Path, stage: str, architecture: str) -> list[Path]:
+    return sorted(p for p in (work / "models").glob(f"{stage}/{escape(architecture)}/fold_*") if p.is_dir())
+
+
+def _training_cases(folder: Path) -> list[str]:
+    path = folder / _RUN_NAME
+    return list(_json_object(path).get("train_ids", ())) if path.is_file() else []
+
+
+def _records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted((work / PREDICTED / architecture).glob("*.json")):
+        yield path, _json_object(path)
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} is damaged: {error}; copy it again, or train or predict anew") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path} is damaged: expected a JSON object; copy it again, or train or predict anew")
+    return content
