@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +34,11 @@ FAULTS_NAME = "faults.json"
 
 _FAULTS_KEY = "label_faults"
 _MASKED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+
+_VOLUME_FOLDERS = ("images", "labels", "truth", "masks", "facts")
+_DICOM_FOLDER = "dicom"
+_OURS = "synth-*-[0-9][0-9][0-9][0-9]"
+_OUR_SLICES = "slice_[0-9][0-9][0-9][0-9].dcm"
 
 WORKFLOW_NAME = "workflow"
 """The benchmark keeps its state in this folder of a work folder, and may be there before the cohort."""
@@ -60,6 +66,11 @@ def mask_path(out_dir: Path, case_id: str, structure: Structure) -> Path:
     return out_dir / "masks" / case_id / f"{structure}.nii.gz"
 
 
+def dicom_folder(out_dir: Path, case_id: str) -> Path:
+    """Where the DICOM series of a case lies, if its cohort has them (:mod:`flrplan.cohort.write_dicom`)."""
+    return out_dir / _DICOM_FOLDER / case_id
+
+
 def facts_path(out_dir: Path, case_id: str) -> Path:
     """Where the facts of a case lie; written last, so its presence says that the case is complete."""
     return out_dir / "facts" / f"{case_id}.json"
@@ -81,8 +92,7 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
     _check_folder(settings, out_dir, force)
     if force:
         _remove_old(out_dir)
-    for part in out_dir.rglob(".part-*-synth-*"):  # of a run that was killed
-        part.unlink()
+    _remove_half_written(out_dir)
     write_json(out_dir / TABLE_NAME, _table(settings, out_dir))
     todo = [i for i in settings.indices if not _is_complete(settings, out_dir, case_name(settings.seed, i))]
     _LOG.info("cohort %s: %d of %d cases to make", out_dir, len(todo), settings.cases)
@@ -192,14 +202,30 @@ def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
         )
 
 
+def _remove_half_written(out_dir: Path) -> None:
+    """Removes what a killed run left beside its place: a file, or the folder of a DICOM series."""
+    for folder in (*_VOLUME_FOLDERS, _DICOM_FOLDER):
+        for part in list((out_dir / folder).rglob(".part-*-synth-*")):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
+
+
 def _remove_old(out_dir: Path) -> None:
-    """Removes the files of an earlier cohort, and nothing else: those named ``synth-*`` in its folders."""
+    """Removes the files of an earlier cohort, and nothing else: those named as it names them, in its folders."""
     for folder, ending in (("facts", "json"), ("labels", "nii.gz"), ("truth", "nii.gz"), ("images", "nii.gz")):
-        for path in (out_dir / folder).glob(f"synth-*-[0-9][0-9][0-9][0-9].{ending}"):
+        for path in (out_dir / folder).glob(f"{_OURS}.{ending}"):
             path.unlink()
-    for case in (out_dir / "masks").glob("synth-*-[0-9][0-9][0-9][0-9]"):
-        for structure in _MASKED:
-            mask_path(out_dir, case.name, structure).unlink(missing_ok=True)
-        with suppress(OSError):  # somebody's own file in it stays, and its folder
-            case.rmdir()
+    for case in (out_dir / "masks").glob(_OURS):
+        _remove_from(case, [mask_path(out_dir, case.name, structure) for structure in _MASKED])
+    for series in (out_dir / _DICOM_FOLDER).glob(_OURS):
+        _remove_from(series, series.glob(_OUR_SLICES))
     (out_dir / FAULTS_NAME).unlink(missing_ok=True)
+
+
+def _remove_from(folder: Path, files: Iterable[Path]) -> None:
+    for path in list(files):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody's own file in it stays, and its folder
+        folder.rmdir()

