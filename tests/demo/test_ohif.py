@@ -128,6 +128,21 @@ def test_an_absent_orthanc_is_told_by_the_command(monkeypatch: pytest.MonkeyPatc
     assert "apt-get install --no-install-recommends orthanc orthanc-dicomweb" in error
 
 
+def test_orthanc_is_given_the_seconds_that_the_message_advises(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in = tmp_path / "Orthanc"
+    stand_in.write_text("#!/bin/sh\nexec sleep 300\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(orthanc, "find_orthanc", lambda: stand_in)
+    monkeypatch.setattr("flrplan.demo.ohif.run.find_orthanc", lambda: stand_in)
+    monkeypatch.setattr("flrplan.demo.ohif.run.require_port", lambda port: None)
+    assert main(["demo-ohif", "--size", "small", "--start-seconds", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "Orthanc did not answer at " in error
+    assert "within 2 s; on a slow or busy machine give it more with --start-seconds" in error
+
+
 def test_an_absent_plugin_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(orthanc.shutil, "which", lambda *_, **__: "/usr/sbin/Orthanc")
     monkeypatch.setattr(orthanc, "PLUGIN", tmp_path / "absent.so")

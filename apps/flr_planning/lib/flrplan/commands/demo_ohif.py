@@ -31,7 +31,9 @@ def add_parser(commands: Any) -> None:
         "--drive", action="store_true", help="let a headless Chromium run the cascade, check what it shows, stop"
     )
     parser.add_argument("--screenshots", type=Path, default=SCREENSHOTS, metavar="DIR", help=f"with --drive ({SCREENSHOTS})")
-    parser.add_argument("--start-seconds", type=float, default=START_SECONDS, help="how long to wait for the server")
+    parser.add_argument(
+        "--start-seconds", type=float, default=START_SECONDS, help="how long to wait for Orthanc, and for the server"
+    )
     parser.set_defaults(run=run)
 
 

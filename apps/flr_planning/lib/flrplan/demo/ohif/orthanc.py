@@ -79,8 +79,8 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def running_orthanc(folder: Path, tell: Tell) -> Iterator[Orthanc]:
-    """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not start."""
+def running_orthanc(folder: Path, tell: Tell, seconds: float = START_SECONDS) -> Iterator[Orthanc]:
+    """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not answer in time."""
     program, port = find_orthanc(), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -99,7 +99,7 @@ def running_orthanc(folder: Path, tell: Tell) -> Iterator[Orthanc]:
     orthanc = Orthanc(f"http://{LOOPBACK}:{port}")
     process = start("Orthanc", [str(program), str(folder / "orthanc.json")], folder / "orthanc.log", folder)
     try:
-        process.wait_until_it_answers(f"{orthanc.dicomweb}/studies", START_SECONDS, tell)
+        process.wait_until_it_answers(f"{orthanc.dicomweb}/studies", seconds, tell)
         yield orthanc
     finally:
         process.stop()

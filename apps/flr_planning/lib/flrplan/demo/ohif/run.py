@@ -34,6 +34,8 @@ def running_demo(
 ) -> Iterator[Demo]:
     """Orthanc with a synthetic case and one CT series of each folder in ``dicom``, and the server on it, while the block runs.
 
+    Each of the two programs has ``start_seconds`` to answer.
+
     Raises: ServiceError where a program is missing, the port is in use, or one does not start; ImageError for a folder
         without one CT series.
     """
@@ -46,7 +48,7 @@ def running_demo(
         case = make_case(DEMO_SEED, DEMO_INDEX, size)
         written = write_dicom_series(folder / "dicom", case.hu_zyx, case.geometry, case.case_id, SYNTHETIC_DESCRIPTION)
         tell("starting Orthanc")
-        with running_orthanc(folder / "orthanc", tell) as orthanc:
+        with running_orthanc(folder / "orthanc", tell, start_seconds) as orthanc:
             loaded = [orthanc.load(written)]
             for chosen in given:
                 tell(f"loading {len(chosen.slices)} slices of series {chosen.uid}")
