@@ -21,6 +21,7 @@ from flrplan.cohort import CaseSize
 from flrplan.demo.measure import dice
 from flrplan.demo.ohif import background, browser, orthanc, server
 from flrplan.demo.ohif.browser import find_chromium, require_playwright
+from flrplan.demo.ohif.direct import LOOPBACK, with_direct_loopback
 from flrplan.demo.ohif.drive import Driven
 from flrplan.demo.ohif.orthanc import find_orthanc
 from flrplan.demo.ohif.run import drive_demo, running_demo
@@ -47,7 +48,19 @@ def drivable() -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.usefixtures("drivable")
+@pytest.fixture
+def closed_proxy(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A proxy for everything, as in a hospital's environment, that refuses all connections."""
+    proxy = f"http://127.0.0.1:{background.free_port()}"
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+        monkeypatch.setenv(name.upper(), proxy)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return proxy
+
+
+@pytest.mark.usefixtures("drivable", "closed_proxy")  # the proxy is for none of Orthanc, the server, its DICOMweb client, OHIF
 @pytest.mark.timeout(600)
 def test_a_browser_runs_the_cascade_in_ohif(tmp_path: Path) -> None:
     said: Says = []
@@ -104,7 +117,7 @@ def ran_whole_cascade(log: str, series: orthanc.LoadedSeries) -> bool:
 
 @pytest.fixture
 def busy_port() -> Iterator[int]:
-    with socket.create_server((background.LOOPBACK, 0)) as listener:
+    with socket.create_server((LOOPBACK, 0)) as listener:
         yield int(listener.getsockname()[1])
 
 
@@ -218,6 +231,33 @@ def test_a_program_that_answers_and_is_stopped(start: Start) -> None:
     assert background.is_port_free(port)
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/", timeout=5)
+
+
+@pytest.mark.usefixtures("closed_proxy")
+def test_loopback_is_asked_past_the_proxy_by_us_and_by_what_we_start(start: Start) -> None:
+    port = background.free_port()
+    url = f"http://127.0.0.1:{port}/"
+    serve = f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
+    start(serve).wait_until_it_answers(url, 30, print)
+    child = start(f"import requests; requests.get({url!r}, timeout=5).raise_for_status()")
+    assert child.process.wait(60) == 0, child.log_end()
+
+
+@pytest.mark.parametrize(
+    ("said", "hosts"),
+    [
+        ({}, "127.0.0.1,localhost"),
+        ({"NO_PROXY": ".hospital.example, 10.0.0.0/8"}, ".hospital.example,10.0.0.0/8,127.0.0.1,localhost"),
+        ({"no_proxy": "a,localhost", "NO_PROXY": "b"}, "a,localhost,b,127.0.0.1"),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_no_proxy_keeps_what_it_said(said: dict[str, str], hosts: str) -> None:
+    assert with_direct_loopback({"HTTP_PROXY": "http://p:1", **said}) == {
+        "HTTP_PROXY": "http://p:1",
+        "no_proxy": hosts,
+        "NO_PROXY": hosts,
+    }
 
 
 def test_nothing_outlives_a_process_that_is_killed(tmp_path: Path) -> None:

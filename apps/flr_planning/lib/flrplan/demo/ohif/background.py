@@ -16,9 +16,9 @@ from pathlib import Path
 import requests
 
 from flrplan.demo.ohif import guard
+from flrplan.demo.ohif.direct import LOOPBACK, direct_session, with_direct_loopback
 from flrplan.errors import ServiceError
 
-LOOPBACK = "127.0.0.1"
 Tell = Callable[[str], object]
 """Takes one line about what is going on."""
 
@@ -60,13 +60,14 @@ class Background:
     def wait_until_it_answers(self, url: str, seconds: float, tell: Tell) -> None:
         """Returns once ``url`` answers 2xx or 3xx. Raises: ServiceError with the end of the log where it ends first, or is slow."""
         start = told = time.monotonic()
+        session = direct_session()
         while True:
             if not self.runs:
                 raise ServiceError(
                     f"{self.name} ended with exit code {self.process.returncode} before it answered; {self.log_end()}"
                 )
             with suppress(requests.RequestException):
-                if requests.get(url, timeout=20).ok:
+                if session.get(url, timeout=20).ok:
                     return
             now = time.monotonic()
             if now - start > seconds:
@@ -97,12 +98,15 @@ class Background:
 
 
 def start(name: str, command: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str] | None = None) -> Background:
-    """Starts ``command`` under :mod:`flrplan.demo.ohif.guard`; ``environment`` comes on top of this process's own."""
+    """Starts ``command`` under :mod:`flrplan.demo.ohif.guard`; ``environment`` comes on top of this process's own.
+
+    It reaches loopback directly (:mod:`flrplan.demo.ohif.direct`).
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-I", str(Path(guard.__file__)), *command],
             cwd=cwd,
-            env={**os.environ, **(environment or {})},
+            env=with_direct_loopback({**os.environ, **(environment or {})}),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

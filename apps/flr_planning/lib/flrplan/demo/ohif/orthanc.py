@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
-from flrplan.demo.ohif.background import LOOPBACK, Tell, free_port, start
+from flrplan.demo.ohif.background import Tell, free_port, start
+from flrplan.demo.ohif.direct import LOOPBACK, direct_session
 from flrplan.errors import ServiceError
 from flrplan.io import write_json
 
@@ -45,13 +44,14 @@ class Orthanc:
     def load(self, files: Iterable[Path]) -> LoadedSeries:
         """Stores the DICOM files of one series. Raises: ServiceError where Orthanc refuses one."""
         parent = ""
+        session = direct_session()
         for file in files:
-            answer = requests.post(f"{self.url}/instances", data=file.read_bytes(), timeout=_REQUEST_SECONDS)
+            answer = session.post(f"{self.url}/instances", data=file.read_bytes(), timeout=_REQUEST_SECONDS)
             if not answer.ok:
                 raise ServiceError(f"Orthanc refused {file} ({answer.status_code}): {answer.text[:300]}")
             parent = str(answer.json()["ParentSeries"])
-        series = requests.get(f"{self.url}/series/{parent}", timeout=_REQUEST_SECONDS).json()
-        study = requests.get(f"{self.url}/studies/{series['ParentStudy']}", timeout=_REQUEST_SECONDS).json()
+        series = session.get(f"{self.url}/series/{parent}", timeout=_REQUEST_SECONDS).json()
+        study = session.get(f"{self.url}/studies/{series['ParentStudy']}", timeout=_REQUEST_SECONDS).json()
         return LoadedSeries(
             str(study["PatientMainDicomTags"]["PatientID"]),
             str(study["MainDicomTags"]["StudyInstanceUID"]),

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import flrplan
-from flrplan.demo.ohif.background import LOOPBACK, Background, Tell, is_port_free, start
+from flrplan.demo.ohif.background import Background, Tell, is_port_free, start
+from flrplan.demo.ohif.direct import LOOPBACK
 from flrplan.errors import ServiceError
 
 OHIF_PORT = 8000
