@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
 import SimpleITK as sitk
 from PIL import Image
 
@@ -21,7 +17,7 @@ from flrplan.cohort import CaseSize
 from flrplan.demo.measure import dice
 from flrplan.demo.ohif import background, browser, orthanc, server
 from flrplan.demo.ohif.browser import find_chromium, require_playwright
-from flrplan.demo.ohif.direct import LOOPBACK, with_direct_loopback
+from flrplan.demo.ohif.direct import LOOPBACK
 from flrplan.demo.ohif.drive import Driven
 from flrplan.demo.ohif.orthanc import find_orthanc
 from flrplan.demo.ohif.run import drive_demo, running_demo
@@ -46,18 +42,6 @@ def why_not() -> str | None:
 def drivable() -> None:
     if reason := why_not():
         pytest.skip(reason)
-
-
-@pytest.fixture
-def closed_proxy(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A proxy for everything, as in a hospital's environment, that refuses all connections."""
-    proxy = f"http://127.0.0.1:{background.free_port()}"
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, proxy)
-        monkeypatch.setenv(name.upper(), proxy)
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return proxy
 
 
 @pytest.mark.usefixtures("drivable", "closed_proxy")  # the proxy is for none of Orthanc, the server, its DICOMweb client, OHIF
@@ -187,102 +171,3 @@ def test_a_folder_without_a_ct_is_told_before_anything_starts(
     with pytest.raises(ImageError, match="no DICOM images"), running_demo(print, [tmp_path]):
         pytest.fail("it must not start")
     assert capsys.readouterr().out == ""
-
-
-Start = Callable[..., background.Background]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    started: list[background.Background] = []
-
-    def run(code: str) -> background.Background:
-        program = background.start("the helper", [sys.executable, "-c", code], tmp_path / "helper.log", tmp_path)
-        started.append(program)
-        return program
-
-    yield run
-    for program in started:
-        program.stop()
-
-
-def test_a_program_that_ends_shows_the_end_of_its_log(start: Start) -> None:
-    program = start("import sys; print('first'); print('no such disk', file=sys.stderr); sys.exit(3)")
-    with pytest.raises(ServiceError, match=r"the helper ended with exit code 3 before it answered") as caught:
-        program.wait_until_it_answers(f"http://127.0.0.1:{background.free_port()}/", 30, print)
-    assert "  no such disk" in str(caught.value)
-
-
-def test_a_slow_program_is_told_with_its_log(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "_TELL_EVERY_SECONDS", 0.2)
-    program, said = start("import time; print('still loading', flush=True); time.sleep(60)"), []
-    with pytest.raises(ServiceError, match=r"did not answer at http://127.* within 2 s; .*--start-seconds") as caught:
-        program.wait_until_it_answers(f"http://127.0.0.1:{background.free_port()}/", 2, said.append)
-    assert "  still loading" in str(caught.value)
-    assert any("waiting for the helper: " in line for line in said)
-
-
-def test_a_program_that_answers_and_is_stopped(start: Start) -> None:
-    port = background.free_port()
-    program = start(f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()")
-    program.wait_until_it_answers(f"http://127.0.0.1:{port}/", 30, print)
-    assert not background.is_port_free(port)
-    program.stop()
-    assert background.is_port_free(port)
-    with pytest.raises(requests.ConnectionError):
-        requests.get(f"http://127.0.0.1:{port}/", timeout=5)
-
-
-@pytest.mark.usefixtures("closed_proxy")
-def test_loopback_is_asked_past_the_proxy_by_us_and_by_what_we_start(start: Start) -> None:
-    port = background.free_port()
-    url = f"http://127.0.0.1:{port}/"
-    serve = f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
-    start(serve).wait_until_it_answers(url, 30, print)
-    child = start(f"import requests; requests.get({url!r}, timeout=5).raise_for_status()")
-    assert child.process.wait(60) == 0, child.log_end()
-
-
-@pytest.mark.parametrize(
-    ("said", "hosts"),
-    [
-        ({}, "127.0.0.1,localhost"),
-        ({"NO_PROXY": ".hospital.example, 10.0.0.0/8"}, ".hospital.example,10.0.0.0/8,127.0.0.1,localhost"),
-        ({"no_proxy": "a,localhost", "NO_PROXY": "b"}, "a,localhost,b,127.0.0.1"),
-        ({"no_proxy": "*"}, "*"),
-    ],
-)
-def test_no_proxy_keeps_what_it_said(said: dict[str, str], hosts: str) -> None:
-    assert with_direct_loopback({"HTTP_PROXY": "http://p:1", **said}) == {
-        "HTTP_PROXY": "http://p:1",
-        "no_proxy": hosts,
-        "NO_PROXY": hosts,
-    }
-
-
-def test_nothing_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
-    shell = "sleep 300 & echo $$ $!; wait"
-    code = (
-        "from pathlib import Path; import time; from flrplan.demo.ohif.background import start; "
-        f"start('it', ['sh', '-c', {shell!r}], Path('it.log'), Path('.')); time.sleep(300)"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
-    log, pids = tmp_path / "it.log", []
-    until = time.monotonic() + 60
-    while len(pids) < 2 and time.monotonic() < until:
-        pids = log.read_text().split() if log.is_file() else []
-        time.sleep(0.1)
-    assert [is_alive(int(p)) for p in pids] == [True, True]
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    while any(is_alive(int(p)) for p in pids) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert [is_alive(int(p)) for p in pids] == [False, False]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (OSError, IndexError):
-        return False

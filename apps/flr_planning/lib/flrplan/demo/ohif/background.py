@@ -97,14 +97,22 @@ class Background:
             self.process.wait()
 
 
-def start(name: str, command: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str] | None = None) -> Background:
+def start(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    temporary: Path | None = None,
+) -> Background:
     """Starts ``command`` under :mod:`flrplan.demo.ohif.guard`; ``environment`` comes on top of this process's own.
 
-    It reaches loopback directly (:mod:`flrplan.demo.ohif.direct`).
+    It reaches loopback directly (:mod:`flrplan.demo.ohif.direct`). ``temporary`` is a folder that goes with it: removed, with all
+    in it, once it has been stopped, or this process has ended in any way.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(guard.__file__)), *command],
+            [sys.executable, "-I", str(Path(guard.__file__)), str(temporary.absolute()) if temporary else "", *command],
             cwd=cwd,
             env=with_direct_loopback({**os.environ, **(environment or {})}),
             stdin=subprocess.PIPE,

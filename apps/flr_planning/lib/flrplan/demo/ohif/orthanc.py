@@ -79,8 +79,13 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def running_orthanc(folder: Path, tell: Tell, seconds: float = START_SECONDS) -> Iterator[Orthanc]:
-    """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not answer in time."""
+def running_orthanc(
+    folder: Path, tell: Tell, seconds: float = START_SECONDS, temporary: Path | None = None
+) -> Iterator[Orthanc]:
+    """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not answer in time.
+
+    ``temporary``: see :func:`flrplan.demo.ohif.background.start`.
+    """
     program, port = find_orthanc(), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -97,7 +102,8 @@ def running_orthanc(folder: Path, tell: Tell, seconds: float = START_SECONDS) ->
     }
     write_json(folder / "orthanc.json", config)
     orthanc = Orthanc(f"http://{LOOPBACK}:{port}")
-    process = start("Orthanc", [str(program), str(folder / "orthanc.json")], folder / "orthanc.log", folder)
+    command = [str(program), str(folder / "orthanc.json")]
+    process = start("Orthanc", command, folder / "orthanc.log", folder, temporary=temporary)
     try:
         process.wait_until_it_answers(f"{orthanc.dicomweb}/studies", seconds, tell)
         yield orthanc
