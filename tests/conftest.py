@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -49,4 +50,13 @@ def real_data() -> Path:
     folder = Path(os.environ.get("FLRPLAN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not (folder / "lidc0001").is_dir():
         pytest.skip(f"no real CTs in {folder}; set FLRPLAN_TEST_DATA to a folder with lidc0001/ and totalseg/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lidc_series(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the 133 DICOM slices of LIDC-IDRI-0001."""
+    folder = tmp_path_factory.mktemp("series") / "lidc"
+    with tarfile.open(real_data / "lidc0001" / "LIDC-IDRI-0001_dicom133.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
     return folder

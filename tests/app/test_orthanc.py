@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import tarfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -206,13 +205,10 @@ def test_a_label_that_a_seg_cannot_hold_is_refused_with_a_message(
 def test_a_real_series(
     orthanc: Orthanc,
     client: MONAILabelClient,
-    real_data: Path,
-    tmp_path: Path,
+    lidc_series: Path,
     read_image: Callable[..., tuple[NDArray[Any], Geometry]],
 ) -> None:
-    with tarfile.open(real_data / "lidc0001" / "LIDC-IDRI-0001_dicom133.tar.xz") as archive:
-        archive.extractall(tmp_path / "lidc", filter="data")
-    files = sorted((tmp_path / "lidc").rglob("*.dcm"))
+    files = sorted(lidc_series.rglob("*.dcm"))
     series = orthanc.load(files).series_uid
     file, params = client.infer("cascade", series, {})
     ct = read_ct(files[0].parent)

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from flrplan import cli
 from flrplan.cli import main
 from flrplan.commands import doctor
+from flrplan.demo.ohif import orthanc
 from flrplan.models import MODEL_ROOT
 
 
@@ -48,11 +49,39 @@ def test_cohort_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_doctor_runs_where_a_library_is_broken(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart is missing')")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "flrplan.cli", "doctor"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stderr
     assert "a library cannot be imported (libcudart is missing): make install" in done.stdout
+    assert "Orthanc with DICOMweb, for demo-ohif: " in done.stdout
+
+
+def test_doctor_finds_the_programs_of_demo_ohif_as_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, name in (("sbin", "Orthanc"), ("bin", "chromium-browser")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # a plain user's, without Debian's sbin
+    monkeypatch.setattr(orthanc, "_PLACES", str(tmp_path / "sbin"))
+    monkeypatch.setattr(orthanc, "PLUGIN", tmp_path / "plugin.so")
+    orthanc.PLUGIN.touch()
+    assert doctor._optional_programs() == []
+    printed = capsys.readouterr().out
+    assert f"Orthanc with DICOMweb, for demo-ohif: {tmp_path / 'sbin' / 'Orthanc'}\n" in printed
+    assert f"Chromium, for demo-ohif --drive: {tmp_path / 'bin' / 'chromium-browser'}\n" in printed
+
+    orthanc.PLUGIN.unlink()
+    (tmp_path / "bin" / "chromium-browser").unlink()
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    assert doctor._optional_programs() == []  # optional: no problems
+    printed = capsys.readouterr().out
+    assert "Orthanc with DICOMweb, for demo-ohif: optional; Orthanc has no DICOMweb plugin" in printed
+    assert "apt-get install --no-install-recommends orthanc orthanc-dicomweb" in printed
+    assert "Chromium, for demo-ohif --drive: optional; Chromium is not installed" in printed
+    assert "playwright, for demo-ohif --drive: optional; playwright, which drives the browser, cannot be imported" in printed
 
 
 def test_models_list_names_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

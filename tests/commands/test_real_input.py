@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -11,10 +10,8 @@ import SimpleITK as sitk
 from flrplan.cli import main
 
 
-def test_the_lidc_series(real_data: Path, tmp_path: Path) -> None:
-    with tarfile.open(real_data / "lidc0001" / "LIDC-IDRI-0001_dicom133.tar.xz") as archive:
-        archive.extractall(tmp_path / "lidc", filter="data")
-    assert main(["plan", str(tmp_path / "lidc"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+def test_the_lidc_series(lidc_series: Path, tmp_path: Path) -> None:
+    assert main(["plan", str(lidc_series), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     report = json.loads((tmp_path / "out" / "lidc" / "plan.json").read_text())
     assert sitk.ReadImage(str(tmp_path / "out" / "lidc" / "planning.nii.gz")).GetSize() == (512, 512, 133)
     # The liver of this patient has 1023 ml by another model's mask; 850 to 1250 says that it was found, no more.

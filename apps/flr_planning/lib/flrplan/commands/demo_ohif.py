@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,15 @@ def add_parser(commands: Any) -> None:
         "--drive", action="store_true", help="let a headless Chromium run the cascade, check what it shows, stop"
     )
     parser.add_argument("--screenshots", type=Path, default=SCREENSHOTS, metavar="DIR", help=f"with --drive ({SCREENSHOTS})")
-    parser.add_argument("--start-seconds", type=float, default=START_SECONDS, help="how long to wait for the server")
+    parser.add_argument(
+        "--start-seconds", type=float, default=START_SECONDS, help="how long to wait for Orthanc, and for the server"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Starts everything, then waits for Ctrl-C or drives the browser; stops what it started."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` tidies up as Ctrl-C does
-    try:
+    with _tidying_up_when_told_to_end():
         if arguments.drive:
             find_chromium()
             require_playwright()
@@ -47,9 +50,27 @@ def run(arguments: argparse.Namespace) -> int:
                 _drive(demo, arguments.screenshots)
             else:
                 _wait(demo)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+@contextmanager
+def _tidying_up_when_told_to_end() -> Iterator[None]:
+    """Within the block, ``kill`` and a terminal that is closed end it as Ctrl-C does. A signal that is ignored (nohup) stays so."""
+
+    def end(number: int, frame: object) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # a terminal says it twice, by its shell and by the system
+        raise KeyboardInterrupt
+
+    asked = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in asked if signal.getsignal(number) is not signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _drive(demo: Demo, screenshots: Path) -> None:

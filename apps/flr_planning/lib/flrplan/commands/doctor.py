@@ -7,13 +7,14 @@ import importlib.util
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from flrplan import __version__
 from flrplan.commands.say import say
-from flrplan.errors import FlrError
+from flrplan.errors import FlrError, ServiceError
 
 # Nothing else at the top: this command must run where a library is missing or broken.
 
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"flrplan {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     problems = [*_packages(), *_commands()]
     try:
-        problems += [*_device(), *_models(arguments.models)]
+        problems += [*_optional_programs(), *_device(), *_models(arguments.models)]
     except ImportError as error:
         problems.append(f"a library cannot be imported ({error}): {MENDS}")
     problems += _disk()
@@ -80,9 +81,24 @@ def _commands() -> list[str]:
         problems.append(f"dcmqi's itkimage2segimage is missing, so no DICOM SEG can be written: {MENDS}")
     if importlib.util.find_spec("monailabel") is None:
         problems.append(f"monailabel is not installed: {MENDS}")
-    for name, purpose in (("Orthanc", "a DICOMweb server"), ("chromium", "tests of OHIF")):
-        say(f"  {name} ({purpose}): {shutil.which(name) or 'not installed (optional)'}")
     return problems
+
+
+def _optional_programs() -> list[str]:
+    from flrplan.demo.ohif.browser import find_chromium, require_playwright
+    from flrplan.demo.ohif.orthanc import find_orthanc
+
+    checks: tuple[tuple[str, Callable[[], Path | None]], ...] = (
+        ("Orthanc with DICOMweb, for demo-ohif", find_orthanc),
+        ("Chromium, for demo-ohif --drive", find_chromium),
+        ("playwright, for demo-ohif --drive", require_playwright),
+    )
+    for what, find in checks:
+        try:
+            say(f"  {what}: {find() or 'installed'}")
+        except ServiceError as error:
+            say(f"  {what}: optional; {error}")
+    return []
 
 
 def _device() -> list[str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 import requests
 
 from flrplan.demo.ohif import guard
+from flrplan.demo.ohif.direct import LOOPBACK, direct_session, with_direct_loopback
 from flrplan.errors import ServiceError
 
-LOOPBACK = "127.0.0.1"
 Tell = Callable[[str], object]
 """Takes one line about what is going on."""
 
@@ -60,13 +60,14 @@ class Background:
     def wait_until_it_answers(self, url: str, seconds: float, tell: Tell) -> None:
         """Returns once ``url`` answers 2xx or 3xx. Raises: ServiceError with the end of the log where it ends first, or is slow."""
         start = told = time.monotonic()
+        session = direct_session()
         while True:
             if not self.runs:
                 raise ServiceError(
                     f"{self.name} ended with exit code {self.process.returncode} before it answered; {self.log_end()}"
                 )
             with suppress(requests.RequestException):
-                if requests.get(url, timeout=20).ok:
+                if session.get(url, timeout=20).ok:
                     return
             now = time.monotonic()
             if now - start > seconds:
@@ -96,13 +97,24 @@ class Background:
             self.process.wait()
 
 
-def start(name: str, command: Sequence[str], log: Path, cwd: Path, environment: Mapping[str, str] | None = None) -> Background:
-    """Starts ``command`` under :mod:`flrplan.demo.ohif.guard`; ``environment`` comes on top of this process's own."""
+def start(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    temporary: Path | None = None,
+) -> Background:
+    """Starts ``command`` under :mod:`flrplan.demo.ohif.guard`; ``environment`` comes on top of this process's own.
+
+    It reaches loopback directly (:mod:`flrplan.demo.ohif.direct`). ``temporary`` is a folder that goes with it: removed, with all
+    in it, once it has been stopped, or this process has ended in any way.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(guard.__file__)), *command],
+            [sys.executable, "-I", str(Path(guard.__file__)), str(temporary.absolute()) if temporary else "", *command],
             cwd=cwd,
-            env={**os.environ, **(environment or {})},
+            env=with_direct_loopback({**os.environ, **(environment or {})}),
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

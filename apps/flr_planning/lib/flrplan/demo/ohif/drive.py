@@ -173,7 +173,7 @@ def _run(visit: _Visit) -> tuple[NDArray[np.uint8], Geometry]:
         page.wait_for_function(
             "() => window.services.segmentationService.getLabelmapVolume('1').voxelManager.getCompleteScalarDataArray().some(v => v)"
         )
-    with TemporaryDirectory(prefix="flrplan-ohif-") as folder:
+    with TemporaryDirectory(dir=visit.server.folder) as folder:
         path = Path(folder, "answer.nrrd")
         path.write_bytes(body)
         label, geometry = read_label_map(path)

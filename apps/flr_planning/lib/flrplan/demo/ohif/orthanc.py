@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
-from flrplan.demo.ohif.background import LOOPBACK, Tell, free_port, start
+from flrplan.demo.ohif.background import Tell, free_port, start
+from flrplan.demo.ohif.direct import LOOPBACK, direct_session
 from flrplan.errors import ServiceError
 from flrplan.io import write_json
 
@@ -45,13 +44,14 @@ class Orthanc:
     def load(self, files: Iterable[Path]) -> LoadedSeries:
         """Stores the DICOM files of one series. Raises: ServiceError where Orthanc refuses one."""
         parent = ""
+        session = direct_session()
         for file in files:
-            answer = requests.post(f"{self.url}/instances", data=file.read_bytes(), timeout=_REQUEST_SECONDS)
+            answer = session.post(f"{self.url}/instances", data=file.read_bytes(), timeout=_REQUEST_SECONDS)
             if not answer.ok:
                 raise ServiceError(f"Orthanc refused {file} ({answer.status_code}): {answer.text[:300]}")
             parent = str(answer.json()["ParentSeries"])
-        series = requests.get(f"{self.url}/series/{parent}", timeout=_REQUEST_SECONDS).json()
-        study = requests.get(f"{self.url}/studies/{series['ParentStudy']}", timeout=_REQUEST_SECONDS).json()
+        series = session.get(f"{self.url}/series/{parent}", timeout=_REQUEST_SECONDS).json()
+        study = session.get(f"{self.url}/studies/{series['ParentStudy']}", timeout=_REQUEST_SECONDS).json()
         return LoadedSeries(
             str(study["PatientMainDicomTags"]["PatientID"]),
             str(study["MainDicomTags"]["StudyInstanceUID"]),
@@ -79,8 +79,13 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def running_orthanc(folder: Path, tell: Tell) -> Iterator[Orthanc]:
-    """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not start."""
+def running_orthanc(
+    folder: Path, tell: Tell, seconds: float = START_SECONDS, temporary: Path | None = None
+) -> Iterator[Orthanc]:
+    """An empty Orthanc on a free loopback port while the block runs. Raises: ServiceError where it does not answer in time.
+
+    ``temporary``: see :func:`flrplan.demo.ohif.background.start`.
+    """
     program, port = find_orthanc(), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -97,9 +102,10 @@ def running_orthanc(folder: Path, tell: Tell) -> Iterator[Orthanc]:
     }
     write_json(folder / "orthanc.json", config)
     orthanc = Orthanc(f"http://{LOOPBACK}:{port}")
-    process = start("Orthanc", [str(program), str(folder / "orthanc.json")], folder / "orthanc.log", folder)
+    command = [str(program), str(folder / "orthanc.json")]
+    process = start("Orthanc", command, folder / "orthanc.log", folder, temporary=temporary)
     try:
-        process.wait_until_it_answers(f"{orthanc.dicomweb}/studies", START_SECONDS, tell)
+        process.wait_until_it_answers(f"{orthanc.dicomweb}/studies", seconds, tell)
         yield orthanc
     finally:
         process.stop()

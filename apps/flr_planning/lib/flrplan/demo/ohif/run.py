@@ -34,6 +34,8 @@ def running_demo(
 ) -> Iterator[Demo]:
     """Orthanc with a synthetic case and one CT series of each folder in ``dicom``, and the server on it, while the block runs.
 
+    Each of the two programs has ``start_seconds`` to answer.
+
     Raises: ServiceError where a program is missing, the port is in use, or one does not start; ImageError for a folder
         without one CT series.
     """
@@ -42,17 +44,18 @@ def running_demo(
     given = [choose_series(folder) for folder in dicom]
     with TemporaryDirectory(prefix="flrplan-ohif-") as name:
         folder = Path(name)
-        tell(f"making a synthetic CT ({size})")
-        case = make_case(DEMO_SEED, DEMO_INDEX, size)
-        written = write_dicom_series(folder / "dicom", case.hu_zyx, case.geometry, case.case_id, SYNTHETIC_DESCRIPTION)
         tell("starting Orthanc")
-        with running_orthanc(folder / "orthanc", tell) as orthanc:
+        # From here on the folder goes with the programs, too: a patient's data are not left to a process that can be killed.
+        with running_orthanc(folder / "orthanc", tell, start_seconds, temporary=folder) as orthanc:
+            tell(f"making a synthetic CT ({size})")
+            case = make_case(DEMO_SEED, DEMO_INDEX, size)
+            written = write_dicom_series(folder / "dicom", case.hu_zyx, case.geometry, case.case_id, SYNTHETIC_DESCRIPTION)
             loaded = [orthanc.load(written)]
             for chosen in given:
                 tell(f"loading {len(chosen.slices)} slices of series {chosen.uid}")
                 loaded.append(orthanc.load(file.path for file in chosen.slices))
             tell("starting the MONAI Label server")
-            with running_server(orthanc.dicomweb, folder / "server", tell, seconds=start_seconds) as server:
+            with running_server(orthanc.dicomweb, folder / "server", tell, seconds=start_seconds, temporary=folder) as server:
                 yield Demo(server, tuple(loaded), case)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import flrplan
-from flrplan.demo.ohif.background import LOOPBACK, Background, Tell, is_port_free, start
+from flrplan.demo.ohif.background import Background, Tell, is_port_free, start
+from flrplan.demo.ohif.direct import LOOPBACK
 from flrplan.errors import ServiceError
 
 OHIF_PORT = 8000
@@ -43,8 +44,11 @@ def running_server(
     port: int = OHIF_PORT,
     seconds: float = START_SECONDS,
     conf: Mapping[str, str] = MappingProxyType({}),
+    temporary: Path | None = None,
 ) -> Iterator[Server]:
     """``monailabel start_server`` on ``studies`` (a DICOMweb URL or a folder) while the block runs; ``conf``: settings of the app.
+
+    ``temporary``: see :func:`flrplan.demo.ohif.background.start`.
 
     Raises: ServiceError where MONAI Label or the app is missing, the port is in use, or it does not answer in time.
     """
@@ -61,7 +65,7 @@ def running_server(
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
     }
     # Relative paths: the host's start script breaks at spaces.
-    process = start("the MONAI Label server", command, folder / "server.log", APP.parent, environment)
+    process = start("the MONAI Label server", command, folder / "server.log", APP.parent, environment, temporary)
     server = Server(f"http://{LOOPBACK}:{port}", folder, process)
     try:
         process.wait_until_it_answers(f"{server.url}/info/", seconds, tell)
