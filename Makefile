@@ -34,8 +34,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Real CTs that the demo models are measured on as well, NAME=CT,LIVER[:VALUE] with blanks between them (so none in a path):
+#   make demo-models REAL="lidc-idri-0001=DICOM_FOLDER,LIVER_MASK example_ct=CT_FILE,SEGMENTATION:5"
+# Where to get the two: apps/flr_planning/model/demo/README.md. Without them its goals on real CTs read "not measured".
+REAL ?=
+
 demo-models: $(STAMP)
-	$(BIN)/flrplan demo-models --work build/demo-models
+	$(BIN)/flrplan demo-models --work build/demo-models $(foreach ct,$(REAL),--real '$(ct)')
 
 workflow: $(WORKFLOW_STAMP)
 

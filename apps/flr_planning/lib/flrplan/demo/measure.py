@@ -1,21 +1,19 @@
-"""Measures the demo models on synthetic cases that nothing was trained or chosen on, and on real CTs where they are given."""
+"""Measures the demo models on synthetic cases that nothing was trained or chosen on; real CTs: :mod:`flrplan.demo.real_ct`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from flrplan.cascade import Cascade
-from flrplan.cascade_result import CascadeResult
 from flrplan.cohort import CaseSize, SyntheticCase, make_case
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED
 from flrplan.errors import EmptyLiverError
-from flrplan.io import CT, read_ct, read_mask
+from flrplan.io import CT
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.metrics.overlap import dice
 from flrplan.stages import CRLM, FLR, FLR_E2E
@@ -79,13 +77,6 @@ def measure_synthetic(cascade: Cascade, cases: int = MEASURE_CASES) -> list[Meas
     """The held-out cases, one after the other."""
     indices = tqdm(range(cases), desc="held-out cases", unit="case", disable=None)
     return [measure_case(make_case(MEASURE_SEED, i, CaseSize.MEDIUM), i, cascade) for i in indices]
-
-
-def measure_real(path: Path, liver: Path, cascade: Cascade) -> tuple[CascadeResult, float]:
-    """The cascade on a real CT, and the Dice of its liver against a given mask."""
-    ct = read_ct(path)
-    result = cascade.run(ct)
-    return result, dice(read_mask(liver, ct, Structure.LIVER), result.masks[Structure.LIVER])
 
 
 def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:
