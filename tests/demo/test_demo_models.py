@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from flrplan.demo import build
 from flrplan.demo.card import write_card
 from flrplan.demo.failures import worst_cases
+from flrplan.demo.goals import GOALS
 from flrplan.demo.measure import COLUMNS, MeasuredCase, as_json, dice, paired_difference, summary
 from flrplan.demo.real_ct import RealScore
 from flrplan.nnunet.model_folder import ModelFolder
@@ -69,7 +71,21 @@ def test_the_card_states_what_was_measured(tmp_path: Path) -> None:
     assert "- some-ct: Dice 0.876 on 75 of 133 slices; 12 ml predicted beyond the reference are not judged. Of 1000 ml" in card
     assert "100 were missed, 150 ml were added (a warning)." in card
     assert 'make demo-models REAL="lidc-idri-0001=' in card
-    assert (tmp_path / "scores.json").is_file()
+    assert "| Liver, unseen synthetic cases | at least 0.95 | 0.915 | **missed** by 0.035 |" in card
+    assert "- **Liver, unseen synthetic cases.** 4 of 4 cases lie below 0.95. By contrast phase the lowest is" in card
+    assert "an earlier version of the liver model failed on example_ct (Dice 0.545)" in card
+    assert "### By slice spacing, mean Dice" in card
+    goals = {goal["goal"]: goal for goal in json.loads((tmp_path / "scores.json").read_text())["goals"]}
+    assert goals["Liver, unseen synthetic cases"]["margin"] == pytest.approx(-0.035)
+    assert goals[GOALS[0].what]["met"] is None
+
+
+def test_the_card_names_every_goal_without_a_real_ct(tmp_path: Path) -> None:
+    cases = [measured(i) for i in range(3)]
+    write_card(tmp_path, cases, [], as_json(cases))
+    card = (tmp_path / "README.md").read_text()
+    assert all(f"| {goal.what} | " in card and f"- **{goal.what}.** " in card for goal in GOALS)
+    assert "None was given when this card was written." in card
 
 
 def test_the_worst_cases_come_first() -> None:
