@@ -88,6 +88,24 @@ def test_the_card_names_every_goal_without_a_real_ct(tmp_path: Path) -> None:
     assert "None was given when this card was written." in card
 
 
+def test_the_card_sums_all_folds(tmp_path: Path) -> None:
+    model = tmp_path / "liver" / "nnunet"
+    recipe = {"training": {"epochs": 4, "iterations_per_epoch": 25}}
+    ids = {"train_ids": ["a", "b"], "validation_ids": ["c"]}
+    # The second was stopped and went on: its last process took 300 s, its epochs 5400 s.
+    for fold, seconds in enumerate(
+        ({"seconds": 1800.0, "trained_seconds": 1700.0}, {"seconds": 300.0, "trained_seconds": 5400.0})
+    ):
+        (model / f"fold_{fold}").mkdir(parents=True)
+        (model / f"fold_{fold}" / "run.json").write_text(json.dumps({"recipe": recipe, **ids, **seconds}))
+    (model / "training_cohort.json").write_text('{"version": 3}')
+    cases = [measured(i) for i in range(3)]
+    write_card(tmp_path, cases, [], as_json(cases))
+    card = (tmp_path / "README.md").read_text()
+    assert "| liver | 3 | 3 | 100 | 30 + 90 |" in card
+    assert "Together 2.0 hours of training" in card
+
+
 def test_the_worst_cases_come_first() -> None:
     cases = [measured(i, liver=value) for i, value in enumerate((0.9, float("nan"), 0.2, 0.5, 0.2))]
     assert [c.index for c in worst_cases(cases, "liver", 3)] == [2, 4, 3]

@@ -23,7 +23,7 @@ from flrplan.stages import STAGES
 
 def add_parser(commands: Any) -> None:
     """Adds ``demo-models`` to the command line."""
-    parser = commands.add_parser("demo-models", help="train and measure the demo models (about 1.5 hours on 2 cores)")
+    parser = commands.add_parser("demo-models", help="train and measure the demo models (hours; their card says how many)")
     parser.add_argument(
         "--work", type=Path, required=True, help="cohort, prepared data, training states; a stopped run continues"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.bounds import what_bounds
@@ -100,18 +101,35 @@ def write_card(folder: Path, cases: Sequence[MeasuredCase], real: Sequence[RealS
 
 
 def _training_table(folder: Path) -> str:
-    """What each model that is there was trained with, from the records beside its first fold."""
-    lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes a fold |", "|---|---|---|---|---|"]
+    """What the folds of each model that is there were trained with, and how long all of it took, from the records beside them."""
+    lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes of each fold |", "|---|---|---|---|---|"]
+    total = 0.0
     for stage in STAGES:
-        path = folder / stage / ARCHITECTURES[0] / "fold_0" / RUN_NAME
-        if path.is_file():
-            run = json.loads(path.read_text(encoding="utf-8"))
-            settings = run["recipe"]["training"]
-            version = json.loads((path.parents[1] / COHORT_NAME).read_text(encoding="utf-8"))["version"]
-            cases = len(run["train_ids"]) + len(run["validation_ids"])
-            iterations = settings["epochs"] * settings["iterations_per_epoch"]
-            lines.append(f"| {stage} | {version} | {cases} | {iterations} | {run['seconds'] / 60:.0f} |")
-    return "\n".join([*lines, ""])
+        model = folder / stage / ARCHITECTURES[0]
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob(f"fold_*/{RUN_NAME}"))]
+        if not runs:
+            continue
+        version = json.loads((model / COHORT_NAME).read_text(encoding="utf-8"))["version"]
+        cases = {len(run["train_ids"]) + len(run["validation_ids"]) for run in runs}
+        training = [run["recipe"]["training"] for run in runs]
+        iterations = {settings["epochs"] * settings["iterations_per_epoch"] for settings in training}
+        seconds = [_seconds(run) for run in runs]
+        total += sum(seconds)
+        lines.append(
+            f"| {stage} | {version} | {_all(cases)} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
+        )
+    return "\n".join(
+        [*lines, "", f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation.", ""]
+    )
+
+
+def _seconds(run: Mapping[str, Any]) -> float:
+    """What a fold took: ``seconds`` of a run that went on after a stop are those since then, ``trained_seconds`` those of its epochs."""
+    return max(float(run["seconds"]), float(run.get("trained_seconds", 0.0)))
+
+
+def _all(values: set[int]) -> str:
+    return ", ".join(str(v) for v in sorted(values))
 
 
 def _real_line(score: RealScore) -> str:
