@@ -134,7 +134,7 @@ def _all(values: set[int]) -> str:
 
 def _real_line(score: RealScore) -> str:
     beyond = f"; {score.unjudged_ml:.0f} ml predicted beyond the reference are not judged" if score.unjudged_ml else ""
-    notes = f". {'; '.join(score.notes)}" if score.notes else ""
+    notes = f" ({'; '.join(score.notes)})" if score.notes else ""
     return (
         f"- {score.name}: Dice {score.dice:.3f} on {score.slices} of {score.of_slices} slices{beyond}. Of {score.reference_ml:.0f} ml "
         f"{score.missed_ml:.0f} were missed, {score.extra_ml:.0f} ml were added{notes}."
