@@ -140,6 +140,13 @@ def test_orthanc_is_given_the_seconds_that_the_message_advises(
     assert "within 2 s; on a slow or busy machine give it more with --start-seconds" in error
 
 
+def test_an_orthanc_that_is_gone_is_told_while_files_are_loaded(tmp_path: Path) -> None:
+    (tmp_path / "slice.dcm").write_bytes(b"a slice")
+    gone = orthanc.Orthanc(f"http://{LOOPBACK}:{background.free_port()}")
+    with pytest.raises(ServiceError, match=r"Orthanc at http://127.* did not answer POST /instances .*start the demo again"):
+        gone.load([tmp_path / "slice.dcm"])
+
+
 def test_an_absent_plugin_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(orthanc.shutil, "which", lambda *_, **__: "/usr/sbin/Orthanc")
     monkeypatch.setattr(orthanc, "PLUGIN", tmp_path / "absent.so")

@@ -16,7 +16,7 @@ from pathlib import Path
 import requests
 
 from flrplan.demo.ohif import guard
-from flrplan.demo.ohif.direct import LOOPBACK, direct_session, with_direct_loopback
+from flrplan.demo.ohif.direct import LOOPBACK, ask, with_direct_loopback
 from flrplan.errors import ServiceError
 
 Tell = Callable[[str], object]
@@ -60,14 +60,13 @@ class Background:
     def wait_until_it_answers(self, url: str, seconds: float, tell: Tell) -> None:
         """Returns once ``url`` answers 2xx or 3xx. Raises: ServiceError with the end of the log where it ends first, or is slow."""
         start = told = time.monotonic()
-        session = direct_session()
         while True:
             if not self.runs:
                 raise ServiceError(
                     f"{self.name} ended with exit code {self.process.returncode} before it answered; {self.log_end()}"
                 )
             with suppress(requests.RequestException):
-                if session.get(url, timeout=20).ok:
+                if ask("GET", url, 20).ok:
                     return
             now = time.monotonic()
             if now - start > seconds:

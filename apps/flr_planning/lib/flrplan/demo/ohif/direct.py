@@ -15,12 +15,14 @@ _NAMES = ("no_proxy", "NO_PROXY")
 """Programs read the one or the other; most prefer the first."""
 
 
-def direct_session() -> requests.Session:
-    """For our own requests to loopback: no proxy, and no password of a ``.netrc``."""
-    session = requests.Session()
-    session.trust_env = False
-    session.headers["Connection"] = "close"  # Orthanc closes idle ones after a second, perhaps just as the next file is sent
-    return session
+def ask(method: str, url: str, timeout_seconds: float, data: bytes | None = None) -> requests.Response:
+    """One request of ours to loopback: no proxy, and no password of a ``.netrc``. Raises: what :mod:`requests` does.
+
+    A connection each, closed by us: told to close it (``Connection: close``), Orthanc 1.10 now and then does so unasked and unanswered.
+    """
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, url, data=data, timeout=timeout_seconds)
 
 
 def with_direct_loopback(environment: Mapping[str, str]) -> dict[str, str]:

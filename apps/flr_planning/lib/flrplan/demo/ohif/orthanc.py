@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
+
 from flrplan.demo.ohif.background import Tell, free_port, start
-from flrplan.demo.ohif.direct import LOOPBACK, direct_session
+from flrplan.demo.ohif.direct import LOOPBACK, ask
 from flrplan.errors import ServiceError
 from flrplan.io import write_json
 
@@ -42,21 +44,28 @@ class Orthanc:
         return f"{self.url}/dicom-web"
 
     def load(self, files: Iterable[Path]) -> LoadedSeries:
-        """Stores the DICOM files of one series. Raises: ServiceError where Orthanc refuses one."""
+        """Stores the DICOM files of one series. Raises: ServiceError where Orthanc refuses one, or answers nothing."""
         parent = ""
-        session = direct_session()
         for file in files:
-            answer = session.post(f"{self.url}/instances", data=file.read_bytes(), timeout=_REQUEST_SECONDS)
+            answer = self._ask("POST", "/instances", file.read_bytes())
             if not answer.ok:
                 raise ServiceError(f"Orthanc refused {file} ({answer.status_code}): {answer.text[:300]}")
             parent = str(answer.json()["ParentSeries"])
-        series = session.get(f"{self.url}/series/{parent}", timeout=_REQUEST_SECONDS).json()
-        study = session.get(f"{self.url}/studies/{series['ParentStudy']}", timeout=_REQUEST_SECONDS).json()
+        series = self._ask("GET", f"/series/{parent}").json()
+        study = self._ask("GET", f"/studies/{series['ParentStudy']}").json()
         return LoadedSeries(
             str(study["PatientMainDicomTags"]["PatientID"]),
             str(study["MainDicomTags"]["StudyInstanceUID"]),
             str(series["MainDicomTags"]["SeriesInstanceUID"]),
         )
+
+    def _ask(self, method: str, path: str, data: bytes | None = None) -> requests.Response:
+        try:
+            return ask(method, f"{self.url}{path}", _REQUEST_SECONDS, data)
+        except requests.RequestException as error:
+            raise ServiceError(
+                f"Orthanc at {self.url} did not answer {method} {path} ({error}); start the demo again"
+            ) from error
 
 
 def find_orthanc() -> Path:
