@@ -97,7 +97,9 @@ def run(options: argparse.Namespace) -> int:
     with show_only(jobs, work) if options.dry_run else only_run(work) as (state, lock):
         require_same_benchmark(settings, settled_split(settings, work), work, record=not options.dry_run)
         stale = stale_markers(jobs, work)
-        sys.stderr.write("".join(f"{marker}: files of this job are gone; it runs again\n" for marker in stale))
+        sys.stderr.write(
+            "".join(f"{marker}: files of this job, or of one before it, are gone; it runs again\n" for marker in stale)
+        )
         if not options.dry_run:
             drop_markers(stale, work)
         write_jobs(settings, jobs, state)

@@ -180,6 +180,26 @@ def test_markers_without_their_files_are_dropped(places: Places) -> None:
     assert [(places.work / STATE / job.done).is_file() for job in (first, second)] == [True, False]
 
 
+def test_what_comes_after_files_that_are_gone_is_made_anew_too(places: Places) -> None:
+    jobs = benchmark_jobs(BenchmarkSettings(architectures=("nnunet",)), places)
+    for job in jobs:
+        for path in (places.work / STATE / job.done, *job.products):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    assert stale_markers(jobs, places.work) == []
+    fold = next(job for job in jobs if job.name == "nnunet-fold-1")
+    fold.products[0].unlink()
+    assert stale_markers(jobs, places.work) == [fold.done, jobs[-1].done], "predictions, then the tables"
+    assert "evaluate: 0 of 1 jobs done; 7 of 7 files there" in progress_lines(jobs, places.work)
+    fold.products[0].touch()
+    preprocess = of(jobs, Rule.PREPROCESS)[0]
+    preprocess.products[0].unlink()
+    assert stale_markers(jobs, places.work) == [], "all that it trains is there"
+    train = next(job for job in of(jobs, Rule.TRAIN) if preprocess.done in job.after)
+    train.products[0].unlink()
+    assert {preprocess.done, train.done, jobs[-1].done} <= set(stale_markers(jobs, places.work))
+
+
 def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -> None:
     recipe = places.work / "r.yaml"
     recipe.write_text("common: {}")
