@@ -115,6 +115,13 @@ def test_probabilities_are_not_binary(whole, command, capsys):
     refused(command, capsys, whole, "broken prediction: t1", "nnunet/pipelined_flr/t1.nii.gz")
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd"])
+def test_a_prediction_of_nan_is_no_empty_mask(whole, command, capsys, suffix):
+    (whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz").unlink()
+    whole.write(whole.predictions / "nnunet" / "pipelined_flr" / f"t1{suffix}", np.full((12, 20, 20), np.nan, np.float32))
+    refused(command, capsys, whole, "broken prediction: t1", f"t1{suffix}: 4800 of 4800 voxels are NaN or infinite")
+
+
 def test_label_outside_the_compartments(whole, command, capsys):
     whole.label("t1", np.full((12, 20, 20), 5, np.uint8))
     refused(command, capsys, whole, "broken label: t1", "holds 0..4", "[5]")
