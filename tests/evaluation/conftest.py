@@ -79,6 +79,16 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.fixture
+def whole(bench: Bench) -> Bench:
+    """A complete small benchmark of one architecture with one column."""
+    for case in ("t1", "t2", "a1", "a2", "b1"):
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
+    bench.split([["a1", "a2"], ["b1"]], ["t1", "t2"])
+    return bench
+
+
 @pytest.fixture(scope="module")
 def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """One benchmark for all tests of a module that only read it."""
