@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flrplan.cohort import SyntheticCase
 from flrplan.cohort.fields import COARSE_MM, FineGrid
 from flrplan.cohort.lesion_look import draw_lesions
 from flrplan.cohort.lesion_mix import (
@@ -141,6 +142,18 @@ def test_rim_core_and_calcium() -> None:
     inside = np.hypot(grid.axes_mm[1][:, None], grid.axes_mm[2]) < 18
     assert calcified.max() == pytest.approx(360.0, abs=1)
     assert 0.02 < np.mean(calcified[inside] > 200) < 0.5  # clumps, not the whole lesion
+
+
+def test_lesions_are_darker_than_the_liver_in_every_case_but_those_with_rims(small_cases: list[SyntheticCase]) -> None:
+    """By the median, so that noise and clumps of calcium do not decide; a rim can be as bright as the liver."""
+    checked = 0
+    for case in small_cases:
+        if any(lesion["rim"] for lesion in case.facts["lesions"]):
+            continue
+        lesions, liver = (np.median(case.hu_zyx[case.organs_zyx == organ]) for organ in (Organ.TUMOUR, Organ.LIVER))
+        assert lesions < liver - 5, case.case_id
+        checked += 1
+    assert checked >= len(small_cases) / 2
 
 
 def test_other_organs_are_not_drawn_on() -> None:

@@ -1,7 +1,8 @@
 """Small labelled cases with predictions of known errors.
 
 Every case: 12 x 20 x 20 voxels of 5 x 1 x 1.25 mm (z, y, x). Liver 10 x 16 x 16 = 2560 voxels; FLR its first 10 columns in x
-= 1600; CRLM two boxes in the resection, A = 2 x 4 x 4 = 32 and B = 1 x 2 x 2 = 4 voxels.
+= 1600; CRLM two boxes in the resection, A = 2 x 4 x 4 = 32 and B = 1 x 2 x 2 = 4 voxels. A predicted lesion that is none:
+2 x 8 x 8 = 128 voxels, in the remnant. A voxel has 6.25 mm3.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LIVER = box((1, 11), (2, 18), (2, 18))
 FLR = box((1, 11), (2, 18), (2, 12))
 LESION_A, LESION_B = box((3, 5), (4, 8), (14, 18)), box((7, 8), (4, 6), (14, 16))
 CRLM = LESION_A | LESION_B
+FALSE_ALARM = box((8, 10), (8, 16), (3, 11))
 EMPTY = np.zeros(SHAPE, bool)
 
 
@@ -79,10 +81,14 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def shared_bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One benchmark for all tests of a module that only read it."""
-    return Bench(tmp_path_factory.mktemp("bench"))
+@pytest.fixture
+def whole(bench: Bench) -> Bench:
+    """A complete small benchmark of one architecture with one column."""
+    for case in ("t1", "t2", "a1", "a2", "b1"):
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
+    bench.split([["a1", "a2"], ["b1"]], ["t1", "t2"])
+    return bench
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +100,36 @@ def command():
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory, command) -> Bench:
+    """One evaluated benchmark for all tests that only read it, with unequal folds: a1 a2 a3 | b1; held out t1 to t4.
+
+    nnunet has known errors in its FLR (shifted by a voxel, dilated, empty, the whole liver), misses lesion B where it is given
+    the liver, and in its cascade misses all of t1 and adds a false alarm in t2. The architecture "own" is perfect in the one
+    column that it has, ``cascaded_flr``.
+    """
+    bench = Bench(tmp_path_factory.mktemp("oracle"))
+    folds, test = [["a1", "a2", "a3"], ["b1"]], ["t1", "t2", "t3", "t4"]
+    bench.split(folds, test)
+    shifted = np.roll(FLR, 1, axis=2)
+    flr = {
+        "t1": shifted,
+        "t2": FLR | shifted,
+        "t3": EMPTY,
+        "t4": LIVER,
+        "a1": shifted,
+        "a2": FLR | shifted,
+        "a3": EMPTY,
+        "b1": FLR,
+    }
+    for case, mask in flr.items():
+        bench.label(case)
+        for column, predicted in (("pipelined_liver", LIVER), ("pipelined_crlm", LESION_A), ("pipelined_flr", mask)):
+            bench.predict("nnunet", column, case, predicted)
+    for case in test:
+        bench.predict("nnunet", "cascaded_crlm", case, {"t1": EMPTY, "t2": CRLM | FALSE_ALARM}.get(case, CRLM))
+        bench.predict("own", "cascaded_flr", case, FLR)
+    assert command(bench.arguments()) == 0
+    return bench

@@ -1,7 +1,8 @@
-"""What the evaluation costs; minutes, so run with -m slow. The figures come from benchmark/bench_metrics.py."""
+"""What the evaluation costs, by benchmark/bench_metrics.py. The measurements take minutes, so they run with -m slow."""
 
 from __future__ import annotations
 
+import csv
 import re
 import subprocess
 import sys
@@ -9,11 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from flrplan.evaluation.columns import COLUMNS
+
 BENCH = Path(__file__).parents[2] / "benchmark" / "bench_metrics.py"
 
 
 def bench(*options: str) -> str:
-    return subprocess.run([sys.executable, str(BENCH), *options], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, str(BENCH), *options], check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_the_memory_benchmark_runs_on_two_cases(tmp_path: Path):
+    """The measurement itself is slow; here its cases, columns and split must be what the evaluation takes."""
+    assert 50 < int(bench("--memory-of", "2", str(tmp_path))) < 4000
+    rows = list(csv.DictReader((tmp_path / "evaluation" / "cases.csv").open()))
+    assert {(r["case"], r["column"]) for r in rows} == {(c, column) for c in ("c0", "c1") for column in COLUMNS}
+    assert {r["status"] for r in rows} == {"scored"}
 
 
 @pytest.mark.slow

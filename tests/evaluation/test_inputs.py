@@ -10,19 +10,9 @@ import pytest
 
 from flrplan.evaluation.columns import COLUMNS
 
-FOLDS = [["a1", "a2"], ["b1"]]
+FOLDS = [["a1", "a2"], ["b1"]]  # as in the fixture ``whole``
 TEST = ["t1", "t2"]
 ALL = [*TEST, "a1", "a2", "b1"]
-
-
-@pytest.fixture
-def whole(bench):
-    """A complete small benchmark of one architecture with one column."""
-    for case in ALL:
-        bench.label(case)
-        bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
-    bench.split(FOLDS, TEST)
-    return bench
 
 
 def refused(command, capsys, bench, *said: str) -> str:
@@ -139,21 +129,6 @@ def test_label_outside_the_compartments(whole, command, capsys):
     refused(command, capsys, whole, "broken label: t1", "holds 0..4", "[5]")
     assert command(whole.arguments("--allow-missing")) == 0
     assert "broken label" in tables(whole)[0]
-
-
-def test_corrupt_file_among_good_ones(whole, command, capsys):
-    path = whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz"
-    path.write_bytes(path.read_bytes()[:120])
-    refused(command, capsys, whole, "broken prediction: t1", "cut off", "nnunet/pipelined_flr/t1.nii.gz")
-    assert command(whole.arguments("--allow-missing")) == 0
-    rows = list(csv.DictReader((whole.out / "cases.csv").open()))
-    assert len([r for r in rows if r["status"] == "scored"]) == 4
-    assert [r["case"] for r in rows if r["status"] == "broken prediction"] == ["t1"]
-
-
-def test_file_that_is_no_image(whole, command, capsys):
-    (whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz").write_bytes(b"not an image")
-    refused(command, capsys, whole, "broken prediction: t1")
 
 
 def test_duplicate_ids(whole, command, capsys):

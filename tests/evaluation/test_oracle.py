@@ -9,35 +9,15 @@ import math
 import numpy as np
 import pytest
 
-TEST = ["t1", "t2", "t3", "t4"]
-FOLDS = [["a1", "a2", "a3"], ["b1"]]
-
 DILATED = 20 / 21  # FLR of 11 instead of 10 columns: 2 * 10 / (10 + 11)
 WHOLE = 2 * 0.625 / 1.625  # the FLR is 10 of 16 columns: 2f / (1 + f)
 DROPPED = 64 / 68  # only lesion A of 32 voxels, of 36: 2 * 32 / (32 + 36)
 
 
 @pytest.fixture(scope="module")
-def outputs(shared_bench, command):
-    """nnunet has known errors in its FLR columns; the architecture 'own' is perfect in a cascade and has nothing else."""
-    bench = shared_bench
-    for case in [*TEST, *(c for fold in FOLDS for c in fold)]:
-        bench.label(case)
-        bench.predict("nnunet", "pipelined_liver", case, bench.LIVER)
-    bench.split(FOLDS, TEST)
-    shifted = np.roll(bench.FLR, 1, axis=2)
-    dilated = bench.FLR | shifted
-    errors = {"t1": shifted, "t2": dilated, "t3": bench.EMPTY, "t4": bench.LIVER}
-    errors |= {"a1": shifted, "a2": dilated, "a3": bench.EMPTY, "b1": bench.FLR}
-    for case, mask in errors.items():
-        bench.predict("nnunet", "pipelined_flr", case, mask)
-        bench.predict("nnunet", "pipelined_crlm", case, bench.LESION_A)
-    for case in TEST:
-        bench.predict("nnunet", "cascaded_crlm", case, bench.EMPTY if case == "t1" else bench.CRLM)
-        bench.predict("own", "cascaded_flr", case, bench.FLR)
-    assert command(bench.arguments()) == 0
-    rows = {(r["case"], r["architecture"], r["column"]): r for r in csv.DictReader((bench.out / "cases.csv").open())}
-    return bench.out, rows, json.loads((bench.out / "summary.json").read_text())
+def outputs(oracle):
+    rows = {(r["case"], r["architecture"], r["column"]): r for r in csv.DictReader((oracle.out / "cases.csv").open())}
+    return oracle.out, rows, json.loads((oracle.out / "summary.json").read_text())
 
 
 def numbers(row, *names):
@@ -128,8 +108,8 @@ def test_drop_from_pipelined_to_cascaded(outputs):
         if c["kind"] == "pipelined minus cascaded" and c["metric"] == "dice" and c["part"] == "test"
     )  # fmt: skip
     assert (drop["a"], drop["b"]) == (["nnunet", "pipelined_crlm"], ["nnunet", "cascaded_crlm"])
-    # Case t1: 64/68 - 0, the other three: 64/68 - 1.
-    assert drop["difference"] == pytest.approx(np.mean([DROPPED, DROPPED - 1, DROPPED - 1, DROPPED - 1]))
+    # Case t1: 64/68 - 0; t2, with a false alarm of 128 voxels: 64/68 - 2 * 36 / (36 + 164); the other two: 64/68 - 1.
+    assert drop["difference"] == pytest.approx(np.mean([DROPPED, DROPPED - 0.36, DROPPED - 1, DROPPED - 1]))
     assert drop["n"] == 4
     assert drop["ci95"] is not None
 
@@ -193,10 +173,10 @@ def test_report(outputs):
     assert "t3: nnU-Net, pipelined FLR (L+T+CT), held-out test, Dice 0.000" in page
 
 
-def test_same_input_same_output_with_more_workers(outputs, shared_bench, command):
-    out, _, _ = outputs
+def test_same_input_same_output_with_more_workers(oracle, command):
+    out = oracle.out
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    arguments = shared_bench.arguments()
+    arguments = oracle.arguments()
     arguments[arguments.index("--workers") + 1] = "2"
     assert command(arguments) == 0
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}

@@ -208,6 +208,32 @@ def test_values_that_are_not_hu(hu: Any, change: Callable[..., Any], message: st
         ct_from_image(image, "a", "memory")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nan_in_a_file_of_any_format(tmp_path: Path, hu: Any, geometry: Geometry, suffix: str) -> None:
+    path = tmp_path / f"ct{suffix}"
+    sitk.WriteImage(geometry.image(np.where(hu > 150, np.nan, hu).astype(np.float32)), str(path))
+    with pytest.raises(ImageError, match=rf"ct{suffix}: {np.count_nonzero(hu > 150)} of 5760 voxels are NaN or infinite"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nan_in_a_nifti_of_any_byte_order(tmp_path: Path, hu: Any, order: str) -> None:
+    array = hu.transpose(2, 1, 0).astype(f"{order}f4")
+    image = nibabel.Nifti1Image(array, AFFINE, nibabel.Nifti1Header(endianness=order))
+    image.to_filename(tmp_path / "ct.nii.gz")
+    assert np.array_equal(read_ct(tmp_path / "ct.nii.gz").array_zyx, hu)
+    array[0, 0, 0] = np.nan
+    image.to_filename(tmp_path / "ct.nii.gz")
+    with pytest.raises(ImageError, match="1 of 5760 voxels are NaN or infinite"):
+        read_ct(tmp_path / "ct.nii.gz")
+
+
+def test_a_broken_offset_of_the_voxels(nifti: Nifti) -> None:
+    for offset in (np.nan, -1.0):
+        with pytest.raises(ImageError, match="vox_offset is broken"):
+            read_ct(nifti({108: ("<f", offset)}))
+
+
 def test_types(hu: Any) -> None:
     for dtype in (np.int32, np.int64, np.float32, np.float64):
         ct = ct_from_image(sitk.GetImageFromArray(hu.astype(dtype)), "a", "memory")

@@ -72,6 +72,19 @@ def test_fractions_and_damage(ct: CT, write: Write, tmp_path: Path) -> None:
         read_mask(tmp_path / "no.nii", ct, Structure.LIVER)
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_and_infinity_are_no_label(ct: CT, write: Write, suffix: str, value: float, dtype: Any) -> None:
+    """ITK alone reads them as 0 from NIfTI: an empty or torn mask."""
+    array = np.zeros(ct.array_zyx.shape, dtype)
+    array[-1, -1, -2:] = value
+    path = write(array, name=f"mask{suffix}")
+    for read in (read_label_map, lambda p: read_mask(p, ct, Structure.CRLM)):
+        with pytest.raises(ImageError, match=rf"mask{suffix}: 2 of {array.size} voxels are NaN or infinite; export"):
+            read(path)
+
+
 def test_a_label_map_is_read_as_it_is(write: Write, geometry: Geometry) -> None:
     array = np.random.default_rng(1).integers(0, 5, geometry.shape_zyx).astype(np.uint8)
     found, grid = read_label_map(write(array))

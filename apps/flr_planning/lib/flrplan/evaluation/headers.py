@@ -7,19 +7,28 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from flrplan.errors import GridError
-from flrplan.evaluation.inputs import CaseFiles, Gap
+from flrplan.errors import FlrError, ImageError
+from flrplan.evaluation.inputs import IMAGE_SUFFIXES, CaseFiles, Gap
 from flrplan.geometry import Geometry, require_same_grid
 
 
 def header_geometry(path: Path) -> Geometry | None:
     """The grid that a file's header states, without reading its voxels; None for other than three axes.
 
-    Raises: RuntimeError (SimpleITK's) for an unreadable header, ImageError for a grid that cannot be.
+    Raises: ImageError for a file that is empty, cut off inside its header or not an image, and for a grid that cannot be.
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            return None  # a sheared grid, which reading the file explains
+        kinds = ", ".join(IMAGE_SUFFIXES)
+        raise ImageError(
+            f"{path}: empty, cut off or not an image ({path.stat().st_size} bytes); expected a whole mask ({kinds}); "
+            "make or copy it again"
+        ) from error
     if reader.GetDimension() != 3:
         return None  # whether such a file can be used is decided when it is read
     return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
@@ -31,7 +40,7 @@ def header_gaps(cases: Iterable[CaseFiles]) -> list[Gap]:
     for case in cases:
         try:
             expected = header_geometry(case.label.first)
-        except (ValueError, RuntimeError) as error:
+        except (FlrError, OSError) as error:
             gaps.append(Gap("broken label", str(case.label.first), case.case, _one_line(error)))
             continue
         for (architecture, column), path in case.predictions.items():
@@ -39,7 +48,7 @@ def header_gaps(cases: Iterable[CaseFiles]) -> list[Gap]:
                 found = header_geometry(path)
                 if expected is not None and found is not None:
                     require_same_grid(expected, found, str(case.label.first), str(path))
-            except (GridError, ValueError, RuntimeError) as error:
+            except (FlrError, OSError) as error:
                 gaps.append(Gap("broken prediction", f"{architecture}/{column}", case.case, _one_line(error)))
     return gaps
 

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flrplan.errors import ImageError, LabelError
+from flrplan.errors import LabelError
 from flrplan.evaluation.inputs import NEEDED, LabelFiles
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import read_label_map
 from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
 from flrplan.orientation import Canonical
 
-_CHUNK = 1 << 20
-
-
-def read_whole_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """A label map whose file is complete. ITK 5.4 reads a ``.nii.gz`` that was cut off without a word, its end made up.
-
-    Raises: ImageError for a file that is cut off, damaged or unreadable; LabelError for values that are no whole numbers.
-    """
-    if path.name.endswith(".gz"):
-        try:
-            with gzip.open(path) as stream:
-                while stream.read(_CHUNK):
-                    pass
-        except (EOFError, OSError, zlib.error) as error:
-            raise ImageError(f"{path}: the file is cut off or damaged ({error}); make or copy it again") from error
-    array, geometry = read_label_map(path)
-    return array, geometry
-
 
 def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str = "") -> tuple[Mask, Geometry]:
     """A binary mask ``(Z, Y, X) bool`` and its grid; all 0 is an empty mask, which is fine.
 
     Raises: LabelError for values other than 0 and 1, GridError where ``geometry`` is given and differs, ImageError for an
-    unreadable file; each names the file.
+    unreadable file or one with NaN or infinity; each names the file.
     """
-    array, found = read_whole_label_map(path)
+    array, found = read_label_map(path)
     if geometry is not None:
         require_same_grid(geometry, found, geometry_name, str(path))
     mask = array == 1
@@ -61,7 +39,7 @@ def read_truth(label: LabelFiles, case: str) -> tuple[dict[Structure, Mask], Geo
     masks: dict[Structure, Mask] = {}
     planning, geometry, name = None, None, ""
     if label.planning_map is not None and not all(s in label.masks for s in NEEDED):
-        array, geometry = read_whole_label_map(label.planning_map)
+        array, geometry = read_label_map(label.planning_map)
         planning, name = check_planning_map(array, str(label.planning_map)), str(label.planning_map)
     for structure in NEEDED:
         if structure in label.masks:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flrplan.errors import ImageError
 from flrplan.geometry import Geometry
+from flrplan.io.finite import count_non_finite, require_finite
 
 MIN_SPACING_MM = 0.2
 """Finest voxel edge of a body CT; below it a unit is wrong, or it is a specimen scan."""
@@ -43,8 +44,7 @@ def as_hu(array: NDArray[Any], source: str) -> NDArray[Any]:
         return array
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        count = array.size - int(np.count_nonzero(np.isfinite(array)))
-        raise ImageError(f"{source}: {count} of {array.size} voxels are NaN or infinite; export the CT again")
+        require_finite(count_non_finite(array), array.size, source)
     limits = np.iinfo(np.int16)
     fits = limits.min <= low and high <= limits.max
     if fits and (array.dtype.kind in "iu" or all((plane == np.rint(plane)).all() for plane in array)):

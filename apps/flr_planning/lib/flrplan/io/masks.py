@@ -16,6 +16,7 @@ from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io.ct import CT
 from flrplan.io.dicom_files import is_dicom
 from flrplan.io.dicom_seg import read_dicom_seg
+from flrplan.io.finite import count_non_finite, require_finite
 from flrplan.io.volume_file import image_suffix, read_volume
 from flrplan.labels import KNOWN_LABEL_NAMES, Mask, Structure, decode_label
 
@@ -23,15 +24,17 @@ from flrplan.labels import KNOWN_LABEL_NAMES, Mask, Structure, decode_label
 def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
     """A label map ``(Z, Y, X)`` of integers as it is stored, and its grid; whole numbers stored as floats become int32.
 
-    Raises: ImageError where the file is missing, damaged or not one 3D volume; LabelError for values that are not whole.
+    Raises: ImageError where the file is missing, damaged, not one 3D volume, or holds NaN or infinity; LabelError for values
+    that are not whole.
     """
     volume = read_volume(Path(path))
     array = sitk.GetArrayFromImage(volume.image)
     if array.dtype.kind != "f":
         return array, volume.geometry
-    if not np.isfinite(array).all() or (array != np.rint(array)).any():
+    require_finite(count_non_finite(array), array.size, str(path))
+    if (array != np.rint(array)).any():
         raise LabelError(
-            f"{path}: expected whole numbers as labels, found values {np.nanmin(array):g} to {np.nanmax(array):g} with fractions "
+            f"{path}: expected whole numbers as labels, found values {array.min():g} to {array.max():g} with fractions "
             "(a probability map, or resampled with interpolation); use nearest neighbour or a threshold"
         )
     return array.astype(np.int32), volume.geometry

@@ -1,7 +1,8 @@
 """The raw header of a NIfTI file, since ITK repairs in silence what should be an error.
 
 Seen with SimpleITK 2.5 (ITK 5.4): a spacing of 0, NaN or infinity becomes 1, a negative one its absolute value; a file that
-was cut off is read with made-up voxels at the end; with a wrong scale in the sform the spacing is taken from ``pixdim``.
+was cut off is read with made-up voxels at the end; a voxel that is NaN or infinite is read as 0 (of other formats it is not);
+with a wrong scale in the sform the spacing is taken from ``pixdim``.
 Metres and micrometres (``xyzt_units``) are converted to millimetres, and ``scl_slope``/``scl_inter`` are applied: both right.
 """
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from flrplan.errors import ImageError
 from flrplan.geometry import SAME_GRID_TOLERANCE_VOXELS, Geometry
+from flrplan.io.finite import count_non_finite, require_finite
 
 SFORM_SCALE_TOLERANCE = 1e-3
 """Relative difference of ``pixdim`` and the sform's column lengths up to which they count as equal.
@@ -30,6 +32,7 @@ Float32 rounds at 1e-7; 1e-3 in each of three axes changes a volume by 0.3 %, le
 
 _CHUNK = 1 << 22
 _GZIP_MAGIC = b"\x1f\x8b"
+_FLOAT_CODES = (16, 64)  # float32 and float64; ITK reads no longer ones, and complex numbers are refused elsewhere
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -37,20 +40,22 @@ Header = Nifti1Header | Nifti2Header
 
 
 def check_nifti(path: Path) -> Header:
-    """The raw header of a NIfTI file, once the file is whole and the header's numbers can be trusted.
+    """The raw header of a NIfTI file, once the file is whole, the header's numbers can be trusted and every voxel is finite.
 
-    Raises: ImageError for a file that is cut off or damaged, broken spacing, a broken sform or qform, ambiguous scaling.
+    Raises: ImageError for a file that is cut off or damaged, broken spacing, a broken sform or qform, ambiguous scaling, and
+    voxels that are NaN or infinite.
     """
     try:
-        header, found_bytes = _header_and_size(path)
+        header = _read_header(path)
+        voxels = _voxels(path, header)
+        found_bytes, non_finite = _read_through(path, header, voxels)
     except (OSError, EOFError, zlib.error) as error:
         raise ImageError(f"{path}: the file is cut off or damaged ({error}); copy or export it again") from error
-    except (HeaderDataError, WrapStructError, ValueError) as error:
-        raise ImageError(f"{path}: this is not a NIfTI file, whatever its name says ({error}); export it again") from error
-    _check_size(path, header, found_bytes)
+    _check_size(path, header, voxels, found_bytes)
     _check_spacing(path, header)
     _check_transforms(path, header)
     _check_scaling(path, header)
+    require_finite(non_finite, voxels, str(path))
     return header
 
 
@@ -69,30 +74,56 @@ def nifti_warnings(header: Header, geometry: Geometry) -> list[str]:
     ]
 
 
-def _header_and_size(path: Path) -> tuple[Header, int]:
-    """The header and the number of bytes after decompression; decompressing to the end also checks gzip's checksum."""
+def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as raw:
         compressed = raw.read(2) == _GZIP_MAGIC
-    stream: IO[bytes]
-    with gzip.open(path) if compressed else path.open("rb") as stream:  # type: ignore[assignment]
+    return gzip.open(path) if compressed else path.open("rb")  # type: ignore[return-value]
+
+
+def _read_header(path: Path) -> Header:
+    with _open(path) as stream:
         start = stream.read(4)
         stream.seek(0)
         kind = Nifti2Header if {int.from_bytes(start, "little"), int.from_bytes(start, "big")} & {540} else Nifti1Header
-        header: Header = kind(stream.read(kind.sizeof_hdr), check=False)  # unchecked: the check would repair it
-        if bytes(header["magic"])[:3] != b"n+1" and bytes(header["magic"])[:3] != b"n+2":
-            raise HeaderDataError("its magic number is missing")
-        if not compressed:
-            return header, path.stat().st_size
-        while stream.read(_CHUNK):
-            pass
-        return header, stream.tell()
+        try:
+            header: Header = kind(stream.read(kind.sizeof_hdr), check=False)  # unchecked: the check would repair it
+            if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
+                raise HeaderDataError("its magic number is missing")
+        except (HeaderDataError, WrapStructError, ValueError) as error:
+            raise ImageError(f"{path}: this is not a NIfTI file, whatever its name says ({error}); export it again") from error
+    return header
 
 
-def _check_size(path: Path, header: Header, found_bytes: int) -> None:
+def _voxels(path: Path, header: Header) -> int:
+    """How many voxels the header announces."""
     dimensions = header["dim"]
     if not 1 <= int(dimensions[0]) <= 7 or (dimensions[1 : int(dimensions[0]) + 1] < 1).any():
         raise ImageError(f"{path}: the NIfTI header's size is broken (dim {dimensions.tolist()}); export it again")
-    voxels = int(np.prod(dimensions[1 : int(dimensions[0]) + 1].astype(object)))
+    if not (np.isfinite(header["vox_offset"]) and header["vox_offset"] >= 0):
+        raise ImageError(f"{path}: the NIfTI header's vox_offset is broken ({header['vox_offset']}); export it again")
+    return int(np.prod(dimensions[1 : int(dimensions[0]) + 1].astype(object)))
+
+
+def _read_through(path: Path, header: Header, voxels: int) -> tuple[int, int]:
+    """How many bytes the file has after decompression, and how many of its voxels are NaN or infinite.
+
+    Decompressing to the end also checks gzip's checksum. Voxels of integers are not looked at, nor read where nothing is packed.
+    """
+    with _open(path) as stream:
+        packed, non_finite = isinstance(stream, gzip.GzipFile), 0
+        if int(header["datatype"]) in _FLOAT_CODES:
+            dtype = header.get_data_dtype()
+            stream.seek(int(header["vox_offset"]))
+            left = voxels * dtype.itemsize
+            while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
+                left -= len(chunk)
+                non_finite += count_non_finite(np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize))
+        while packed and stream.read(_CHUNK):
+            pass
+        return stream.tell() if packed else path.stat().st_size, non_finite
+
+
+def _check_size(path: Path, header: Header, voxels: int, found_bytes: int) -> None:
     expected = int(header["vox_offset"]) + voxels * int(header["bitpix"]) // 8
     if found_bytes < expected:
         raise ImageError(

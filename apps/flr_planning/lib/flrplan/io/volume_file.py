@@ -36,7 +36,8 @@ def image_suffix(path: Path) -> str | None:
 def read_volume(path: Path) -> Volume:
     """Reads an image file; no voxel is changed and the grid is taken as it is.
 
-    Raises: ImageError where the file is missing, of an unknown kind, damaged, not one 3D volume, or its geometry is broken.
+    Raises: ImageError where the file is missing, of an unknown kind, damaged, not one 3D volume, its geometry is broken, or a
+    voxel of a NIfTI file is NaN or infinite (ITK makes it 0; of other formats the caller still sees it).
     """
     if not path.is_file():
         raise ImageError(f"{path}: no such file; check the path")

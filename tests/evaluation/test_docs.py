@@ -1,0 +1,30 @@
+"""docs/evaluation.md says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from flrplan.evaluation.settings import WRITTEN
+from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
+from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Undefined
+
+TEXT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_empty_masks_is_the_declared_one():
+    section = TEXT[TEXT.index("## Empty masks") : TEXT.index("## What is written")]
+    said = {name: cells.split(" | ") for name, cells in re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)}
+    states = (Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH)
+    assert said == {
+        name: ["undefined" if isinstance(row[state], Undefined) else f"{row[state]:g}" for state in states]
+        for name, row in EMPTY_MASKS.items()
+    }
+
+
+def test_every_metric_tolerance_and_file_is_named():
+    named = set(re.findall(r"`([\w.]+)`", TEXT))
+    assert {name for name in METRICS if not name.endswith("_iou50")} <= named
+    assert set(WRITTEN) <= named
+    for structure in ("liver", "crlm", "flr"):
+        assert f"{structure} {NSD_TOLERANCE_MM[structure]:g} mm" in TEXT

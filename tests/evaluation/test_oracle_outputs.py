@@ -1,0 +1,201 @@
+"""The known errors of the fixture ``oracle`` by hand in baselines.csv, lesions.csv, summary.json and both tables.
+
+Per case (ml; FLR 10, liver 16, a voxel 0.00625): the FLR shifted by a column of 160 voxels overlaps in 9 of 10 columns; dilated by
+one it has 11; the whole liver 16. The surface of a box with n columns has the area 1656.79 + 162.7476 (n - 1) mm2: each of its two x
+faces has 135 inner corners of 1 x 5 mm2, edges of 5 sqrt(1.25^2 + 1) / 2 (18) and sqrt(1.25^2 + 5^2) / 2 (30), and 4 vertices of
+sqrt(1.25^2 + 1.5625^2 + 0.3125^2) / 2, together X = 828.394; each column between them 18 x 1.25 x 5 + 30 x 1.25 + 4 x 1.25 sqrt(26) / 2.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import pytest
+
+X_FACE, COLUMN = 828.394, 162.7476
+REFERENCE, DILATED, WHOLE = (2 * X_FACE + (n - 1) * COLUMN for n in (10, 11, 16))
+# An inner corner of a face that lies a column before the other box's: 1 mm from its side where it is next to that (2 x 9), else 1.25 mm.
+INNER = 5 * (18 * 1.0 + 117 * 1.25)
+ASSD_SHIFTED = (1.25 * X_FACE + INNER) / REFERENCE  # both boxes alike: one face 1.25 mm before the other's, one inside it
+ASSD_DILATED = (1.25 * X_FACE + INNER) / (REFERENCE + DILATED)
+# The FLR's cut face in the whole liver: j rows from a side in y (1 to 8, then back) and k in z give min(j, 5 k, 7.5) mm, which sums to
+# 55 in the two rows next to a side in z and to 63.5 in the 7 others. The liver's columns beyond it: 1.25 to 6.25 mm, its face 7.5.
+ASSD_WHOLE = (5 * (2 * 55 + 7 * 63.5) + COLUMN * 1.25 * (1 + 2 + 3 + 4 + 5) + 7.5 * X_FACE) / (REFERENCE + WHOLE)
+# Farther than 5 mm: j = 6, 7, 8 (5 corners) in those 7 rows, the liver's last column before its face, the face.
+NSD_WHOLE = 1 - (5 * 35 + COLUMN + X_FACE) / (REFERENCE + WHOLE)
+FLR_PERCENT = 100 * 1600 / 2524  # 2560 - 36 voxels of liver without tumour, which lies outside the FLR
+DICE_DILATED, DICE_WHOLE, DICE_WITHOUT = 20 / 21, 20 / 26, 3200 / (1600 + 2524)
+CASES = ["a1", "a2", "a3", "b1", "t1", "t2", "t3", "t4"]
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open()))
+
+
+def floats(row, names):
+    return [float(row[name]) for name in names]
+
+
+def test_surface_distances_in_cases_csv(oracle):
+    found = {r["case"]: r for r in rows_of(oracle.out / "cases.csv") if (r["column"], r["split"]) == ("pipelined_flr", "test")}
+    assert floats(found["t1"], ["assd_mm", "hd95_mm", "nsd"]) == pytest.approx([ASSD_SHIFTED, 1.25, 1.0], rel=1e-5)
+    assert floats(found["t2"], ["assd_mm", "hd95_mm", "nsd"]) == pytest.approx([ASSD_DILATED, 1.25, 1.0], rel=1e-5)
+    assert floats(found["t4"], ["assd_mm", "hd95_mm", "nsd"]) == pytest.approx([ASSD_WHOLE, 7.5, NSD_WHOLE], rel=1e-5)
+
+
+def test_baselines_csv(oracle):
+    rows = rows_of(oracle.out / "baselines.csv")
+    expected = {(name, "pipelined_flr", case) for name in ("whole_liver", "liver_minus_tumour") for case in CASES}
+    expected |= {("whole_predicted_liver:nnunet", "e2e_flr", case) for case in CASES}
+    expected |= {("whole_predicted_liver:nnunet", "cascaded_flr", case) for case in CASES[4:]}
+    assert {(r["architecture"], r["column"], r["case"]) for r in rows} == expected
+    assert len(rows) == len(expected) == 28
+    for row in rows:
+        whole = row["architecture"] != "liver_minus_tumour"
+        overlap = [DICE_WHOLE, 0.625, 1.0] if whole else [DICE_WITHOUT, 1600 / 2524, 1.0]
+        assert floats(row, ["dice", "precision", "recall"]) == pytest.approx(overlap)
+        volumes = ["volume_reference_ml", "volume_prediction_ml", "volume_error_ml", "volume_abs_error_ml"]
+        predicted = 16.0 if whole else 2524 * 0.00625
+        assert floats(row, volumes) == pytest.approx([10.0, predicted, predicted - 10, predicted - 10])
+        percents = ["flr_percent_reference", "flr_percent_prediction", "flr_percent_error", "flr_percent_abs_error"]
+        assert floats(row, percents) == pytest.approx([FLR_PERCENT, 100.0, 100 - FLR_PERCENT, 100 - FLR_PERCENT])
+        assert floats(row, ["crossing_20", "crossing_30", "crossing_40"]) == [0.0, 0.0, 0.0]
+        if whole:
+            assert floats(row, ["nsd", "hd95_mm", "assd_mm"]) == pytest.approx([NSD_WHOLE, 7.5, ASSD_WHOLE], rel=1e-5)
+        source = "predicted" if row["column"] == "cascaded_flr" else "reference"
+        facts = [row[k] for k in ("split", "fold", "structure", "status", "slice_spacing_mm", "tumours", "flr_percent_of")]
+        place = {"a": ["cv", "0"], "b": ["cv", "1"], "t": ["test", ""]}[row["case"][0]]
+        assert facts == [*place, "flr", "scored", "5", "2", f"{source} liver and crlm"]
+        assert row["undefined"] == ""
+
+
+def test_lesions_csv_row_by_row(oracle):
+    small = "<10 mm"
+    d = {n: (6 * n * 6.25 / math.pi) ** (1 / 3) for n in (32, 4, 128)}  # A 7.26, B 3.63, the false alarm 11.52 mm
+    missed_b = [("reference", 32, small, 1.0, "1"), ("reference", 4, small, 0.0, "0"), ("prediction", 32, small, 1.0, "1")]
+    perfect = [(side, n, small, 1.0, "1") for side in ("reference", "prediction") for n in (32, 4)]
+    cascaded = {
+        "t1": [("reference", 32, small, 0.0, "0"), ("reference", 4, small, 0.0, "0")],
+        "t2": [*perfect, ("prediction", 128, "10-20 mm", 0.0, "0")],
+        "t3": perfect,
+        "t4": perfect,
+    }
+    expected = [(case, "pipelined_crlm", *lesion) for case in CASES for lesion in missed_b]
+    expected += [(case, "cascaded_crlm", *lesion) for case, lesions in cascaded.items() for lesion in lesions]
+    rows = rows_of(oracle.out / "lesions.csv")
+    found = []
+    for row in rows:
+        voxels = min(d, key=lambda n: abs(d[n] - float(row["diameter_mm"])))
+        assert float(row["diameter_mm"]) == pytest.approx(d[voxels])
+        assert row["found_iou10"] == row["found_iou50"]
+        assert row["architecture"] == "nnunet"
+        assert (row["split"], row["fold"]) == {"a": ("cv", "0"), "b": ("cv", "1"), "t": ("test", "")}[row["case"][0]]
+        found.append((row["case"], row["column"], row["side"], voxels, row["size"], float(row["iou"]), row["found_iou50"]))
+    assert sorted(found) == sorted(expected)
+
+
+# Per metric of the pipelined FLR: t1 to t4 (a1 to a3 have the same errors as t1 to t3, b1 has none). None: undefined.
+FLR_VALUES = {
+    "dice": [0.9, DICE_DILATED, 0.0, DICE_WHOLE],
+    "precision": [0.9, 10 / 11, None, 0.625],
+    "recall": [0.9, 1.0, 0.0, 1.0],
+    "nsd": [1.0, 1.0, 0.0, NSD_WHOLE],
+    "hd95_mm": [1.25, 1.25, None, 7.5],
+    "assd_mm": [ASSD_SHIFTED, ASSD_DILATED, None, ASSD_WHOLE],
+    "volume_error_ml": [0.0, 1.0, -10.0, 6.0],
+    "volume_abs_error_ml": [0.0, 1.0, 10.0, 6.0],
+    "flr_percent_prediction": [FLR_PERCENT, 1.1 * FLR_PERCENT, 0.0, 100.0],
+    "flr_percent_error": [0.0, 0.1 * FLR_PERCENT, -FLR_PERCENT, 100 - FLR_PERCENT],
+    "crossing_30": [0.0, 0.0, 1.0, 0.0],
+}
+PERFECT = {"dice": 1.0, "precision": 1.0, "recall": 1.0, "nsd": 1.0, "flr_percent_prediction": FLR_PERCENT}
+
+
+def mean(values):
+    defined = [v for v in values if v is not None]
+    return sum(defined) / len(defined)
+
+
+def std(values):
+    """ddof 0."""
+    middle = mean(values)
+    return math.sqrt(mean([(v - middle) ** 2 for v in values if v is not None]))
+
+
+@pytest.mark.parametrize("metric", FLR_VALUES)
+def test_summary_json_of_held_out_cases_is_over_cases(oracle, metric):
+    stats = json.loads((oracle.out / "summary.json").read_text())["test"]["nnunet"]["pipelined_flr"][metric]
+    values = FLR_VALUES[metric]
+    assert (stats["mean"], stats["std"]) == pytest.approx((mean(values), std(values)), rel=1e-5)
+    assert (stats["n"], stats["n_undefined"]) == (4 - values.count(None), values.count(None))
+    assert stats["ci95"][0] < stats["mean"] < stats["ci95"][1]
+
+
+@pytest.mark.parametrize("metric", FLR_VALUES)
+def test_summary_json_of_the_folds_is_over_their_means(oracle, metric):
+    """Three cases in one fold and one in the other: the mean over the four cases would be another."""
+    stats = json.loads((oracle.out / "summary.json").read_text())["cv"]["nnunet"]["pipelined_flr"][metric]
+    first = FLR_VALUES[metric][:3]
+    one, two = mean(first), PERFECT.get(metric, 0.0)
+    assert stats["fold_means"] == pytest.approx([one, two], rel=1e-5)
+    assert (stats["mean"], stats["std"]) == pytest.approx(((one + two) / 2, abs(one - two) / 2), rel=1e-5)
+    assert stats["std_cases"] == pytest.approx(std([*first, two]), rel=1e-5)
+    assert (stats["n"], stats["n_undefined"], stats["ci95"]) == (4 - first.count(None), first.count(None), None)
+
+
+def table(path):
+    """Cells of the nnU-Net, own and baseline rows by (model, D P R)."""
+    rows, model = {}, ""
+    for line in path.read_text().splitlines():
+        if line.startswith("| ") and not line.startswith("| Model"):
+            first, letter, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+            model = first or model
+            rows[model, letter] = cells
+    return rows
+
+
+def test_every_cell_of_table_1(oracle):
+    rows, none = table(oracle.out / "table1.md"), "- / - / -"
+    # CRLM without B, liver perfect; the FLR as in FLR_VALUES: 0.617 and 1, 0.905 and 1 (one undefined), 0.633 and 1.
+    assert rows["nnU-Net", "D"][:3] == [
+        "**1.000 ± 0.000** / 0.951 ± 0.009 / +0.049", "**0.941 ± 0.000** / 0.689 ± 0.041 / +0.252", "**0.809 ± 0.191** / 0.834 ± 0.023 / -0.025",
+    ]  # fmt: skip
+    assert rows["nnU-Net", "P"][:3] == [
+        "**1.000 ± 0.000** / 0.940 ± 0.012 / +0.060", "**1.000 ± 0.000** / 0.740 ± 0.057 / +0.260", "**0.952 ± 0.048** (1u) / 0.822 ± 0.025 / +0.130",
+    ]  # fmt: skip
+    assert rows["nnU-Net", "R"][:3] == [
+        "**1.000 ± 0.000** / 0.965 ± 0.008 / +0.035", "**0.889 ± 0.000** / 0.703 ± 0.053 / +0.186", "**0.817 ± 0.183** / 0.903 ± 0.029 / -0.086",
+    ]  # fmt: skip
+    assert [rows["nnU-Net", k][3] for k in "DPR"] == ["- / 0.755 ± 0.027 / -", "- / 0.677 ± 0.042 / -", "- / 0.923 ± 0.010 / -"]
+    assert rows["Swin-UNETR", "P"][1] == "- / 0.784 ± 0.051 / -"
+    assert [rows["own", k] for k in "DPR"] == [[none] * 4] * 3
+    whole = {"D": "0.769 ± 0.000", "P": "0.625 ± 0.000", "R": "1.000 ± 0.000"}
+    without = {"D": "0.776 ± 0.000", "P": "0.634 ± 0.000", "R": "1.000 ± 0.000"}
+    for letter in "DPR":
+        mark = " !" if letter == "R" else ""  # only their recall is at least as good as 0.809, 0.952, 0.817
+        for name, values in (("whole liver", whole), ("liver minus tumour", without)):
+            assert rows[f"baseline: {name}", letter] == ["-", "-", f"{values[letter]}{mark} / - / -", "-"]
+        assert rows["baseline: whole predicted liver (nnU-Net)", letter] == ["-", "-", "-", f"{whole[letter]} / - / -"]
+
+
+def test_every_cell_of_table_2(oracle):
+    rows, none = table(oracle.out / "table2.md"), "- / - / -"
+    # Cascaded CRLM: Dice 0, 0.36, 1, 1; precision undefined, 36/164, 1, 1; recall 0, 1, 1, 1.
+    expected = {
+        "D": "**1.000** / 0.944 / +0.056|**0.941** / 0.588 / +0.353|**0.655** / 0.815 / -0.160|**0.590** / 0.525 / +0.065",
+        "P": "**1.000** / 0.944 / +0.056|**1.000** / 0.605 / +0.395|**0.811** (1u) / 0.815 / -0.004|**0.740** (1u) / 0.631 / +0.109",
+        "R": "**1.000** / 0.945 / +0.055|**0.889** / 0.641 / +0.248|**0.725** / 0.883 / -0.158|**0.750** / 0.520 / +0.230",
+    }
+    paper = {"D": ["0.767", "0.757"], "P": ["0.768", "0.684"], "R": ["0.831", "0.915"]}
+    whole, without = {"D": "0.769", "P": "0.625", "R": "1.000"}, {"D": "0.776", "P": "0.634", "R": "1.000"}
+    for letter in "DPR":
+        assert rows["nnU-Net", letter] == [*expected[letter].split("|"), *(f"- / {p} / -" for p in paper[letter])]
+        assert rows["own", letter] == [none] * 4 + ["**1.000** / - / -", none]
+        mark = "" if letter == "P" else " !"  # 0.655 0.811 0.725
+        for name, values in (("whole liver", whole), ("liver minus tumour", without)):
+            assert rows[f"baseline: {name}", letter] == ["-", "-", f"{values[letter]}{mark} / - / -", "-", "-", "-"]
+        best = " !" if letter == "R" else ""  # beside own's 1.000; no model has an E2E column to compare with
+        predicted = [f"{whole[letter]}{best} / - / -", f"{whole[letter]} / - / -"]
+        assert rows["baseline: whole predicted liver (nnU-Net)", letter] == ["-"] * 4 + predicted
