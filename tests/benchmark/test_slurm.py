@@ -1,6 +1,6 @@
 """The smoke benchmark of one architecture through Slurm, a training cancelled in the middle, the run called again.
 
-Skips where Slurm does not answer. FLRPLAN_TEST_SLURM=1 asks for it (a quarter of an hour); docs/slurm.md says how to start Slurm
+Skips where Slurm does not answer. FLRPLAN_TEST_SLURM=1 asks for it (23 minutes on two busy cores); docs/slurm.md says how to start Slurm
 on one machine.
 """
 
@@ -31,7 +31,7 @@ def slurm() -> None:
     if subprocess.run(["sinfo"], capture_output=True, timeout=60, check=False).returncode:
         pytest.skip("Slurm is installed but its controller does not answer (sinfo fails)")
     if not os.environ.get("FLRPLAN_TEST_SLURM"):
-        pytest.skip("takes a quarter of an hour: set FLRPLAN_TEST_SLURM=1")
+        pytest.skip("takes 20 minutes: set FLRPLAN_TEST_SLURM=1")
 
 
 def cancel_one_training(work: Path, process: subprocess.Popen[bytes]) -> Path:
