@@ -38,7 +38,7 @@ common:
 
 @pytest.fixture
 def cases(synthetic: list[SyntheticCase], annotate: Callable[..., AnnotatedImage], tmp_path: Path) -> StageCases:
-    return read_annotations([annotate(c) for c in synthetic], tmp_path / "masks").for_stage(LIVER)
+    return read_annotations([annotate(c) for c in synthetic], tmp_path / "masks", ["never"]).for_stage(LIVER)
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def sha(store: ModelStore) -> dict[str, str]:
 def stand_in(value: float | None) -> Callable[..., None]:
     """Instead of a training: the demo model's first fold as the new model, its output shifted by ``value``."""
 
-    def train(work: Any, fold: int, recipe: Any, target: Path, device: Any, **_: Any) -> None:
+    def train(work: Any, fold: int, recipe: Any, target: Path, device: Any, **given: Any) -> None:
+        assert given["held_out"] == {"never"}
         shutil.copytree(DEMO / "liver" / "nnunet", target)
         shutil.rmtree(target / "fold_1")
         path = target / "fold_0" / FINAL_NAME

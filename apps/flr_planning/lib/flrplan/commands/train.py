@@ -22,7 +22,7 @@ from flrplan.nnunet.pretrained import read_weights
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import Split, nnunet_split, read_split
+from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split
 from flrplan.stage_input import InputMasks
 from flrplan.stages import ARCHITECTURES, STAGES, Stage, stage_named
 from flrplan.training_cases import LabelledCase, find_labelled_cases
@@ -130,7 +130,7 @@ def _with_predictions(
 
 def _split(arguments: argparse.Namespace, case_ids: list[str]) -> Split:
     """``--split``, else the split file of a benchmark's work folder, else nnU-Net's own draw over all cases."""
-    beside = arguments.cases / "splits.json"
+    beside = arguments.cases / SPLIT_FILE
     path = arguments.split or (beside if beside.is_file() else None)
     return read_split(path) if path else nnunet_split(case_ids, arguments.folds)
 

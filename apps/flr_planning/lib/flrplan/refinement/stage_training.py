@@ -96,7 +96,7 @@ class RefinementFolder:
 class StageTraining:
     """One training in the making; call :meth:`run` with the stage's lock held.
 
-    cases: what the annotations give for this stage. progress: told after each step.
+    cases: what the annotations give for this stage. progress: told after each step. record: what ``training.json`` says beforehand.
     """
 
     cases: StageCases
@@ -118,7 +118,7 @@ class StageTraining:
             cannot be started from; SettingsError; OutputError. Whatever is raised, the current model still serves.
         """
         folder = RefinementFolder(self.store.root).stage(self.stage.name)
-        self.record = {
+        self.record |= {
             "stage": self.stage.name,
             "architecture": self.choice.architecture,
             "started": _now(),
@@ -206,7 +206,15 @@ class StageTraining:
         self._say(f"training {recipe.training.epochs} epochs on {device}, {'anew' if start is None else start.folder.path}")
         candidate = folder / "model"
         train_fold(
-            work, 0, recipe, candidate, device, on_epoch=self._epoch, architecture=self.choice.architecture, pretrained=weights
+            work,
+            0,
+            recipe,
+            candidate,
+            device,
+            on_epoch=self._epoch,
+            held_out=self.cases.held_out,
+            architecture=self.choice.architecture,
+            pretrained=weights,
         )
         return candidate
 
