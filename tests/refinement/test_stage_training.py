@@ -15,7 +15,7 @@ import torch
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import SyntheticCase
-from flrplan.errors import LabelError, ModelError
+from flrplan.errors import LabelError, ModelError, SettingsError
 from flrplan.io import CT
 from flrplan.models import FROM_DEMO, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
@@ -168,6 +168,16 @@ def test_a_damaged_current_model(cases: StageCases, store: ModelStore, no_traini
     record = training(cases, store, start=Start.ANEW).run()
     assert record["published"] is True
     assert "the current model cannot be used" in record["reason"]
+
+
+def test_a_current_model_that_learned_from_a_held_out_case_is_not_started_from(cases: StageCases, store: ModelStore) -> None:
+    target = store.root / "liver" / "nnunet"
+    shutil.copytree(DEMO / "liver" / "nnunet", target)
+    run = json.loads((target / "fold_0" / "run.json").read_text())
+    (target / "fold_0" / "run.json").write_text(json.dumps({**run, "inherited_train_ids": ["never"]}))
+    with pytest.raises(SettingsError, match=r"start=current: .* was trained on \['never'\], which the split calls test"):
+        training(cases, store).run()
+    assert not (RefinementFolder(store.root).stage("liver") / "work").exists()
 
 
 def test_too_few_cases(cases: StageCases, store: ModelStore) -> None:

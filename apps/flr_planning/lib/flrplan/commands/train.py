@@ -18,6 +18,8 @@ from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
+from flrplan.nnunet.lineage import require_unseen
+from flrplan.nnunet.model_folder import trained_ids
 from flrplan.nnunet.pretrained import read_weights
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
@@ -95,6 +97,10 @@ def run(arguments: argparse.Namespace) -> int:
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     split.require_cover([c.case_id for c in cases])
+    folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
+    if arguments.pretrained is not None:
+        for fold in folds:
+            require_unseen(trained_ids(arguments.pretrained), str(arguments.pretrained), split.test, split.validation_ids(fold))
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work, stage)
@@ -105,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     target = arguments.models / stage.name / arguments.architecture
     with process_group(device) as own:
-        for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):
+        for fold in folds:
             with tqdm(
                 total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None if tell else True
             ) as bar:

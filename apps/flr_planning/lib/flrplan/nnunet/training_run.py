@@ -28,6 +28,7 @@ from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
 from flrplan.nnunet.distributed import rank, wait_for_all
 from flrplan.nnunet.environment import nnunet_folders, quiet
+from flrplan.nnunet.lineage import INHERITED
 from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
@@ -58,13 +59,15 @@ def train_fold(
     held_out: Collection[str] = (),
     architecture: str = ARCHITECTURES[0],
     pretrained: Path | None = None,
+    validation_seen: bool = False,
 ) -> Path:
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
     Returns the published checkpoint. ``half`` stores float16 weights. ``held_out``: ids that must not train, beside those that
     the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own,
-    which brings its network along (:mod:`flrplan.nnunet.pretrained`). In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
-    Raises: SettingsError for an unknown fold or a held-out id in it; LabelError where no training case holds the target;
+    which brings its network along (:mod:`flrplan.nnunet.pretrained`). ``validation_seen``: it may have learned from this fold's
+    validation cases, and the caller says so in its record. In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
+    Raises: SettingsError for an unknown fold, a held-out id in it, or ``pretrained`` weights that learned from such an id; LabelError where no training case holds the target;
     ModelError where ``model_folder`` holds folds of another plan, or the pretrained weights do not fit; TrainingError where
     memory or batches fail, or the same fold is being trained already; OutputError where the disk is full.
     """
@@ -72,7 +75,7 @@ def train_fold(
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
     plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan, pretrained)
     forbidden = {*held_out, *prepared.get("test", [])}
-    train_ids, _ = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
+    train_ids, validation_ids = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
     _require_target(work, fold, train_ids, prepared.get("target_voxels", {}))
     _check_same_model(model_folder, plans, dataset)
     taken_over = {"plan": PLAN_TAKEN_OVER} if TAKEN_OVER in prepared["plan"] else {}
@@ -83,7 +86,7 @@ def train_fold(
         trainer.apply(recipe.training, on_epoch, forbidden)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:
-                started_from = _train(trainer, work, pretrained)
+                started_from = _train(trainer, work, pretrained, () if validation_seen else validation_ids)
             finally:
                 trainer.close()
             if rank() == 0:
@@ -92,7 +95,8 @@ def train_fold(
                     "fold": fold,
                     "architecture": architecture,
                     "recipe": {**replace(recipe, training=trainer.settings).to_json(), **taken_over},
-                    "pretrained": started_from,
+                    "pretrained": {k: v for k, v in started_from.items() if k != INHERITED} if started_from else None,
+                    INHERITED: started_from.get(INHERITED, []) if started_from else [],
                     "resolved": resolved_settings(trainer),
                     **data_record(prepared, fold),
                     "parameters": sum(p.numel() for p in trainer.network.parameters()),
@@ -121,14 +125,14 @@ def _new_trainer(plans: dict[str, Any], fold: int, dataset: dict[str, Any], devi
     return trainer
 
 
-def _train(trainer: FlrTrainer, work: StageWork, pretrained: Path | None) -> dict[str, Any] | None:
+def _train(trainer: FlrTrainer, work: StageWork, pretrained: Path | None, validation: Collection[str]) -> dict[str, Any] | None:
     if trainer.resume():
         logger.info("stage %s fold %d: continues at epoch %d", work.stage, trainer.fold, trainer.current_epoch)
     elif not trainer.was_initialized:
         trainer.initialize()
     state_bytes = sum(p.numel() * p.element_size() for p in trainer.network.parameters()) * 4  # weights, AdamW's three moments
     require_room(Path(trainer.output_folder), state_bytes * _STATES_KEPT, "keeping the training state")
-    started_from = start_from(trainer, pretrained)
+    started_from = start_from(trainer, pretrained, validation)
     trainer.run_training()
     return started_from
 
