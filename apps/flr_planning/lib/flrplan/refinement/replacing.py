@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flrplan.errors import OutputError
 from flrplan.models import replaced_folder
+from flrplan.nnunet.publishing import changing
 
 
 def previous_folder(target: Path) -> Path:
@@ -32,8 +33,14 @@ def settle(target: Path) -> None:
 def replace_model(new: Path, target: Path) -> None:
     """The folder ``new`` (on the same disk) becomes ``target``; what was there becomes the previous one.
 
+    A training that publishes a fold into the same folder is waited for, and waits (:func:`flrplan.nnunet.publishing.changing`).
     Raises: OutputError where a rename fails; then the old model serves.
     """
+    with changing(target):
+        _replace(new, target)
+
+
+def _replace(new: Path, target: Path) -> None:
     settle(target)
     old = replaced_folder(target)
     try:
