@@ -166,9 +166,9 @@ def _named(error: Exception, folder: Path) -> FlrError:
 
 
 def _clear_other_preparation(work: StageWork, content: dict[str, Any]) -> None:
-    """Removes what a preparation with other settings left when it was stopped; the same settings continue."""
+    """Removes what a preparation with other settings left, its training states too; the same settings continue."""
     started = work.folder / "preparing.json"
     if not started.is_file() or json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
-        for name in ("raw", "preprocessed"):
+        for name in ("raw", "preprocessed", "results"):
             shutil.rmtree(work.folder / name, ignore_errors=True)
     write_json(started, content)

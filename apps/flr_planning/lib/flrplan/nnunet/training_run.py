@@ -33,6 +33,7 @@ from flrplan.nnunet.pretrained import start_from
 from flrplan.nnunet.publishing import ModelPlace, publish_fold
 from flrplan.nnunet.run_record import commit, data_record, machine, now, resolved_settings, result_of, versions
 from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
 from flrplan.splits import SPLITS_NAME, require_fold
 from flrplan.stages import ARCHITECTURES
@@ -81,7 +82,8 @@ def train_fold(
     seed_everything(recipe.training.seed, fold)
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
         trainer = _new_trainer(plans, fold, dataset, device)
-        trainer.apply(recipe.training, on_epoch, forbidden)
+        data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids, work.marker.stat().st_mtime)
+        trainer.apply(recipe.training, on_epoch, forbidden, data)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:
                 started_from = _train(trainer, work, pretrained, () if validation_seen else validation_ids)
