@@ -49,7 +49,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
 
     def init_trainers(self) -> dict[str, StageTrainTask]:
         """One task per stage, and the cascade in order; a new model is served from its next inference on."""
-        return train_tasks(TrainService(self.settings, self._store()))
+        return train_tasks(TrainService(self.settings, self._store(), self.studies))
 
     def init_strategies(self) -> dict[str, Strategy]:
         """MONAI Label's own: a random unlabelled image, or the first."""

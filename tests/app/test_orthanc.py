@@ -27,7 +27,10 @@ from flrplan.io import read_ct
 from flrplan.io.dicom_seg import read_dicom_seg
 from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.labels import Structure
+from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
+from flrplan.nnunet.settings import Recipe
 from flrplan.refinement.annotations import read_annotations
+from flrplan.splits import Split
 from flrplan.stages import CRLM, LIVER
 
 SECONDS = 30
@@ -181,15 +184,20 @@ def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
 def test_the_stored_seg_is_a_training_case(
     orthanc: Orthanc, series: str, liver: NDArray[np.bool_], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read as a training does: another process, with an empty cache."""
+    """Read and prepared as a training does: another process, with an empty cache."""
     monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     images, unlabelled = annotated_images(open_dicomweb(orthanc.dicomweb))
     assert ([i.case_id for i in images], unlabelled) == ([series], 0)
     assert images[0].image.is_dir()  # the DICOM files, not the host's conversion
     annotations = read_annotations(images, tmp_path / "masks")
     assert [entry.reason for entry in annotations.for_stage(CRLM).left_out] == ["its label does not hold crlm; it holds liver"]
-    _, masks = annotations.for_stage(LIVER).cases[0].case.load([Structure.LIVER])
+    labelled = annotations.for_stage(LIVER).cases[0].case
+    _, masks = labelled.load([Structure.LIVER])
     assert np.array_equal(masks[Structure.LIVER], liver)
+    recipe = Recipe.from_mapping({"plan": {"spacing_zyx_mm": [8, 6, 6], "patch_size_zyx": [16, 24, 24], "resampling": "torch"}})
+    work = StageWork(tmp_path / "work", LIVER)
+    prepare_stage([labelled], work, recipe, Split(((series,), ())))
+    assert read_prepared(work)["target_voxels"] == {series: np.count_nonzero(liver)}
 
 
 def test_a_label_that_a_seg_cannot_hold_is_refused_with_a_message(

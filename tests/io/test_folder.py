@@ -22,7 +22,7 @@ def make(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("in_one_step", [True, False])
 def test_the_new_folder_replaces_the_old_one(tmp_path: Path, in_one_step: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not in_one_step:
-        monkeypatch.setattr(folder_module, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(folder_module, "exchange", lambda first, second: False)
     target = make(tmp_path / "fold_0", "old")
     (target / "left over").write_text("")
     replace_folder(make(tmp_path / ".new", "new"), target)
@@ -36,7 +36,7 @@ def test_where_nothing_was(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_renamed_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder_module, "_exchange", lambda first, second: False)
+    monkeypatch.setattr(folder_module, "exchange", lambda first, second: False)
     target = make(tmp_path / "fold_0", "old")
     with pytest.raises(OutputError, match=r"could not replace .*fold_0: No such file"):
         replace_folder(tmp_path / "none", target)

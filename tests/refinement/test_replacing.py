@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch
 from flrplan.errors import OutputError
 from flrplan.models import FROM_DEMO, MODEL_ROOT, ModelStore, replaced_folder
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
+from flrplan.nnunet.publishing import changing
+from flrplan.refinement import replacing
 from flrplan.refinement.replacing import previous_folder, replace_model, settle
 from flrplan.stages import LIVER
 
@@ -29,17 +32,60 @@ def target(tmp_path: Path) -> Path:
     return model(tmp_path / "models" / "liver" / "nnunet", name="old")
 
 
+def folders(target: Path) -> list[str]:
+    return sorted(p.name for p in target.parent.iterdir() if p.is_dir())
+
+
 def name(path: Path) -> str:
     return str(json.loads((path / PUBLISHED_NAME).read_text())["name"])
 
 
-def test_the_first_model_and_the_ones_after_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_the_first_model_and_the_ones_after_it(in_one_step: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not in_one_step:
+        monkeypatch.setattr(replacing, "exchange", lambda first, second: False)
     target = tmp_path / "models" / "liver" / "nnunet"
     for number in range(3):
         replace_model(model(tmp_path / "work" / f"{number}", name=str(number)), target)
         assert name(target) == str(number)
     assert name(previous_folder(target)) == "1"
-    assert sorted(p.name for p in target.parent.iterdir()) == [".nnunet.previous", "nnunet"]
+    assert folders(target) == [".nnunet.previous", "nnunet"]
+
+
+def test_a_reader_finds_a_model_of_ours_at_every_instant(target: Path, tmp_path: Path) -> None:
+    """Looked for all the time by another thread, while models change places."""
+    store, stop = ModelStore(target.parents[1], demo=DEMO), Event()
+    seen: set[bool] = set()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.add(target.is_dir())
+
+    news = [model(tmp_path / "work" / f"{number}", name=str(number)) for number in range(20)]
+    reader = Thread(target=look)
+    reader.start()
+    for new in news:
+        replace_model(new, target)
+    stop.set()
+    reader.join()
+    assert seen == {True}
+    assert not store.find(LIVER, "nnunet").demo
+
+
+def test_a_model_that_appears_while_one_looks_goes_before_the_demo_model(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two renames: the folder is missing at the first look, and its stand-in at the second."""
+    store, hidden = ModelStore(target.parents[1], demo=DEMO), target.rename(tmp_path / "hidden")
+    is_dir = Path.is_dir
+
+    def looked_at(path: Path) -> bool:
+        if path == replaced_folder(target) and hidden.exists():
+            hidden.rename(target)
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", looked_at)
+    assert not store.find(LIVER, "nnunet").demo
 
 
 def test_killed_between_the_renames_the_old_model_is_found_and_put_back(target: Path) -> None:
@@ -65,7 +111,19 @@ def test_if_the_new_model_cannot_be_renamed_the_old_one_stays(target: Path, tmp_
     with pytest.raises(OutputError, match=r"could not put the new model into .* the current one stays"):
         replace_model(tmp_path / "nothing", target)
     assert name(target) == "old"
-    assert sorted(p.name for p in target.parent.iterdir()) == ["nnunet"]
+    assert folders(target) == ["nnunet"]
+
+
+def test_whoever_publishes_a_fold_is_waited_for(target: Path, tmp_path: Path) -> None:
+    new = model(tmp_path / "new", name="new")
+    with changing(target):
+        waiting = Thread(target=replace_model, args=(new, target))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert name(target) == "old"
+    waiting.join(30)
+    assert name(target) == "new"
 
 
 def test_a_replaced_model_serves_without_a_new_store(target: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import SyntheticCase
-from flrplan.errors import LabelError, ModelError
+from flrplan.errors import LabelError, ModelError, SettingsError
 from flrplan.io import CT
 from flrplan.models import FROM_DEMO, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
@@ -38,7 +38,7 @@ common:
 
 @pytest.fixture
 def cases(synthetic: list[SyntheticCase], annotate: Callable[..., AnnotatedImage], tmp_path: Path) -> StageCases:
-    return read_annotations([annotate(c) for c in synthetic], tmp_path / "masks").for_stage(LIVER)
+    return read_annotations([annotate(c) for c in synthetic], tmp_path / "masks", ["never"]).for_stage(LIVER)
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def sha(store: ModelStore) -> dict[str, str]:
 def stand_in(value: float | None) -> Callable[..., None]:
     """Instead of a training: the demo model's first fold as the new model, its output shifted by ``value``."""
 
-    def train(work: Any, fold: int, recipe: Any, target: Path, device: Any, **_: Any) -> None:
+    def train(work: Any, fold: int, recipe: Any, target: Path, device: Any, **given: Any) -> None:
+        assert given["held_out"] == {"never"}
         shutil.copytree(DEMO / "liver" / "nnunet", target)
         shutil.rmtree(target / "fold_1")
         path = target / "fold_0" / FINAL_NAME
@@ -167,6 +168,16 @@ def test_a_damaged_current_model(cases: StageCases, store: ModelStore, no_traini
     record = training(cases, store, start=Start.ANEW).run()
     assert record["published"] is True
     assert "the current model cannot be used" in record["reason"]
+
+
+def test_a_current_model_that_learned_from_a_held_out_case_is_not_started_from(cases: StageCases, store: ModelStore) -> None:
+    target = store.root / "liver" / "nnunet"
+    shutil.copytree(DEMO / "liver" / "nnunet", target)
+    run = json.loads((target / "fold_0" / "run.json").read_text())
+    (target / "fold_0" / "run.json").write_text(json.dumps({**run, "inherited_train_ids": ["never"]}))
+    with pytest.raises(SettingsError, match=r"start=current: .* was trained on \['never'\], which the split calls test"):
+        training(cases, store).run()
+    assert not (RefinementFolder(store.root).stage("liver") / "work").exists()
 
 
 def test_too_few_cases(cases: StageCases, store: ModelStore) -> None:

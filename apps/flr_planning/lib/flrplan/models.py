@@ -66,7 +66,8 @@ class ModelStore:
     def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
         own = self.folder(stage, architecture)
         demo = [] if self.demo is None else [(self.demo / stage.name / architecture, True)]
-        return [(own, False), (replaced_folder(own), False), *demo]
+        # Our own once more before the demo model: a model may have taken its place between the first look and the second.
+        return [(own, False), (replaced_folder(own), False), (own, False), *demo]
 
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
@@ -75,7 +76,7 @@ class ModelStore:
         """
         found = self.find_any(stage, architecture)
         if found is None:
-            looked = " and ".join(str(path) for path, _ in self._candidates(stage, architecture))
+            looked = " and ".join(dict.fromkeys(str(path) for path, _ in self._candidates(stage, architecture)))
             raise ModelError(
                 f"no {architecture} model for stage {stage}: looked in {looked}. "
                 "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"

@@ -16,6 +16,8 @@ NNUNET_SEED = 12345
 """Seed of nnU-Net's own cross-validation draw over the sorted ids (nnunetv2.utilities.crossval_split)."""
 SPLITS_NAME = "splits_final.json"
 """nnU-Net's name of the file with its folds, in the preprocessed folder."""
+SPLIT_FILE = "splits.json"
+"""Name of our own split file beside ``images/``, where it is used unasked."""
 
 HELD_OUT_PART = "held-out"
 """Name of the part that is predicted by the ensemble of all folds."""

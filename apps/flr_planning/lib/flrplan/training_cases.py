@@ -25,6 +25,7 @@ IMAGE_SUFFIX = ".nii.gz"
 class LabelledCase:
     """One CT with its truth: a planning map, binary masks, or both (then the masks are the truth).
 
+    image: a file, or the folder of a DICOM series.
     predicted: masks that a model made of it; only trainings on predicted inputs read them (:mod:`flrplan.input_masks`).
     """
 
@@ -36,16 +37,16 @@ class LabelledCase:
 
     def file_stamps(self) -> list[list[object]]:
         """Path, size and modification time (ns) of every file; they change when a label is corrected."""
-        files = [self.image, *([self.label] if self.label else []), *self.masks.values(), *self.predicted.values()]
-        return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        paths = [self.image, *([self.label] if self.label else []), *self.masks.values(), *self.predicted.values()]
+        return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for path in paths for f in files_of(path)]
 
     def sha256(self) -> str:
         """Hex SHA-256 over the id and the content of every file; it changes when an image or a label does."""
         digest = hashlib.sha256(self.case_id.encode())
         masks = sorted((str(s), p) for s, p in self.masks.items())
         predicted = sorted((f"predicted {s}", p) for s, p in self.predicted.items())
-        for name, path in (("image", self.image), ("label", self.label), *masks, *predicted):
-            if path is not None:
+        for name, given in (("image", self.image), ("label", self.label), *masks, *predicted):
+            for path in [] if given is None else files_of(given):
                 with path.open("rb") as file:
                     digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
         return digest.hexdigest()
@@ -83,6 +84,11 @@ class LabelledCase:
             except EmptyLiverError:
                 masks[structure] = np.zeros(ct.geometry.shape_zyx, bool)
         return masks
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files behind an image or a mask: the file itself, or everything in the folder of a DICOM series, sorted by path."""
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
 def find_labelled_cases(folder: Path) -> list[LabelledCase]:

@@ -67,10 +67,10 @@ def annotated_images(datastore: Datastore) -> tuple[list[AnnotatedImage], int]:
 
 
 def _annotated(datastore: Datastore, image_id: str) -> AnnotatedImage:
-    path = Path(datastore.get_image_uri(image_id))
+    path, patients = Path(datastore.get_image_uri(image_id)), frozenset[str]()
     if isinstance(datastore, PlanningDICOMWebDatastore):
-        path = datastore.series_folder(image_id) or path
-    return AnnotatedImage(image_id, path, lambda ct: final_label(datastore, image_id, ct))
+        path, patients = datastore.series_folder(image_id) or path, datastore.patients_of(image_id)
+    return AnnotatedImage(image_id, path, lambda ct: final_label(datastore, image_id, ct), patients)
 
 
 def _label_of_file(path: Path, info: dict[str, object], ct: CT) -> PlanningLabel:

@@ -12,12 +12,16 @@ from monailabel.config import settings as host_settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from flrplan.app.client_error import errors_for_client
 from flrplan.app.label_table import SEMIAUTOMATIC, names_sent, segment_entry
 from flrplan.errors import ImageError, LabelError
 from flrplan.io import read_label_map
+
+_UNKNOWN = "UNK"
+"""The host's word for a value that the server did not state."""
 
 
 class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
@@ -43,6 +47,21 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         """The cached DICOM files of a series, or None where there are none."""
         folder = Path(self._datastore.image_path(), image_id)
         return folder if folder.is_dir() and any(folder.glob("*.dcm")) else None
+
+    def patients_of(self, image_id: str) -> frozenset[str]:
+        """PatientID of a series, as the server states it and as its cached DICOM files do; empty where neither does."""
+        found = [self.get_image_info(image_id).get("PatientID")]
+        folder = self.series_folder(image_id)
+        if folder is not None:
+            found.append(
+                dcmread(min(folder.glob("*.dcm")), stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID")
+            )
+        return frozenset(str(name) for name in found if name) - {_UNKNOWN}
+
+    def patient_ids(self) -> set[str]:
+        """PatientIDs of all CT series, labelled or not, as far as the server states them."""
+        found = self._client.search_for_series(search_filters=self._search_filter, fields=["PatientID"])
+        return {str(Dataset.from_json(entry).get("PatientID") or "") for entry in found} - {""}
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""

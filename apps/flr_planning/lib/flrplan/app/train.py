@@ -12,6 +12,7 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from flrplan.app.annotations import annotated_images
+from flrplan.app.held_out import split_of, warning_of
 from flrplan.app.infer import CASCADE_TASK
 from flrplan.app.settings import AppSettings
 from flrplan.app.train_options import train_config, training_choice
@@ -21,6 +22,7 @@ from flrplan.refinement.annotations import Annotations, read_annotations
 from flrplan.refinement.progress import ENDED, JoinedProgress, Progress, read_stats
 from flrplan.refinement.settings import TrainingChoice
 from flrplan.refinement.stage_training import RefinementFolder, StageTraining
+from flrplan.splits import read_split
 from flrplan.stages import CASCADE, STAGES, Stage
 
 logger = logging.getLogger(__name__)
@@ -31,15 +33,30 @@ _TOLD = ("published", "reason", "error", "kept_dice")
 
 @dataclass(frozen=True)
 class TrainService:
-    """What all training tasks share."""
+    """What all training tasks share. ``studies``: the server's studies folder, or a URL."""
 
     settings: AppSettings
     store: ModelStore
+    studies: str = ""
 
     @property
     def folder(self) -> RefinementFolder:
         """Where trainings of this model root work and leave their records."""
         return RefinementFolder(self.store.root)
+
+    def held_out(self, datastore: Datastore) -> tuple[frozenset[str], str | None]:
+        """The ids that the split file of these studies calls ``test``, and a warning where they fit no image.
+
+        Raises: SettingsError where the file cannot be read.
+        """
+        split = split_of(self.settings.training.split, self.studies)
+        test = frozenset(read_split(split).test) if split else frozenset[str]()
+        warning = warning_of(split, test, datastore)
+        if split:
+            logger.info("%s holds %d ids out", split, len(test))
+        if warning:
+            logger.warning("%s", warning)
+        return test, warning
 
 
 class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
@@ -69,7 +86,7 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """What became of each stage; all of it stands in its ``training.json``. Raises FlrError, whose message is meant for the user."""
         choice = training_choice(request, self.config(), train_task_names())
-        held_out = self._service.settings.training.held_out()
+        held_out, warning = self._service.held_out(datastore)
         folder = self._service.folder
         with folder.locked(self.stages):
             masks = folder.stage(self.name) / "annotations"
@@ -78,18 +95,19 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
                 images, unlabelled = annotated_images(datastore)
                 logger.info("%s: %d images have a final label, %d have none", self.name, len(images), unlabelled)
                 annotations = read_annotations(images, masks, held_out)
-                return self._train(annotations, choice)
+                return self._train(annotations, choice, [warning] if warning else [])
             finally:
                 shutil.rmtree(masks, ignore_errors=True)
 
-    def _train(self, annotations: Annotations, choice: TrainingChoice) -> dict[str, Any]:
+    def _train(self, annotations: Annotations, choice: TrainingChoice, warnings: list[str]) -> dict[str, Any]:
         settings, folder = self._service.settings.training, self._service.folder
         epochs = {s.name: settings.recipe_of(s, choice.epochs).training.epochs for s in self.stages}
         joined = JoinedProgress(folder.stats(self.name), epochs) if len(self.stages) > 1 else None
         records, reasons = {}, []
         for stage in self.stages:
             progress = Progress(folder.stats(stage.name), epochs[stage.name], joined.listener(stage.name) if joined else None)
-            training = StageTraining(annotations.for_stage(stage), self._service.store, settings, choice, progress)
+            cases = annotations.for_stage(stage)
+            training = StageTraining(cases, self._service.store, settings, choice, progress, {"warnings": warnings})
             try:
                 records[stage.name] = training.run()
             except LabelError as error:

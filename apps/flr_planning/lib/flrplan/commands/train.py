@@ -18,11 +18,13 @@ from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
+from flrplan.nnunet.lineage import require_unseen
+from flrplan.nnunet.model_folder import trained_ids
 from flrplan.nnunet.pretrained import read_weights
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import Split, nnunet_split, read_split
+from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split
 from flrplan.stage_input import InputMasks
 from flrplan.stages import ARCHITECTURES, STAGES, Stage, stage_named
 from flrplan.training_cases import LabelledCase, find_labelled_cases
@@ -94,6 +96,10 @@ def run(arguments: argparse.Namespace) -> int:
         read_weights(arguments.pretrained)  # a wrong file is told now, not after hours of preparation
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
+    folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
+    if arguments.pretrained is not None:
+        for fold in folds:
+            require_unseen(trained_ids(arguments.pretrained), str(arguments.pretrained), split.test, split.validation_ids(fold))
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work, stage)
@@ -104,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     target = arguments.models / stage.name / arguments.architecture
     with process_group(device) as own:
-        for fold in arguments.fold if arguments.fold is not None else range(len(split.folds)):
+        for fold in folds:
             with tqdm(
                 total=recipe.training.epochs, desc=f"{stage} fold {fold}", unit="epoch", disable=None if tell else True
             ) as bar:
@@ -129,7 +135,7 @@ def _with_predictions(
 
 def _split(arguments: argparse.Namespace, case_ids: list[str]) -> Split:
     """``--split``, else the split file of a benchmark's work folder (each must fit the cases), else nnU-Net's own draw over all cases."""
-    beside = arguments.cases / "splits.json"
+    beside = arguments.cases / SPLIT_FILE
     path = arguments.split or (beside if beside.is_file() else None)
     if path is None:
         return nnunet_split(case_ids, arguments.folds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flrplan.io.cases import case_name, find_cases, natural_key
 from flrplan.io.ct import CT, ct_from_image, read_ct
-from flrplan.io.folder import replace_folder
+from flrplan.io.folder import exchange, replace_folder
 from flrplan.io.masks import read_label_map, read_mask
 from flrplan.io.space import require_room
 from flrplan.io.write import replacing, write_json, write_label_map, write_text, write_volume
@@ -13,6 +13,7 @@ __all__ = [
     "CT",
     "case_name",
     "ct_from_image",
+    "exchange",
     "find_cases",
     "natural_key",
     "read_ct",

@@ -26,7 +26,7 @@ def replace_folder(beside: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             beside.rename(target)
-        elif _exchange(beside, target):
+        elif exchange(beside, target):
             shutil.rmtree(beside, ignore_errors=True)
         else:
             _rename_twice(beside, target)
@@ -36,8 +36,8 @@ def replace_folder(beside: Path, target: Path) -> None:
         ) from error
 
 
-def _exchange(first: Path, second: Path) -> bool:
-    """Swaps two paths in one step; False where system or file system cannot."""
+def exchange(first: Path, second: Path) -> bool:
+    """Swaps two paths in one step; False, and nothing is moved, where system or file system cannot or one is not there."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):

@@ -16,6 +16,7 @@ from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpo
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.model_folder import ModelFolder, read_json_object
 from flrplan.nnunet.predictor import StagePredictor
+from flrplan.nnunet.publishing import changing
 from flrplan.stage_input import InputSettings
 from flrplan.stages import Stage
 
@@ -57,7 +58,8 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
         write_json(beside / "dataset.json", {**dataset, OWN_BLOCK: {**before, **own, "imported_from": source.name}})
         write_json(beside / "plans.json", plans)
         StagePredictor(ModelFolder.open(beside), torch.device("cpu"))  # the weights fit the network, or this raises
-        replace_folder(beside, target)
+        with changing(target):
+            replace_folder(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target

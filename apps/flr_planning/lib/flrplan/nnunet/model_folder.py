@@ -14,6 +14,7 @@ from typing import Any
 from flrplan.errors import ModelError, SettingsError
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
+from flrplan.nnunet.lineage import INHERITED
 from flrplan.stage_input import InputSettings
 from flrplan.stages import STAGES, Stage
 
@@ -76,9 +77,8 @@ class ModelFolder:
         return replace(self, folds=folds)
 
     def training_cases(self, fold: int) -> frozenset[str]:
-        """Ids that trained one fold, as its ``run.json`` records; empty where there is none (an imported model)."""
-        path = self.checkpoint(fold).with_name(RUN_NAME)
-        return frozenset(read_json_object(path).get("train_ids", ())) if path.is_file() else frozenset()
+        """Ids that trained one fold (:func:`trained_ids`)."""
+        return trained_ids(self.checkpoint(fold))
 
     def published(self) -> dict[str, Any]:
         """What the training from the viewer recorded (:mod:`flrplan.refinement`); empty for every other model."""
@@ -94,6 +94,16 @@ class ModelFolder:
         files = [self.path / "plans.json", self.path / "dataset.json", *(self.checkpoint(f) for f in self.folds)]
         stats = [(str(f), os.stat(f)) for f in files]
         return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+
+def trained_ids(checkpoint: Path) -> frozenset[str]:
+    """Ids that the weights of a checkpoint learned from, also in the models that they began as, by the ``run.json`` beside it.
+
+    Empty where there is none: an imported model, published weights. Raises ModelError where it is damaged.
+    """
+    path = checkpoint.with_name(RUN_NAME)
+    run = read_json_object(path) if path.is_file() else {}
+    return frozenset((*run.get("train_ids", ()), *run.get(INHERITED, ())))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

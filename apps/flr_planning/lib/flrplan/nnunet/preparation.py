@@ -27,7 +27,7 @@ from flrplan.nnunet.sharing import CHANNELS_NAME
 from flrplan.splits import SPLITS_NAME, Split
 from flrplan.stage_input import InputMasks
 from flrplan.stages import Stage
-from flrplan.training_cases import LabelledCase
+from flrplan.training_cases import LabelledCase, files_of
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _prepare(
     plans: dict[str, Any] | None,
 ) -> None:
     _clear_other_preparation(work, content)
-    require_room(work.folder, sum(c.image.stat().st_size for c in used), f"copying {len(used)} cases")
+    require_room(work.folder, sum(f.stat().st_size for c in used for f in files_of(c.image)), f"copying {len(used)} cases")
     hashes = {case.case_id: case.sha256() for case in used}
     errors = _mask_errors(used, work.stage, recipe)
     voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME, errors)
@@ -166,9 +166,9 @@ def _named(error: Exception, folder: Path) -> FlrError:
 
 
 def _clear_other_preparation(work: StageWork, content: dict[str, Any]) -> None:
-    """Removes what a preparation with other settings left when it was stopped; the same settings continue."""
+    """Removes what a preparation with other settings left, its training states too; the same settings continue."""
     started = work.folder / "preparing.json"
     if not started.is_file() or json.loads(started.read_text(encoding="utf-8")) != json.loads(json.dumps(content)):
-        for name in ("raw", "preprocessed"):
+        for name in ("raw", "preprocessed", "results"):
             shutil.rmtree(work.folder / name, ignore_errors=True)
     write_json(started, content)

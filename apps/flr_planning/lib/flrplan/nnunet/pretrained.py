@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from flrplan.networks.published_weights import load_weights
 from flrplan.networks.table import ChannelMode
 from flrplan.nnunet.architecture_plan import planned_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint
+from flrplan.nnunet.lineage import INHERITED, require_unseen
+from flrplan.nnunet.model_folder import trained_ids
 from flrplan.nnunet.trainer import FlrTrainer
 
 logger = logging.getLogger(__name__)
@@ -51,20 +53,25 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def start_from(trainer: FlrTrainer, path: Path | None) -> dict[str, Any] | None:
+def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[str] = ()) -> dict[str, Any] | None:
     """Loads pretrained weights into the network of a training that has not begun, and records it; returns the record.
 
     A training that continues keeps its own weights; the record of its start comes back.
+    validation: ids that the weights must not have seen, beside those that are held out.
     Raises: ModelError as :func:`read_weights` and where weights do not fit; SettingsError where a training that continues
-    started from another file.
+    started from another file, or the weights have seen a case that they must not.
     """
     record_path = Path(trainer.output_folder) / RECORD_NAME
     before = json.loads(record_path.read_text(encoding="utf-8")) if record_path.is_file() else None
     continues = trainer.current_epoch > 0
+    if before is not None and continues:
+        require_unseen(before.get(INHERITED, ()), str(before["source"]), trainer.held_out, validation)
     if path is None:
         if not continues:
             record_path.unlink(missing_ok=True)
         return before if continues else None
+    seen = trained_ids(path)
+    require_unseen(seen, str(path), trainer.held_out, validation)
     weights = read_weights(path)
     digest = _sha256(path)
     if continues:
@@ -73,7 +80,7 @@ def start_from(trainer: FlrTrainer, path: Path | None) -> dict[str, Any] | None:
                 f"{trainer.output_folder} continues a training that started from {before['source'] if before else 'random weights'}, "
                 f"not from {path}; use another --work folder, or delete that one to start anew"
             )
-        return before  # type: ignore[no-any-return]
+        return {**before, INHERITED: sorted({*before.get(INHERITED, ()), *seen})}
     if not trainer.was_initialized:
         trainer.initialize()
     module = trainer.network.module if trainer.is_ddp else trainer.network
@@ -87,7 +94,7 @@ def start_from(trainer: FlrTrainer, path: Path | None) -> dict[str, Any] | None:
     )
     for line in report.lines():
         logger.info("%s", line)
-    record = {**report.to_json(), "source": path.name, "sha256": digest}
+    record = {**report.to_json(), "source": path.name, "sha256": digest, INHERITED: sorted(seen)}
     if trainer.local_rank == 0:
         write_json(record_path, record)
     return record

@@ -26,6 +26,7 @@ from flrplan.nnunet.memory import Pieces
 from flrplan.nnunet.precision import compiles
 from flrplan.nnunet.schedule import learning_rate_schedule
 from flrplan.nnunet.settings import TrainingSettings
+from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer_data import TrainerData
 from flrplan.nnunet.trainer_state import TrainerState
 from flrplan.nnunet.trainer_steps import TrainerSteps
@@ -46,10 +47,11 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
         settings: TrainingSettings,
         on_epoch: Callable[[EpochReport], None] | None = None,
         held_out: Collection[str] = (),
+        trained_on: TrainedOn | None = None,
     ) -> None:
         """Takes what nnU-Net's constructor cannot carry. The plan names the architecture, whose recommendations fill the settings.
 
-        ``held_out``: ids that never train, whatever the folds say.
+        ``held_out``: ids that never train, whatever the folds say. ``trained_on``: its data; a state that continues must have the same.
         """
         architecture = planned_architecture(self.plans_manager.plans)
         settings = settings.resolved(architecture)
@@ -57,6 +59,7 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
         self.settings = settings
         self.on_epoch = on_epoch
         self.held_out = frozenset(held_out)
+        self.trained_on = trained_on
         self.initial_lr = float(settings.learning_rate or 0)
         self.weight_decay = float(settings.weight_decay or 0)
         self.num_epochs = settings.epochs

@@ -13,16 +13,18 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from flrplan.errors import SettingsError
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.settings import TrainingSettings
+from flrplan.nnunet.trained_on import KEY, TrainedOn
 
 MAY_CHANGE = ("epochs", "save_every", "workers", "mixed_precision", "compile")
 """Settings that may differ when a training continues; the others would mix two trainings."""
 
 
 class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
-    """Saving and continuing; ``settings`` are set by :class:`flrplan.nnunet.trainer.FlrTrainer`."""
+    """Saving and continuing; ``settings`` and ``trained_on`` are set by :class:`flrplan.nnunet.trainer.FlrTrainer`."""
 
     is_ddp: bool
     settings: TrainingSettings
+    trained_on: TrainedOn | None
     network: Any
     current_epoch: int
     resumed_at: list[int]
@@ -36,7 +38,7 @@ class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     def resume(self) -> bool:
         """Continues from the training state, if there is one.
 
-        Raises: ModelError where it is damaged; SettingsError where it was trained with settings that cannot be mixed.
+        Raises: ModelError where it is damaged; SettingsError where it was trained with settings, data or a fold that cannot be mixed.
         """
         if not self.training_state.is_file():
             return False
@@ -52,6 +54,8 @@ class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
                 f"{self.training_state} was trained with other settings ({', '.join(changed)}); use another --work folder, "
                 "or delete that file to start anew"
             )
+        if self.trained_on is not None:
+            self.trained_on.require_same(content, self.training_state)
         self.load_checkpoint(content)
         self.resumed_at = [*content.get("resumed_at", []), self.current_epoch]
         self.trained_seconds = float(content.get("trained_seconds", 0.0))
@@ -75,6 +79,7 @@ class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             "current_epoch": self.current_epoch + 1,
             "logging": {key: [_plain(v) for v in values] for key, values in log.items()},
             "settings": _settings(self.settings),
+            KEY: None if self.trained_on is None else self.trained_on.to_json(),
             "resumed_at": list(self.resumed_at),
             "trained_seconds": self.trained_seconds,
         }

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -20,22 +18,23 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from flrplan.errors import LabelError, ModelError, TrainingError
-from flrplan.io import replace_folder, require_room, write_json
+from flrplan.errors import LabelError, TrainingError
+from flrplan.io import require_room
 from flrplan.networks.table import architecture_named
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.batches import seed_everything
-from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
+from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.distributed import rank, wait_for_all
 from flrplan.nnunet.environment import nnunet_folders, quiet
-from flrplan.nnunet.model_folder import RUN_NAME
+from flrplan.nnunet.lineage import INHERITED
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
 from flrplan.nnunet.pretrained import start_from
+from flrplan.nnunet.publishing import ModelPlace, publish_fold
 from flrplan.nnunet.run_record import commit, data_record, machine, now, resolved_settings, result_of, versions
 from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
-from flrplan.nnunet.training_log import CURVE_NAME
 from flrplan.splits import SPLITS_NAME, require_fold
 from flrplan.stages import ARCHITECTURES
 
@@ -58,32 +57,36 @@ def train_fold(
     held_out: Collection[str] = (),
     architecture: str = ARCHITECTURES[0],
     pretrained: Path | None = None,
+    validation_seen: bool = False,
 ) -> Path:
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
     Returns the published checkpoint. ``half`` stores float16 weights. ``held_out``: ids that must not train, beside those that
     the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own,
-    which brings its network along (:mod:`flrplan.nnunet.pretrained`). In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
-    Raises: SettingsError for an unknown fold or a held-out id in it; LabelError where no training case holds the target;
-    ModelError where ``model_folder`` holds folds of another plan, or the pretrained weights do not fit; TrainingError where
-    memory or batches fail, or the same fold is being trained already; OutputError where the disk is full.
+    which brings its network along (:mod:`flrplan.nnunet.pretrained`). ``validation_seen``: it may have learned from this fold's
+    validation cases, and the caller says so in its record. In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
+    Raises: SettingsError for an unknown fold, a held-out id in it, or weights that have seen one; LabelError where no training case
+    holds the target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
+    weights do not fit; TrainingError where memory or batches fail, or the same fold is being trained already; OutputError where the
+    disk is full.
     """
     prepared = read_prepared(work)
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
     plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan, pretrained)
     forbidden = {*held_out, *prepared.get("test", [])}
-    train_ids, _ = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
+    train_ids, validation_ids = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
     _require_target(work, fold, train_ids, prepared.get("target_voxels", {}))
-    _check_same_model(model_folder, plans, dataset)
+    place = ModelPlace.found(model_folder, plans, dataset)
     taken_over = {"plan": PLAN_TAKEN_OVER} if TAKEN_OVER in prepared["plan"] else {}
     started, clock = now(), monotonic()
     seed_everything(recipe.training.seed, fold)
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
         trainer = _new_trainer(plans, fold, dataset, device)
-        trainer.apply(recipe.training, on_epoch, forbidden)
+        data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids, work.marker.stat().st_mtime)
+        trainer.apply(recipe.training, on_epoch, forbidden, data)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:
-                started_from = _train(trainer, work, pretrained)
+                started_from = _train(trainer, work, pretrained, () if validation_seen else validation_ids)
             finally:
                 trainer.close()
             if rank() == 0:
@@ -92,7 +95,8 @@ def train_fold(
                     "fold": fold,
                     "architecture": architecture,
                     "recipe": {**replace(recipe, training=trainer.settings).to_json(), **taken_over},
-                    "pretrained": started_from,
+                    "pretrained": {k: v for k, v in started_from.items() if k != INHERITED} if started_from else None,
+                    INHERITED: started_from.get(INHERITED, []) if started_from else [],
                     "resolved": resolved_settings(trainer),
                     **data_record(prepared, fold),
                     "parameters": sum(p.numel() for p in trainer.network.parameters()),
@@ -107,7 +111,7 @@ def train_fold(
                     "versions": versions(),
                     "commit": commit(),
                 }
-                _publish(trainer, record, model_folder, (plans, dataset), half)
+                publish_fold(trainer, record, place, half)
     wait_for_all()
     return model_folder / f"fold_{fold}" / FINAL_NAME
 
@@ -121,41 +125,16 @@ def _new_trainer(plans: dict[str, Any], fold: int, dataset: dict[str, Any], devi
     return trainer
 
 
-def _train(trainer: FlrTrainer, work: StageWork, pretrained: Path | None) -> dict[str, Any] | None:
+def _train(trainer: FlrTrainer, work: StageWork, pretrained: Path | None, validation: Collection[str]) -> dict[str, Any] | None:
     if trainer.resume():
         logger.info("stage %s fold %d: continues at epoch %d", work.stage, trainer.fold, trainer.current_epoch)
     elif not trainer.was_initialized:
         trainer.initialize()
     state_bytes = sum(p.numel() * p.element_size() for p in trainer.network.parameters()) * 4  # weights, AdamW's three moments
     require_room(Path(trainer.output_folder), state_bytes * _STATES_KEPT, "keeping the training state")
-    started_from = start_from(trainer, pretrained)
+    started_from = start_from(trainer, pretrained, validation)
     trainer.run_training()
     return started_from
-
-
-def _publish(
-    trainer: FlrTrainer, record: dict[str, Any], model_folder: Path, model: tuple[dict[str, Any], dict[str, Any]], half: bool
-) -> None:
-    """Writes the fold beside its place, then puts it there whole; plans and data set first, where they are not there yet."""
-    what = f"stage {record['stage']} fold {trainer.fold}"
-    weights = trainer.plain_weights()
-    require_finite(weights, what)
-    published = published_content(weights, CONFIGURATION, trainer.fold, trainer.settings.mirror_axes, half)
-    require_finite(published["network_weights"], f"{what} in half precision")
-    target = model_folder / f"fold_{trainer.fold}"
-    beside = model_folder / f".{target.name}.{os.getpid()}.partial"
-    for left_over in model_folder.glob(f".{target.name}.*.partial"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    try:
-        write_json(beside / RUN_NAME, {**record, "weights_sha256": weights_sha256(published["network_weights"])})
-        trainer.draw_curve(beside / CURVE_NAME)
-        write_checkpoint(beside / FINAL_NAME, published)
-        for name, content in zip(("plans.json", "dataset.json"), model, strict=True):
-            if not (model_folder / name).is_file():
-                write_json(model_folder / name, content)
-        replace_folder(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _require_target(work: StageWork, fold: int, train_ids: Collection[str], voxels: Mapping[str, int]) -> None:
@@ -164,15 +143,6 @@ def _require_target(work: StageWork, fold: int, train_ids: Collection[str], voxe
             f"stage {work.stage} fold {fold}: the target {work.stage.target} is empty in all {len(train_ids)} training cases; "
             "nothing can be learned. Use fewer folds or label more cases"
         )
-
-
-def _check_same_model(model_folder: Path, plans: dict[str, Any], dataset: dict[str, Any]) -> None:
-    for name, content in (("plans.json", plans), ("dataset.json", dataset)):
-        path = model_folder / name
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
-            raise ModelError(
-                f"{path} belongs to another training (other plan, input or number of cases); choose another folder for the new model"
-            )
 
 
 @contextmanager

@@ -28,11 +28,13 @@ class AnnotatedImage:
     """An image with a final label somewhere: a file or DICOM folder, and how to read its label on the CT's grid.
 
     ``label`` returns None where there is none, and raises an FlrError where it cannot be used.
+    ``patients``: the PatientID, where the image is DICOM; split files name patients, a DICOMweb server series.
     """
 
     case_id: str
     image: Path
     label: Callable[[CT], PlanningLabel | None]
+    patients: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class Annotation:
 
 @dataclass(frozen=True)
 class StageCases:
-    """The cases that can train one stage, sorted by id, and those that cannot."""
+    """The cases that can train one stage, sorted by id, and those that cannot. ``held_out``: ids that must never train."""
 
     stage: Stage
     cases: tuple[Annotation, ...]
     left_out: tuple[LeftOut, ...]
+    held_out: frozenset[str] = frozenset()
 
     def require_enough(self) -> None:
         """Raises LabelError where too few cases can train the stage; it names every reason."""
@@ -86,10 +89,14 @@ class StageCases:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Every labelled image of a datastore: readable ones as cases, the others with the reason."""
+    """Every labelled image of a datastore: readable ones as cases, the others with the reason.
+
+    held_out: the ids of the split file, and those of the images that they hold out.
+    """
 
     cases: tuple[Annotation, ...]
     left_out: tuple[LeftOut, ...]
+    held_out: frozenset[str] = frozenset()
 
     def for_stage(self, stage: Stage) -> StageCases:
         """The cases whose labels hold what the stage takes and predicts. Absent is not empty: an empty CRLM trains."""
@@ -100,19 +107,23 @@ class Annotations:
                 used.append(annotation)
             else:
                 out.append(LeftOut(annotation.case.case_id, reason))
-        return StageCases(stage, tuple(used), tuple(sorted(out, key=lambda entry: entry.case_id)))
+        return StageCases(stage, tuple(used), tuple(sorted(out, key=lambda entry: entry.case_id)), self.held_out)
 
 
 def read_annotations(images: Iterable[AnnotatedImage], folder: Path, held_out: Collection[str] = ()) -> Annotations:
     """Reads every label once and writes its masks as ``<folder>/<case>/<structure>.nii.gz``.
 
-    held_out: ids that a split file calls ``test``; their files are not even opened.
+    held_out: ids of images or patients that a split file calls ``test``; their files are not even opened.
     Raises: LabelError where there is no labelled image at all; OutputError where a mask cannot be written.
     """
     cases, out = [], []
+    never = set(held_out)
     for image in sorted(images, key=lambda i: i.case_id):
-        if image.case_id in held_out:
-            out.append(LeftOut(image.case_id, "held out by the split file"))
+        names = sorted(({image.case_id} | image.patients) & set(held_out))
+        if names:
+            never.add(image.case_id)
+            known_as = "" if image.case_id in names else f" (PatientID {names[0]})"
+            out.append(LeftOut(image.case_id, f"held out by the split file{known_as}"))
             continue
         try:
             ct = read_ct(image.image)
@@ -129,7 +140,7 @@ def read_annotations(images: Iterable[AnnotatedImage], folder: Path, held_out: C
         )
     for entry in out:
         logger.warning("left out: %s: %s", entry.case_id, entry.reason)
-    return Annotations(tuple(cases), tuple(out))
+    return Annotations(tuple(cases), tuple(out), frozenset(never))
 
 
 def _written(image: AnnotatedImage, ct: CT, label: PlanningLabel, folder: Path) -> Annotation:

@@ -1,16 +1,22 @@
 """Model folders that change places so that a working one is there at every instant, also if the process is killed.
 
-``<architecture>`` serves; ``.<architecture>.previous`` is the one before. A new model takes its place in one rename; for the
-instant before it, the old one has the name :func:`flrplan.models.replaced_folder`, under which it is found and served as well.
+``<architecture>`` serves; ``.<architecture>.previous`` is the one before. On Linux old and new model change places in one step. Elsewhere
+two renames follow each other; in between, the old one has the name :func:`flrplan.models.replaced_folder`, under which it is found
+and served as well.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 from flrplan.errors import OutputError
+from flrplan.io import exchange
 from flrplan.models import replaced_folder
+from flrplan.nnunet.publishing import changing
+
+logger = logging.getLogger(__name__)
 
 
 def previous_folder(target: Path) -> Path:
@@ -32,9 +38,21 @@ def settle(target: Path) -> None:
 def replace_model(new: Path, target: Path) -> None:
     """The folder ``new`` (on the same disk) becomes ``target``; what was there becomes the previous one.
 
+    A training that publishes a fold into the same folder is waited for, and waits (:func:`flrplan.nnunet.publishing.changing`).
     Raises: OutputError where a rename fails; then the old model serves.
     """
+    with changing(target):
+        _replace(new, target)
+
+
+def _replace(new: Path, target: Path) -> None:
     settle(target)
+    if target.exists() and exchange(new, target):
+        try:
+            _keep_as_previous(new, target)  # killed before this, the model before is lost with the work folder
+        except OSError as error:
+            logger.warning("%s holds the new model, but the one before could not be kept: %s", target, error.strerror)
+        return
     old = replaced_folder(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,5 +68,9 @@ def replace_model(new: Path, target: Path) -> None:
 
 
 def _keep_as_previous(old: Path, target: Path) -> None:
-    shutil.rmtree(previous_folder(target), ignore_errors=True)
-    old.rename(previous_folder(target))
+    previous = previous_folder(target)
+    if previous.exists() and exchange(old, previous):
+        shutil.rmtree(old, ignore_errors=True)
+        return
+    shutil.rmtree(previous, ignore_errors=True)
+    old.rename(previous)

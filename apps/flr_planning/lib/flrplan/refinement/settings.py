@@ -26,7 +26,7 @@ class RefinementSettings:
     """Settings of the installation.
 
     recipe: YAML with the settings of each stage; None is the paper's recipe.
-    split: split file whose ``test`` ids never train and are never kept either.
+    split: split file whose ``test`` ids never train and are never kept either; None: the one that lies beside the studies.
     kept_share: share of the cases that never train (0..0.5). margin: how much lower the mean Dice may be (0..1).
     """
 
@@ -42,11 +42,8 @@ class RefinementSettings:
             raise SettingsError(f"train_margin (Dice) must lie in 0..1, got {self.margin}")
         for stage in STAGES.values():
             self.recipe_of(stage, None)
-        self.held_out()
-
-    def held_out(self) -> frozenset[str]:
-        """Ids that the split file calls ``test``. Raises SettingsError where the file cannot be read."""
-        return frozenset(read_split(self.split).test) if self.split else frozenset()
+        if self.split is not None:
+            read_split(self.split)
 
     def recipe_of(self, stage: Stage, epochs: int | None) -> Recipe:
         """The recipe of one stage, with another number of epochs if one is given. Raises SettingsError."""

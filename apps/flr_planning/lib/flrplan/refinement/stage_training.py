@@ -23,7 +23,8 @@ from flrplan.io import write_json
 from flrplan.models import FROM_DEMO, FoundModel, ModelStore
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
-from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME, ModelFolder, read_json_object
+from flrplan.nnunet.lineage import require_unseen
+from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME, ModelFolder, read_json_object, trained_ids
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -96,7 +97,7 @@ class RefinementFolder:
 class StageTraining:
     """One training in the making; call :meth:`run` with the stage's lock held.
 
-    cases: what the annotations give for this stage. progress: told after each step.
+    cases: what the annotations give for this stage. progress: told after each step. record: what ``training.json`` says beforehand.
     """
 
     cases: StageCases
@@ -118,7 +119,7 @@ class StageTraining:
             cannot be started from; SettingsError; OutputError. Whatever is raised, the current model still serves.
         """
         folder = RefinementFolder(self.store.root).stage(self.stage.name)
-        self.record = {
+        self.record |= {
             "stage": self.stage.name,
             "architecture": self.choice.architecture,
             "started": _now(),
@@ -148,6 +149,9 @@ class StageTraining:
         start = found if self.choice.start is Start.CURRENT else None
         if self.choice.start is Start.CURRENT and start is None:
             self._say(f"{why_none}: starts anew")
+        if start is not None:
+            checkpoint = start.folder.checkpoint(start.folder.folds[0])
+            require_unseen(trained_ids(checkpoint), f"start=current: {start.folder.path}", self.cases.held_out)
         parts = self._divide(found)
         recipe = self.settings.recipe_of(self.stage, self.choice.epochs)
         if start is not None:
@@ -206,7 +210,16 @@ class StageTraining:
         self._say(f"training {recipe.training.epochs} epochs on {device}, {'anew' if start is None else start.folder.path}")
         candidate = folder / "model"
         train_fold(
-            work, 0, recipe, candidate, device, on_epoch=self._epoch, architecture=self.choice.architecture, pretrained=weights
+            work,
+            0,
+            recipe,
+            candidate,
+            device,
+            on_epoch=self._epoch,
+            held_out=self.cases.held_out,
+            architecture=self.choice.architecture,
+            pretrained=weights,
+            validation_seen=True,  # kept_that_trained_the_current_model says which
         )
         return candidate
 

@@ -1,0 +1,81 @@
+"""A training state continues on its own data and fold only; of an earlier version's state that is told by time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from flrplan.errors import SettingsError
+from flrplan.io import write_json
+from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trained_on import KEY
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.splits import Split
+from flrplan.training_cases import find_labelled_cases
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def state(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe]) -> Path:
+    """The state of fold 0 after one epoch."""
+    train_fold(tiny_work, 0, tiny_recipe(epochs=1), tiny_work.root / "models", CPU)
+    (path,) = tiny_work.folder.rglob(TRAINING_NAME)
+    return path
+
+
+def test_other_data_or_another_fold(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], state: Path) -> None:
+    prepared = json.loads(tiny_work.marker.read_text())
+    assert load_checkpoint(state)[KEY] == {
+        "data_sha256": prepared["data_sha256"],
+        "train_ids": prepared["folds"][0]["train"],
+        "validation_ids": prepared["folds"][0]["val"],
+    }
+    write_json(tiny_work.marker, {**prepared, "data_sha256": "of corrected labels"})
+    with pytest.raises(SettingsError, match=r"training_state.pth was trained on other data or another fold \(data_sha256\)"):
+        train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
+    write_json(tiny_work.marker, prepared)
+    folds = tiny_work.preprocessed / "splits_final.json"
+    write_json(folds, json.loads(folds.read_text())[::-1])
+    with pytest.raises(SettingsError, match=r"another fold \(train_ids, validation_ids\); use another --work folder"):
+        train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
+
+
+def test_a_state_of_an_earlier_version(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], state: Path) -> None:
+    content = load_checkpoint(state)
+    del content[KEY]
+    write_checkpoint(state, content)
+    began = content["logging"]["epoch_start_timestamps"][0]
+    os.utime(tiny_work.marker, (began + 10, began + 10))
+    with pytest.raises(SettingsError, match=r"written by an earlier version, .* cannot be checked that they are the same"):
+        train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
+    os.utime(tiny_work.marker, (began - 10, began - 10))
+    train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
+    assert load_checkpoint(state)["current_epoch"] == 2
+    assert load_checkpoint(state)[KEY] is not None
+
+
+def test_another_preparation_removes_the_states_of_the_one_before(
+    tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], tiny_cohort: Path, tmp_path: Path
+) -> None:
+    cases = find_labelled_cases(tiny_cohort)
+    (a, b, c, d), recipe = (case.case_id for case in cases), tiny_recipe()
+    state = tiny_work.folder / "results" / "a training" / TRAINING_NAME
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"of the preparation before")
+    marker = tiny_work.marker.read_bytes()
+    tiny_work.marker.unlink()
+    prepared = json.loads(marker)
+    prepare_stage(cases, tiny_work, recipe, Split(tuple(tuple(fold["val"]) for fold in prepared["folds"])))
+    assert state.is_file(), "the same preparation goes on"
+    tiny_work.marker.unlink()
+    prepare_stage(
+        cases, tiny_work, recipe, Split(((a, d), (b, c)) if prepared["folds"][0]["val"] != [a, d] else ((a, b), (c, d)))
+    )
+    assert not state.exists()
