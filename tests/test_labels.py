@@ -71,7 +71,9 @@ def test_every_label_has_a_name_colour_and_code() -> None:
 
 def test_planning_map_values_are_checked() -> None:
     assert check_planning_map(np.array([[[0, 4]]]), "x").dtype == np.uint8
-    with pytest.raises(LabelError, match=r"case 7: a planning label map holds 0\.\.4 .*found \[5, 9\]"):
+    with pytest.raises(
+        LabelError, match=r"case 7: a planning label map holds 0\.\.4 .*found \[5, 9\]; give these voxels one of"
+    ):
         check_planning_map(np.array([[[9, 5, 1]]]), "case 7")
 
 

@@ -72,6 +72,21 @@ def ended(server: Any) -> dict[str, Any]:
     return found
 
 
+def watched(server: Any, model: str) -> tuple[dict[str, Any], list[tuple[str, int]]]:
+    """The ended task, and the states and epochs that a client saw while the server said that the task was RUNNING."""
+    seen: list[tuple[str, int]] = []
+
+    def status() -> dict[str, Any] | None:
+        stats = server.client.info()["train_stats"][model]
+        task: dict[str, Any] = server.client.train_status()  # after the stats: if it runs now, it ran when they were read
+        if task["status"] == "RUNNING":
+            seen.append((stats.get("state", ""), stats.get("epoch", 0)))
+        return task if task["status"] not in ("SUBMITTED", "RUNNING") else None
+
+    task: dict[str, Any] = wait(status)
+    return task, seen
+
+
 def text(task: dict[str, Any]) -> str:
     return "\n".join(task["details"])
 
@@ -95,14 +110,15 @@ def test_a_new_liver_is_trained_watched_and_served(
     for case in six:
         file = write_image(tmp_path / "label.nii.gz", case.planning_zyx, case.geometry)
         server.client.save_label(case.case_id, str(file), params={"label_info": LABEL_INFO})
-    server.client.train_start("liver", {"start": "anew", "epochs": 2})
-    wait(lambda: server.client.info()["train_stats"]["liver"].get("epoch", 0) >= 1 or not server.client.train_status(True))
-    task = ended(server)
+    server.client.train_start("liver", {"start": "anew", "epochs": 6})
+    task, seen = watched(server, "liver")
     assert task["status"] == "DONE", text(task)
-    assert "epoch 2/2: loss" in text(task)
+    assert any(state == "training" and 1 <= epoch < 6 for state, epoch in seen), seen
+    assert [epoch for _, epoch in seen] == sorted(epoch for _, epoch in seen)
+    assert "epoch 6/6: loss" in text(task)
     first, stats = next(iter(server.client.info()["train_stats"].items()))
     assert first == "liver"  # 3D Slicer shows the first entry
-    assert (stats["epoch"], stats["total_epochs"], stats["state"], stats["published"]) == (2, 2, "done", True)
+    assert (stats["epoch"], stats["total_epochs"], stats["state"], stats["published"]) == (6, 6, "done", True)
     assert 0 <= stats["best_metric"] <= 1
     _, params = server.client.infer("liver", six[0].case_id, {})
     assert params["models"]["liver"]["weights_sha256"] != before["liver"]

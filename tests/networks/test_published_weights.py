@@ -91,6 +91,27 @@ def test_a_divided_kernel_sees_equal_channels_as_one() -> None:
         assert torch.allclose(three(given.expand(1, 3, -1, -1, -1))[0], one(given)[0], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("spacing_mm", "warned"),
+    [((1.5, 1.5, 1.5), False), ((1.08, 1.08, 2.09), False), ((1.5, 1.06, 1.06), True), ((2.11, 1.5, 1.5), True), (None, False)],
+)
+def test_published_weights_at_another_spacing(spacing_mm: tuple[float, float, float] | None, warned: bool) -> None:
+    """1.5 / 1.4 = 1.071 and 1.5 x 1.4 = 2.1; nnU-Net's augmentation showed the weights no more than that."""
+    published, ours = network(1, 105).state_dict(), network(1, 1).state_dict()
+    report = load_weights(network(1, 1), published, STUNET, 1, "base_ep4k.model", spacing_mm=spacing_mm)
+    assert report.to_json()["warnings"] == list(report.warnings)
+    assert bool(report.warnings) == warned
+    if spacing_mm is not None and warned:
+        planned = " x ".join(map(str, spacing_mm))
+        assert report.warnings[0] == (
+            f"base_ep4k.model: the published weights of stunet were trained at 1.5 mm, this plan has {planned} mm, more than a factor "
+            "1.4 apart; the pretraining may help less. To follow it, plan with spacing_zyx_mm: [1.5, 1.5, 1.5] in another --work folder"
+        )
+    assert not load_weights(network(1, 1), ours, STUNET, 1, "ours", spacing_mm=spacing_mm).warnings, (
+        "a model of ours: its own plan"
+    )
+
+
 def test_the_wrong_size_is_named() -> None:
     with torch.device("meta"):
         base, large = network(1, 105, "base"), network(1, 1, "large")

@@ -13,7 +13,7 @@ NARROW = SWINUNETR.size("narrow")
 
 def test_is_monais_network() -> None:
     ours = SwinUNETR(2, 1, **NARROW, deep_supervision=True).eval()
-    theirs = MonaiSwinUNETR(2, 1, feature_size=12).eval()
+    theirs = MonaiSwinUNETR(2, 1, **NARROW).eval()
     assert ours.decoder.deep_supervision is True
     theirs.load_state_dict(ours.state_dict())
     given = torch.randn(1, 2, 32, 32, 64)

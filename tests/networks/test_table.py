@@ -31,6 +31,7 @@ def test_rows_are_complete(name: str) -> None:
 def test_only_stunet_starts_from_published_weights() -> None:
     """arXiv:2604.07999, section 3.3: nnU-Net and SwinUNETR from scratch, STU-Net from the official weights."""
     assert [row.name for row in TABLE.values() if row.pretrained] == ["stunet"]
+    assert {row.name: row.patch.spacing_mm for row in TABLE.values()} == {"nnunet": None, "swinunetr": None, "stunet": 1.5}
 
 
 def test_unknown_names() -> None:

@@ -166,6 +166,9 @@ def test_fine_tuning_from_published_weights(work: StageWork, tmp_path: Path, cap
     assert record["adapted"] == {
         name: "1 input channel(s) spread over 2 (zero)" for name in (first, first.replace("1.w", "3.w"))
     }
+    [warning] = record["warnings"]
+    assert "the published weights of stunet were trained at 1.5 mm, this plan has 8 x 6 x 6 mm" in warning
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "1.5 mm" in r.getMessage()] == [warning]
 
 
 def test_a_fourth_architecture_as_the_page_shows_it(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from flrplan.cli import main
-from flrplan.errors import FlrError, GridError, LabelError, OutputError, SettingsError, TrainingError
+from flrplan.errors import GridError, LabelError, OutputError, SettingsError, TrainingError
 from flrplan.io import read_label_map, write_json, write_label_map
 from flrplan.nnunet import preparation
 from flrplan.nnunet.settings import Recipe
@@ -62,13 +65,23 @@ def test_labels_of_other_structures(cohort: Path, tiny_recipe: Callable[..., Rec
     case_id = first.name.removesuffix(".nii.gz")
     write_label_map(cohort / "masks" / case_id / "liver.nii.gz", (array > 0).astype(np.uint8), geometry)
     first.unlink()
-    with pytest.raises(LabelError, match=rf"case {case_id}: .*no label holds crlm; found \['liver'\]"):
+    message = (
+        f"case {case_id}: no file holds crlm: expected {cohort / 'masks' / case_id / 'crlm.nii.gz'} or a planning label map for "
+        f"{cohort / 'images' / first.name}, found {cohort / 'masks' / case_id / 'liver.nii.gz'}. Add one of them (an empty mask where "
+        "there is no crlm), or take the case out of the split"
+    )
+    with pytest.raises(LabelError, match=f"^{re.escape(message)}$"):
         prepare(cohort, tiny_recipe(), CRLM)
 
 
 def test_labels_of_another_meaning(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
-    edit_label(labels_of(cohort)[1], lambda array: array + 6)
-    with pytest.raises(FlrError, match=r"case synth-5-0001: .*synth-5-0001.nii.gz"):
+    path = labels_of(cohort)[1]
+    edit_label(path, lambda array: np.where(array == 1, 7, array))
+    message = (
+        f"case synth-5-0001: {path}: a planning label map holds 0..4 (1 remnant, 2 resection, 3 crlm_in_resection, 4 crlm_in_remnant), "
+        "found [7]; give these voxels one of those values and save the map again"
+    )
+    with pytest.raises(LabelError, match=f"^{re.escape(message)}$"):
         prepare(cohort, tiny_recipe(), LIVER)
 
 
@@ -78,14 +91,27 @@ def test_image_and_label_on_different_grids(cohort: Path, tiny_recipe: Callable[
     x, y, z = geometry.origin_mm
     moved = replace(geometry, origin_mm=(x + 30, y, z))
     write_label_map(path, array, moved)
-    with pytest.raises(GridError, match=r"case synth-5-0000: "):
+    image = cohort / "images" / path.name
+    parts = (
+        f"case synth-5-0000: {path} is not on the grid of {image}.",
+        f"expected ({image}): size {'x'.join(map(str, geometry.size_xyz))}",
+        f"origin ({x:.2f}, {y:.2f}, {z:.2f})",
+        f"found    ({path}): size",
+        f"origin ({x + 30:.2f}, {y:.2f}, {z:.2f})",
+        "Resample it onto that grid with nearest neighbour",
+    )
+    with pytest.raises(GridError, match=r"(?s)^" + ".*".join(map(re.escape, parts))):
         prepare(cohort, tiny_recipe())
 
 
 def test_an_empty_target_in_every_case(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     for path in labels_of(cohort):
         edit_label(path, lambda array: np.where(array > 2, array - 2, array))
-    with pytest.raises(LabelError, match="the target crlm is empty in all 4 cases; nothing can be learned"):
+    message = (
+        f"stage crlm: the target crlm is empty in all 4 cases of {cohort / 'labels'}, expected voxels of it in some; nothing can be "
+        "learned. Label crlm where it is to be seen, or add cases that show it"
+    )
+    with pytest.raises(LabelError, match=f"^{re.escape(message)}$"):
         prepare(cohort, tiny_recipe(), CRLM)
 
 
@@ -171,7 +197,12 @@ def test_a_preprocessing_that_fails_is_not_taken_for_whole(
 ) -> None:
     for error, kind, message in (
         (OSError(28, "No space left on device"), OutputError, r"work/flr: the disk is full \(.* free\); make room or use"),
-        (ValueError("could not broadcast"), TrainingError, "preprocessing failed: ValueError: could not broadcast"),
+        (
+            ValueError("could not broadcast"),
+            TrainingError,
+            r"work/flr: planning or preprocessing failed, which case is not known: ValueError: could not broadcast\. Start again with one "
+            r"worker \(--workers 1\): what is whole is kept$",
+        ),
     ):
 
         def fail(*_: object, error: Exception = error) -> None:
@@ -181,6 +212,33 @@ def test_a_preprocessing_that_fails_is_not_taken_for_whole(
         with pytest.raises(kind, match=message):
             prepare(cohort, tiny_recipe())
         assert not (cohort.parent / "work" / "flr" / "prepared.json").exists()
+
+
+def test_a_case_that_cannot_be_preprocessed_is_named(
+    cohort: Path, tiny_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = DefaultPreprocessor.run_case_save
+
+    def fail_at_one(self: DefaultPreprocessor, out: str, *rest: object) -> None:
+        if out.endswith("synth-5-0002"):
+            raise ValueError("could not broadcast")
+        run(self, out, *rest)
+
+    monkeypatch.setattr(DefaultPreprocessor, "run_case_save", fail_at_one)
+    message = (
+        r"^.*work/flr: preprocessing case synth-5-0002 \(made into .*imagesTr/synth-5-0002_0000\.nii\.gz, .*_0001\.nii\.gz\) failed: "
+        r"ValueError: could not broadcast\. Correct that image or label, or take the case out of the split, and start again$"
+    )
+    with pytest.raises(TrainingError, match=message):
+        prepare(cohort, tiny_recipe())
+    monkeypatch.undo()
+    prepare(cohort, tiny_recipe())
+
+
+def test_the_name_of_a_case_comes_through_from_another_process() -> None:
+    error = ValueError("could not broadcast")
+    error.add_note("case 7")
+    assert pickle.loads(pickle.dumps(error)).__notes__ == ["case 7"]
 
 
 def test_a_split_without_training_cases() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flrplan.errors import SettingsError, TrainingError
-from flrplan.nnunet.memory import Pieces, is_out_of_memory
+from flrplan.nnunet.memory import Pieces, in_one_piece, is_out_of_memory
 from flrplan.nnunet.precision import compiles, precision_context, precision_name
 from flrplan.nnunet.settings import TrainingSettings
 from flrplan.nnunet.trainer import FlrTrainer
@@ -72,7 +72,82 @@ def test_one_of_several_processes_does_not_try_again() -> None:
         Pieces(4, divisible=False).attempt(step, lambda: None)
 
 
+OUT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise OUT
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_step_that_does_not_fit_ends_the_training(
+    make_trainer: Callable[..., FlrTrainer], monkeypatch: pytest.MonkeyPatch, scaled: bool
+) -> None:
+    """AdamW makes its moments in the first step. The step is not tried again: a scaler would refuse to unscale twice."""
+    trainer = make_trainer()
+    trainer.pieces = Pieces(3)
+    trainer.grad_scaler = torch.amp.GradScaler("cpu") if scaled else None
+    monkeypatch.setattr(trainer.optimizer, "step", fail)
+    message = (
+        r"^out of memory while taking the optimizer's step; set a smaller network in another --work folder \(plan: network_size.*"
+        r"amsgrad: false \(training\).*\(CUDA out of memory. Tried"
+    )
+    with pytest.raises(TrainingError, match=message):
+        trainer.train_step(batch(trainer))
+    assert trainer.pieces.size == 3, "smaller pieces would not help"
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_what_a_failed_piece_left_is_not_counted(make_trainer: Callable[..., FlrTrainer], scaled: bool) -> None:
+    """Memory runs out on the second piece, when the gradient of the first is there already; each batch takes one step."""
+    whole, pieces = make_trainer(), make_trainer()
+    whole.pieces, pieces.pieces = Pieces(3), Pieces(3)
+    pieces.pieces.size = 2
+    calls: list[int] = []
+
+    def hook(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        calls.append(len(inputs[0]))
+        if len(calls) == 2:
+            raise OUT
+
+    pieces.network.register_forward_pre_hook(hook)
+    if scaled:
+        whole.grad_scaler, pieces.grad_scaler = torch.amp.GradScaler("cpu"), torch.amp.GradScaler("cpu")
+    losses = [float(trainer.train_step(batch(trainer))["loss"]) for trainer in (whole, pieces)]
+    assert calls == [2, 1, 1, 1, 1]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for a, b in zip(whole.network.parameters(), pieces.network.parameters(), strict=True):
+        assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-5)
+    assert {float(state["step"]) for state in pieces.optimizer.state.values()} == {1.0}
+
+
+def test_a_network_or_a_state_that_does_not_fit(
+    new_trainer: Callable[..., FlrTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = new_trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "to", fail)
+        with pytest.raises(TrainingError, match=r"^out of memory while setting up the network; set a smaller network"):
+            trainer.initialize()
+    trainer = new_trainer()
+    trainer.initialize()
+    trainer.save_checkpoint(str(trainer.training_state))
+    trainer = new_trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.Module, "to", fail)
+        with pytest.raises(TrainingError, match=r"^out of memory while setting up the network; set"):
+            trainer.resume()
+    trainer = new_trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Optimizer, "load_state_dict", fail)
+        with pytest.raises(TrainingError, match=r"^out of memory while loading .*training_state\.pth; set a smaller network"):
+            trainer.resume()
+    assert new_trainer().resume(), "the state itself is whole"
+
+
 def test_other_errors_are_not_taken_for_it() -> None:
+    with pytest.raises(RuntimeError, match=r"^unrelated$"), in_one_piece("trying"):
+        raise RuntimeError("unrelated")
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

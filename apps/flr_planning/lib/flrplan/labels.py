@@ -134,7 +134,7 @@ def structure_mask(label_zyx: NDArray[np.uint8], structure: Structure) -> Mask:
 def check_planning_map(label_zyx: NDArray[np.generic], what: str) -> NDArray[np.uint8]:
     """The same array as uint8, once every value is known to be a compartment or background.
 
-    Raises: LabelError naming ``what`` and the values found.
+    Raises: LabelError naming ``what``, the values found and what to do.
     """
     values = np.unique(label_zyx)
     known = {0, *(int(c) for c in Compartment)}
@@ -142,7 +142,8 @@ def check_planning_map(label_zyx: NDArray[np.generic], what: str) -> NDArray[np.
     if unknown:
         raise LabelError(
             f"{what}: a planning label map holds 0..{max(known)} "
-            f"({', '.join(f'{int(c)} {c.label_name}' for c in Compartment)}), found {unknown[:5]}"
+            f"({', '.join(f'{int(c)} {c.label_name}' for c in Compartment)}), found {unknown[:5]}; give these "
+            "voxels one of those values and save the map again"
         )
     return label_zyx.astype(np.uint8)
 

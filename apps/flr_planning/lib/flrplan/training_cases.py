@@ -64,13 +64,22 @@ class LabelledCase:
                 result[structure] = read_mask(self.masks[structure], ct, structure)
                 continue
             if self.label is None:
-                raise LabelError(f"case {self.case_id}: no label holds {structure}; found {sorted(map(str, self.masks))}")
+                raise LabelError(self._absent(structure))
             if planning is None:
                 array, geometry = read_label_map(self.label)
                 require_same_grid(ct.geometry, geometry, str(self.image), str(self.label))
                 planning = check_planning_map(array, str(self.label))
             result[structure] = structure_mask(planning, structure)
         return ct, result
+
+    def _absent(self, structure: Structure) -> str:
+        """What is said where no file holds a structure; who knows the case puts its id before."""
+        folder = next((p.parent for p in self.masks.values()), self.image.parent.parent / "masks" / self.case_id)
+        return (
+            f"no file holds {structure}: expected {folder / f'{structure}{IMAGE_SUFFIX}'} or a planning label map for {self.image}, "
+            f"found {', '.join(str(self.masks[s]) for s in sorted(self.masks)) or 'nothing'}. Add one of them (an empty mask where "
+            f"there is no {structure}), or take the case out of the split"
+        )
 
     def load_predicted(self, structures: Iterable[Structure], ct: CT) -> dict[Structure, Mask]:
         """The asked predicted masks, ``(Z, Y, X) bool`` on the CT's grid; also a liver may be empty.

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from flrplan.commands import train
 from flrplan.commands.say import note
-from flrplan.errors import SettingsError
+from flrplan.errors import SettingsError, TrainingError
 from flrplan.models import MODEL_ROOT
 from flrplan.nnunet.trained import require_same_training
 from flrplan.splits import read_split
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains one after the other. A training that another process is at is waited for."""
+    """Trains one after the other, until one fails. A training that another process is at is waited for."""
     trainings = [Training.parse(text) for text in arguments.training]
     split = read_split(arguments.split)
     weights = dict(_weights(text) for text in arguments.pretrained)
@@ -85,8 +85,20 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             note(f"{title}: starts")
             start = ["--pretrained", weights[training.architecture]] if training.architecture in weights else []
-            train.run(parser.parse_args([*_words(training, options), *start]))
+            _train(parser, [*_words(training, options), *start], title)
     return 0
+
+
+def _train(parser: argparse.ArgumentParser, words: list[str], title: str) -> None:
+    """``flrplan <words>`` in this process. Raises: TrainingError where the processes that it started failed."""
+    arguments = parser.parse_args(words)
+    arguments.words = words  # as the command line does: with --gpus, torchrun's processes get them
+    status = train.run(arguments)
+    if status:
+        raise TrainingError(
+            f"{title}: its processes ended with status {status}; their error stands above. Mend it and start the same command "
+            "again: what is trained is kept"
+        )
 
 
 def _weights(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ Works on tensors only; :mod:`flrplan.nnunet.pretrained` opens the files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,13 +17,17 @@ from flrplan.networks.table import Architecture, ChannelMode
 
 Weights = Mapping[str, torch.Tensor]
 
+SPACING_FACTOR = 1.4
+"""How much finer or coarser than its published weights a network may start without a warning. nnU-Net's augmentation, by which the
+weights were trained (nnU-Net 1's default trainer: scale_range 0.7 to 1.4), showed them structures up to so much larger or smaller."""
+
 
 @dataclass(frozen=True)
 class LoadReport:
     """What became of the weights of a file.
 
     loaded: names taken as they are. adapted: names taken after a change, with the change. skipped: names of the file that were
-    not used, with the reason. fresh: names of the network that the file does not fill, so they start at random.
+    not used, with the reason. fresh: names of the network that the file does not fill, so they start at random. warnings: sentences.
     """
 
     source: str
@@ -33,6 +37,7 @@ class LoadReport:
     fresh: tuple[str, ...]
     parameters_loaded: int
     parameters: int
+    warnings: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The report for people, a few lines; names with the same reason stand together."""
@@ -50,7 +55,7 @@ class LoadReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``; the loaded names as a number."""
-        return {**asdict(self), "loaded": len(self.loaded), "fresh": list(self.fresh)}
+        return {**asdict(self), "loaded": len(self.loaded), "fresh": list(self.fresh), "warnings": list(self.warnings)}
 
 
 def load_weights(
@@ -60,12 +65,13 @@ def load_weights(
     input_channels: int,
     source: str,
     channels: ChannelMode = ChannelMode.REPEAT,
+    spacing_mm: Sequence[float] | None = None,
 ) -> LoadReport:
     """Copies ``weights`` into ``network`` where names and shapes agree, whatever device it is on.
 
     Heads with another number of outputs stay new. First-layer kernels of fewer channels are spread as ``channels`` says.
     Everything else must agree: a network that is half random is not pretrained.
-    source: name of the file, for messages.
+    source: name of the file, for messages. spacing_mm: of the planned voxels; the report warns where published weights saw another.
     Raises: ModelError saying what was expected and found, and where it can be told, which size the file holds.
     """
     own = network.state_dict()
@@ -108,6 +114,24 @@ def load_weights(
         tuple(name for name in own if name not in fitted),
         sum(p.numel() for name, p in counted.items() if name in fitted),
         sum(p.numel() for p in counted.values()),
+        _spacing_warnings(architecture, any(name in skipped for name in own), spacing_mm, source),
+    )
+
+
+def _spacing_warnings(
+    architecture: Architecture, other_heads: bool, spacing_mm: Sequence[float] | None, source: str
+) -> tuple[str, ...]:
+    """Of published weights only: they were trained for another task, so their heads are others. A model of ours has our one output."""
+    trained = architecture.patch.spacing_mm
+    if trained is None or spacing_mm is None or not other_heads:
+        return ()
+    if all(1 / SPACING_FACTOR <= side / trained <= SPACING_FACTOR for side in spacing_mm):
+        return ()
+    planned = " x ".join(f"{side:.3g}" for side in spacing_mm)
+    return (
+        f"{source}: the published weights of {architecture.name} were trained at {trained:g} mm, this plan has {planned} mm, more than "
+        f"a factor {SPACING_FACTOR:g} apart; the pretraining may help less. To follow it, plan with spacing_zyx_mm: "
+        f"[{trained:g}, {trained:g}, {trained:g}] in another --work folder",
     )
 
 

@@ -61,11 +61,14 @@ class PatchRule:
         by their product. None: as many as nnU-Net plans.
     divisor: without strides of its own, each side of the patch divides by this.
     voxels: patch volume its authors trained with; a larger planned patch is reduced to it. None: nnU-Net's choice.
+    spacing_mm: for information: the equal spacing of the voxels that its published weights were trained on. Planning does not follow it
+        (docs/networks.md says why); starting from the weights at another one warns. None: no published weights.
     """
 
     resolutions: int | None = None
     divisor: int = 1
     voxels: int | None = None
+    spacing_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -158,9 +161,10 @@ STUNET = Architecture(
         schedule=Schedule.POLY,
         source="fine-tuning rate of Huang et al. 2023; the authors train by SGD, so decay and amsgrad are those of nnU-Net's AdamW",
     ),
-    source="Huang et al. 2023, arXiv:2304.06716; patch 128 x 128 x 128",
+    source="Huang et al. 2023, arXiv:2304.06716; patch 128 x 128 x 128; pretrained on TotalSegmentator, whose images have 1.5 mm "
+    "(Wasserthal et al. 2023, doi 10.1148/ryai.230024)",
     heads=("seg_outputs.",),
-    patch=PatchRule(resolutions=6, voxels=128**3),
+    patch=PatchRule(resolutions=6, voxels=128**3, spacing_mm=1.5),
     deep_supervision=True,
     pretrained=True,
 )

@@ -106,7 +106,12 @@ def convert_dataset(
     bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
     voxels = list(bar(map_cases(convert, cases, workers)))
     if not any(voxels):
-        raise LabelError(f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases; nothing can be learned")
+        files = [case.masks.get(stage.target, case.label) for case in cases]
+        folders = dict.fromkeys(str(file.parent) for file in files if file is not None)
+        raise LabelError(
+            f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases of {', '.join(list(folders)[:3])}, expected "
+            f"voxels of it in some; nothing can be learned. Label {stage.target} where it is to be seen, or add cases that show it"
+        )
     empty = [case.case_id for case, count in zip(cases, voxels, strict=True) if not count]
     if empty:
         logger.info("stage %s: %d of %d cases have an empty %s: %s", stage, len(empty), len(cases), stage.target, empty)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 
-from flrplan.errors import TrainingError
+from flrplan.errors import FlrError, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,11 @@ WHAT_TO_CHANGE = (
     "set mixed_precision: auto, or plan for less memory in another --work folder (plan: batch_size, gpu_memory_gb, or a "
     "smaller patch_size_zyx with its features), or train on another device"
 )
+WHAT_TO_CHANGE_WHOLE = (
+    "set a smaller network in another --work folder (plan: network_size, or features of nnU-Net's U-Net), or amsgrad: false "
+    "(training), or train on another device, or one that nothing else uses"
+)
+"""For memory that the batch has no part in: weights, gradients and the moments of the optimizer."""
 
 
 class Pieces:
@@ -39,7 +45,7 @@ class Pieces:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = _reason(error)
             clear()  # out here nothing holds the failed step's tensors any more
             self._halve(reason)
 
@@ -56,8 +62,29 @@ class Pieces:
         )
 
 
+@contextmanager
+def in_one_piece(doing: str) -> Iterator[None]:
+    """For work that no smaller piece of a batch makes smaller, or that must not be begun twice.
+
+    doing: what is done, for the message. Raises: TrainingError where memory runs out, saying which settings to change.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"out of memory while {doing}; {WHAT_TO_CHANGE_WHOLE} ({_reason(error)})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, else its kind."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    """Whether an error says that memory ran out, on a GPU or on the CPU; not one of ours, which says what to do already."""
+    if isinstance(error, FlrError):
+        return False
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()

@@ -162,7 +162,16 @@ def _named(error: Exception, folder: Path) -> FlrError:
             f"{folder}: the disk is full ({free / 1e6:.0f} MB free); make room or use a --work folder on another disk, then start "
             f"again: what is whole is kept ({error})"
         )
-    return TrainingError(f"{folder}: preprocessing failed: {type(error).__name__}: {error}")
+    reason = f"{type(error).__name__}: {error}"
+    if notes := getattr(error, "__notes__", []):
+        return TrainingError(
+            f"{folder}: preprocessing {notes[0]} failed: {reason}. Correct that image or label, or take the case out of the split, "
+            "and start again"
+        )
+    return TrainingError(
+        f"{folder}: planning or preprocessing failed, which case is not known: {reason}. Start again with one worker (--workers 1): "
+        "what is whole is kept"
+    )
 
 
 def _clear_other_preparation(work: StageWork, content: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ def arrays_folder(folder: Path, plans: Mapping[str, Any], configuration: str) ->
 def preprocess_cases(raw: Path, folder: Path, plans: Mapping[str, Any], configuration: str, workers: int) -> None:
     """nnU-Net's preprocessing of every case of a raw data set. Cases that are whole already are left as they are.
 
-    An error comes through as it is; processes that die leave their cases to fewer.
+    An error comes through as it is, its case in a note (``__notes__``); processes that die leave their cases to fewer.
     Raises: OutputError where a case, read back, is not whole.
     """
     dataset = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
@@ -46,14 +46,19 @@ def _preprocess_case(
     case: tuple[str, Mapping[str, Any]], arrays: Path, plans: dict[str, Any], configuration: str, dataset: dict[str, Any]
 ) -> None:
     case_id, files = case
-    if not is_whole(arrays, case_id):
-        manager = PlansManager(plans)
-        settings = manager.get_configuration(configuration)
-        for left_over in (arrays / f"{case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")):
-            left_over.unlink(missing_ok=True)
-        preprocessor = settings.preprocessor_class(verbose=False)
+    if is_whole(arrays, case_id):
+        return
+    manager = PlansManager(plans)
+    settings = manager.get_configuration(configuration)
+    for left_over in (arrays / f"{case_id}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")):
+        left_over.unlink(missing_ok=True)
+    preprocessor = settings.preprocessor_class(verbose=False)
+    try:
         preprocessor.run_case_save(str(arrays / case_id), files["images"], files["label"], manager, settings, dataset)
-        require_whole(arrays, [case_id])
+    except Exception as error:  # nnU-Net and its libraries raise many kinds; each keeps its own, which tells a full disk
+        error.add_note(f"case {case_id} (made into {', '.join(map(str, files['images']))})")
+        raise
+    require_whole(arrays, [case_id])
 
 
 def expected_bytes(folder: Path, plans: Mapping[str, Any], configuration: str) -> int:

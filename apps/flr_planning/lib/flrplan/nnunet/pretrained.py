@@ -91,9 +91,12 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
         trainer.num_input_channels,
         str(path),
         ChannelMode(trainer.settings.pretrained_channels),
+        trainer.configuration_manager.spacing,
     )
     for line in report.lines():
         logger.info("%s", line)
+    for warning in report.warnings:
+        logger.warning("%s", warning)
     record = {**report.to_json(), "source": path.name, "sha256": digest, INHERITED: sorted(seen)}
     if trainer.local_rank == 0:
         write_json(record_path, record)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 import flrplan
+from flrplan import process_memory
 from flrplan.nnunet.batches import resolve_workers
 from flrplan.nnunet.distributed import world_size
 from flrplan.nnunet.precision import compiles, precision_name
@@ -89,8 +88,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory so far: of the GPU by torch, or of this process (without its workers) on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
+    return process_memory.peak_memory_bytes()
 
 
 def versions() -> dict[str, str]:

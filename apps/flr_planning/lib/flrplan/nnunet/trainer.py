@@ -22,7 +22,7 @@ from flrplan.nnunet.architecture_plan import planned_architecture
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import wait_for_all, world_size
 from flrplan.nnunet.loss import training_loss
-from flrplan.nnunet.memory import Pieces
+from flrplan.nnunet.memory import Pieces, in_one_piece
 from flrplan.nnunet.precision import compiles
 from flrplan.nnunet.schedule import learning_rate_schedule
 from flrplan.nnunet.settings import TrainingSettings
@@ -72,7 +72,14 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
             self.grad_scaler = None
 
     def initialize(self) -> None:
-        """nnU-Net's own, then data parallelism on any device: nnU-Net's would put each process on the GPU of its number."""
+        """nnU-Net's own, then data parallelism on any device: nnU-Net's would put each process on the GPU of its number.
+
+        Raises: TrainingError where the network does not fit into memory.
+        """
+        with in_one_piece("setting up the network"):
+            self._set_up()
+
+    def _set_up(self) -> None:
         parallel, self.is_ddp = self.is_ddp, False
         super().initialize()
         self.is_ddp = parallel
@@ -88,6 +95,11 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
             self.loss = self._build_loss()
         # A process of several cannot take a step again: the others would average their gradients with its next one.
         self.pieces = Pieces(self.batch_size, divisible=not parallel)
+
+    def resume(self) -> bool:
+        """As :meth:`TrainerState.resume`. Raises: TrainingError, too, where the state does not fit into memory."""
+        with in_one_piece(f"loading {self.training_state}"):
+            return super().resume()
 
     def _do_i_compile(self) -> bool:
         return compiles(self.device, self.settings.compile)

@@ -12,7 +12,7 @@ from nnunetv2.utilities.helpers import empty_cache
 from numpy.typing import NDArray
 from torch import nn
 
-from flrplan.nnunet.memory import Pieces
+from flrplan.nnunet.memory import Pieces, in_one_piece
 from flrplan.nnunet.precision import precision_context
 from flrplan.nnunet.settings import TrainingSettings
 
@@ -28,10 +28,17 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     network: Any
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One optimizer step on ``data (B, C, Z, Y, X)`` and its targets; in pieces where memory runs out."""
-        return {"loss": self.pieces.attempt(lambda: self._optimize(batch), self._free_memory)}
+        """One optimizer step on ``data (B, C, Z, Y, X)`` and its targets; the gradient in pieces where memory runs out.
 
-    def _optimize(self, batch: dict[str, Any]) -> NDArray[Any]:
+        Raises: TrainingError where one patch does not fit, or the step does not: what it had changed before cannot be undone.
+        """
+        loss = self.pieces.attempt(lambda: self._add_gradients(batch), self._free_memory)
+        with in_one_piece("taking the optimizer's step"):
+            self._take_step()
+        return {"loss": loss}
+
+    def _add_gradients(self, batch: dict[str, Any]) -> NDArray[Any]:
+        """Leaves the gradient of the whole batch in the weights, whatever was there; returns the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for data, target, share in self._pieces_of(batch):
@@ -39,6 +46,10 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
                 loss = self.loss(self.network(data), target) * share
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             total += loss.detach()
+        return np.asarray(total.cpu().numpy())
+
+    def _take_step(self) -> None:
+        """Changes the weights by their gradient. Not to be repeated: a scaler refuses, and moments would be counted twice."""
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
@@ -47,7 +58,6 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         else:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
-        return np.asarray(total.cpu().numpy())
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
