@@ -182,11 +182,18 @@ def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
 
 @pytest.mark.usefixtures("saved_liver")
 def test_the_stored_seg_is_a_training_case(
-    orthanc: Orthanc, series: str, liver: NDArray[np.bool_], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orthanc: Orthanc,
+    series: str,
+    case: SyntheticCase,
+    liver: NDArray[np.bool_],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Read and prepared as a training does: another process, with an empty cache."""
     monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
-    images, unlabelled = annotated_images(open_dicomweb(orthanc.dicomweb))
+    datastore = open_dicomweb(orthanc.dicomweb)
+    images, unlabelled = annotated_images(datastore)
+    assert datastore.patient_ids() == images[0].patients == {case.case_id}
     assert ([i.case_id for i in images], unlabelled) == ([series], 0)
     assert images[0].image.is_dir()  # the DICOM files, not the host's conversion
     annotations = read_annotations(images, tmp_path / "masks")
