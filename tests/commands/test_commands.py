@@ -95,12 +95,25 @@ def test_networks_are_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert main(["networks", "--count-only", "--size", "narrow", "--patch", "32", "64", "64"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| nnunet", "| swinunetr", "| stunet"]
-    assert all("| 32 x 64 x 64 | 2 |" in line and line.endswith("| counted |") for line in lines[2:5])
+    assert all("| 32 x 64 x 64 | 2 |" in line and line.endswith("| counted | counted |") for line in lines[2:5])
     assert main(["networks", "--size", "tiny"]) == 1
     assert "no architecture has size 'tiny'; known are base, huge, large, narrow, small and all" in capsys.readouterr().err
+    assert main(["networks", "--size", "small", "--architecture", "nnunet", "--architecture", "swinunetr"]) == 1
+    assert "no nnunet or swinunetr has size 'small'; known are base, narrow and all" in capsys.readouterr().err
     (tmp_path / "plans.json").write_text("{}")
     assert main(["networks", "--plans", str(tmp_path / "plans.json")]) == 1
     assert "expected the nnUNetPlans.json that a preparation writes" in capsys.readouterr().err
+
+
+def test_one_network_is_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its peak is the process's own memory, so more than what is counted for so small a network."""
+    assert main(["networks", "--size", "narrow", "--patch", "32", "64", "64", "--architecture", "stunet"]) == 0
+    header, _, line, *rest = capsys.readouterr().out.splitlines()
+    assert not rest, "no estimate of the whole benchmark"
+    row = dict(zip(header.split(" | "), line.strip(" |").split(" | "), strict=False))
+    assert line.startswith("| stunet | narrow |")
+    assert float(row["seconds"]) > 0
+    assert float(row["peak GB |"]) > float(row["GB"])
 
 
 def test_models_import_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

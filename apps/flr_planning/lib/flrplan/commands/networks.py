@@ -18,7 +18,18 @@ from flrplan.stages import STAGES
 
 FOLDS = 5
 """Folds of the paper's cross-validation."""
-_COLUMNS = ("architecture", "size", "patch", "batch", "parameters", "GFLOP forward", "GFLOP training", "GB", "seconds")
+_COLUMNS = (
+    "architecture",
+    "size",
+    "patch",
+    "batch",
+    "parameters",
+    "GFLOP forward",
+    "GFLOP training",
+    "GB",
+    "seconds",
+    "peak GB",
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -27,6 +38,12 @@ def add_parser(commands: Any) -> None:
         "networks", help="parameters, arithmetic and memory of the architectures; cost of the benchmark"
     )
     parser.add_argument("--size", default=BASE, help=f"size of the networks (default: {BASE}); all = every size there is")
+    parser.add_argument(
+        "--architecture",
+        action="append",
+        choices=list(TABLE),
+        help="repeatable (default: all); one alone, for its own peak of memory: the peak printed is that of the process so far",
+    )
     parser.add_argument("--patch", type=int, nargs=3, default=TYPICAL_PATCH, metavar=("Z", "Y", "X"), help="planned patch")
     parser.add_argument("--plans", type=Path, help="nnUNetPlans.json of a prepared stage, instead of --patch")
     parser.add_argument("--count-only", action="store_true", help="count without running (seconds instead of minutes)")
@@ -38,10 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the table (Markdown), then the estimate."""
     shared = _read_plans(arguments.plans) if arguments.plans else typical_plans(arguments.patch)
     device = None if arguments.count_only else choose_device(arguments.device)
-    wanted = [(row, size) for row in TABLE.values() for size in row.sizes if arguments.size in (size, "all")]
+    rows = [row for row in TABLE.values() if row.name in (arguments.architecture or TABLE)]
+    wanted = [(row, size) for row in rows for size in row.sizes if arguments.size in (size, "all")]
     if not wanted:
-        known = sorted({size for row in TABLE.values() for size in row.sizes})
-        raise SettingsError(f"no architecture has size {arguments.size!r}; known are {', '.join(known)} and all")
+        known = sorted({size for row in rows for size in row.sizes})
+        which = " or ".join(arguments.architecture or ["architecture"])
+        raise SettingsError(f"no {which} has size {arguments.size!r}; known are {', '.join(known)} and all")
     say("| " + " | ".join(_COLUMNS) + " |")
     say("|" + "---|" * len(_COLUMNS))
     costs = []
@@ -49,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"{row.name} {size} ...")
         costs.append(network_cost(row, size, shared, device))
         say(_line(costs[-1]))
-    if arguments.size == BASE:
+    if arguments.size == BASE and rows == list(TABLE.values()):
         for line in benchmark_estimate(costs):
             say(line)
     return 0
@@ -78,13 +97,14 @@ def benchmark_estimate(costs: list[NetworkCost]) -> list[str]:
 
 def _line(cost: NetworkCost) -> str:
     patch = " x ".join(map(str, cost.patch_zyx))
-    seconds = "counted" if cost.seconds is None else f"{cost.seconds:.1f}"
+    seconds, peak = ("counted" if n is None else f"{n:.1f}" for n in (cost.seconds, cost.peak_gb))
     numbers = (
         f"{cost.parameters:,}",
         f"{cost.forward_gflop:,.0f}",
         f"{cost.training_gflop:,.0f}",
         f"{cost.memory_gb:.1f}",
         seconds,
+        peak,
     )
     return "| " + " | ".join((cost.architecture, cost.size, patch, str(cost.batch), *numbers)) + " |"
 

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from flrplan.networks.table import Architecture
 from flrplan.nnunet.architecture_plan import architecture_plan, unet_topology
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
+from flrplan.nnunet.run_record import peak_memory_bytes
 from flrplan.nnunet.settings import PlanSettings
 
 TYPICAL_SPACING_MM = (1.5, 1.5, 1.5)
@@ -32,7 +33,8 @@ class NetworkCost:
     """One network at one patch, batch 1, one output, float32.
 
     forward_gflop, training_gflop: one patch forward; forward and backward. activations_gb: tensors kept for the backward pass.
-    memory_gb: these, the weights, gradients and AdamW's moments. seconds: forward and backward, None where it was only counted.
+    memory_gb: these, the weights, gradients and AdamW's moments. seconds: forward and backward, None where it was only counted; so is
+    peak_gb: the most memory so far, libraries among it, without AdamW's moments, since no step is taken.
     """
 
     architecture: str
@@ -45,6 +47,7 @@ class NetworkCost:
     activations_gb: float
     memory_gb: float
     seconds: float | None
+    peak_gb: float | None
 
 
 def typical_plans(patch_zyx: Sequence[int] = TYPICAL_PATCH) -> dict[str, Any]:
@@ -126,4 +129,5 @@ def network_cost(
         activations / 1e9,
         (activations + 4 * _ADAMW_COPIES * parameters) / 1e9,
         seconds,
+        peak_memory_bytes(device) / 1e9 if device else None,
     )
