@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from flrplan.io import write_label_map
 from flrplan.labels import Mask, Structure, to_compartments
 from flrplan.metrics import Region, score_mask
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+from flrplan.process_memory import peak_memory_bytes
 
 log = logging.getLogger("bench_metrics")
 
@@ -186,7 +186,7 @@ def evaluate_many(count: int, folder: Path) -> None:
     split = {"test": names[::2], "folds": [names[1::4], names[3::4]]} if count >= 4 else {"test": names, "folds": []}
     (folder / "splits.json").write_text(json.dumps(split), "utf-8")
     evaluate(EvaluationSettings(work=folder))
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}\n")
+    sys.stdout.write(f"{peak_memory_bytes() // 2**20}\n")
 
 
 def main() -> None:
