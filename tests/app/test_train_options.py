@@ -55,7 +55,6 @@ def test_conf_of_the_training(tmp_path: Path) -> None:
     conf = {"train_recipe": str(recipe), "train_split": str(split), "train_kept_share": "0.3", "train_margin": "0.02"}
     settings = AppSettings.from_conf(conf).training
     assert settings == RefinementSettings(recipe, split, 0.3, 0.02)
-    assert settings.held_out() == {"a"}
 
 
 @pytest.mark.parametrize(
