@@ -114,7 +114,9 @@ def test_fine_tuning_from_a_model_of_ours(work: StageWork, tmp_path: Path) -> No
     """All weights, heads among them, start from the file; after two steps at a tiny rate they have hardly moved."""
     first = train_fold(work, 0, RECIPE, model_folder(work, "nnunet"), CPU, architecture="nnunet")
     slow = replace(RECIPE, training=replace(RECIPE.training, learning_rate=1e-9))
-    second = train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=first)
+    with pytest.raises(SettingsError, match=r"was trained on .* which validate this fold"):
+        train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=first)
+    second = train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=first, validation_seen=True)
     before, after = (load_checkpoint(p)["network_weights"] for p in (first, second))
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     record = json.loads(second.with_name("run.json").read_text())["pretrained"]
@@ -122,7 +124,7 @@ def test_fine_tuning_from_a_model_of_ours(work: StageWork, tmp_path: Path) -> No
     assert record["source"] == FINAL_NAME
     assert record["skipped"] == {}
     with pytest.raises(SettingsError, match=r"started from checkpoint_final\.pth, not from"):
-        train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=second)
+        train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=second, validation_seen=True)
 
 
 def test_a_model_of_ours_brings_its_network_along(work: StageWork, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
