@@ -146,9 +146,16 @@ sys.exit(cli.main(["demo-ohif"]))
 """
 
 
+def as_from_a_terminal() -> None:
+    """Whoever started these tests in the background, or under nohup, made their children ignore these."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_to_end_tidies_up(number: signal.Signals, tmp_path: Path) -> None:
-    demo = subprocess.Popen([sys.executable, "-c", DEMO_WITH_A_STAND_IN], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", DEMO_WITH_A_STAND_IN]
+    demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=as_from_a_terminal)
     assert demo.stdout is not None
     assert demo.stdout.readline() == "OHIF: there\n"
     demo.send_signal(number)

@@ -197,5 +197,5 @@ def test_a_fourth_architecture_as_the_page_shows_it(
 def test_weights_of_another_architecture_are_refused(work: StageWork, tmp_path: Path) -> None:
     path = train_fold(work, 0, RECIPE, tmp_path / "nnunet", CPU, architecture="nnunet")
     with pytest.raises(ModelError, match=r"holds no weight of stunet: expected names like conv_blocks_context\.0\.0"):
-        train_fold(work, 1, RECIPE, tmp_path / "models", CPU, architecture="stunet", pretrained=path)
+        train_fold(work, 0, RECIPE, tmp_path / "models", CPU, architecture="stunet", pretrained=path)
     assert not (tmp_path / "models").exists()

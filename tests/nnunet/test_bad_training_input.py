@@ -129,7 +129,7 @@ def test_held_out_ids_never_train(tiny_work: StageWork, tiny_recipe: Callable[..
     path = tiny_work.preprocessed / SPLITS_NAME
     folds = json.loads(path.read_text())
     held_out = folds[0]["train"][0]
-    message = rf"fold 0 holds cases that the split calls test: \['{held_out}'\]; held-out cases never train"
+    message = rf"fold 0 holds cases that the split calls test: {held_out}; held-out cases never train"
     with pytest.raises(SettingsError, match=message):
         train_fold(tiny_work, 0, tiny_recipe(), models, CPU, held_out=[held_out])
     with pytest.raises(SettingsError, match="calls test"):
