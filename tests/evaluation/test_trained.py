@@ -7,7 +7,8 @@ import json
 import pytest
 
 from flrplan.evaluation.columns import COLUMNS
-from flrplan.evaluation.trained import _RUN_NAME
+from flrplan.evaluation.trained import _LEARNED, _RUN_NAME
+from flrplan.nnunet.lineage import INHERITED
 from flrplan.nnunet.model_folder import RUN_NAME
 
 FOLDS, TEST = [["a1", "a2"], ["b1"]], ["t1", "t2"]
@@ -27,10 +28,10 @@ class Work:
         for fold, ids in enumerate(TRAIN):
             self.trained(fold, ids)
 
-    def trained(self, fold: int, ids: list[str] | None, stage: str = "flr") -> None:
+    def trained(self, fold: int, ids: list[str] | None, stage: str = "flr", **more: object) -> None:
         folder = self.bench.root / "models" / stage / "nnunet" / f"fold_{fold}"
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_NAME).write_text("{}" if ids is None else json.dumps({"train_ids": ids}))
+        (folder / RUN_NAME).write_text("{}" if ids is None else json.dumps({"train_ids": ids, **more}))
 
     def predicted(self, part: str, cases: list[str], **more: object) -> None:
         path = self.bench.root / "predicted" / "nnunet" / f"{part}.json"
@@ -70,6 +71,12 @@ def test_a_model_trained_on_its_own_fold_is_refused(work, capsys):
     work.trained(0, ["b1", "a2"])
     assert work.evaluate() == 1
     assert "flr/nnunet/fold_0: this model of stage flr was trained on cases of its own fold: a2\n" in capsys.readouterr().err
+
+
+def test_what_the_starting_weights_had_learned_counts_as_well(work, capsys):
+    work.trained(1, ["a1", "a2"], **{INHERITED: ["t1"]})
+    assert work.evaluate() == 1
+    assert "flr/nnunet/fold_1: this model of stage flr was trained on held-out cases: t1\n" in capsys.readouterr().err
 
 
 def test_predictions_of_one_fold_are_not_presented_as_the_ensembles(work, capsys, tmp_path):
@@ -117,3 +124,4 @@ def test_a_damaged_record_is_named(work, capsys):
 
 def test_the_name_that_is_written_twice_agrees():
     assert _RUN_NAME == RUN_NAME
+    assert INHERITED in _LEARNED

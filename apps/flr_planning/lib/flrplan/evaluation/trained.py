@@ -20,6 +20,8 @@ CASES, UNRECORDED = "cases", "unrecorded"
 """Keys of such a record: whom it names, and the models of which nothing says what trained them, ``<stage>/fold_<k>``."""
 _RUN_NAME = "run.json"
 """Beside each checkpoint (named here too, since the evaluation loads no torch; a test compares them)."""
+_LEARNED = ("train_ids", "inherited_train_ids")
+"""What a model has learned from: its own cases, and those of the weights that it started from (likewise)."""
 
 
 def require_unseen(work: Path, predictions: Predictions, split: Split, split_file: Path) -> tuple[str, ...]:
@@ -93,7 +95,8 @@ def _model_folders(work: Path, stage: str, architecture: str) -> list[Path]:
 
 def _training_cases(folder: Path) -> list[str]:
     path = folder / _RUN_NAME
-    return list(_json_object(path).get("train_ids", ())) if path.is_file() else []
+    record = _json_object(path) if path.is_file() else {}
+    return [case for key in _LEARNED for case in record.get(key, ())]
 
 
 def _records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
