@@ -12,7 +12,10 @@ import torch
 from flrplan.cli import main
 from flrplan.errors import SettingsError
 from flrplan.io import write_json
+from flrplan.nnunet.checkpoint import TRAINING_NAME
+from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder, trained_ids
+from flrplan.nnunet.pretrained import learned_from
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, train_fold
 
@@ -47,6 +50,22 @@ def test_what_the_weights_have_seen(tiny_work: StageWork, tiny_recipe: Callable[
         train_fold(tiny_work, 0, tiny_recipe(epochs=2), models, CPU, pretrained=first, held_out=["older"])
     third = train_fold(tiny_work, 1, recipe, tiny_work.root / "third", CPU, pretrained=second, validation_seen=True)
     assert trained_ids(third) == {*folds[0]["train"], *folds[1]["train"], "older"}
+
+
+def test_a_training_state_says_what_it_has_seen(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], first: Path) -> None:
+    train_fold(tiny_work, 0, tiny_recipe(epochs=1), tiny_work.root / "second", CPU, pretrained=first)
+    states = tiny_work.folder.rglob(TRAINING_NAME)
+    state = max(states, key=lambda path: path.stat().st_mtime_ns)
+    folds = json.loads(tiny_work.marker.read_text())["folds"]
+    assert learned_from(state) == {*folds[0]["train"], "older"}
+    with pytest.raises(SettingsError, match=r"which validate this fold"):
+        train_fold(tiny_work, 1, tiny_recipe(epochs=1), tiny_work.root / "third", CPU, pretrained=state)
+
+
+def test_an_import_keeps_it(first: Path, tiny_work: StageWork, tmp_path: Path) -> None:
+    source = ModelFolder.open(tiny_work.root / "first")
+    import_model(source.path, source.stage, tmp_path / "imported")
+    assert ModelFolder.open(tmp_path / "imported").training_cases(0) == trained_ids(first) >= {"older"}
 
 
 def test_the_command_says_so_before_it_prepares(

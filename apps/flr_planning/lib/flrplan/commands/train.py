@@ -19,8 +19,7 @@ from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
 from flrplan.nnunet.lineage import require_unseen
-from flrplan.nnunet.model_folder import trained_ids
-from flrplan.nnunet.pretrained import read_weights
+from flrplan.nnunet.pretrained import learned_from, read_weights
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
@@ -98,8 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
     split = _split(arguments, [c.case_id for c in cases])
     folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
     if arguments.pretrained is not None:
+        seen = learned_from(arguments.pretrained)
         for fold in folds:
-            require_unseen(trained_ids(arguments.pretrained), str(arguments.pretrained), split.test, split.validation_ids(fold))
+            require_unseen(seen, str(arguments.pretrained), split.test, split.validation_ids(fold))
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work, stage)

@@ -14,7 +14,7 @@ from flrplan.errors import ModelError
 from flrplan.io import replace_folder, write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.dataset import OWN_BLOCK
-from flrplan.nnunet.model_folder import ModelFolder, read_json_object
+from flrplan.nnunet.model_folder import RUN_NAME, ModelFolder, read_json_object
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.publishing import changing
 from flrplan.stage_input import InputSettings
@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 
 def import_model(source: Path, stage: Stage, target: Path, label: str | None = None, force: bool = False) -> Path:
-    """Copies ``plans.json``, ``dataset.json`` and each fold's weights into ``target``, which appears in one rename.
+    """Copies ``plans.json``, ``dataset.json``, each fold's weights and its ``run.json`` (of a model of ours) into ``target``.
+
+    ``target`` appears in one rename.
 
     Args:
         label: the label of the foreign ``dataset.json`` that is the stage's target; default: the target's own name.
@@ -53,7 +55,10 @@ def import_model(source: Path, stage: Stage, target: Path, label: str | None = N
     try:
         for number, path in enumerate(checkpoints):
             content = load_checkpoint(path)
-            write_checkpoint(beside / f"fold_{_fold_number(path, number)}" / FINAL_NAME, _plain(content, path, number))
+            fold = beside / f"fold_{_fold_number(path, number)}"
+            write_checkpoint(fold / FINAL_NAME, _plain(content, path, number))
+            if (run := path.with_name(RUN_NAME)).is_file():  # a model of ours: what trained it must never evaluate it
+                write_json(fold / RUN_NAME, read_json_object(run))
         own = {"stage": stage.name, "label": name, "input": before.get("input", InputSettings().to_json())}
         write_json(beside / "dataset.json", {**dataset, OWN_BLOCK: {**before, **own, "imported_from": source.name}})
         write_json(beside / "plans.json", plans)

@@ -7,7 +7,6 @@ Known forms: nnU-Net v1 ``.model`` (weights under ``state_dict``, names perhaps 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,7 +21,8 @@ from flrplan.networks.table import ChannelMode
 from flrplan.nnunet.architecture_plan import planned_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.lineage import INHERITED, require_unseen
-from flrplan.nnunet.model_folder import trained_ids
+from flrplan.nnunet.model_folder import read_json_object, trained_ids
+from flrplan.nnunet.trained_on import KEY as TRAINED_ON
 from flrplan.nnunet.trainer import FlrTrainer
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,17 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
+def learned_from(path: Path) -> frozenset[str]:
+    """Ids that the weights of a file learned from, also in the models that they began as; empty where nothing records it.
+
+    A published checkpoint has its ``run.json`` beside it; a training state says its own cases and has the record of its start beside it.
+    Raises: ModelError where a record or the file is damaged.
+    """
+    state = load_checkpoint(path).get(TRAINED_ON)
+    own = state.get("train_ids", ()) if isinstance(state, Mapping) else ()
+    return trained_ids(path) | {*own, *(_record(path.with_name(RECORD_NAME)) or {}).get(INHERITED, ())}
+
+
 def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[str] = ()) -> dict[str, Any] | None:
     """Loads pretrained weights into the network of a training that has not begun, and records it; returns the record.
 
@@ -62,7 +73,7 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
     started from another file, or the weights have seen a case that they must not.
     """
     record_path = Path(trainer.output_folder) / RECORD_NAME
-    before = json.loads(record_path.read_text(encoding="utf-8")) if record_path.is_file() else None
+    before = _record(record_path)
     continues = trainer.current_epoch > 0
     if before is not None and continues:
         require_unseen(before.get(INHERITED, ()), str(before["source"]), trainer.held_out, validation)
@@ -70,9 +81,9 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
         if not continues:
             record_path.unlink(missing_ok=True)
         return before if continues else None
-    seen = trained_ids(path)
-    require_unseen(seen, str(path), trainer.held_out, validation)
     weights = read_weights(path)
+    seen = learned_from(path)
+    require_unseen(seen, str(path), trainer.held_out, validation)
     digest = _sha256(path)
     if continues:
         if before is None or before["sha256"] != digest:
@@ -101,6 +112,10 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
     if trainer.local_rank == 0:
         write_json(record_path, record)
     return record
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    return read_json_object(path) if path.is_file() else None
 
 
 def _plain_name(name: str) -> str:
