@@ -37,13 +37,14 @@ so. Use them to try the software; never for a decision about a person.
 Known weaknesses: the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection rule, which is not a
 surgeon's judgement. The pictures at the end show where the models failed worst.
 
-A model may be older than the cohort: version 1 had no pelvis, no fatty livers and no vanishing lesions, version 2 no thin left lobes and
-no caudate lobes of their own. All are measured on version {COHORT_VERSION}; `make demo-models` trains all on it.
-
 The figures below were measured by `flrplan demo-models --measure` with the app's settings (no mirroring, largest piece of the
 predicted liver) and written here by it.
 """
 
+
+OLDER = f"""Some are older than the cohort: version 1 had no pelvis, no fatty livers and no vanishing lesions, version 2 no thin left
+lobes and no caudate lobes of their own. All are measured on version {COHORT_VERSION}; `make demo-models` trains all on it.
+"""
 
 NOT_INDEPENDENT = """Nothing that is measured here was trained on, and the synthetic cases were used for no choice. The real CTs are not independent in
 that way: an earlier version of the liver model failed on example_ct (Dice 0.545), and the cohort was given a pelvis because of that;
@@ -104,12 +105,14 @@ def _training_table(folder: Path) -> str:
     """What the folds of each model that is there were trained with, and how long all of it took, from the records beside them."""
     lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes of each fold |", "|---|---|---|---|---|"]
     total = 0.0
+    versions = set()
     for stage in STAGES:
         model = folder / stage / ARCHITECTURES[0]
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob(f"fold_*/{RUN_NAME}"))]
         if not runs:
             continue
         version = json.loads((model / COHORT_NAME).read_text(encoding="utf-8"))["version"]
+        versions.add(version)
         cases = {len(run["train_ids"]) + len(run["validation_ids"]) for run in runs}
         training = [run["recipe"]["training"] for run in runs]
         iterations = {settings["epochs"] * settings["iterations_per_epoch"] for settings in training}
@@ -118,9 +121,9 @@ def _training_table(folder: Path) -> str:
         lines.append(
             f"| {stage} | {version} | {_all(cases)} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
         )
-    return "\n".join(
-        [*lines, "", f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation.", ""]
-    )
+    older = [OLDER] if versions - {COHORT_VERSION} else []
+    together = f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation."
+    return "\n".join([*lines, "", together, "", *older])
 
 
 def _seconds(run: Mapping[str, Any]) -> float:
