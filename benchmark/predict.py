@@ -31,6 +31,7 @@ from flrplan.io import CT, write_json, write_label_map
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
 from flrplan.nnunet.model_folder import read_json_object
+from flrplan.process_memory import keep_freed_memory
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
 from flrplan.training_cases import LabelledCase, find_labelled_cases
@@ -210,6 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="only columns of these stages (default: all)")
     parser.add_argument("--cascaded-cv", action="store_true", help="also the cascaded columns of the cross-validation")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    keep_freed_memory()
     try:
         return run(parser.parse_args(arguments))
     except FlrError as error:

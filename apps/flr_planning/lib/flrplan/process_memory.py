@@ -1,7 +1,8 @@
-"""How much memory this process has used at most."""
+"""How much memory this process has used at most, and whether it gives freed memory back at once."""
 
 from __future__ import annotations
 
+import ctypes
 import re
 import resource
 import sys
@@ -19,3 +20,20 @@ def peak_memory_bytes() -> int:
         return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's ``mallopt``."""
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Has this process keep the memory that it frees, for its next allocation, until it ends; True where that can be set (glibc).
+
+    Else glibc returns every array above some megabytes to the system and gets it back filled with zeros: a network on a CPU
+    allocates and frees all its activations in every step. Peak memory is hardly higher, memory between two steps is.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

@@ -17,6 +17,7 @@ from flrplan.io import case_name, find_cases, read_ct, read_mask
 from flrplan.labels import Mask, Structure
 from flrplan.planning.plan import REPORT_NAME, write_plan
 from flrplan.planning.volumetry import Volumes
+from flrplan.process_memory import keep_freed_memory
 from flrplan.stages import stage_named
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
@@ -39,6 +40,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
+    keep_freed_memory()
     failed: dict[Path, str] = {}
     cases = _cases(arguments.inputs, failed)
     masks = {s: getattr(arguments, s.value) for s in GIVEN if getattr(arguments, s.value)}

@@ -31,6 +31,7 @@ from flrplan.nnunet.trainer_data import TrainerData
 from flrplan.nnunet.trainer_state import TrainerState
 from flrplan.nnunet.trainer_steps import TrainerSteps
 from flrplan.nnunet.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
+from flrplan.process_memory import keep_freed_memory
 
 __all__ = ["EpochReport", "FlrTrainer"]
 
@@ -115,6 +116,8 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
 
     def on_train_start(self) -> None:
         """Network, loaders and log; none of the copies of plans and code that nnU-Net writes here."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         if not self.was_initialized:
             self.initialize()
         seed_everything(self.settings.seed, self.fold, self.current_epoch, self.local_rank)
