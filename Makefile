@@ -11,11 +11,12 @@ WORKFLOW_STAMP := $(WORKFLOW)/.installed
 
 install: $(STAMP)
 
+# An environment without pip is what an interrupted or refused creation leaves (Debian without python3.11-venv); it is made anew.
 # monailabel is installed without its dependencies: one of them (sam2) is an sdist that builds with a 5 GB torch of its own.
 # What its server imports is listed in pyproject.toml.
 $(STAMP): pyproject.toml
 	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make $@ PYTHON=/path/to/python"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps monailabel==0.8.5
 	touch $@
@@ -48,7 +49,7 @@ workflow: $(WORKFLOW_STAMP)
 # and those run with the Python of $(VENV).
 $(WORKFLOW_STAMP): benchmark/requirements-workflow.txt
 	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make $@ PYTHON=/path/to/python"; exit 1; }
-	test -x $(WORKFLOW)/bin/python || $(PYTHON) -m venv $(WORKFLOW)
+	$(WORKFLOW)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(WORKFLOW)
 	$(WORKFLOW)/bin/python -m pip install --quiet -r $<
 	touch $@
 

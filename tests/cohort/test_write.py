@@ -179,3 +179,15 @@ def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path, monkeypa
     half.write_bytes(b"half")
     write_cohort(SETTINGS, tmp_path, progress=False)
     assert not half.exists()
+
+
+@pytest.mark.parametrize("damaged", ["facts/synth-3-0000.json", "images/synth-3-0000.nii.gz"])
+def test_a_file_damaged_from_outside_is_made_again(tmp_path: Path, damaged: str) -> None:
+    settings = CohortSettings(cases=1, seed=3)
+    write_cohort(settings, tmp_path, progress=False)
+    whole = (tmp_path / damaged).read_bytes()
+    (tmp_path / damaged).write_bytes(whole[: len(whole) // 2] if damaged.endswith("json") else b"")
+    table = json.loads(write_cohort(settings, tmp_path, progress=False).read_text())
+    assert table["complete"] is True
+    assert len(table["cases"]) == 1
+    assert (tmp_path / damaged).stat().st_size == pytest.approx(len(whole), abs=20)

@@ -10,7 +10,7 @@ import pytest
 from flrplan.cli import main
 from flrplan.cohort.write import dicom_folder, image_path
 from flrplan.cohort.write_dicom import write_dicom_cohort
-from flrplan.errors import ImageError
+from flrplan.errors import CohortError, ImageError
 from flrplan.io import read_ct, write_volume
 
 
@@ -64,3 +64,15 @@ def test_force_leaves_no_series_of_an_earlier_cohort(tmp_path: Path) -> None:
 def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="synth-5-0000"):
         write_dicom_cohort(tmp_path, ["synth-5-0000"], progress=False)
+
+
+def test_files_of_somebody_else_beside_the_slices_stay(tmp_path: Path) -> None:
+    command = ["cohort", "--cases", "1", "--seed", "5", "--out", str(tmp_path), "--dicom"]
+    assert main(command) == 0
+    folder = dicom_folder(tmp_path, "synth-5-0000")
+    (folder / "seg.dcm").write_bytes(b"mine")
+    assert main(command) == 0  # the series is whole
+    (folder / "slice_0002.dcm").unlink()
+    with pytest.raises(CohortError, match=r"files of unknown origin \(seg.dcm\)"):
+        write_dicom_cohort(tmp_path, ["synth-5-0000"], progress=False)
+    assert (folder / "seg.dcm").read_bytes() == b"mine"

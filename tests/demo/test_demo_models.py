@@ -8,12 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flrplan.cli import main
+from flrplan.cohort import CaseSize, make_case
+from flrplan.cohort.settings import case_name
 from flrplan.demo import build
 from flrplan.demo.card import write_card
 from flrplan.demo.failures import worst_cases
 from flrplan.demo.goals import GOALS
-from flrplan.demo.measure import COLUMNS, MeasuredCase, as_json, dice, paired_difference, summary
+from flrplan.demo.held_out import MEASURE_SEED
+from flrplan.demo.measure import (
+    COLUMNS,
+    MeasuredCase,
+    as_json,
+    demo_cascade,
+    dice,
+    measure_case,
+    measure_synthetic,
+    paired_difference,
+    summary,
+)
 from flrplan.demo.real_ct import RealScore
+from flrplan.errors import ModelError
+from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.stages import LIVER
 
@@ -109,3 +125,22 @@ def test_the_card_sums_all_folds(tmp_path: Path) -> None:
 def test_the_worst_cases_come_first() -> None:
     cases = [measured(i, liver=value) for i, value in enumerate((0.9, float("nan"), 0.2, 0.5, 0.2))]
     assert [c.index for c in worst_cases(cases, "liver", 3)] == [2, 4, 3]
+
+
+def test_held_out_cases_are_measured_in_processes(tmp_path: Path) -> None:
+    """Without a model of a stage a case cannot be answered; with those of the repository it is, whoever does it."""
+    cases = measure_synthetic(MODEL_ROOT / DEMO_NAME, cases=2, workers=2, size=CaseSize.SMALL)
+    assert [c.case_id for c in cases] == [case_name(MEASURE_SEED, 0), case_name(MEASURE_SEED, 1)]
+    alone = measure_case(make_case(MEASURE_SEED, 1, CaseSize.SMALL), 1, demo_cascade(MODEL_ROOT / DEMO_NAME))
+    assert cases[1].dice == pytest.approx(alone.dice, abs=1e-3)
+    with pytest.raises(ModelError):
+        measure_synthetic(tmp_path, cases=1, size=CaseSize.SMALL)
+
+
+@pytest.mark.parametrize("option", ["--cases", "--workers"])
+def test_numbers_out_of_range_are_told_before_anything_is_trained(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo-models", "--work", str(tmp_path / "w"), "--models", str(tmp_path / "m"), option, "0"]) == 1
+    assert f"{option} must be at least 1, got 0" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

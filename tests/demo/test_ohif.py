@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from flrplan.cli import main
-from flrplan.cohort import CaseSize
+from flrplan.cohort import CaseSize, make_case
 from flrplan.demo.measure import dice
 from flrplan.demo.ohif import background, browser, orthanc, server
 from flrplan.demo.ohif.browser import find_chromium, require_playwright
@@ -23,6 +23,7 @@ from flrplan.demo.ohif.orthanc import find_orthanc
 from flrplan.demo.ohif.run import drive_demo, running_demo
 from flrplan.errors import ImageError, ServiceError
 from flrplan.io import read_ct
+from flrplan.io.dicom_write import write_dicom_series
 from flrplan.labels import Compartment, Structure, structure_mask
 
 Says = list[str]
@@ -178,3 +179,29 @@ def test_a_folder_without_a_ct_is_told_before_anything_starts(
     with pytest.raises(ImageError, match="no DICOM images"), running_demo(print, [tmp_path]):
         pytest.fail("it must not start")
     assert capsys.readouterr().out == ""
+
+
+def test_a_folder_that_is_not_there_is_told_and_no_other_series_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("flrplan.demo.ohif.run.find_orthanc", lambda: Path("Orthanc"))
+    monkeypatch.setattr("flrplan.demo.ohif.run.require_port", lambda port: None)
+    case = make_case(5, 0, CaseSize.SMALL)
+    write_dicom_series(tmp_path / "series", case.hu_zyx, case.geometry, case.case_id, "CT")
+    with (
+        pytest.raises(ImageError, match=r"series/mistyped: no such file or folder"),
+        running_demo(print, [tmp_path / "series" / "mistyped"]),
+    ):
+        pytest.fail("it must not start")
+
+
+@pytest.mark.parametrize("seconds", ["-3", "0", "nan", "inf"])
+def test_a_wait_that_can_not_be_is_told(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo-ohif", "--start-seconds", seconds]) == 1
+    assert "--start-seconds must be a number of seconds above 0" in capsys.readouterr().err
+
+
+def test_screenshots_that_cannot_be_kept_are_told_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["demo-ohif", "--drive", "--screenshots", str(tmp_path / "file")]) == 1
+    assert f"cannot keep screenshots in {tmp_path / 'file'}" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_the_command_measures_a_real_ct(
             return CascadeResult(ct, masks, dict.fromkeys(masks, Source.PREDICTED), {}, {}, ("a warning",))
 
     cases = [MeasuredCase(i, f"c{i}", "late", 2.0, dict.fromkeys(COLUMNS, 0.5)) for i in range(3)]
-    monkeypatch.setattr(demo_models, "Cascade", Answers)
+    monkeypatch.setattr(demo_models, "demo_cascade", Answers)
     monkeypatch.setattr(demo_models, "measure_synthetic", lambda *_: cases)
     monkeypatch.setattr(demo_models, "write_failures", lambda *_: None)
     work, models = tmp_path / "work", tmp_path / "demo"

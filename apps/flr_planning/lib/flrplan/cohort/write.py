@@ -38,7 +38,8 @@ _MASKED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 _VOLUME_FOLDERS = ("images", "labels", "truth", "masks", "facts")
 _DICOM_FOLDER = "dicom"
 _OURS = "synth-*-[0-9][0-9][0-9][0-9]"
-_OUR_SLICES = "slice_[0-9][0-9][0-9][0-9].dcm"
+OUR_SLICES = "slice_[0-9][0-9][0-9][0-9].dcm"
+"""Files of a DICOM series that a cohort wrote."""
 
 WORKFLOW_NAME = "workflow"
 """The benchmark keeps its state in this folder of a work folder, and may be there before the cohort."""
@@ -154,8 +155,18 @@ def _write_case(settings: CohortSettings, index: int, out_dir: Path) -> None:
 
 
 def _is_complete(settings: CohortSettings, out_dir: Path, case_id: str) -> bool:
-    paths = (image_path, label_path, facts_path, *((truth_path,) if settings.faults else ()))
-    return all(path(out_dir, case_id).is_file() for path in paths)
+    volumes = (image_path, label_path, *((truth_path,) if settings.faults else ()))
+    there = (path(out_dir, case_id) for path in volumes)
+    return all(path.is_file() and path.stat().st_size > 0 for path in there) and bool(_read_facts(out_dir, case_id))
+
+
+def _read_facts(out_dir: Path, case_id: str) -> dict[str, Any]:
+    """The facts of a case, nothing where they are missing or damaged."""
+    try:
+        facts = json.loads(facts_path(out_dir, case_id).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _fault_table(settings: CohortSettings, cases: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,7 +179,7 @@ def _fault_table(settings: CohortSettings, cases: list[dict[str, Any]]) -> dict[
 def _table(settings: CohortSettings, out_dir: Path) -> dict[str, Any]:
     cases = [case_name(settings.seed, i) for i in settings.indices]
     ready = [c for c in cases if _is_complete(settings, out_dir, c)]
-    facts = [json.loads(facts_path(out_dir, c).read_text()) for c in ready]
+    facts = [_read_facts(out_dir, c) for c in ready]
     return {
         "version": COHORT_VERSION,
         "settings": settings.as_dict(),
@@ -220,7 +231,7 @@ def _remove_old(out_dir: Path) -> None:
     for case in (out_dir / "masks").glob(_OURS):
         _remove_from(case, [mask_path(out_dir, case.name, structure) for structure in _MASKED])
     for series in (out_dir / _DICOM_FOLDER).glob(_OURS):
-        _remove_from(series, series.glob(_OUR_SLICES))
+        _remove_from(series, series.glob(OUR_SLICES))
     (out_dir / FAULTS_NAME).unlink(missing_ok=True)
 
 

@@ -6,16 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.commands.say import note, say
 from flrplan.demo.build import build_demo_models
 from flrplan.demo.card import FAILURES_NAME, write_card
 from flrplan.demo.failures import write_failures
 from flrplan.demo.held_out import MEASURE_CASES
-from flrplan.demo.measure import as_json, measure_synthetic
+from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
 from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_real
 from flrplan.errors import SettingsError
-from flrplan.models import DEMO_NAME, MODEL_ROOT, ModelStore
+from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.planning.plan import write_plan
 from flrplan.stages import STAGES
@@ -29,7 +28,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--models", type=Path, default=MODEL_ROOT / DEMO_NAME, help="the demo folder, with recipe.yaml")
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="only these stages (default: all)")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="cases made, prepared or measured at once (default: 2)")
     parser.add_argument("--measure", action="store_true", help="do not train, only measure and write the card")
     parser.add_argument("--cases", type=int, default=MEASURE_CASES, help="held-out synthetic cases to measure on")
     parser.add_argument(
@@ -45,6 +44,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains what is not trained, measures, and writes README.md and scores.json beside the models."""
+    if arguments.cases < 1:
+        raise SettingsError(f"--cases must be at least 1, got {arguments.cases}")
+    if arguments.workers < 1:
+        raise SettingsError(f"--workers must be at least 1, got {arguments.workers}")
     real = [RealCT.parse(text) for text in arguments.real]
     if twice := {r.name for r in real if [o.name for o in real].count(r.name) > 1}:
         raise SettingsError(f"--real takes each name once, got {', '.join(sorted(twice))} several times")
@@ -52,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         item.load()  # a file that cannot be used is told before the training, not hours later
     if not arguments.measure:
         build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
-    cascade = Cascade(ModelStore(arguments.models, demo=None), CascadeSettings(device="cpu"))
-    cases = measure_synthetic(cascade, arguments.cases)
+    cases = measure_synthetic(arguments.models, arguments.cases, arguments.workers)
+    cascade = demo_cascade(arguments.models)
     measured_real = []
     for item in real:
         result, score = measure_real(item, cascade)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from flrplan.commands.say import note, say
 from flrplan.demo.ohif.browser import find_chromium, require_playwright
 from flrplan.demo.ohif.run import Demo, drive_demo, running_demo
 from flrplan.demo.ohif.server import START_SECONDS
-from flrplan.errors import ServiceError
+from flrplan.errors import OutputError, ServiceError, SettingsError
 
 SCREENSHOTS = Path("ohif-screenshots")
 
@@ -41,6 +42,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Starts everything, then waits for Ctrl-C or drives the browser; stops what it started."""
+    if not (math.isfinite(arguments.start_seconds) and arguments.start_seconds > 0):
+        raise SettingsError(f"--start-seconds must be a number of seconds above 0, got {arguments.start_seconds}")
+    if arguments.drive:
+        _make_folder(arguments.screenshots)
     with _tidying_up_when_told_to_end():
         if arguments.drive:
             find_chromium()
@@ -51,6 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 _wait(demo)
     return 0
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot keep screenshots in {folder}: {error.strerror}; give another --screenshots folder"
+        ) from error
 
 
 @contextmanager

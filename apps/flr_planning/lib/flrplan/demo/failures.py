@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flrplan.cascade import Cascade
-from flrplan.cohort import CaseSize, make_case
-from flrplan.demo.held_out import MEASURE_SEED
+from flrplan.cohort import make_case
+from flrplan.demo.held_out import MEASURE_SEED, MEASURE_SIZE
 from flrplan.demo.measure import MeasuredCase, predictions
 from flrplan.difference_picture import draw_difference
 from flrplan.io.write import replacing
@@ -42,7 +42,7 @@ def write_failures(path: Path, cases: Sequence[MeasuredCase], cascade: Cascade) 
             for axes in row:
                 axes.set_axis_off()
             for axes, measured in zip(row, worst_cases(cases, column), strict=False):
-                case = make_case(MEASURE_SEED, measured.index, CaseSize.MEDIUM)
+                case = make_case(MEASURE_SEED, measured.index, MEASURE_SIZE)
                 truth, predicted = predictions(case, cascade)[column]
                 draw_difference(axes, case.hu_zyx, truth, predicted, case.geometry.spacing_zyx_mm)
                 axes.set_title(

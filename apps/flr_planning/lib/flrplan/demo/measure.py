@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from flrplan.cascade import Cascade
+from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import CaseSize, SyntheticCase, make_case
-from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED
+from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE
 from flrplan.errors import EmptyLiverError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.metrics.overlap import dice
+from flrplan.models import ModelStore
+from flrplan.process_memory import keep_freed_memory
 from flrplan.stages import CRLM, FLR, FLR_E2E
 
 COLUMNS = (
@@ -73,10 +79,32 @@ def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredC
     return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
 
 
-def measure_synthetic(cascade: Cascade, cases: int = MEASURE_CASES) -> list[MeasuredCase]:
-    """The held-out cases, one after the other."""
-    indices = tqdm(range(cases), desc="held-out cases", unit="case", disable=None)
-    return [measure_case(make_case(MEASURE_SEED, i, CaseSize.MEDIUM), i, cascade) for i in indices]
+def measure_synthetic(
+    models: Path, cases: int = MEASURE_CASES, workers: int = 1, size: CaseSize = MEASURE_SIZE
+) -> list[MeasuredCase]:
+    """The held-out cases by the models of a folder, ``workers`` at a time; each holds about 2 GB at full size."""
+    with ProcessPoolExecutor(min(workers, cases), get_context("spawn"), _open_models, (models, workers)) as pool:
+        results = pool.map(_measure_index, range(cases), [size] * cases)
+        return list(tqdm(results, total=cases, desc="held-out cases", unit="case", disable=None))
+
+
+def demo_cascade(models: Path) -> Cascade:
+    """The cascade as the app runs it on a CPU, by the models of a folder alone."""
+    return Cascade(ModelStore(models, demo=None), CascadeSettings(device="cpu"))
+
+
+_cascades: list[Cascade] = []
+"""That of a worker process."""
+
+
+def _open_models(models: Path, workers: int) -> None:
+    keep_freed_memory()
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    _cascades.append(demo_cascade(models))
+
+
+def _measure_index(index: int, size: CaseSize) -> MeasuredCase:
+    return measure_case(make_case(MEASURE_SEED, index, size), index, _cascades[-1])
 
 
 def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:

@@ -81,8 +81,10 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
 
     Files that are not DICOM are skipped. Without ``uid``, exactly one series must have two or more CT slices.
 
-    Raises: ImageError for unreadable DICOM files, no CT volume, several, or no such ``uid``; it lists what was found.
+    Raises: ImageError for a path that is not there, unreadable DICOM files, no CT volume, several, or no such ``uid``; it lists what was found.
     """
+    if not path.exists():
+        raise ImageError(f"{path}: no such file or folder; expected a folder with the slices of a CT series")
     folder = path if path.is_dir() else path.parent
     if uid is None and path.is_file():
         uid = _read_header(path).text("SeriesInstanceUID") or None
@@ -103,7 +105,7 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
         raise ImageError(f"{folder}: no CT volume, expected one series of at least 2 CT slices; found\n{listing}")
     if len(volumes) > 1:
         raise ImageError(
-            f"{folder}: {len(volumes)} CT series, expected one; choose with series=UID (on the command line --series UID):\n{listing}"
+            f"{folder}: {len(volumes)} CT series, expected one; give the folder of one, or its UID (series=UID, flrplan plan --series UID):\n{listing}"
         )
     return volumes[0]
 
