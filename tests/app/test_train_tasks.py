@@ -76,6 +76,18 @@ def test_labels_that_cannot_train_are_named(
     assert not (folder.stage("cascade") / "annotations").exists()
 
 
+def test_what_a_killed_training_left_on_a_full_disk_blocks_none(
+    app: Any, cases: list[SyntheticCase], tmp_path: Path, write_image: Callable[..., Path], full_while: Callable[[Path], None]
+) -> None:
+    label = write_image(tmp_path / "label.nii.gz", cases[0].planning_zyx, cases[0].geometry)
+    app.datastore().save_label(cases[0].case_id, str(label), "final", dict(LABEL_INFO))
+    folder = RefinementFolder(tmp_path / "models")
+    folder.work("crlm").mkdir(parents=True)
+    full_while(folder.work("crlm"))
+    assert "stage crlm: 1 cases can train it, at least 4 are needed" in refused(app, model="cascade")
+    assert app.info()["train_stats"]["cascade"]["state"] == "failed"
+
+
 def test_the_stats_that_slicer_shows_come_first() -> None:
     stats = {"liver": {"updated_ts": 1.0}, "crlm": {}, "flr": {"updated_ts": 2.0}, "cascade": {"updated_ts": 2.5}}
     assert list(newest_first(stats)) == ["cascade", "flr", "liver", "crlm"]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.refinement.progress import JoinedProgress, Progress, read_stats
@@ -36,6 +39,16 @@ def test_stages_are_joined(tmp_path: Path) -> None:
     stats = read_stats(joined.path)
     assert (stats["epoch"], stats["best_metric"], stats["state"]) == (4, 0.2, "failed")
     assert stats["stages"]["liver"]["best_metric"] == 0.8
+
+
+def test_stats_that_cannot_be_written_are_told_and_end_nothing(
+    tmp_path: Path, full_while: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    full_while(tmp_path)
+    joined = JoinedProgress(tmp_path / "joined.json", {"liver": 3, "crlm": 3})
+    Progress(tmp_path / "liver.json", 3, joined.listener("liver")).epoch(report(0, 0.8))
+    assert "liver.json: No space left on device; check that the disk has room" in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_and_junk_are_empty(tmp_path: Path) -> None:

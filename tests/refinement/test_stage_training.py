@@ -15,7 +15,7 @@ import torch
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import SyntheticCase
-from flrplan.errors import LabelError, ModelError, SettingsError
+from flrplan.errors import LabelError, ModelError, SettingsError, TrainingError
 from flrplan.io import CT
 from flrplan.models import FROM_DEMO, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
@@ -184,6 +184,46 @@ def test_too_few_cases(cases: StageCases, store: ModelStore) -> None:
     few = StageCases(LIVER, cases.cases[:3], cases.left_out)
     with pytest.raises(LabelError, match="stage liver: 3 cases can train it, at least 4 are needed"):
         training(few, store).run()
+
+
+def test_a_full_disk_hides_no_error_and_is_freed(
+    cases: StageCases,
+    store: ModelStore,
+    no_training: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    full_while: Callable[[Path], None],
+) -> None:
+    folder = RefinementFolder(store.root)
+
+    def fill(work: Any, *_: Any, **__: Any) -> None:
+        (folder.work("liver") / "checkpoints").mkdir(parents=True)
+        full_while(folder.work("liver"))
+        raise TrainingError("the batch cannot be made")
+
+    no_training(None)
+    monkeypatch.setattr(stage_training, "train_fold", fill)
+    with pytest.raises(TrainingError, match="the batch cannot be made"):
+        training(cases, store).run()
+    assert not folder.work("liver").exists()
+    record = json.loads((folder.stage("liver") / RECORD_NAME).read_text())
+    assert (record["error"], "ended" in record) == ("the batch cannot be made", True)
+    stats = json.loads(folder.stats("liver").read_text())
+    assert (stats["state"], stats["message"]) == ("failed", "the batch cannot be made")
+
+
+def test_what_a_killed_training_left_on_a_full_disk_is_removed_before_the_first_write(
+    cases: StageCases, store: ModelStore, full_while: Callable[[Path], None]
+) -> None:
+    folder = RefinementFolder(store.root)
+    begun = training(StageCases(LIVER, cases.cases[:3], ()), store)
+    folder.work("liver").mkdir()
+    full_while(folder.work("liver"))
+    with pytest.raises(LabelError, match="stage liver: 3 cases can train it"):
+        begun.run()
+    assert "3 cases can train it" in json.loads((folder.stage("liver") / RECORD_NAME).read_text())["error"]
+    folder.work("liver").mkdir()
+    with folder.locked((LIVER,)):
+        assert not folder.work("liver").exists()
 
 
 def test_a_second_training_is_refused_and_a_killed_one_frees_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import time
 from typing import Any
 
+from flrplan.errors import OutputError
 from flrplan.io import write_json
 from flrplan.nnunet.trainer import EpochReport
+
+logger = logging.getLogger(__name__)
 
 STATS_NAME = "train_stats.json"
 ENDED = ("done", "failed", "stopped")
 """States after which nothing more comes; ``stopped``: the process that trained is gone."""
+
+
+def write_shown(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes what is only shown as JSON; a failure goes to the log, since it must not end a training or hide why one ended."""
+    try:
+        write_json(path, content)
+    except OutputError as error:
+        logger.warning("%s", error)
 
 
 class Progress:
@@ -38,10 +50,10 @@ class Progress:
         self.update()
 
     def update(self, **values: Any) -> None:
-        """Sets some values and writes the file."""
+        """Sets some values and writes the file (:func:`write_shown`)."""
         now = time()
         self.values |= {**values, "updated_ts": now, "total_time": str(timedelta(seconds=int(now - self._started)))}
-        write_json(self.path, self.values)
+        write_shown(self.path, self.values)
         if self.on_change is not None:
             self.on_change(self.values)
 
@@ -92,7 +104,7 @@ class JoinedProgress:
 
     def _write(self) -> None:
         stages = list(self._stages.values())
-        write_json(
+        write_shown(
             self.path,
             {
                 "state": _state([s["state"] for s in stages]),
