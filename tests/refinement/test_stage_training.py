@@ -6,10 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,10 +23,11 @@ from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpo
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
 from flrplan.refinement import stage_training
 from flrplan.refinement.annotations import AnnotatedImage, StageCases, read_annotations
+from flrplan.refinement.kept import position
 from flrplan.refinement.progress import Progress
 from flrplan.refinement.settings import RefinementSettings, Start, TrainingChoice
 from flrplan.refinement.stage_training import RECORD_NAME, RefinementFolder, StageTraining
-from flrplan.stages import LIVER
+from flrplan.stages import CRLM, LIVER
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"
@@ -128,6 +130,55 @@ def test_a_worse_model_is_not_published(
     assert not (store.root / "liver").exists()
     stats = json.loads(RefinementFolder(store.root).stats("liver").read_text())
     assert (stats["state"], stats["published"]) == ("done", False)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_model_that_finds_nothing_does_not_replace_one_that_does(
+    enough: bool,
+    synthetic: list[SyntheticCase],
+    annotate: Callable[..., AnnotatedImage],
+    store: ModelStore,
+    no_training: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The case whose id is kept has no metastasis; the current model draws something there."""
+    ids = sorted((c.case_id for c in synthetic), key=position)
+    showing = ids[2:] if enough else ids[3:]
+    cases = _crlm_cases(synthetic, annotate, tmp_path, showing)
+    monkeypatch.setattr(
+        stage_training, "score_model", lambda _f, kept, _d: {c.case_id: float(c.case_id not in showing) for c in kept}
+    )
+    monkeypatch.setattr(
+        stage_training, "score_current", lambda _f, kept, _d: ({c.case_id: 0.6 * (c.case_id in showing) for c in kept}, "")
+    )
+    RefinementFolder(store.root).root.mkdir()
+    (RefinementFolder(store.root).root / "kept.json").write_text(json.dumps({"kept": ids[:1]}))
+    no_training(None)
+    record = training(cases, store).run()
+    assert record["published"] is False
+    assert not (store.root / "crlm").exists()
+    assert record["kept_that_show_the_target"] == ([ids[2]] if enough else [])
+    if enough:
+        assert set(record["kept_ids"]) == {ids[0], ids[2]}
+        assert "on the 1 that show the target: new 0.000, current 0.600" in record["reason"]
+    else:
+        assert record["reason"].startswith(f"the target is empty in all 1 kept cases ({ids[0]})")
+        assert "crlm: no kept case shows crlm, so the new model will not replace the current one" in caplog.text
+
+
+def _crlm_cases(
+    synthetic: list[SyntheticCase], annotate: Callable[..., AnnotatedImage], folder: Path, showing: Collection[str]
+) -> StageCases:
+    """All cases with a drawn liver; metastases only in those ``showing``."""
+    images = []
+    for case in synthetic:
+        label = np.where(case.planning_zyx > 0, 1, 0).astype(np.uint8)
+        if case.case_id in showing:
+            label[tuple(np.argwhere(label)[0])] = 2
+        images.append(annotate(case, {"liver": 1, "crlm": 2}, label))
+    return read_annotations(images, folder / "masks", ["never"]).for_stage(CRLM)
 
 
 def test_a_model_that_is_not_whole_is_an_error(cases: StageCases, store: ModelStore, no_training: Callable[..., None]) -> None:

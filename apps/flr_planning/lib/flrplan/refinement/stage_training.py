@@ -199,10 +199,18 @@ class StageTraining:
     def _divide(self, found: FoundModel | None) -> Parts:
         ids = [a.case.case_id for a in self.cases.cases]
         trained = {i for k in found.folder.folds for i in found.folder.training_cases(k)} if found else set()
-        parts = KeptPart(RefinementFolder(self.store.root).root / "kept.json").divide(ids, self.settings.kept_share, trained)
+        memory = KeptPart(RefinementFolder(self.store.root).root / "kept.json")
+        parts = memory.divide(ids, self.settings.kept_share, trained, self.cases.showing)
         self.record["kept_that_trained_the_current_model"] = sorted(trained & set(parts.kept))
+        self.record["kept_that_show_the_target"] = sorted(self.cases.showing & set(parts.kept))
         self.cases.require_target(parts.training)
         self._say(f"{len(parts.training)} cases train, {len(parts.kept)} are kept apart ({', '.join(parts.kept)})")
+        if found is not None and not self.record["kept_that_show_the_target"]:
+            logger.warning(
+                "%s: no kept case shows %s, so the new model will not replace the current one; label more images that show it",
+                self.stage,
+                self.stage.target,
+            )
         self._say(self.cases.describe_left_out())
         self.progress.update(cases=len(parts.training), kept=len(parts.kept), left_out=len(self.cases.left_out))
         return parts
@@ -252,7 +260,7 @@ class StageTraining:
         self.record["kept_dice"] = {"new": new, "current": current}
         self.record["margin"] = self.settings.margin
         self.progress.update(kept_dice=self.record["kept_dice"])
-        return decide(new, current, self.settings.margin, why_none)
+        return decide(new, current, self.settings.margin, why_none, self.cases.showing)
 
     def _say(self, text: str) -> None:
         logger.info("%s: %s", self.stage, text)
