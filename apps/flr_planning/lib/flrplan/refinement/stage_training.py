@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -32,7 +32,7 @@ from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.refinement.annotations import StageCases
 from flrplan.refinement.comparison import Decision, decide, score_current, score_model
 from flrplan.refinement.kept import KeptPart, Parts
-from flrplan.refinement.progress import STATS_NAME, Progress, write_shown
+from flrplan.refinement.progress import STATS_NAME, Progress, Run, read_stats, write_shown
 from flrplan.refinement.replacing import replace_model, settle
 from flrplan.refinement.settings import RefinementSettings, Start, TrainingChoice
 from flrplan.splits import Split
@@ -83,12 +83,22 @@ class RefinementFolder:
         except Timeout:
             return True
 
+    def is_held_by(self, run: object, stages: Iterable[str]) -> bool:
+        """Whether the run, as stats name it (:class:`Run` as a mapping), trains at this moment and has one of these stages."""
+        return any(read_stats(self._holder(stage)) == run and self.is_locked(stage) for stage in stages)
+
+    def _holder(self, stage: str) -> Path:
+        """Names the run that locked the stage last; not the lock file itself, which every attempt to lock it empties."""
+        return self.root / f"{stage}.holder.json"
+
     @contextmanager
-    def locked(self, stages: Sequence[Stage]) -> Iterator[None]:
+    def locked(self, stages: Sequence[Stage], task: str = "") -> Iterator[Run]:
         """Holds the locks of the stages, whose work folders are removed first: a killed training may have filled the disk.
 
+        Yields the run, to be named in the stats. task: its name; empty: the first stage's.
         Raises: ModelError where another training has one: it does not wait.
         """
+        run = Run(task or stages[0].name)
         with ExitStack() as held:
             for stage in stages:
                 try:
@@ -99,7 +109,8 @@ class RefinementFolder:
                         "(DELETE /train/), then start again"
                     ) from None
                 shutil.rmtree(self.work(stage.name), ignore_errors=True)
-            yield
+                write_shown(self._holder(stage.name), asdict(run))
+            yield run
 
 
 @dataclass
