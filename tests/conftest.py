@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.io import CT
+from flrplan.io import CT, write
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.models import MODEL_ROOT, ModelStore
 
@@ -20,6 +22,22 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def no_nnunet_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in os.environ if n.startswith("nnUNet_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def full_while(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """From the call on, the disk has no room for any file as long as the given folder exists."""
+    flush = write._flush
+
+    def use(folder: Path) -> None:
+        def flush_with_room(path: Path) -> None:
+            if folder.exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            flush(path)
+
+        monkeypatch.setattr(write, "_flush", flush_with_room)
+
+    return use
 
 
 @pytest.fixture(scope="session")

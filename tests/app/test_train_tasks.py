@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,15 @@ from typing import Any
 import pytest
 from monailabel.interfaces.exception import MONAILabelException
 
+from flrplan.app import train
 from flrplan.app.annotations import annotated_images
 from flrplan.app.train import newest_first
 from flrplan.cohort import SyntheticCase
+from flrplan.errors import LabelError, TrainingError
 from flrplan.labels import Compartment
-from flrplan.refinement.stage_training import RECORD_NAME, RefinementFolder
+from flrplan.refinement.progress import TaskProgress
+from flrplan.refinement.stage_training import RECORD_NAME, RefinementFolder, StageTraining
+from flrplan.stages import CASCADE, LIVER
 
 LABEL_INFO = {"label_info": [{"name": c.label_name, "idx": int(c)} for c in Compartment]}
 
@@ -37,7 +42,12 @@ def refused(app: Any, **request: Any) -> str:
 
 def test_no_labels(app: Any) -> None:
     assert "no image has a final label, so nothing can be learned" in refused(app, model="liver")
-    assert app.info()["train_stats"]["liver"] == {}
+    stats = app.info()["train_stats"]
+    assert stats["crlm"] == {}
+    assert (stats["liver"]["state"], stats["liver"]["message"].split(".")[0]) == (
+        "failed",
+        "no image has a final label, so nothing can be learned",
+    )
 
 
 def test_an_unknown_option_is_named_before_anything_is_read(app: Any) -> None:
@@ -74,6 +84,65 @@ def test_labels_that_cannot_train_are_named(
     assert next(iter(stats)) == "cascade"
     assert (stats["cascade"]["state"], stats["crlm"]["state"]) == ("failed", "failed")
     assert not (folder.stage("cascade") / "annotations").exists()
+
+
+def test_what_a_killed_training_left_on_a_full_disk_blocks_none(
+    app: Any, cases: list[SyntheticCase], tmp_path: Path, write_image: Callable[..., Path], full_while: Callable[[Path], None]
+) -> None:
+    label = write_image(tmp_path / "label.nii.gz", cases[0].planning_zyx, cases[0].geometry)
+    app.datastore().save_label(cases[0].case_id, str(label), "final", dict(LABEL_INFO))
+    folder = RefinementFolder(tmp_path / "models")
+    folder.work("crlm").mkdir(parents=True)
+    full_while(folder.work("crlm"))
+    assert "stage crlm: 1 cases can train it, at least 4 are needed" in refused(app, model="cascade")
+    assert app.info()["train_stats"]["cascade"]["state"] == "failed"
+
+
+def test_a_stage_that_fails_ends_the_cascade_as_failed(
+    app: Any, cases: list[SyntheticCase], tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = write_image(tmp_path / "label.nii.gz", cases[0].planning_zyx, cases[0].geometry)
+    app.datastore().save_label(cases[0].case_id, str(label), "final", dict(LABEL_INFO))
+
+    def no_memory(training: Any, _work: Path) -> None:
+        assert app.info()["train_stats"]["cascade"]["state"] == "preparing"
+        training.progress.update(state="training")
+        assert app.info()["train_stats"]["cascade"]["state"] == "training"
+        raise TrainingError("no memory")
+
+    monkeypatch.setattr(StageTraining, "_train", no_memory)
+    assert "no memory" in refused(app, model="cascade")
+    stats = app.info()["train_stats"]
+    assert (stats["cascade"]["state"], stats["cascade"]["message"]) == ("failed", "no memory")
+    assert [s["state"] for s in stats["cascade"]["stages"].values()] == ["failed", "stopped", "stopped"]
+
+
+def test_only_the_run_that_trains_reads_training(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RefinementFolder(tmp_path / "models")
+    epochs = {stage.name: 5 for stage in CASCADE}
+    with folder.locked(CASCADE, "cascade") as run:
+        killed = TaskProgress(folder.stats, epochs, run)
+        killed.of("liver").update(state="done")
+        killed.of("crlm").update(state="training", epoch=2)
+        assert states(app) == {"cascade": "training", "liver": "done", "crlm": "training"}
+    assert states(app) == {"cascade": "stopped", "liver": "done", "crlm": "stopped"}
+    with folder.locked((LIVER,)) as run:
+        TaskProgress(folder.stats, {"liver": 5}, run).of("liver").update(state="training", epoch=1)
+        assert states(app) == {"cascade": "stopped", "liver": "training", "crlm": "stopped"}
+
+    def read(*_: Any) -> None:
+        stats = app.info()["train_stats"]["cascade"]
+        assert (stats["state"], stats["epoch"], stats["run"]["pid"]) == ("preparing", 0, os.getpid())
+        assert states(app) == {"cascade": "preparing", "liver": "preparing", "crlm": "stopped"}
+        raise LabelError("read")
+
+    monkeypatch.setattr(train, "annotated_images", read)
+    assert "read" in refused(app, model="cascade")
+    assert states(app) == {"cascade": "failed", "liver": "failed", "crlm": "stopped"}
+
+
+def states(app: Any) -> dict[str, str]:
+    return {name: s["state"] for name, s in app.info()["train_stats"].items() if s}
 
 
 def test_the_stats_that_slicer_shows_come_first() -> None:

@@ -43,6 +43,29 @@ def test_the_reason_names_both_means() -> None:
     assert decide({"a": 0.5}, None, 0.02, "there is none").reason.endswith("nothing to compare with: there is none")
 
 
+def test_a_model_that_finds_nothing_does_not_win_on_cases_without_target() -> None:
+    nothing, current = {"empty": 1.0, "shows": 0.0}, {"empty": 0.0, "shows": 0.7}
+    refused = decide(nothing, current, 0.01, showing={"shows", "trains"})
+    assert not refused.publish  # although its mean, 0.5, is above 0.35
+    assert refused.reason == (
+        "mean Dice on 2 kept cases: new 0.500, current 0.350; on the 1 that show the target: new 0.000, current 0.700, margin 0.01"
+    )
+    assert decide({"empty": 1.0, "shows": 0.7}, current, 0.01, showing={"shows"}).publish
+    assert not decide({"empty": 0.0, "shows": 0.8}, {"empty": 1.0, "shows": 0.7}, 0.01, showing={"shows"}).publish
+
+
+def test_without_a_kept_case_that_shows_the_target_the_current_model_stays() -> None:
+    refused = decide({"empty": 1.0}, {"empty": 0.0}, 0.01, showing={"trains"})
+    assert not refused.publish
+    assert refused.reason == (
+        "the target is empty in all 1 kept cases (empty), so a model that never finds it would count as right; label more images "
+        "that show it"
+    )
+    first = decide({"empty": 1.0}, None, 0.01, "there is none", showing={"trains"})
+    assert first.publish
+    assert "there is none; the target is empty in all 1 kept cases (empty)" in first.reason
+
+
 def test_without_a_kept_case_nothing_is_published() -> None:
     with pytest.raises(FlrError, match="no kept case was scored"):
         decide({}, None, 0.01)

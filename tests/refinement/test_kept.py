@@ -53,6 +53,28 @@ def test_a_case_that_the_current_model_learned_from_is_kept_last() -> None:
     assert divide(ids, 0.2, trained=ids).kept == (ids[0],)
 
 
+def test_one_that_shows_the_target_is_kept_too_and_stays(tmp_path: Path) -> None:
+    low, ids = min(MANY, key=position), sorted(high(6), key=position)
+    memory = KeptPart(tmp_path / "kept.json")
+    first = memory.divide([low, *ids], 0.2, trained=ids[:2], showing=ids[1:4])
+    assert first.kept == tuple(sorted([low, ids[2]]))  # ids[1] has a lower position, but trained the current model
+    later = KeptPart(tmp_path / "kept.json").divide([low, *ids], 0.2, showing=ids)
+    assert later.kept == first.kept
+    assert KeptPart(tmp_path / "kept.json").divide([low, *ids], 0.2, showing=[low, *ids]).kept == first.kept
+
+
+def test_where_none_is_kept_the_first_that_shows_the_target_is() -> None:
+    ids = sorted(high(5), key=position)
+    assert divide(ids, 0.2, showing=ids[2:]).kept == (ids[2],)
+
+
+def test_the_last_that_shows_the_target_trains_and_two_always_train() -> None:
+    low, ids = sorted(MANY, key=position)[:2], sorted(high(5), key=position)
+    assert divide([low[0], *ids], 0.2, showing=ids[:1]).kept == (low[0],)
+    assert divide(ids, 0.2, showing=ids[3:4]).kept == (ids[0],)
+    assert divide([*low, *ids[:2]], 0.2, showing=ids[:2]).kept == tuple(sorted(low))
+
+
 def test_too_few_would_train() -> None:
     low = [i for i in MANY if position(i) < 0.2][:3]
     with pytest.raises(LabelError, match=r"3 of 4 cases are kept apart .* so 1 would train and at least 2 are needed"):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from flrplan.nnunet.trainer import EpochReport
-from flrplan.refinement.progress import JoinedProgress, Progress, read_stats
+from flrplan.refinement.progress import JoinedProgress, Progress, Run, TaskProgress, read_stats, stopped
 
 
 def report(epoch: int, dice: float) -> EpochReport:
@@ -36,6 +39,42 @@ def test_stages_are_joined(tmp_path: Path) -> None:
     stats = read_stats(joined.path)
     assert (stats["epoch"], stats["best_metric"], stats["state"]) == (4, 0.2, "failed")
     assert stats["stages"]["liver"]["best_metric"] == 0.8
+
+
+def test_stats_that_cannot_be_written_are_told_and_end_nothing(
+    tmp_path: Path, full_while: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    full_while(tmp_path)
+    joined = JoinedProgress(tmp_path / "joined.json", {"liver": 3, "crlm": 3})
+    Progress(tmp_path / "liver.json", 3, joined.listener("liver")).epoch(report(0, 0.8))
+    assert "liver.json: No space left on device; check that the disk has room" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_between_the_stages_ends_the_joined_stats(tmp_path: Path) -> None:
+    run = Run("cascade", 7, 1.5)
+    task = TaskProgress(lambda name: tmp_path / f"{name}.json", {"liver": 3, "crlm": 3, "flr": 3}, run)
+    joined = read_stats(tmp_path / "cascade.json")
+    assert (joined["state"], joined["epoch"]) == ("preparing", 0)  # before any label is read
+    assert joined["run"] == read_stats(tmp_path / "liver.json")["run"] == {"task": "cascade", "pid": 7, "since": 1.5}
+    task.of("liver").update(state="done")
+    task.of("crlm").update(state="failed", message="no memory")
+    assert read_stats(tmp_path / "cascade.json")["state"] == "waiting"  # it may go on with the next
+    task.fail("no memory")
+    joined = read_stats(tmp_path / "cascade.json")
+    assert (joined["state"], joined["message"]) == ("failed", "no memory")
+    assert {name: s["state"] for name, s in joined["stages"].items()} == {"liver": "done", "crlm": "failed", "flr": "stopped"}
+    assert not (tmp_path / "flr.json").exists()
+
+
+def test_of_a_run_that_is_gone_nothing_more_comes() -> None:
+    stats = {"state": "training", "epoch": 2, "stages": {"liver": {"state": "done"}, "crlm": {"state": "training"}}}
+    assert stopped(stats) == {
+        "state": "stopped",
+        "epoch": 2,
+        "stages": {"liver": {"state": "done"}, "crlm": {"state": "stopped"}},
+    }
+    assert stopped({"state": "failed"}) == {"state": "failed"}
 
 
 def test_nothing_and_junk_are_empty(tmp_path: Path) -> None:

@@ -6,26 +6,28 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import SyntheticCase
-from flrplan.errors import LabelError, ModelError, SettingsError
+from flrplan.errors import LabelError, ModelError, SettingsError, TrainingError
 from flrplan.io import CT
 from flrplan.models import FROM_DEMO, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
 from flrplan.refinement import stage_training
 from flrplan.refinement.annotations import AnnotatedImage, StageCases, read_annotations
+from flrplan.refinement.kept import position
 from flrplan.refinement.progress import Progress
 from flrplan.refinement.settings import RefinementSettings, Start, TrainingChoice
 from flrplan.refinement.stage_training import RECORD_NAME, RefinementFolder, StageTraining
-from flrplan.stages import LIVER
+from flrplan.stages import CRLM, LIVER
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"
@@ -130,6 +132,55 @@ def test_a_worse_model_is_not_published(
     assert (stats["state"], stats["published"]) == ("done", False)
 
 
+@pytest.mark.parametrize("enough", [True, False])
+def test_a_model_that_finds_nothing_does_not_replace_one_that_does(
+    enough: bool,
+    synthetic: list[SyntheticCase],
+    annotate: Callable[..., AnnotatedImage],
+    store: ModelStore,
+    no_training: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The case whose id is kept has no metastasis; the current model draws something there."""
+    ids = sorted((c.case_id for c in synthetic), key=position)
+    showing = ids[2:] if enough else ids[3:]
+    cases = _crlm_cases(synthetic, annotate, tmp_path, showing)
+    monkeypatch.setattr(
+        stage_training, "score_model", lambda _f, kept, _d: {c.case_id: float(c.case_id not in showing) for c in kept}
+    )
+    monkeypatch.setattr(
+        stage_training, "score_current", lambda _f, kept, _d: ({c.case_id: 0.6 * (c.case_id in showing) for c in kept}, "")
+    )
+    RefinementFolder(store.root).root.mkdir()
+    (RefinementFolder(store.root).root / "kept.json").write_text(json.dumps({"kept": ids[:1]}))
+    no_training(None)
+    record = training(cases, store).run()
+    assert record["published"] is False
+    assert not (store.root / "crlm").exists()
+    assert record["kept_that_show_the_target"] == ([ids[2]] if enough else [])
+    if enough:
+        assert set(record["kept_ids"]) == {ids[0], ids[2]}
+        assert "on the 1 that show the target: new 0.000, current 0.600" in record["reason"]
+    else:
+        assert record["reason"].startswith(f"the target is empty in all 1 kept cases ({ids[0]})")
+        assert "crlm: no kept case shows crlm, so the new model will not replace the current one" in caplog.text
+
+
+def _crlm_cases(
+    synthetic: list[SyntheticCase], annotate: Callable[..., AnnotatedImage], folder: Path, showing: Collection[str]
+) -> StageCases:
+    """All cases with a drawn liver; metastases only in those ``showing``."""
+    images = []
+    for case in synthetic:
+        label = np.where(case.planning_zyx > 0, 1, 0).astype(np.uint8)
+        if case.case_id in showing:
+            label[tuple(np.argwhere(label)[0])] = 2
+        images.append(annotate(case, {"liver": 1, "crlm": 2}, label))
+    return read_annotations(images, folder / "masks", ["never"]).for_stage(CRLM)
+
+
 def test_a_model_that_is_not_whole_is_an_error(cases: StageCases, store: ModelStore, no_training: Callable[..., None]) -> None:
     before = sha(store)
     no_training(float("nan"))
@@ -184,6 +235,46 @@ def test_too_few_cases(cases: StageCases, store: ModelStore) -> None:
     few = StageCases(LIVER, cases.cases[:3], cases.left_out)
     with pytest.raises(LabelError, match="stage liver: 3 cases can train it, at least 4 are needed"):
         training(few, store).run()
+
+
+def test_a_full_disk_hides_no_error_and_is_freed(
+    cases: StageCases,
+    store: ModelStore,
+    no_training: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    full_while: Callable[[Path], None],
+) -> None:
+    folder = RefinementFolder(store.root)
+
+    def fill(work: Any, *_: Any, **__: Any) -> None:
+        (folder.work("liver") / "checkpoints").mkdir(parents=True)
+        full_while(folder.work("liver"))
+        raise TrainingError("the batch cannot be made")
+
+    no_training(None)
+    monkeypatch.setattr(stage_training, "train_fold", fill)
+    with pytest.raises(TrainingError, match="the batch cannot be made"):
+        training(cases, store).run()
+    assert not folder.work("liver").exists()
+    record = json.loads((folder.stage("liver") / RECORD_NAME).read_text())
+    assert (record["error"], "ended" in record) == ("the batch cannot be made", True)
+    stats = json.loads(folder.stats("liver").read_text())
+    assert (stats["state"], stats["message"]) == ("failed", "the batch cannot be made")
+
+
+def test_what_a_killed_training_left_on_a_full_disk_is_removed_before_the_first_write(
+    cases: StageCases, store: ModelStore, full_while: Callable[[Path], None]
+) -> None:
+    folder = RefinementFolder(store.root)
+    begun = training(StageCases(LIVER, cases.cases[:3], ()), store)
+    folder.work("liver").mkdir()
+    full_while(folder.work("liver"))
+    with pytest.raises(LabelError, match="stage liver: 3 cases can train it"):
+        begun.run()
+    assert "3 cases can train it" in json.loads((folder.stage("liver") / RECORD_NAME).read_text())["error"]
+    folder.work("liver").mkdir()
+    with folder.locked((LIVER,)):
+        assert not folder.work("liver").exists()
 
 
 def test_a_second_training_is_refused_and_a_killed_one_frees_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from flrplan.app.train_options import train_config, training_choice
 from flrplan.errors import LabelError
 from flrplan.models import ModelStore
 from flrplan.refinement.annotations import Annotations, read_annotations
-from flrplan.refinement.progress import ENDED, JoinedProgress, Progress, read_stats
+from flrplan.refinement.progress import ENDED, TaskProgress, read_stats, stopped
 from flrplan.refinement.settings import TrainingChoice
 from flrplan.refinement.stage_training import RefinementFolder, StageTraining
 from flrplan.splits import read_split
@@ -76,38 +76,42 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
         return train_config(self._service.settings)
 
     def stats(self) -> dict[str, Any]:
-        """``train_stats`` as 3D Slicer shows them; a training whose process is gone is ``stopped``."""
+        """``train_stats`` as 3D Slicer shows them; a training is ``stopped`` unless the run that wrote them still trains."""
         folder = self._service.folder
         stats = read_stats(folder.stats(self.name))
-        if stats and stats.get("state") not in ENDED and not any(folder.is_locked(stage.name) for stage in self.stages):
-            stats["state"] = "stopped"
-        return stats
+        if not stats or stats.get("state") in ENDED or folder.is_held_by(stats.get("run"), [s.name for s in self.stages]):
+            return stats
+        return stopped(stats)
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
         """What became of each stage; all of it stands in its ``training.json``. Raises FlrError, whose message is meant for the user."""
         choice = training_choice(request, self.config(), train_task_names())
         held_out, warning = self._service.held_out(datastore)
         folder = self._service.folder
-        with folder.locked(self.stages):
+        epochs = {s.name: self._service.settings.training.recipe_of(s, choice.epochs).training.epochs for s in self.stages}
+        with folder.locked(self.stages, self.name) as run:
             masks = folder.stage(self.name) / "annotations"
             shutil.rmtree(masks, ignore_errors=True)
+            progress = TaskProgress(folder.stats, epochs, run)
             try:
                 images, unlabelled = annotated_images(datastore)
                 logger.info("%s: %d images have a final label, %d have none", self.name, len(images), unlabelled)
                 annotations = read_annotations(images, masks, held_out)
-                return self._train(annotations, choice, [warning] if warning else [])
+                return self._train(annotations, choice, progress, [warning] if warning else [])
+            except Exception as error:  # whatever it was, the viewer sees that nothing more comes
+                progress.fail(str(error))
+                raise
             finally:
                 shutil.rmtree(masks, ignore_errors=True)
 
-    def _train(self, annotations: Annotations, choice: TrainingChoice, warnings: list[str]) -> dict[str, Any]:
-        settings, folder = self._service.settings.training, self._service.folder
-        epochs = {s.name: settings.recipe_of(s, choice.epochs).training.epochs for s in self.stages}
-        joined = JoinedProgress(folder.stats(self.name), epochs) if len(self.stages) > 1 else None
+    def _train(
+        self, annotations: Annotations, choice: TrainingChoice, progress: TaskProgress, warnings: list[str]
+    ) -> dict[str, Any]:
+        settings, store = self._service.settings.training, self._service.store
         records, reasons = {}, []
         for stage in self.stages:
-            progress = Progress(folder.stats(stage.name), epochs[stage.name], joined.listener(stage.name) if joined else None)
-            cases = annotations.for_stage(stage)
-            training = StageTraining(cases, self._service.store, settings, choice, progress, {"warnings": warnings})
+            told = progress.of(stage.name)
+            training = StageTraining(annotations.for_stage(stage), store, settings, choice, told, {"warnings": warnings})
             try:
                 records[stage.name] = training.run()
             except LabelError as error:

@@ -72,9 +72,14 @@ class StageCases:
                 f"{self.describe_left_out()}"
             )
 
+    @property
+    def showing(self) -> frozenset[str]:
+        """Ids of the cases with voxels of the target."""
+        return frozenset(a.case.case_id for a in self.cases if a.voxels[self.stage.target])
+
     def require_target(self, training: Collection[str]) -> None:
         """Raises LabelError where the target is empty in every case that trains: nothing could be learned."""
-        if not any(a.voxels[self.stage.target] for a in self.cases if a.case.case_id in training):
+        if not self.showing & set(training):
             raise LabelError(
                 f"stage {self.stage}: the target {self.stage.target} is empty in all {len(training)} cases that train; nothing can "
                 "be learned. Label cases that show it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -55,16 +55,31 @@ def score_current(
         return None, str(error)
 
 
-def decide(new: Scores, current: Scores | None, margin: float, without: str = "") -> Decision:
-    """The new model is published unless its mean Dice on the same cases is lower by more than ``margin``.
+def decide(
+    new: Scores, current: Scores | None, margin: float, without: str = "", showing: Collection[str] | None = None
+) -> Decision:
+    """The new model is published unless its mean Dice is lower by more than ``margin``, on all cases or on those ``showing``.
 
+    showing: ids with voxels of the target; None: all. On the others a model that never finds anything counts as right, so a mean
+        over all may favour it, and without one the current model stays. Where there is no current model a new one is published
+        whatever it scores, since there is nothing to lose, and the reason says what it was not tried on.
     without: why there are no scores of a current model.
     """
     if not new:
         raise FlrError("no kept case was scored, so the new model cannot be judged; label more images")
+    shown = [i for i in new if showing is None or i in showing]
+    unknown = f"the target is empty in all {len(new)} kept cases ({', '.join(new)}), so a model that never finds it would count as right"
     score = fmean(new.values())
     if current is None:
-        return Decision(True, f"mean Dice {score:.3f} on {len(new)} kept cases; nothing to compare with: {without}")
+        caution = "" if shown else f"; {unknown}"
+        return Decision(True, f"mean Dice {score:.3f} on {len(new)} kept cases; nothing to compare with: {without}{caution}")
+    if not shown:
+        return Decision(False, f"{unknown}; label more images that show it")
     before = fmean(current.values())
-    verdict = f"mean Dice on {len(new)} kept cases: new {score:.3f}, current {before:.3f}, margin {margin:g}"
-    return Decision(score >= before - margin, verdict)
+    publish = score >= before - margin
+    verdict = f"mean Dice on {len(new)} kept cases: new {score:.3f}, current {before:.3f}"
+    if len(shown) < len(new):
+        score, before = fmean(new[i] for i in shown), fmean(current[i] for i in shown)
+        publish = publish and score >= before - margin
+        verdict += f"; on the {len(shown)} that show the target: new {score:.3f}, current {before:.3f}"
+    return Decision(publish, f"{verdict}, margin {margin:g}")

@@ -30,17 +30,31 @@ def position(case_id: str) -> float:
     return int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:8], "big") / 2**64
 
 
-def divide(case_ids: Collection[str], share: float, remembered: Collection[str] = (), trained: Collection[str] = ()) -> Parts:
+def divide(
+    case_ids: Collection[str],
+    share: float,
+    remembered: Collection[str] = (),
+    trained: Collection[str] = (),
+    showing: Collection[str] | None = None,
+) -> Parts:
     """Which cases train and which are kept: those of a :func:`position` below ``share``, and those ``remembered``.
 
-    At least one is kept: where none is, the lowest position, if possible not among ``trained`` (what the current model has
-    learned from). It must then be remembered, since a case that comes later may have a lower one.
+    At least one is kept, and at least one of ``showing`` (those with voxels of the target; None: all) if one of them, and two
+    cases in all, still train then. One that is added has the lowest position, if possible not among ``trained`` (what the current
+    model has learned from). It must then be remembered, since a case that comes later may have a lower one.
     Raises: LabelError where fewer than two cases would train.
     """
+
+    def first(candidates: Collection[str]) -> str:
+        return min(candidates, key=lambda i: (i in trained, position(i)))
+
     ids = sorted(set(case_ids))
     kept = [i for i in ids if position(i) < share or i in remembered]
+    shows = [i for i in ids if showing is None or i in showing]
+    if not set(kept) & set(shows) and len(shows) >= 2 and len(ids) - len(kept) > LEAST_TRAINING:
+        kept = sorted([*kept, first(shows)])
     if ids and not kept:
-        kept = [min(ids, key=lambda i: (i in trained, position(i)))]
+        kept = [first(ids)]
     training = [i for i in ids if i not in kept]
     if len(training) < LEAST_TRAINING:
         raise LabelError(
@@ -56,12 +70,14 @@ class KeptPart:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def divide(self, case_ids: Sequence[str], share: float, trained: Collection[str] = ()) -> Parts:
+    def divide(
+        self, case_ids: Sequence[str], share: float, trained: Collection[str] = (), showing: Collection[str] | None = None
+    ) -> Parts:
         """As :func:`divide`, with and into the memory. Raises LabelError; SettingsError where the file is damaged."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             before = self._read()
-            parts = divide(case_ids, share, before, trained)
+            parts = divide(case_ids, share, before, trained, showing)
             after = sorted({*before, *parts.kept})
             if after != before:
                 write_json(self.path, {"kept": after})

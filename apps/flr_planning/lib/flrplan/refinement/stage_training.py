@@ -1,6 +1,7 @@
 """One retraining of one stage: cases, kept part, training in a work folder, comparison, and the new model in its place.
 
-Everything happens in ``<models>/.refinement/<stage>/work``, which is emptied first: what a killed training left cannot disturb.
+Everything happens in ``<models>/.refinement/<stage>/work``, which is removed before the first write and after the last: what a killed
+training left neither disturbs nor fills the disk.
 The serving model is touched by renames only, at the very end (:mod:`flrplan.refinement.replacing`).
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -31,7 +32,7 @@ from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.refinement.annotations import StageCases
 from flrplan.refinement.comparison import Decision, decide, score_current, score_model
 from flrplan.refinement.kept import KeptPart, Parts
-from flrplan.refinement.progress import STATS_NAME, Progress
+from flrplan.refinement.progress import STATS_NAME, Progress, Run, read_stats, write_shown
 from flrplan.refinement.replacing import replace_model, settle
 from flrplan.refinement.settings import RefinementSettings, Start, TrainingChoice
 from flrplan.splits import Split
@@ -59,6 +60,10 @@ class RefinementFolder:
         """Records of the last training of a stage, and its work folder."""
         return self.root / name
 
+    def work(self, stage: str) -> Path:
+        """Data, checkpoints and the new model of a training that runs, or was killed."""
+        return self.stage(stage) / "work"
+
     def stats(self, name: str) -> Path:
         """The file behind ``train_stats`` of one training task."""
         return self.stage(name) / STATS_NAME
@@ -78,9 +83,22 @@ class RefinementFolder:
         except Timeout:
             return True
 
+    def is_held_by(self, run: object, stages: Iterable[str]) -> bool:
+        """Whether the run, as stats name it (:class:`Run` as a mapping), trains at this moment and has one of these stages."""
+        return any(read_stats(self._holder(stage)) == run and self.is_locked(stage) for stage in stages)
+
+    def _holder(self, stage: str) -> Path:
+        """Names the run that locked the stage last; not the lock file itself, which every attempt to lock it empties."""
+        return self.root / f"{stage}.holder.json"
+
     @contextmanager
-    def locked(self, stages: Sequence[Stage]) -> Iterator[None]:
-        """Holds the locks of the stages. Raises ModelError where another training has one: it does not wait."""
+    def locked(self, stages: Sequence[Stage], task: str = "") -> Iterator[Run]:
+        """Holds the locks of the stages, whose work folders are removed first: a killed training may have filled the disk.
+
+        Yields the run, to be named in the stats. task: its name; empty: the first stage's.
+        Raises: ModelError where another training has one: it does not wait.
+        """
+        run = Run(task or stages[0].name)
         with ExitStack() as held:
             for stage in stages:
                 try:
@@ -90,7 +108,9 @@ class RefinementFolder:
                         f"stage {stage} is being trained by another process in {self.models}; wait for it, or stop that training "
                         "(DELETE /train/), then start again"
                     ) from None
-            yield
+                shutil.rmtree(self.work(stage.name), ignore_errors=True)
+                write_shown(self._holder(stage.name), asdict(run))
+            yield run
 
 
 @dataclass
@@ -116,9 +136,11 @@ class StageTraining:
         """Trains, compares and publishes; returns what ``training.json`` holds (``published``, ``reason``, ids, scores).
 
         Raises: LabelError for too few cases or empty targets; ModelError where the new model is not whole, or the current one
-            cannot be started from; SettingsError; OutputError. Whatever is raised, the current model still serves.
+            cannot be started from; SettingsError; OutputError. Whatever is raised, the current model still serves, and stats
+            or a record that cannot be written do not take its place.
         """
-        folder = RefinementFolder(self.store.root).stage(self.stage.name)
+        folder = RefinementFolder(self.store.root)
+        file = folder.stage(self.stage.name) / RECORD_NAME
         self.record |= {
             "stage": self.stage.name,
             "architecture": self.choice.architecture,
@@ -127,24 +149,24 @@ class StageTraining:
             "device": self.choice.device,
             "left_out": [asdict(entry) for entry in self.cases.left_out],
         }
-        write_json(folder / RECORD_NAME, self.record)  # without "ended": it runs, or was killed
         try:
-            self._train(folder)
+            with _emptied(folder.work(self.stage.name)) as work:
+                write_json(file, self.record)  # without "ended": it runs, or was killed
+                decision = self._train(work)
+            self.progress.update(state="done", published=decision.publish, message=decision.reason)
         except Exception as error:  # whatever it was, the viewer and the record say so, and it goes on
             self.record |= {"published": False, "error": str(error)}
             self.progress.update(state="failed", message=str(error))
             raise
         finally:
             self.record["ended"] = _now()
-            write_json(folder / RECORD_NAME, self.record)
-            shutil.rmtree(folder / "work", ignore_errors=True)
+            write_shown(file, self.record)
         return self.record
 
-    def _train(self, folder: Path) -> None:
+    def _train(self, work: Path) -> Decision:
         self.cases.require_enough()
         target = self.store.folder(self.stage, self.choice.architecture)
         settle(target)
-        shutil.rmtree(folder / "work", ignore_errors=True)
         found, why_none = self._current()
         start = found if self.choice.start is Start.CURRENT else None
         if self.choice.start is Start.CURRENT and start is None:
@@ -158,7 +180,7 @@ class StageTraining:
             recipe = recipe_like(start.folder, recipe)
         plan = {} if start is None else {"plan": PLAN_TAKEN_OVER}
         self.record |= {"recipe": {**recipe.to_json(), **plan}, "train_ids": parts.training, "kept_ids": parts.kept}
-        candidate = self._new_model(folder / "work", parts, recipe, start)
+        candidate = self._new_model(work, parts, recipe, start)
         decision = self._compare(candidate, found, why_none, parts)
         self.record |= {
             "started_from": _origin(start),
@@ -168,13 +190,12 @@ class StageTraining:
             "reason": decision.reason,
         }
         if not decision.publish:
-            self.progress.update(state="done", published=False, message=decision.reason)
             self._say(f"NOT published, the current model stays: {decision.reason}")
-            return
+            return decision
         write_json(candidate / PUBLISHED_NAME, {**self.record, "when": _now()})
         replace_model(candidate, target)
-        self.progress.update(state="done", published=True, message=decision.reason)
         self._say(f"published in {target}: {decision.reason}")
+        return decision
 
     def _current(self) -> tuple[FoundModel | None, str]:
         """The model that serves now. One that is there but damaged counts only where it need not be started from."""
@@ -189,10 +210,18 @@ class StageTraining:
     def _divide(self, found: FoundModel | None) -> Parts:
         ids = [a.case.case_id for a in self.cases.cases]
         trained = {i for k in found.folder.folds for i in found.folder.training_cases(k)} if found else set()
-        parts = KeptPart(RefinementFolder(self.store.root).root / "kept.json").divide(ids, self.settings.kept_share, trained)
+        memory = KeptPart(RefinementFolder(self.store.root).root / "kept.json")
+        parts = memory.divide(ids, self.settings.kept_share, trained, self.cases.showing)
         self.record["kept_that_trained_the_current_model"] = sorted(trained & set(parts.kept))
+        self.record["kept_that_show_the_target"] = sorted(self.cases.showing & set(parts.kept))
         self.cases.require_target(parts.training)
         self._say(f"{len(parts.training)} cases train, {len(parts.kept)} are kept apart ({', '.join(parts.kept)})")
+        if found is not None and not self.record["kept_that_show_the_target"]:
+            logger.warning(
+                "%s: no kept case shows %s, so the new model will not replace the current one; label more images that show it",
+                self.stage,
+                self.stage.target,
+            )
         self._say(self.cases.describe_left_out())
         self.progress.update(cases=len(parts.training), kept=len(parts.kept), left_out=len(self.cases.left_out))
         return parts
@@ -242,10 +271,20 @@ class StageTraining:
         self.record["kept_dice"] = {"new": new, "current": current}
         self.record["margin"] = self.settings.margin
         self.progress.update(kept_dice=self.record["kept_dice"])
-        return decide(new, current, self.settings.margin, why_none)
+        return decide(new, current, self.settings.margin, why_none, self.cases.showing)
 
     def _say(self, text: str) -> None:
         logger.info("%s: %s", self.stage, text)
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Removes the folder before and after the block, however that ends."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _origin(start: FoundModel | None) -> dict[str, Any] | None:
