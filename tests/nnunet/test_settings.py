@@ -83,6 +83,9 @@ def test_bad_splits(tmp_path: Path) -> None:
         Split((("a",), ("b",)), test=("a",))
     with pytest.raises(SettingsError, match="5 folds need at least 5 cases"):
         nnunet_split(["a", "b"])
+    for folds in (1, 0, -1):
+        with pytest.raises(SettingsError, match=f"at least 2 folds, got {folds}"):
+            nnunet_split(["a", "b"], folds)
     with pytest.raises(SettingsError, match="fold 2 does not exist"):
         Split((("a",), ("b",))).train_ids(2)
     with pytest.raises(SettingsError) as caught:

@@ -69,8 +69,10 @@ class Split:
 def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = ()) -> Split:
     """nnU-Net's own draw: shuffled k-fold over the sorted ids, seed 12345 (157 ids give 32/32/31/31/31).
 
-    Raises: SettingsError where there are fewer cases than folds.
+    Raises: SettingsError for fewer than 2 folds, or fewer cases than folds.
     """
+    if folds < 2:
+        raise SettingsError(f"cross-validation needs at least 2 folds, got {folds}; to train on few cases use 2")
     ids = sorted(set(case_ids) - set(test))
     if len(ids) < folds:
         raise SettingsError(
