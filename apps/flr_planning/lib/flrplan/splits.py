@@ -55,6 +55,10 @@ class Split:
             raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(self.folds) - 1}")
         return tuple(sorted(self.folds[fold]))
 
+    def nnunet_folds(self) -> list[dict[str, list[str]]]:
+        """All folds in nnU-Net's form, as :data:`SPLITS_NAME` holds them."""
+        return [{"train": list(self.train_ids(k)), "val": list(self.validation_ids(k))} for k in range(len(self.folds))]
+
     def require_cover(self, case_ids: Sequence[str], split: object = "the split", cases: object = "the folder") -> None:
         """Raises SettingsError unless the split names exactly these cases. split, cases: where both were read, for the message."""
         named = {*self.test, *(i for fold in self.folds for i in fold)}

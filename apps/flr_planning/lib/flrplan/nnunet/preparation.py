@@ -53,6 +53,22 @@ class StageWork:
         return self.folder / "prepared.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever prepares."""
+        return self.folder / "prepare.lock"
+
+    def make(self) -> None:
+        """Makes the folder. Raises: OutputError where it cannot be made or written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock.touch()
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder}: expected a folder that can be made and written to: {error.strerror or error}; give another --work "
+                "folder"
+            ) from error
+
+    @property
     def preprocessed(self) -> Path:
         """nnU-Net's preprocessed folder of this stage."""
         return self.folder / "preprocessed" / dataset_name(self.stage)
@@ -71,7 +87,7 @@ def prepare_stage(
     plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.fine_tuning`).
     Only cases of the split's folds are prepared: held-out ids never come near a training.
     Raises: SettingsError where the folder was prepared with other settings or cases; LabelError, GridError, ImageError from
-    the cases; OutputError where the disk is full; TrainingError where preprocessing fails.
+    the cases; OutputError where the work folder cannot be written or the disk is full; TrainingError where preprocessing fails.
     """
     if not split.folds:
         raise SettingsError("this split has no folds, so it can evaluate but not train; give one with at least 2 folds")
@@ -80,17 +96,16 @@ def prepare_stage(
     missing = sorted(allowed - {c.case_id for c in used})
     if missing:
         raise SettingsError(f"the split names cases that are not there: {missing[:10]}")
-    folds = [{"train": list(split.train_ids(k)), "val": list(split.validation_ids(k))} for k in range(len(split.folds))]
     settings = recipe.to_json()
     content = {
         "input": settings["input"],
         "plan": plans or recipe.plan.shared(),
-        "folds": folds,
+        "folds": split.nnunet_folds(),
         "test": sorted(split.test),
         "files": {case.case_id: case.file_stamps() for case in used},
     }
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(work.folder / "prepare.lock"):  # two folds may be started at once
+    work.make()
+    with FileLock(work.lock):  # two folds may be started at once
         if work.marker.is_file():
             _require_same(work, content)
         else:
