@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -182,6 +183,21 @@ def test_off_is_off_on_cuda() -> None:
     context = precision_context(torch.device("cuda"), "off")
     assert context._enabled is False
     assert context.device == "cuda"
+
+
+def test_an_epoch_without_target_leaves_the_moving_average(
+    make_trainer: Callable[..., FlrTrainer], recwarn: pytest.WarningsRecorder
+) -> None:
+    """nnU-Net's average is 0.9 of the old and 0.1 of the new one: 0.9 x 0.5 + 0.1 x 1 = 0.55."""
+    trainer = make_trainer()
+    for epoch, (tp, fp, fn) in enumerate([(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (2.0, 0.0, 0.0)]):
+        trainer.current_epoch = epoch
+        counts = {"tp_hard": np.array([tp]), "fp_hard": np.array([fp]), "fn_hard": np.array([fn])}
+        trainer.on_validation_epoch_end([{"loss": np.asarray(0.5), **counts}])
+    log = trainer.logger.get_checkpoint()
+    assert log["mean_fg_dice"] == pytest.approx([np.nan, 0.5, np.nan, 1.0], nan_ok=True)
+    assert log["ema_fg_dice"] == pytest.approx([np.nan, 0.5, 0.5, 0.55], nan_ok=True)
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
 
 
 def test_counts_of_the_pseudo_dice(make_trainer: Callable[..., FlrTrainer]) -> None:

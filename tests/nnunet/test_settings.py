@@ -9,6 +9,9 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.nnunet.settings import PlanSettings, Recipe, TrainingSettings
 from flrplan.splits import Split, nnunet_split, read_split
+from flrplan.stages import STAGES
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def test_defaults_are_the_papers() -> None:
@@ -22,20 +25,45 @@ def test_defaults_are_the_papers() -> None:
     [
         ({"training": {"epoch": 3}}, r"unknown TrainingSettings \['epoch'\]; known are .*epochs"),
         ({"trainings": {}}, "unknown parts of a recipe"),
-        ({"training": {"epochs": 0}}, "epochs must be a whole number, at least 1"),
+        ({"training": {"epochs": 0}}, "epochs must be at least 1, got 0"),
         ({"training": {"epochs": 2.5}}, "epochs must be a whole number"),
-        ({"training": {"oversample_foreground": 7}}, "oversample_foreground in"),
-        ({"plan": {"batch_size": 0}}, "batch_size and convs_decoder"),
+        ({"training": {"oversample_foreground": 7}}, "oversample_foreground must lie in 0..1, got 7"),
+        ({"plan": {"batch_size": 0}}, "batch_size must be at least 1, got 0"),
         ({"training": {"mirror_axes": [3]}}, "mirror_axes"),
         ({"plan": {"features": [8, 16], "patch_size_zyx": [15, 16, 16]}}, "must divide by 2"),
         ({"plan": {"features": [8, 16]}}, "features needs patch_size_zyx"),
         ({"plan": {"features": [8, 16], "patch_size_zyx": [16] * 3, "network_size": "narrow"}}, "leave network_size at base"),
-        ({"plan": {"patch_size_zyx": [16, 16]}}, "three numbers of voxels"),
+        ({"plan": {"patch_size_zyx": [16, 16]}}, r"patch_size_zyx must be 3 whole numbers or null, got \(16, 16\)"),
         ({"training": {"schedule": "step"}}, "schedule must be one of poly, warmup_cosine, got 'step'"),
         ({"training": {"pretrained_channels": "copy"}}, "pretrained_channels must be one of repeat, divide, zero"),
         ({"training": {"warmup_fraction": 1}}, "warmup_fraction must lie in"),
         ({"input": {"region_mode": "masked"}}, "region_mode must be one of mask, crop, mask_and_crop"),
         ({"input": {"margin": 3}}, "unknown input settings"),
+        ({"input": {"crop_margin_mm": "10"}}, "crop_margin_mm must be a number, got '10'"),
+        ({"input": {"outside_hu": float("nan")}}, "outside_hu must be a number, got nan"),
+        ({"input": 5}, "input: expected names with values, found 5"),
+        ({"plan": {"spacing_zyx_mm": [8, 6]}}, r"spacing_zyx_mm must be 3 numbers or null, got \(8, 6\)"),
+        ({"plan": {"spacing_zyx_mm": 8}}, "spacing_zyx_mm must be 3 numbers or null, got 8"),
+        ({"plan": {"spacing_zyx_mm": [8, 6, 30]}}, r"spacing_zyx_mm must lie in 0.1..20, got \(8, 6, 30\)"),
+        ({"plan": {"batch_size": 2.5}}, "batch_size must be a whole number or null, got 2.5"),
+        ({"plan": {"batch_size": True}}, "batch_size must be a whole number or null, got True"),
+        ({"plan": {"features": [4, 0], "patch_size_zyx": [16] * 3}}, r"features must be at least 1, got \(4, 0\)"),
+        (
+            {"plan": {"features": [], "patch_size_zyx": [16] * 3}},
+            "features must name .* at least one resolution, got an empty list",
+        ),
+        ({"plan": {"features": 5}}, "features must be a list of whole numbers or null, got 5"),
+        ({"plan": {"convs_decoder": 1.5}}, "convs_decoder must be a whole number, got 1.5"),
+        ({"plan": {"network_size": None}}, "network_size must be a text, got None"),
+        ({"plan": {"gpu_memory_gb": 0}}, "gpu_memory_gb must be positive, got 0"),
+        ({"training": {"seed": -1}}, "seed must be at least 0, got -1"),
+        ({"training": {"seed": "a"}}, "seed must be a whole number, got 'a'"),
+        ({"training": {"amsgrad": "no"}}, "amsgrad must be true or false or null, got 'no'"),
+        ({"training": {"learning_rate": "fast"}}, "learning_rate must be a number or null, got 'fast'"),
+        ({"training": {"oversample_foreground": None}}, "oversample_foreground must be a number, got None"),
+        ({"training": {"mirror_axes": [0, 0]}}, r"mirror_axes must be among 0, 1, 2 \(z, y, x\), each once, got \(0, 0\)"),
+        ({"training": {"compile": ["on"]}}, r"compile must be auto, on or off, got \['on'\]"),
+        ({"training": {"workers": True}}, "workers must be a whole number or a text, got True"),
     ],
 )
 def test_bad_recipes(values: dict[str, dict[str, object]], message: str) -> None:
@@ -52,14 +80,32 @@ def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
     path.write_text("liver: {training: {epochs: 0}}\n")
     with pytest.raises(SettingsError, match=r"recipe\.yaml, stage liver: epochs"):
         Recipe.from_yaml(path, "liver")
-    path.write_text("liver: {training: {learning_rate: 1e-3}}\n")
-    assert Recipe.from_yaml(path, "liver").training.learning_rate == 0.001
+    for number in ("1e-3", "1E-3", "1.0E-3", "1.e-3"):
+        path.write_text(f"liver: {{training: {{learning_rate: {number}}}, input: {{crop_margin_mm: 1E1}}}}\n")
+        recipe = Recipe.from_yaml(path, "liver")
+        assert (recipe.training.learning_rate, recipe.input.crop_margin_mm) == (0.001, 10.0)
     for text, message in (("livr: {}", r"expected blocks .*found \['livr'\]"), ("[1]", "found list"), ("liver: 3", "found 3")):
         path.write_text(text)
         with pytest.raises(SettingsError, match=message):
             Recipe.from_yaml(path, "liver")
     with pytest.raises(SettingsError, match="cannot be read"):
         Recipe.from_yaml(tmp_path / "none.yaml", "liver")
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for part in ("apps", "benchmark") for p in (REPOSITORY / part).rglob("*recipe*.yaml")),
+    ids=lambda path: path.name,
+)
+def test_recipes_of_the_repository(path: Path) -> None:
+    for stage in STAGES:
+        Recipe.from_yaml(path, stage)
+
+
+def test_what_nnunet_or_the_architecture_decides_may_be_null() -> None:
+    plan = dict.fromkeys(("spacing_zyx_mm", "patch_size_zyx", "batch_size", "features"))
+    training = dict.fromkeys(("learning_rate", "weight_decay", "amsgrad", "schedule", "warmup_fraction"))
+    assert Recipe.from_mapping({"plan": plan, "training": training}) == Recipe.from_mapping({})
 
 
 def test_nnunet_draw_over_157_cases() -> None:
@@ -83,6 +129,9 @@ def test_bad_splits(tmp_path: Path) -> None:
         Split((("a",), ("b",)), test=("a",))
     with pytest.raises(SettingsError, match="5 folds need at least 5 cases"):
         nnunet_split(["a", "b"])
+    for folds in (1, 0, -1):
+        with pytest.raises(SettingsError, match=f"at least 2 folds, got {folds}"):
+            nnunet_split(["a", "b"], folds)
     with pytest.raises(SettingsError, match="fold 2 does not exist"):
         Split((("a",), ("b",))).train_ids(2)
     with pytest.raises(SettingsError) as caught:

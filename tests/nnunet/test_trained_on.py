@@ -47,6 +47,17 @@ def test_other_data_or_another_fold(tiny_work: StageWork, tiny_recipe: Callable[
         train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
 
 
+def test_fewer_epochs_than_it_has_had(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], state: Path) -> None:
+    models = tiny_work.root / "models"
+    train_fold(tiny_work, 0, tiny_recipe(epochs=2), models, CPU)
+    with pytest.raises(
+        SettingsError, match=r"training_state.pth was trained for 2 epochs, the settings ask for 1; .* at least as"
+    ):
+        train_fold(tiny_work, 0, tiny_recipe(epochs=1), tiny_work.root / "others", CPU)
+    assert not (tiny_work.root / "others").exists()
+    train_fold(tiny_work, 0, tiny_recipe(epochs=2), models, CPU)
+
+
 def test_a_state_of_an_earlier_version(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], state: Path) -> None:
     content = load_checkpoint(state)
     del content[KEY]

@@ -55,6 +55,10 @@ class Split:
             raise SettingsError(f"fold {fold} does not exist; this split has folds 0 to {len(self.folds) - 1}")
         return tuple(sorted(self.folds[fold]))
 
+    def nnunet_folds(self) -> list[dict[str, list[str]]]:
+        """All folds in nnU-Net's form, as :data:`SPLITS_NAME` holds them."""
+        return [{"train": list(self.train_ids(k)), "val": list(self.validation_ids(k))} for k in range(len(self.folds))]
+
     def require_cover(self, case_ids: Sequence[str], split: object = "the split", cases: object = "the folder") -> None:
         """Raises SettingsError unless the split names exactly these cases. split, cases: where both were read, for the message."""
         named = {*self.test, *(i for fold in self.folds for i in fold)}
@@ -69,8 +73,10 @@ class Split:
 def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = ()) -> Split:
     """nnU-Net's own draw: shuffled k-fold over the sorted ids, seed 12345 (157 ids give 32/32/31/31/31).
 
-    Raises: SettingsError where there are fewer cases than folds.
+    Raises: SettingsError for fewer than 2 folds, or fewer cases than folds.
     """
+    if folds < 2:
+        raise SettingsError(f"cross-validation needs at least 2 folds, got {folds}; to train on few cases use 2")
     ids = sorted(set(case_ids) - set(test))
     if len(ids) < folds:
         raise SettingsError(

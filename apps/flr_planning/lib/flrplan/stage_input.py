@@ -18,6 +18,7 @@ from flrplan.errors import EmptyLiverError, GridError, SettingsError
 from flrplan.geometry import Geometry
 from flrplan.labels import Mask, Structure
 from flrplan.orientation import Canonical
+from flrplan.setting_checks import require_types
 from flrplan.stages import Stage
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -71,6 +72,7 @@ class InputSettings:
             except ValueError:
                 known = ", ".join(m.value for m in kind)
                 raise SettingsError(f"{name} must be one of {known}, got {value!r}") from None
+        require_types(self)
         for name in ("crop_margin_mm", "mask_margin_mm"):
             value = getattr(self, name)
             if not 0 <= value <= 200:

@@ -36,7 +36,7 @@ class LabelledCase:
     predicted: Mapping[Structure, Path] = field(default_factory=dict)
 
     def file_stamps(self) -> list[list[object]]:
-        """Path, size and modification time (ns) of every file; they change when a label is corrected."""
+        """Path, size and modification time (ns) of every file: where they are the same, :meth:`sha256` is."""
         paths = [self.image, *([self.label] if self.label else []), *self.masks.values(), *self.predicted.values()]
         return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for path in paths for f in files_of(path)]
 

@@ -19,11 +19,12 @@ from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
 from flrplan.nnunet.lineage import require_unseen
-from flrplan.nnunet.pretrained import learned_from, read_weights
+from flrplan.nnunet.pretrained import learned_from, require_weights_of
+from flrplan.nnunet.publishing import require_writable
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split
+from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 from flrplan.stage_input import InputMasks
 from flrplan.stages import ARCHITECTURES, STAGES, Stage, stage_named
 from flrplan.training_cases import LabelledCase, find_labelled_cases
@@ -92,10 +93,12 @@ def run(arguments: argparse.Namespace) -> int:
     if tell and architecture.pretrained and arguments.pretrained is None:
         note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
     if arguments.pretrained is not None:
-        read_weights(arguments.pretrained)  # a wrong file is told now, not after hours of preparation
+        require_weights_of(architecture, recipe.plan.network_size, arguments.pretrained)  # told now, not after the preparation
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
+    for fold in folds if split.folds else ():
+        require_fold(split.nnunet_folds(), fold, split.test)
     if arguments.pretrained is not None:
         seen = learned_from(arguments.pretrained)
         for fold in folds:
@@ -105,10 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
     work = StageWork(arguments.work, stage)
     if tell:
         note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
+    target = arguments.models / stage.name / arguments.architecture
+    if not arguments.prepare_only:
+        require_writable(target)
     prepare_stage(cases, work, recipe, split, arguments.workers)
     if arguments.prepare_only:
         return 0
-    target = arguments.models / stage.name / arguments.architecture
     with process_group(device) as own:
         for fold in folds:
             with tqdm(

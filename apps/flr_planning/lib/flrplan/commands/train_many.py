@@ -14,9 +14,10 @@ from flrplan.commands import train
 from flrplan.commands.say import note
 from flrplan.errors import SettingsError, TrainingError
 from flrplan.models import MODEL_ROOT
+from flrplan.nnunet.preparation import StageWork
 from flrplan.nnunet.trained import require_same_training
 from flrplan.splits import read_split
-from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.stages import ARCHITECTURES, STAGES, stage_named
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,10 @@ def _words(training: Training, options: Sequence[str]) -> list[str]:
 
 def _lock(work: Path, training: Training, title: str) -> Any:
     """The lock of one training, held by whoever trains it and released by the system when that process dies."""
-    path = work / training.stage / "locks" / f"{training.architecture}-{training.fold}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    stage_work = StageWork(work, stage_named(training.stage))
+    stage_work.make()
+    path = stage_work.folder / "locks" / f"{training.architecture}-{training.fold}.lock"
+    path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
     try:
         return lock.acquire(timeout=0)

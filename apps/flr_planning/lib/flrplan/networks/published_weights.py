@@ -75,11 +75,7 @@ def load_weights(
     Raises: ModelError saying what was expected and found, and where it can be told, which size the file holds.
     """
     own = network.state_dict()
-    if not set(own) & set(weights):
-        raise ModelError(
-            f"{source} holds no weight of {architecture.name}: expected names like {_first(own)}, found {_first(weights)}; "
-            "give a checkpoint of the same architecture"
-        )
+    require_names(own, weights, architecture, source)
     heads = architecture.heads
     fitted: dict[str, torch.Tensor] = {}
     adapted: dict[str, str] = {}
@@ -116,6 +112,22 @@ def load_weights(
         sum(p.numel() for p in counted.values()),
         _spacing_warnings(architecture, any(name in skipped for name in own), spacing_mm, source),
     )
+
+
+def require_names(own: Iterable[str], weights: Weights, architecture: Architecture, source: str) -> None:
+    """Raises ModelError where no name of the architecture's own weights, its heads aside, occurs in a file."""
+    names = [name for name in own if not name.startswith(architecture.heads)]
+    if not set(names) & set(weights):
+        raise ModelError(
+            f"{source} holds no weight of {architecture.name}: expected names like {_first(names)}, found {_first(weights)}; "
+            "give a checkpoint of the same architecture"
+        )
+
+
+def require_size(size: str, weights: Weights, architecture: Architecture, source: str) -> None:
+    """Raises ModelError where these weights are of another size of the architecture, for those whose size :func:`size_of` tells."""
+    if size_of(weights, architecture) not in (None, size):
+        raise _misfit(source, architecture, weights, f"the network is to have size {size}")
 
 
 def _spacing_warnings(

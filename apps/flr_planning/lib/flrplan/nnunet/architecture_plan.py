@@ -109,7 +109,7 @@ def plan_training(
         own = {name: value for name, value in shared.items() if name != TAKEN_OVER}
         return {OWN_BLOCK: {"architecture": architecture.name, "network_size": BASE}, **own}
     plans = architecture_plan(shared, architecture, settings)
-    if start is not None and start.name == FINAL_NAME and (start.parents[1] / "plans.json").is_file():
+    if start is not None and brings_network(start):
         _take_network(plans, ModelFolder.open(start.parents[1]), architecture)
     path = preprocessed / f"{plans['plans_name']}.json"
     if path.is_file():
@@ -121,6 +121,11 @@ def plan_training(
     else:
         write_json(path, plans)
     return plans
+
+
+def brings_network(start: Path) -> bool:
+    """Whether a checkpoint to start from is that of a published model of ours, whose plan has its network."""
+    return start.name == FINAL_NAME and (start.parents[1] / "plans.json").is_file()
 
 
 def _take_network(plans: dict[str, Any], model: ModelFolder, architecture: Architecture) -> None:

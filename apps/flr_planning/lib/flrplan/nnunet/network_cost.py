@@ -15,7 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.utils.flop_counter import FlopCounterMode
 
-from flrplan.networks.table import Architecture
+from flrplan.networks.table import NARROW, Architecture
 from flrplan.nnunet.architecture_plan import architecture_plan, unet_topology
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
 from flrplan.nnunet.run_record import peak_memory_bytes
@@ -90,11 +90,8 @@ def network_cost(
     """
     plans = architecture_plan(shared, architecture, PlanSettings(network_size=size))
     configuration = plans["configurations"][CONFIGURATION]
-    manager = PlansManager(plans)
     where = device or torch.device("meta")
-    network = nnUNetTrainer.build_network_architecture(
-        manager, manager.get_configuration(CONFIGURATION), channels, 1, enable_deep_supervision=architecture.deep_supervision
-    ).to(where)
+    network = _network(plans, architecture, channels).to(where)
     patch = tuple(configuration["patch_size"])
     given = torch.zeros((1, channels, *patch), device=where)
     kept: dict[int, torch.UntypedStorage] = {}
@@ -130,4 +127,17 @@ def network_cost(
         (activations + 4 * _ADAMW_COPIES * parameters) / 1e9,
         seconds,
         peak_memory_bytes(device) / 1e9 if device else None,
+    )
+
+
+def weight_names(architecture: Architecture) -> list[str]:
+    """Names of the weights of a narrow network of an architecture on the typical grid; other plans have more or fewer of them."""
+    plans = architecture_plan(typical_plans(), architecture, PlanSettings(network_size=NARROW))
+    return list(_network(plans, architecture, 1).state_dict())
+
+
+def _network(plans: dict[str, Any], architecture: Architecture, channels: int) -> Any:
+    manager = PlansManager(plans)
+    return nnUNetTrainer.build_network_architecture(
+        manager, manager.get_configuration(CONFIGURATION), channels, 1, enable_deep_supervision=architecture.deep_supervision
     )

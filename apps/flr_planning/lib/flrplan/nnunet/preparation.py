@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.planning import CONFIGURATION, plan_and_preprocess
 from flrplan.nnunet.preprocessed import expected_bytes
+from flrplan.nnunet.same_preparation import require_same
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.sharing import CHANNELS_NAME
 from flrplan.splits import SPLITS_NAME, Split
@@ -53,6 +55,22 @@ class StageWork:
         return self.folder / "prepared.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by whoever prepares."""
+        return self.folder / "prepare.lock"
+
+    def make(self) -> None:
+        """Makes the folder. Raises: OutputError where it cannot be made or written to."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock.touch()
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder}: expected a folder that can be made and written to: {error.strerror or error}; give another --work "
+                "folder"
+            ) from error
+
+    @property
     def preprocessed(self) -> Path:
         """nnU-Net's preprocessed folder of this stage."""
         return self.folder / "preprocessed" / dataset_name(self.stage)
@@ -70,8 +88,8 @@ def prepare_stage(
 
     plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.fine_tuning`).
     Only cases of the split's folds are prepared: held-out ids never come near a training.
-    Raises: SettingsError where the folder was prepared with other settings or cases; LabelError, GridError, ImageError from
-    the cases; OutputError where the disk is full; TrainingError where preprocessing fails.
+    Raises: SettingsError where the folder was prepared with other settings or cases (by content: files may move); LabelError, GridError, ImageError from
+    the cases; OutputError where the work folder cannot be written or the disk is full; TrainingError where preprocessing fails.
     """
     if not split.folds:
         raise SettingsError("this split has no folds, so it can evaluate but not train; give one with at least 2 folds")
@@ -80,19 +98,18 @@ def prepare_stage(
     missing = sorted(allowed - {c.case_id for c in used})
     if missing:
         raise SettingsError(f"the split names cases that are not there: {missing[:10]}")
-    folds = [{"train": list(split.train_ids(k)), "val": list(split.validation_ids(k))} for k in range(len(split.folds))]
     settings = recipe.to_json()
     content = {
         "input": settings["input"],
         "plan": plans or recipe.plan.shared(),
-        "folds": folds,
+        "folds": split.nnunet_folds(),
         "test": sorted(split.test),
         "files": {case.case_id: case.file_stamps() for case in used},
     }
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(work.folder / "prepare.lock"):  # two folds may be started at once
+    work.make()
+    with FileLock(work.lock):  # two folds may be started at once
         if work.marker.is_file():
-            _require_same(work, content)
+            _require_same(work, content, used)
         else:
             _prepare(work, used, recipe, content, workers, plans)
 
@@ -109,12 +126,15 @@ def read_prepared(work: StageWork) -> dict[str, Any]:
     return content
 
 
-def _require_same(work: StageWork, content: dict[str, Any]) -> None:
+def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[LabelledCase]) -> None:
+    """Raises SettingsError unless the stage was prepared like this; takes the new stamps of files with the same content."""
     before = read_prepared(work)
-    if {name: before.get(name) for name in content} != json.loads(json.dumps(content)):
-        raise SettingsError(
-            f"{work.folder} was prepared with other settings, cases, files or folds; use another --work folder or delete it"
-        )
+    moved = require_same(before, json.loads(json.dumps(content)), used, work.folder)
+    if moved:
+        logger.info("stage %s: %d cases have other paths or times, and the same content", work.stage, len(moved))
+        prepared_at = work.marker.stat()
+        write_json(work.marker, {**before, "files": content["files"]})
+        os.utime(work.marker, ns=(prepared_at.st_atime_ns, prepared_at.st_mtime_ns))
 
 
 def _prepare(

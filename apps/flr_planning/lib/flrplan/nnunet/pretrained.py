@@ -16,12 +16,13 @@ import torch
 
 from flrplan.errors import ModelError, SettingsError
 from flrplan.io import write_json
-from flrplan.networks.published_weights import load_weights
-from flrplan.networks.table import ChannelMode
-from flrplan.nnunet.architecture_plan import planned_architecture
+from flrplan.networks.published_weights import load_weights, require_names, require_size
+from flrplan.networks.table import Architecture, ChannelMode
+from flrplan.nnunet.architecture_plan import brings_network, planned_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.lineage import INHERITED, require_unseen
 from flrplan.nnunet.model_folder import read_json_object, trained_ids
+from flrplan.nnunet.network_cost import weight_names
 from flrplan.nnunet.trained_on import KEY as TRAINED_ON
 from flrplan.nnunet.trainer import FlrTrainer
 
@@ -51,6 +52,18 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             "give an nnU-Net checkpoint (.model of version 1, .pth of version 2)"
         )
     return weights
+
+
+def require_weights_of(architecture: Architecture, size: str, path: Path) -> None:
+    """What can be told of a file before the network is planned; :func:`start_from` tells the rest.
+
+    size: of the network to be trained, unless the file brings its own network along.
+    Raises: ModelError as :func:`read_weights`, for weights of another architecture, and of another size where that can be told.
+    """
+    weights = read_weights(path)
+    require_names(weight_names(architecture), weights, architecture, str(path))
+    if not brings_network(path):
+        require_size(size, weights, architecture, str(path))
 
 
 def learned_from(path: Path) -> frozenset[str]:

@@ -77,6 +77,13 @@ def changing(model_folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def require_writable(model_folder: Path) -> None:
+    """Raises OutputError where nothing can be published into a model folder, which need not be there yet."""
+    with changing(model_folder):
+        if model_folder.exists() and not (model_folder.is_dir() and os.access(model_folder, os.W_OK)):
+            raise OutputError(f"{model_folder}: expected a folder that can be written to; give another --models folder")
+
+
 def publish_fold(trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace, half: bool) -> None:
     """Writes the fold beside its place, then puts it there whole; plans and data set first, where they are not there yet.
 

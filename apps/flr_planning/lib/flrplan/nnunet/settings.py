@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +12,21 @@ import yaml
 
 from flrplan.errors import SettingsError
 from flrplan.networks.table import BASE, Architecture, ChannelMode, Schedule
+from flrplan.setting_checks import require_bounds, require_types, with_numbers
 from flrplan.stage_input import InputSettings
 from flrplan.stages import STAGES
 
 Settings = TypeVar("Settings", "PlanSettings", "TrainingSettings")
+
+_PLAN_BOUNDS = {
+    "spacing_zyx_mm": (0.1, 20),
+    **dict.fromkeys(("patch_size_zyx", "batch_size", "features", "convs_decoder"), (1, inf)),
+}
+_TRAINING_BOUNDS = {
+    **dict.fromkeys(("epochs", "iterations_per_epoch", "validation_iterations", "save_every"), (1, inf)),
+    "oversample_foreground": (0, 1),
+    "seed": (0, inf),
+}
 
 
 @dataclass(frozen=True)
@@ -41,18 +52,14 @@ class PlanSettings:
     resampling: str = "nnunet"
 
     def __post_init__(self) -> None:
-        for name in ("spacing_zyx_mm", "patch_size_zyx", "features"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
-        if (self.batch_size is not None and self.batch_size < 1) or self.convs_decoder < 1 or self.gpu_memory_gb <= 0:
-            raise SettingsError("batch_size and convs_decoder must be at least 1, gpu_memory_gb positive")
+        require_types(self)
+        require_bounds(self, _PLAN_BOUNDS)
+        if self.gpu_memory_gb <= 0:
+            raise SettingsError(f"gpu_memory_gb must be positive, got {self.gpu_memory_gb}")
         if self.resampling not in ("nnunet", "torch"):
             raise SettingsError(f"resampling must be nnunet or torch, got {self.resampling!r}")
-        if self.spacing_zyx_mm is not None and not all(0.1 <= s <= 20 for s in self.spacing_zyx_mm):
-            raise SettingsError(f"spacing_zyx_mm must lie in 0.1..20 mm, got {self.spacing_zyx_mm}")
-        if self.patch_size_zyx is not None and (len(self.patch_size_zyx) != 3 or min(self.patch_size_zyx) < 1):
-            raise SettingsError(f"patch_size_zyx must be three numbers of voxels, got {self.patch_size_zyx}")
+        if self.features == ():
+            raise SettingsError("features must name the channels of at least one resolution, got an empty list")
         if self.features is not None and self.patch_size_zyx is None:
             raise SettingsError("features needs patch_size_zyx: the patch must divide by the network's strides")
         if self.features is not None and self.network_size != BASE:
@@ -102,30 +109,26 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mirror_axes", tuple(self.mirror_axes))
-        for name in ("epochs", "iterations_per_epoch", "validation_iterations", "save_every"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be a whole number, at least 1, got {getattr(self, name)!r}")
-        if not 0 <= (self.weight_decay or 0) < 1 or not 0 <= self.oversample_foreground <= 1:
-            raise SettingsError(
-                f"weight_decay must lie in [0, 1) and oversample_foreground in 0..1, got {self.weight_decay} and "
-                f"{self.oversample_foreground}"
-            )
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
-            raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
-        if not 0 <= (self.warmup_fraction or 0) < 1:
-            raise SettingsError(f"warmup_fraction must lie in [0, 1), got {self.warmup_fraction}")
         for name, known in (("schedule", Schedule), ("pretrained_channels", ChannelMode)):
             value = getattr(self, name)
             if value not in (None, *(mode.value for mode in known)):
                 raise SettingsError(f"{name} must be one of {', '.join(mode.value for mode in known)}, got {value!r}")
-        if not set(self.mirror_axes) <= {0, 1, 2}:
-            raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), got {self.mirror_axes}")
         for name in ("mixed_precision", "compile"):
-            value = {True: "on", False: "off"}.get(getattr(self, name), getattr(self, name))  # YAML reads on and off as such
+            value = getattr(self, name)
+            value = ("off", "on")[value] if isinstance(value, bool) else value  # YAML reads on and off as such
             if value not in ("auto", "on", "off"):
                 raise SettingsError(f"{name} must be auto, on or off, got {value!r}")
             object.__setattr__(self, name, value)
+        require_types(self)
+        require_bounds(self, _TRAINING_BOUNDS)
+        if not 0 <= (self.weight_decay or 0) < 1:
+            raise SettingsError(f"weight_decay must lie in [0, 1), got {self.weight_decay}")
+        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
+            raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
+        if not 0 <= (self.warmup_fraction or 0) < 1:
+            raise SettingsError(f"warmup_fraction must lie in [0, 1), got {self.warmup_fraction}")
+        if len({*self.mirror_axes} & {0, 1, 2}) != len(self.mirror_axes):
+            raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), each once, got {self.mirror_axes}")
         if self.workers != "auto" and not (isinstance(self.workers, int) and 0 <= self.workers <= 64):
             raise SettingsError(f"workers must be auto or a whole number in 0..64, got {self.workers!r}")
 
@@ -157,10 +160,11 @@ class Recipe:
         unknown = sorted(set(values) - {"input", "plan", "training"})
         if unknown:
             raise SettingsError(f"unknown parts of a recipe {unknown}; known are input, plan, training")
+        parts = {name: with_numbers(_mapping(values.get(name) or {}, name)) for name in ("input", "plan", "training")}
         return cls(
-            InputSettings.from_json(values.get("input") or {}),
-            _from_mapping(PlanSettings, values.get("plan") or {}),
-            _from_mapping(TrainingSettings, values.get("training") or {}),
+            InputSettings.from_json(parts["input"]),
+            _from_mapping(PlanSettings, parts["plan"]),
+            _from_mapping(TrainingSettings, parts["training"]),
         )
 
     @classmethod
@@ -199,10 +203,4 @@ def _from_mapping(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
     unknown = sorted(set(values) - known)
     if unknown:
         raise SettingsError(f"unknown {cls.__name__} {unknown}; known are {', '.join(sorted(known))}")
-    for name, value in values.items():  # YAML reads 1e-3 as a text
-        if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+e[-+]?\d+", value):
-            values = {**values, name: float(value)}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise SettingsError(f"{cls.__name__}: {error}") from error
+    return cls(**values)

@@ -16,7 +16,7 @@ from flrplan.nnunet.settings import TrainingSettings
 from flrplan.nnunet.trained_on import KEY, TrainedOn
 
 MAY_CHANGE = ("epochs", "save_every", "workers", "mixed_precision", "compile")
-"""Settings that may differ when a training continues; the others would mix two trainings."""
+"""Settings that may differ when a training continues (epochs: not below those it has had); the others would mix two trainings."""
 
 
 class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
@@ -38,7 +38,8 @@ class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     def resume(self) -> bool:
         """Continues from the training state, if there is one.
 
-        Raises: ModelError where it is damaged; SettingsError where it was trained with settings, data or a fold that cannot be mixed.
+        Raises: ModelError where it is damaged; SettingsError where it was trained with settings, data or a fold that cannot be mixed,
+        or for more epochs than are asked for.
         """
         if not self.training_state.is_file():
             return False
@@ -56,6 +57,11 @@ class TrainerState(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             )
         if self.trained_on is not None:
             self.trained_on.require_same(content, self.training_state)
+        if content["current_epoch"] > self.settings.epochs:
+            raise SettingsError(
+                f"{self.training_state} was trained for {content['current_epoch']} epochs, the settings ask for {self.settings.epochs}; "
+                "weights do not become those of a shorter training: ask for at least as many epochs, or use another --work folder"
+            )
         self.load_checkpoint(content)
         self.resumed_at = [*content.get("resumed_at", []), self.current_epoch]
         self.trained_seconds = float(content.get("trained_seconds", 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,19 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
         return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        """As nnU-Net's, but for an epoch whose patches hold no target, found or true: its pseudo Dice is NaN (undefined).
+
+        Such an epoch leaves the moving average as it was; the first defined one starts it.
+        """
+        with np.errstate(invalid="ignore"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+            super().on_validation_epoch_end(val_outputs)
+        log = self.logger.local_logger.my_fantastic_logging
+        average, dice = log["ema_fg_dice"], log["mean_fg_dice"][-1]
+        if np.isnan(average[-1]):
+            average[-1] = average[-2] if np.isnan(dice) and len(average) > 1 else dice
 
     @torch.no_grad()
     def _validate(self, batch: dict[str, Any]) -> dict[str, Any]:
