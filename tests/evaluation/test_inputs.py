@@ -52,6 +52,7 @@ def test_missing_cases_are_named_and_refused_unless_allowed(whole, command, caps
     ]
     summary = json.loads((whole.out / "summary.json").read_text())
     assert summary["test"]["nnunet"]["pipelined_flr"]["dice"]["n"] == 1
+    assert "| 1.000 (1 of 2) / 0.815 / +0.185 |" in tables(whole)[1]
     assert summary["test"]["nnunet"]["pipelined_flr"]["dice"]["ci95"] is None
     assert summary["test"]["nnunet"]["pipelined_flr"]["dice"]["std"] is None
     assert [g["case"] for g in summary["gaps"]] == ["b1", "t2"]
@@ -96,6 +97,30 @@ def test_cascaded_columns_of_folds_are_optional_and_never_extra(whole, command):
     whole.predict("nnunet", "cascaded_flr", "a1", whole.FLR)
     assert command(whole.arguments()) == 0
     assert "cascaded FLR" in tables(whole)[0], "shown in Table 1 once it is there"
+
+
+def test_an_incomplete_cascaded_column_of_the_folds_is_neither_best_nor_ranked(bench, command):
+    cases = ["a1", "a2", "a3", "b1", "b2", "b3"]
+    for case in cases:
+        bench.label(case)
+        for architecture, mask in (("nnunet", np.roll(bench.FLR, 1, axis=2)), ("swinunetr", bench.LIVER)):
+            for column in ("cascaded_flr", "e2e_flr"):
+                bench.predict(architecture, column, case, mask)
+    bench.predict("own", "cascaded_flr", "a1", bench.FLR)
+    bench.split([cases[:3], cases[3:]], [])
+    assert command(bench.arguments()) == 0
+    one, _, page = tables(bench)
+    cells = {line.split(" | ")[0]: line for line in one.splitlines() if " | D | " in line}
+    assert "| 1.000 (1 of 6) / - / - |" in cells["| own"]
+    assert "| **0.900 ± 0.000** / - / - |" in cells["| nnU-Net"]
+    assert "(n of 6): only n cases were predicted" in one
+    rankings = {r["of"]: r for r in json.loads((bench.out / "summary.json").read_text())["rankings"] if r["part"] == "cv"}
+    for of in ("cascaded_flr", "FLR from CT"):
+        assert rankings[of]["n"] == 6
+        assert rankings[of]["left_out"] == [["own", "cascaded_flr"]]
+        assert ["own", "cascaded_flr"] not in rankings[of]["candidates"]
+    assert rankings["cascaded_flr"]["ranks"] == [1, 2]
+    assert "left out, not predicted in all cases: own" in page
 
 
 def test_cascaded_column_without_a_test_case_is_missing(whole, command, capsys):
