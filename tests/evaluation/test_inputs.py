@@ -192,6 +192,27 @@ def test_empty_column_is_all_missing(whole, command, capsys):
     refused(command, capsys, whole, "missing prediction, nnunet/e2e_flr: a1, a2, b1, t1, t2\n", "in 5 places")
 
 
+def test_empty_optional_column_is_missing_with_and_without_held_out_cases(whole, command, capsys):
+    (whole.predictions / "nnunet" / "cascaded_flr").mkdir()
+    refused(command, capsys, whole, "missing prediction, nnunet/cascaded_flr: t1, t2\n", "in 2 places")
+    for case in TEST:
+        (whole.labels / f"{case}.nii.gz").unlink()
+        (whole.predictions / "nnunet" / "pipelined_flr" / f"{case}.nii.gz").unlink()
+    whole.split(FOLDS, [])
+    refused(command, capsys, whole, "missing prediction, nnunet/cascaded_flr: a1, a2, b1\n", "in 3 places")
+
+
+@pytest.mark.parametrize("columns", [[], ["pipelined_flr", "e2e_flr"]])
+def test_an_architecture_without_a_single_mask_is_refused(whole, command, capsys, columns):
+    folder = whole.predictions / "swinunetr"
+    for column in columns:
+        (folder / column).mkdir(parents=True)
+        (folder / column / "plans.json").write_text("{}")
+    folder.mkdir(exist_ok=True)
+    refused(command, capsys, whole, f"in any column folder of {folder};", "<architecture>/<column>/<case>.nii.gz", "remove")
+    assert command(whole.arguments("--allow-missing")) == 1, "a gap without a case cannot be shown, so it is never allowed"
+
+
 def test_unknown_column_names_the_known_ones(whole, command, capsys):
     whole.predict("nnunet", "pipelined_vessels", "t1", whole.FLR)
     refused(command, capsys, whole, "unknown column 'pipelined_vessels'", "e2e_flr")
