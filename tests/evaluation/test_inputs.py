@@ -8,7 +8,9 @@ import json
 import numpy as np
 import pytest
 
+from flrplan.cohort.write import TABLE_NAME
 from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation.settings import SYNTHETIC_NOTE
 
 FOLDS = [["a1", "a2"], ["b1"]]  # as in the fixture ``whole``
 TEST = ["t1", "t2"]
@@ -254,6 +256,21 @@ def test_work_folder_prefers_binary_truth_and_writes_into_it(whole, command):
     rows = {r["case"]: r for r in csv.DictReader((whole.root / "evaluation" / "cases.csv").open())}
     assert float(rows["t1"]["recall"]) == pytest.approx(0.625), "the truth of t1 is the binary mask, the whole liver"
     assert float(rows["t2"]["recall"]) == 1.0
+
+
+def test_tables_of_a_synthetic_cohort_say_so_unasked(whole, command):
+    (whole.root / TABLE_NAME).write_text("{}")  # as the cohort calls it, not the evaluation
+    others = [word for c in COLUMNS if c != "pipelined_flr" for word in ("--absent", c)]
+    arguments = ["--work", str(whole.root), "--workers", "1", "--out", str(whole.out), *others]
+    assert command(arguments) == 0
+    assert all(SYNTHETIC_NOTE in text for text in tables(whole)[:2])
+    assert "not comparable with the paper" in tables(whole)[2]
+    assert json.loads((whole.out / "summary.json").read_text())["note"] == SYNTHETIC_NOTE
+    assert command([*arguments, "--note", "Smoke run."]) == 0
+    assert "Smoke run." in tables(whole)[0]
+    assert SYNTHETIC_NOTE not in tables(whole)[0]
+    assert command(whole.arguments()) == 0
+    assert SYNTHETIC_NOTE not in tables(whole)[0], "labels of no work folder"
 
 
 def test_a_column_that_is_wholly_absent_from_a_work_folder_must_be_stated(whole, command, capsys):

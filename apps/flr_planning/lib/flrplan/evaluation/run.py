@@ -62,7 +62,7 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
         require_no_gaps(header_gaps(found.cases), allow_missing=False)
     running = score_cases(found.cases, settings.workers)
     scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-    results = replace(collect(scored, found, split, settings.note), unrecorded=unrecorded)
+    results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded)
     require_no_gaps(results.gaps, settings.allow_missing)
     if not results.rows:
         raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
