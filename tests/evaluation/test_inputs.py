@@ -122,6 +122,7 @@ def test_an_incomplete_cascaded_column_of_the_folds_is_neither_best_nor_ranked(b
         assert rankings[of]["left_out"] == [["own", "cascaded_flr"]]
         assert ["own", "cascaded_flr"] not in rankings[of]["candidates"]
     assert rankings["cascaded_flr"]["ranks"] == [1, 2]
+    assert {name for name, _ in rankings["FLR from CT"]["candidates"]} == {"nnunet", "swinunetr"}, "true livers are not from CT"
     assert "left out, not predicted in all cases: own" in page
 
 
@@ -327,6 +328,21 @@ def test_sagittal_and_flipped_predictions_are_another_grid_but_float_headers_are
     spacing = tuple(np.float32(s) * (1 + 1e-7) for s in whole.SPACING_ZYX)
     whole.predict("nnunet", "pipelined_flr", "t1", whole.FLR, spacing_zyx=tuple(map(float, spacing)))
     assert command(whole.arguments()) == 0
+
+
+def test_an_e2e_model_alone_stands_beside_the_trivial_answers(bench, command):
+    for case in ALL:
+        bench.label(case)
+        bench.predict("own", "e2e_flr", case, bench.LIVER)
+    bench.split(FOLDS, TEST)
+    assert command(bench.arguments()) == 0
+    for text, value in zip(tables(bench), ("0.769 ± 0.000", "0.769"), strict=False):  # 2f / (1 + f) at f = 10 / 16
+        line = next(line for line in text.splitlines() if line.startswith("| baseline: whole liver | D"))
+        assert line.endswith(f"| {value} ! / - / - |")
+        assert "know the true liver" in text
+    summary = json.loads((bench.out / "summary.json").read_text())
+    sides = [c["b"] for c in summary["comparisons"] if (c["part"], c["kind"]) == ("test", "model minus baseline")]
+    assert sides == [["liver_minus_tumour", "e2e_flr"], ["whole_liver", "e2e_flr"]]
 
 
 def test_without_held_out_cases_table_2_is_all_dashes(bench, command):

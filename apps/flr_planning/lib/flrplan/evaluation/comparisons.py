@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flrplan.evaluation.baselines import knows_truth
 from flrplan.evaluation.columns import COLUMNS, Column, Inputs, Part
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.statistics import compare, holm, rank_stability
@@ -136,7 +137,8 @@ def rankings(results: Results) -> list[dict[str, Any]]:
             sides = [(a, column) for a in results.architectures if (a, column) in cells]
             found.append(_ranking(part, column, sides, cells))
         sides = [(a, c) for c in FLR_FROM_CT for a in results.architectures if (a, c) in cells]
-        sides += [(b, FLR_FROM_CT[-1]) for b in results.baseline_names if (b, FLR_FROM_CT[-1]) in cells]
+        from_ct = [name for name in results.baseline_names if not knows_truth(name)]
+        sides += [(b, FLR_FROM_CT[-1]) for b in from_ct if (b, FLR_FROM_CT[-1]) in cells]
         if len({column for _, column in sides}) > 1:
             found.append(_ranking(part, "FLR from CT", sides, cells))
     return found

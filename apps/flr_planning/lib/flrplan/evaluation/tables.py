@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from flrplan.evaluation.baselines import baseline_title
+from flrplan.evaluation.baselines import TRUTH_NOTE, baseline_title, knows_truth
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
@@ -57,6 +57,7 @@ def preface(results: Results, part: Part) -> list[str]:
         "Bold: the best of ours among the architectures; a baseline at least as good is marked !. "
         f"(n of {len(cases)}): only n cases were predicted; such a cell is not compared, so neither bold nor marked."
     )
+    lines += [TRUTH_NOTE] if any(knows_truth(name) for name in results.baseline_names) else []
     lines.append(
         "The paper's numbers are of its own split of the refined CRLM-CT-Seg labels, which is not published; on any other "
         "cases or labels they are context, not a target."
