@@ -355,6 +355,18 @@ def test_without_held_out_cases_table_2_is_all_dashes(bench, command):
     assert json.loads((bench.out / "summary.json").read_text())["test"] == {}
 
 
+def test_a_split_of_one_fold_has_means_without_a_spread(bench, command):
+    for case in ("a1", "a2", "a3"):
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_flr", case, bench.LIVER)
+    bench.split([["a1", "a2", "a3"]], [])
+    assert command(bench.arguments()) == 0
+    dice = json.loads((bench.out / "summary.json").read_text())["cv"]["nnunet"]["pipelined_flr"]["dice"]
+    assert dice["mean"] == pytest.approx(2 * 0.625 / 1.625)
+    assert (dice["std"], dice["n"]) == (None, 3)
+    assert "| **0.769** / 0.834 ± 0.023 / -0.065 |" in tables(bench)[0]
+
+
 def test_cases_without_any_tumour_are_undefined_everywhere_and_counted(bench, command):
     tumourless = np.where(bench.FLR, 1, np.where(bench.LIVER, 2, 0)).astype(np.uint8)
     for case in ALL:
