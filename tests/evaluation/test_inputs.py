@@ -87,6 +87,41 @@ def test_extra_prediction_and_label(whole, command, capsys):
     assert "extra label" in tables(whole)[0]
 
 
+def test_missing_and_broken_files_are_named_together(whole, command, capsys):
+    (whole.predictions / "nnunet" / "pipelined_flr" / "t2.nii.gz").unlink()
+    whole.predict("nnunet", "pipelined_flr", "t1", whole.FLR, spacing_zyx=(5.0, 1.0, 1.0))
+    (whole.labels / "b1.nii.gz").write_bytes(b"")
+    parts = ("missing prediction, nnunet/pipelined_flr: t2\n", "broken prediction: t1", "broken label: b1", "in 3 places")
+    refused(command, capsys, whole, *parts)
+
+
+@pytest.mark.parametrize("name", ["a_file", "a_file/below", "n" * 300])
+def test_a_folder_that_cannot_be_written_is_told_before_any_scoring(whole, command, capsys, monkeypatch, name):
+    monkeypatch.setattr("flrplan.evaluation.run.score_cases", lambda *_: pytest.fail("scored"))
+    (whole.root / "a_file").write_text("mine")
+    whole.out = whole.root / name
+    assert command(whole.arguments()) == 1
+    assert f"{whole.out}: cannot be made or written to (" in (said := capsys.readouterr().err)
+    assert "give another folder with --out" in said
+    assert (whole.root / "a_file").read_text() == "mine"
+
+
+def test_folders_made_for_results_go_again_where_the_input_is_refused(whole, command, capsys):
+    whole.predict("nnunet", "pipelined_flr", "t1", np.full((12, 20, 20), 3, np.uint8))
+    whole.out = whole.root / "new" / "results"
+    refused(command, capsys, whole, "broken prediction: t1")
+    assert not (whole.root / "new").exists()
+
+
+def test_results_below_the_predictions_are_no_architecture(whole, command, capsys):
+    whole.out = whole.predictions / "results"
+    for _ in range(2):
+        assert command(whole.arguments()) == 0
+    whole.predict("nnunet", "pipelined_flr", "t1", np.full((12, 20, 20), 3, np.uint8))
+    assert command(whole.arguments()) == 1
+    assert (whole.out / "table1.md").is_file(), "of the evaluation before"
+
+
 def test_missing_label(whole, command, capsys):
     (whole.labels / "t1.nii.gz").unlink()
     refused(command, capsys, whole, "missing label, labels: t1\n")

@@ -123,8 +123,10 @@ def find_work_labels(work: Path) -> dict[str, LabelFiles]:
 Predictions = dict[tuple[str, str], dict[str, Path]]
 
 
-def find_predictions(folder: Path) -> Predictions:
+def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
     """Prediction files by (architecture, column) and case, from ``<architecture>/<column>/<case>.nii.gz``.
+
+    out: where results go; below ``folder``, it is no architecture without masks.
 
     Raises: SettingsError for a missing or empty folder, one of an architecture without a single mask, an architecture called like a
         baseline, an unknown column and files on the wrong level.
@@ -150,7 +152,7 @@ def find_predictions(folder: Path) -> Predictions:
     if not any(predictions.values()):
         raise SettingsError(f"{folder}: no predictions; {expected}")
     filled = {architecture for (architecture, _), files in predictions.items() if files}
-    empty = [path for path in folders if path.name not in filled]
+    empty = [path for path in folders if path.name not in filled and (out is None or path.resolve() != out.resolve())]
     if empty:
         raise SettingsError(
             f"no mask ({', '.join(IMAGE_SUFFIXES)}) in any column folder of {', '.join(map(str, empty))}; {expected}. "
