@@ -48,7 +48,9 @@ def parse(arguments: list[str] | None = None) -> EvaluationSettings:
         help="[ARCHITECTURE/]COLUMN of a work folder not wanted; repeatable",
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: %(default)s)")
-    parser.add_argument("--note", default="", help="a sentence over every table, for example that the cases are synthetic")
+    parser.add_argument(
+        "--note", default="", help="a sentence over every table (default: for a synthetic cohort, that its cases are synthetic)"
+    )
     given = vars(parser.parse_args(arguments))
     if given["work"] is None and given["labels"] is None and given["predictions"] is None:
         given["work"] = DEFAULT_WORK

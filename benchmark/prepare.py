@@ -12,6 +12,7 @@ Writes ``images/``, ``labels/`` (planning maps), ``masks/<case>/`` (binary truth
 case, written last), ``dataset.csv``, ``left_out.csv`` and, where the split covers the cases, ``splits.json``.
 A run that was stopped goes on. ``compare`` writes changes.csv, changes.md and changes.png.
 Cost: 3.5 s and 0.6 GB for a case of 512x512x133 with 12 segments (measured on one core, LIDC-IDRI-0001 with made-up segments).
+Label files of a case without a CT leave that case out as missing; other files that are not used are named on stderr.
 Exit status: 0 done, 1 a case is missing or broken (stderr and left_out.csv say which and why) or the input cannot be used,
 2 wrong options.
 """
@@ -33,10 +34,12 @@ from flrplan.preparation.compare_picture import write_comparison_picture
 from flrplan.preparation.compare_table import changes_csv, changes_markdown
 from flrplan.preparation.folder import FoundCases, find_folder_cases, image_sources, with_labels
 from flrplan.preparation.layout import FOLDER_LAYOUT, read_layout
-from flrplan.preparation.listing import listing
+from flrplan.preparation.listing import listing, unused_lines
 from flrplan.preparation.run import PrepareSettings, expected_cases, prepare
 from flrplan.preparation.sources import ProblemKind, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
+
+log = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
 OUR_SPLIT = HERE / "splits" / "ours_157_40.json"
@@ -104,7 +107,7 @@ def find(options: argparse.Namespace) -> FoundCases:
     if options.command == SourceKind.FOLDER:
         return find_folder_cases(options.root, layout)
     images = find_tcia_cases(options.tcia) if options.tcia else image_sources(options.images)
-    return with_labels(images, options.root, layout)
+    return with_labels(images, options.root, layout, options.tcia or options.images)
 
 
 def run_prepare(options: argparse.Namespace) -> int:
@@ -126,6 +129,8 @@ def run_prepare(options: argparse.Namespace) -> int:
         problems = [c.problem for c in cases if c.problem is not None]
         return int(any(p.kind is ProblemKind.BROKEN or not options.allow_missing for p in problems))
     result = prepare(found.cases, replace(settings, out=options.out))
+    if found.unused:
+        log.warning("%s", "\n".join(unused_lines(found.unused)))
     sys.stdout.write(
         f"{len(result.ready)} cases ready in {options.out} ({len(result.kept)} of them were complete before), "
         f"{len(result.problems)} left out\n{result.split}\n"

@@ -47,11 +47,12 @@ def test_surface_distances_in_cases_csv(oracle):
 
 def test_baselines_csv(oracle):
     rows = rows_of(oracle.out / "baselines.csv")
-    expected = {(name, "pipelined_flr", case) for name in ("whole_liver", "liver_minus_tumour") for case in CASES}
+    of_truth = ("whole_liver", "liver_minus_tumour")
+    expected = {(name, column, case) for name in of_truth for column in ("pipelined_flr", "e2e_flr") for case in CASES}
     expected |= {("whole_predicted_liver:nnunet", "e2e_flr", case) for case in CASES}
-    expected |= {("whole_predicted_liver:nnunet", "cascaded_flr", case) for case in CASES[4:]}
+    expected |= {(name, "cascaded_flr", case) for name in (*of_truth, "whole_predicted_liver:nnunet") for case in CASES[4:]}
     assert {(r["architecture"], r["column"], r["case"]) for r in rows} == expected
-    assert len(rows) == len(expected) == 28
+    assert len(rows) == len(expected) == 52
     for row in rows:
         whole = row["architecture"] != "liver_minus_tumour"
         overlap = [DICE_WHOLE, 0.625, 1.0] if whole else [DICE_WITHOUT, 1600 / 2524, 1.0]
@@ -64,7 +65,8 @@ def test_baselines_csv(oracle):
         assert floats(row, ["crossing_20", "crossing_30", "crossing_40"]) == [0.0, 0.0, 0.0]
         if whole:
             assert floats(row, ["nsd", "hd95_mm", "assd_mm"]) == pytest.approx([NSD_WHOLE, 7.5, ASSD_WHOLE], rel=1e-5)
-        source = "predicted" if row["column"] == "cascaded_flr" else "reference"
+        of_cascade = row["column"] == "cascaded_flr" and row["architecture"] == "whole_predicted_liver:nnunet"
+        source = "predicted" if of_cascade else "reference"
         facts = [row[k] for k in ("split", "fold", "structure", "status", "slice_spacing_mm", "tumours", "flr_percent_of")]
         place = {"a": ["cv", "0"], "b": ["cv", "1"], "t": ["test", ""]}[row["case"][0]]
         assert facts == [*place, "flr", "scored", "5", "2", f"{source} liver and crlm"]
@@ -176,7 +178,8 @@ def test_every_cell_of_table_1(oracle):
     for letter in "DPR":
         mark = " !" if letter == "R" else ""  # only their recall is at least as good as 0.809, 0.952, 0.817
         for name, values in (("whole liver", whole), ("liver minus tumour", without)):
-            assert rows[f"baseline: {name}", letter] == ["-", "-", f"{values[letter]}{mark} / - / -", "-"]
+            e2e = f"{values[letter]} / - / -"  # no model has an E2E column to compare with
+            assert rows[f"baseline: {name}", letter] == ["-", "-", f"{values[letter]}{mark} / - / -", e2e]
         assert rows["baseline: whole predicted liver (nnU-Net)", letter] == ["-", "-", "-", f"{whole[letter]} / - / -"]
 
 
@@ -194,8 +197,10 @@ def test_every_cell_of_table_2(oracle):
         assert rows["nnU-Net", letter] == [*expected[letter].split("|"), *(f"- / {p} / -" for p in paper[letter])]
         assert rows["own", letter] == [none] * 4 + ["**1.000** / - / -", none]
         mark = "" if letter == "P" else " !"  # 0.655 0.811 0.725
-        for name, values in (("whole liver", whole), ("liver minus tumour", without)):
-            assert rows[f"baseline: {name}", letter] == ["-", "-", f"{values[letter]}{mark} / - / -", "-", "-", "-"]
         best = " !" if letter == "R" else ""  # beside own's 1.000; no model has an E2E column to compare with
+        for name, values in (("whole liver", whole), ("liver minus tumour", without)):
+            given = ["-", "-", f"{values[letter]}{mark} / - / -", "-"]
+            from_ct = [f"{values[letter]}{best} / - / -", f"{values[letter]} / - / -"]
+            assert rows[f"baseline: {name}", letter] == given + from_ct
         predicted = [f"{whole[letter]}{best} / - / -", f"{whole[letter]} / - / -"]
         assert rows["baseline: whole predicted liver (nnU-Net)", letter] == ["-"] * 4 + predicted

@@ -41,12 +41,18 @@ def test_bland_altman_limits(tables):
     assert limits[1:] == [
         ["cv", "nnU-Net", FLR, "4", "-2.2", "-12.4", "+7.9"],
         ["cv", "liver minus tumour", FLR, "4", "+5.8", "+5.8", "+5.8"],
+        ["cv", "liver minus tumour", E2E, "4", "+5.8", "+5.8", "+5.8"],
         ["cv", "whole liver", FLR, "4", "+6.0", "+6.0", "+6.0"],
+        ["cv", "whole liver", E2E, "4", "+6.0", "+6.0", "+6.0"],
         ["cv", PREDICTED, E2E, "4", "+6.0", "+6.0", "+6.0"],
         ["test", "nnU-Net", FLR, "4", "-0.8", "-13.9", "+12.4"],
         ["test", "own", CASCADED, "4", "+0.0", "+0.0", "+0.0"],
         ["test", "liver minus tumour", FLR, "4", "+5.8", "+5.8", "+5.8"],
+        ["test", "liver minus tumour", CASCADED, "4", "+5.8", "+5.8", "+5.8"],
+        ["test", "liver minus tumour", E2E, "4", "+5.8", "+5.8", "+5.8"],
         ["test", "whole liver", FLR, "4", "+6.0", "+6.0", "+6.0"],
+        ["test", "whole liver", CASCADED, "4", "+6.0", "+6.0", "+6.0"],
+        ["test", "whole liver", E2E, "4", "+6.0", "+6.0", "+6.0"],
         ["test", PREDICTED, CASCADED, "4", "+6.0", "+6.0", "+6.0"],
         ["test", PREDICTED, E2E, "4", "+6.0", "+6.0", "+6.0"],
     ]
@@ -56,7 +62,7 @@ def test_threshold_crossings(tables):
     _, crossings = tables("volumes")
     assert crossings[0] == ["", "Model", "Column", "at 20 %", "at 30 %", "at 40 %"]
     turned = {tuple(row[:3]): row[3:] for row in crossings[1:]}
-    assert len(turned) == 10
+    assert len(turned) == 16
     for (part, model, column), counts in turned.items():
         # 63.4 % in truth; only the empty prediction (a3, t3) is below a threshold, so below all of them: too low.
         assert counts == ["0 + 1 of 4" if model == "nnU-Net" else "0 + 0 of 4"] * 3, (part, model, column)
@@ -95,6 +101,9 @@ def test_models_and_baselines_compared(tables):
     # Held out: mean of 0.9, 20/21, 0 and 20/26 minus 20/26. Cross-validation: 0.809 (of fold means 0.617 and 1) minus 20/26.
     assert rows["test", f"nnU-Net, {FLR}", whole, "dice"] == ["4", "-0.114"]
     assert rows["cv", f"nnU-Net, {FLR}", whole, "dice"] == ["4", "+0.039"]
+    # The perfect cascade of "own" knows no liver: 1 - 20/26, and 1 - 3200/4124.
+    assert rows["test", f"own, {CASCADED}", f"whole liver, {CASCADED}", "dice"] == ["4", "+0.231"]
+    assert rows["test", f"own, {CASCADED}", f"liver minus tumour, {CASCADED}", "dice"] == ["4", "+0.224"]
 
 
 def test_strata(tables):

@@ -241,6 +241,15 @@ def test_the_name_of_a_case_comes_through_from_another_process() -> None:
     assert pickle.loads(pickle.dumps(error)).__notes__ == ["case 7"]
 
 
+@pytest.mark.parametrize("folds", [(), (("synth-5-0000",),)])
+def test_a_split_that_only_evaluates(
+    cohort: Path, tiny_recipe: Callable[..., Recipe], folds: tuple[tuple[str, ...], ...]
+) -> None:
+    work = StageWork(cohort.parent / "work", FLR)
+    with pytest.raises(SettingsError, match="it can evaluate but not train; give one with at least 2 folds"):
+        prepare_stage(find_labelled_cases(cohort), work, tiny_recipe(), Split(folds))
+
+
 def test_a_split_without_training_cases() -> None:
     from flrplan.splits import require_fold
 

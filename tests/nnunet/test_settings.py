@@ -141,8 +141,10 @@ def test_bad_splits(tmp_path: Path) -> None:
         caught.value
     )
     assert "draw one (benchmark/draw_split.py)" in str(caught.value)
-    with pytest.raises(SettingsError, match="at least 2 folds"):
-        Split((("a",),))
+    for folds, held in (((), "no folds"), ((("a",),), "one fold")):
+        with pytest.raises(SettingsError, match=f"s.json has {held}, so it can evaluate but not train; .* at least 2 folds"):
+            Split(folds, ("t",)).require_training("s.json")
+    Split((("a",), ("b",))).require_training()
     (tmp_path / "split.json").write_text('{"folds": ["ab", "cd"]}')
     with pytest.raises(SettingsError, match="expected a list of case ids, found 'ab'"):
         read_split(tmp_path / "split.json")

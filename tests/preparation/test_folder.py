@@ -14,7 +14,7 @@ from flrplan.geometry import Geometry
 from flrplan.io import read_ct
 from flrplan.labels import Structure
 from flrplan.preparation.folder import find_folder_cases, image_sources, with_labels
-from flrplan.preparation.glob_pattern import compile_pattern
+from flrplan.preparation.glob_pattern import compile_open_pattern, compile_pattern
 from flrplan.preparation.layout import read_layout
 from flrplan.preparation.listing import listing
 from flrplan.preparation.run import PrepareSettings, prepare
@@ -126,6 +126,52 @@ def test_refined_labels_by_the_default_layout_and_lrs_for_flr(write: Any, hu: An
     assert text.endswith("2 cases would be prepared, 1 left out; nothing was written\n")
 
 
+def labelled(write: Any, masks: Any, folder: Path, pattern: str) -> None:
+    for name, mask in (("liver", "Liver"), ("crlm", "Tumor_1"), ("flr", "Liver Remnant")):
+        write(folder / pattern.format(name), masks[mask])
+
+
+def test_label_files_without_a_ct_are_a_missing_case(write: Any, hu: Any, masks: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for case in ("p1", "p2"):
+        write(data / f"images/{case}.nii.gz", hu)
+        labelled(write, masks, data, f"masks/{case}/{{}}.nii.gz")
+    labelled(write, masks, data, "masks/p9/{}.nii.gz")
+    write(data / "labels/p8.nii.gz", masks["Liver"].astype(np.uint8) * 2)
+    write(data / "masks/p1/vessels.nii.gz", masks["Portal"])
+    found = find_folder_cases(data)
+    assert [p.name for p in found.unused] == ["vessels.nii.gz"], "neither the CTs nor what p8 and p9 have"
+    result = prepare(found.cases, PrepareSettings(tmp_path / "W", SourceKind.FOLDER, progress=False))
+    assert result.ready == ("p1", "p2")
+    assert result.failed
+    reasons = {p.case_id: p.reason for p in result.problems}
+    assert f"label file {data}/labels/p8.nii.gz, but no CT of that name; add the CT" in reasons["p8"]
+    assert f"label file {data}/masks/p9/crlm.nii.gz and 2 more, but no CT" in reasons["p9"]
+    assert "p9,missing," in (tmp_path / "W/left_out.csv").read_text()
+    allowed = PrepareSettings(tmp_path / "W", SourceKind.FOLDER, allow_missing=True, progress=False)
+    assert not prepare(found.cases, allowed).failed
+    only = PrepareSettings(tmp_path / "W", SourceKind.FOLDER, cases=("p1",), progress=False)
+    assert prepare(found.cases, only).problems == ()
+
+
+def test_refined_labels_without_a_ct_and_second_versions(write: Any, hu: Any, masks: Any, tmp_path: Path) -> None:
+    labels = tmp_path / "refined"
+    write(labels / "ct/CRLM-CT-1001.nii.gz", hu)
+    labelled(write, masks, labels, "CRLM-CT-1001/{}.nii.gz")
+    labelled(write, masks, labels, "old/1001_{}.nii.gz")
+    labelled(write, masks, labels, "old/CRLM-CT-1001_{}.nii.gz")
+    labelled(write, masks, labels, "{}/1002.nii.gz")
+    for case in ("CRLM-CT-1003", "CRLM-CT-1004"):
+        for name, mask in (("liver", "Liver"), ("tumour", "Tumor_1"), ("liver_remnant", "Liver Remnant")):
+            write(labels / case / f"{name}.nii.gz", masks[mask])
+    found = with_labels(image_sources(labels / "ct"), labels, read_layout(REFINED), labels / "ct")
+    missing = {c.case_id: c.problem.reason for c in found.cases if c.problem is not None}
+    assert list(missing) == ["1002", "CRLM-CT-1003", "CRLM-CT-1004"], "a remnant is no case of that name"
+    assert all(" and 2 more, but no CT" in reason for reason in missing.values())
+    assert len(found.unused) == 6
+    assert {p.parent.name for p in found.unused} == {"old"}
+
+
 def test_one_label_map_for_all_structures(write: Any, hu: Any, masks: Any, tmp_path: Path) -> None:
     write(tmp_path / "ct/x7.nii.gz", hu)
     values = masks["Liver"].astype(np.uint8) + masks["Liver Remnant"]
@@ -171,6 +217,21 @@ def test_values_outside_the_planning_map_are_refused(write: Any, hu: Any, masks:
 )
 def test_patterns(pattern: str, path: str, fits: bool) -> None:
     assert (compile_pattern(pattern, "CRLM-CT-100").fullmatch(path) is not None) is fits
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "groups"),
+    [
+        ("masks/{case}/liver{ext}", "masks/a b.1/LIVER.nii.gz", {"case": "a b.1"}),
+        ("{case}/{case}_liver{ext}", "p9/p9_liver.nrrd", {"case": "p9"}),
+        ("{case}/{case}_liver{ext}", "p9/p8_liver.nrrd", None),
+        ("ct-{number}{ext}", "ct-007.nii", {"number": "007"}),
+        ("{case}{ext}", ".part-1.nii", None),
+    ],
+)
+def test_patterns_of_any_case(pattern: str, path: str, groups: dict[str, str] | None) -> None:
+    found = compile_open_pattern(pattern).fullmatch(path)
+    assert (found.groupdict() if found else None) == groups
 
 
 @pytest.mark.parametrize(

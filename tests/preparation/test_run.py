@@ -128,6 +128,27 @@ def test_the_command_prepares_and_its_exit_status_tells(tree: Any, tmp_path: Pat
     assert "no metadata.csv" in capsys.readouterr().err
 
 
+def test_the_command_names_labels_without_a_ct_and_unused_files(
+    masks: Any, hu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("ct", "zenodo/p1", "zenodo/p9"):
+        (tmp_path / folder).mkdir(parents=True)
+    sitk.WriteImage(GRID.image(hu), str(tmp_path / "ct/p1.nii.gz"))
+    for name, mask in (("liver", "Liver"), ("crlm", "Tumor_1"), ("flr", "Liver Remnant"), ("vessels", "Portal")):
+        for case in ("p1", "p9"):
+            sitk.WriteImage(GRID.image(masks[mask]), str(tmp_path / f"zenodo/{case}/{name}.nii.gz"))
+    layout = tmp_path / "layout.yaml"
+    layout.write_text("structures: {" + ", ".join(f"{n}: '{{case}}/{n}{{ext}}'" for n in ("liver", "crlm", "flr")) + "}")
+    arguments = ["refined", str(tmp_path / "zenodo"), "--images", str(tmp_path / "ct"), "--out", str(tmp_path / "W")]
+    arguments += ["--no-split", "--workers", "1", "--layout", str(layout)]
+    assert command("prepare").main(arguments) == 1
+    assert "1 cases ready" in (said := capsys.readouterr().out)
+    assert "1 left out" in said
+    assert "p9,missing," in (tmp_path / "W/left_out.csv").read_text()
+    assert f"not used: 2 image files below the labels\n  {tmp_path}/zenodo/p1/vessels.nii.gz" in caplog.text
+    assert command("prepare").main([*arguments, "--allow-missing"]) == 0
+
+
 def test_the_workflow_prepares_a_download_and_draws_its_split(tree: Any, tmp_path: Path) -> None:
     for number in range(1001, 1005):
         tree.add(f"CRLM-CT-{number}")

@@ -55,6 +55,13 @@ def test_three_architectures_four_stages_and_five_folds_are_sixty_trainings(
     assert len(of(grouped, Rule.PREDICT)) == 3
 
 
+@pytest.mark.parametrize("folds", [[], [["a1", "a2"]]])
+def test_a_split_that_cannot_train_is_refused_before_any_job(places: Places, folds: list[list[str]]) -> None:
+    (places.work / "splits.json").write_text(json.dumps({"test": ["t1"], "folds": folds}))
+    with pytest.raises(SettingsError, match=r"splits\.json has .*, so it can evaluate but not train"):
+        benchmark_jobs(BenchmarkSettings(), places)
+
+
 def test_every_job_comes_after_what_it_needs_and_the_last_one_needs_all(places: Places) -> None:
     settings = BenchmarkSettings(data=DataSettings(DataKind.SYNTHETIC, cases=4), split=SplitSettings(held_out=1, folds=2))
     jobs = benchmark_jobs(settings, places)

@@ -41,8 +41,12 @@ class Split:
             raise SettingsError(
                 f"each case belongs to one fold or to the test part, but these occur twice: {', '.join(sorted(twice))}"
             )
-        if len(self.folds) == 1:
-            raise SettingsError("cross-validation needs at least 2 folds, got 1 (a split without folds only evaluates)")
+
+    def require_training(self, split: object = "this split") -> None:
+        """Raises SettingsError for fewer than 2 folds, of which none trains the other. split: where it was read, for the message."""
+        if len(self.folds) < 2:
+            held = "one fold" if self.folds else "no folds"
+            raise SettingsError(f"{split} has {held}, so it can evaluate but not train; give one with at least 2 folds")
 
     def train_ids(self, fold: int) -> tuple[str, ...]:
         """Ids that train fold ``fold``, sorted. Raises SettingsError for a fold that does not exist."""

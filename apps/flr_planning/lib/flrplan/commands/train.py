@@ -97,7 +97,8 @@ def run(arguments: argparse.Namespace) -> int:
     cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
-    for fold in folds if split.folds else ():
+    split.require_training()
+    for fold in folds:
         require_fold(split.nnunet_folds(), fold, split.test)
     if arguments.pretrained is not None:
         seen = learned_from(arguments.pretrained)

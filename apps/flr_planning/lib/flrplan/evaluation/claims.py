@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from flrplan.evaluation.columns import COLUMNS, Part
+from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.comparisons import FLR_FROM_CT, Kind
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, architecture_title
 
@@ -104,13 +104,11 @@ def _best_in(part: Part, winner: str, column: str) -> Check:
 
 def _stable_training(n: _Numbers) -> tuple[bool, str]:
     stds = {}
-    for architecture, columns in n.summary[Part.CV.value].items():
-        for column in columns:
-            std = n.cell(Part.CV, (architecture, column))["std"]
-            if std is not None:
-                stds[architecture, column] = float(std)
-    if not stds:
-        raise _Missing("no spread over folds")
+    for side in (side for column in REQUIRED[Part.CV] for side in _column(column)):
+        std = n.cell(Part.CV, side)["std"]
+        if std is None:
+            raise _Missing(f"no spread over folds of {_name(side)}")
+        stds[side] = float(std)
     side = max(stds, key=lambda key: stds[key])
     text = f"largest: {_name(side)} {stds[side]:.3f}; called low up to {LARGEST_FOLD_STD}, the paper's own largest"
     return stds[side] <= LARGEST_FOLD_STD, text

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flrplan.evaluation.baselines import knows_truth
 from flrplan.evaluation.columns import COLUMNS, Column, Inputs, Part
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.statistics import compare, holm, rank_stability
@@ -125,8 +126,9 @@ def _drops_compared(results: Results, part: Part, cells: dict[Side, list[Row]]) 
 def rankings(results: Results) -> list[dict[str, Any]]:
     """Ranks by mean Dice and how stable they are when cases are drawn again: per column, and of all ways from CT to FLR.
 
-    Over the cases in which every candidate has a defined Dice (``n``). ``probability[k][r]``: how often candidate k takes
-    rank r + 1. None where there is nothing to rank or too few cases.
+    Over the cases in which every candidate has a defined Dice (``n``). ``left_out``: those that were not predicted in every case
+    that others were; they would leave few cases to all. ``probability[k][r]``: how often candidate k takes rank r + 1. None
+    where there is nothing to rank or too few cases.
     """
     found = []
     for part in Part:
@@ -135,18 +137,24 @@ def rankings(results: Results) -> list[dict[str, Any]]:
             sides = [(a, column) for a in results.architectures if (a, column) in cells]
             found.append(_ranking(part, column, sides, cells))
         sides = [(a, c) for c in FLR_FROM_CT for a in results.architectures if (a, c) in cells]
-        sides += [(b, FLR_FROM_CT[-1]) for b in results.baseline_names if (b, FLR_FROM_CT[-1]) in cells]
+        from_ct = [name for name in results.baseline_names if not knows_truth(name)]
+        sides += [(b, FLR_FROM_CT[-1]) for b in from_ct if (b, FLR_FROM_CT[-1]) in cells]
         if len({column for _, column in sides}) > 1:
             found.append(_ranking(part, "FLR from CT", sides, cells))
     return found
 
 
-def _ranking(part: Part, name: str, sides: list[Side], cells: dict[Side, list[Row]]) -> dict[str, Any]:
+def _ranking(part: Part, name: str, asked: list[Side], cells: dict[Side, list[Row]]) -> dict[str, Any]:
+    predicted = {side: {r.case for r in cells[side]} for side in asked}
+    anywhere = set().union(*predicted.values())
+    sides = [side for side in asked if predicted[side] == anywhere]
+    left_out = [list(side) for side in asked if side not in sides]
     defined = [{r.case for r in cells[side] if not np.isnan(r.values[COMPARED])} for side in sides]
     shared = sorted(set.intersection(*defined)) if defined else []
     columns = [{r.case: r for r in cells[side]} for side in sides]
     values = np.array([[rows[case].values[COMPARED] for rows in columns] for case in shared], float)
     groups = np.array(groups_of([columns[0][case] for case in shared]) if columns else [], np.int64)
     stability = rank_stability(values.reshape(len(shared), len(sides)), groups)
-    entry = {"part": part.value, "of": name, "metric": COMPARED, "candidates": [list(s) for s in sides], "n": len(shared)}
+    entry: dict[str, Any] = {"part": part.value, "of": name, "metric": COMPARED, "n": len(shared)}
+    entry |= {"candidates": [list(side) for side in sides], "left_out": left_out}
     return entry | (stability or {"ranks": None, "probability": None})

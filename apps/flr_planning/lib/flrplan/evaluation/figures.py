@@ -198,13 +198,15 @@ def rank_bars(rankings: Sequence[Mapping[str, Any]], part: Part) -> str:
                         tone = "white" if shade < 0.55 else "black"
                         axes.text(left[y] + share / 2, y, f"{rank + 1}", ha="center", va="center", color=tone, fontsize=8)
                 left += probability[:, rank]
-            several = len({c for _, c in ranking["candidates"]}) > 1
+            several = len({c for _, c in (*ranking["candidates"], *ranking["left_out"])}) > 1
             names = [_candidate(ranking["candidates"][k], several) for k in order]
             axes.set_yticks(range(len(order)), names)
             axes.set_xlim(0, 1)
             axes.tick_params(axis="x", labelbottom=axes is grid[-1])
             title = COLUMNS[ranking["of"]].title if ranking["of"] in COLUMNS else ranking["of"]
-            axes.set_title(f"{title}, n = {ranking['n']}", fontsize=9, loc="left")
+            left_out = ", ".join(_candidate(side, several) for side in ranking["left_out"])
+            lacking = f"; left out, not predicted in all cases: {left_out}" if left_out else ""
+            axes.set_title(f"{title}, n = {ranking['n']}{lacking}", fontsize=9, loc="left")
         grid[-1].set_xlabel("share of bootstrap samples in which the candidate takes the rank written on the bar")
         return _svg(figure)
 

@@ -123,17 +123,20 @@ def find_work_labels(work: Path) -> dict[str, LabelFiles]:
 Predictions = dict[tuple[str, str], dict[str, Path]]
 
 
-def find_predictions(folder: Path) -> Predictions:
+def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
     """Prediction files by (architecture, column) and case, from ``<architecture>/<column>/<case>.nii.gz``.
 
-    Raises: SettingsError for a missing or empty folder, an architecture called like a baseline, an unknown column and files on the
-        wrong level.
+    out: where results go; below ``folder``, it is no architecture without masks.
+
+    Raises: SettingsError for a missing or empty folder, one of an architecture without a single mask, an architecture called like a
+        baseline, an unknown column and files on the wrong level.
     """
     _require_folder(folder, "predictions")
     expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
     predictions: Predictions = {}
     stray = files_by_case(folder)
-    for architecture in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for architecture in folders:
         if (baseline := baseline_title(architecture.name)) is not None:
             raise SettingsError(
                 f"{architecture}: tables and comparisons have a baseline of this name ({baseline}); rename the folder, "
@@ -148,6 +151,13 @@ def find_predictions(folder: Path) -> Predictions:
         raise SettingsError(f"{next(iter(stray.values()))} is on the wrong level; {expected}")
     if not any(predictions.values()):
         raise SettingsError(f"{folder}: no predictions; {expected}")
+    filled = {architecture for (architecture, _), files in predictions.items() if files}
+    empty = [path for path in folders if path.name not in filled and (out is None or path.resolve() != out.resolve())]
+    if empty:
+        raise SettingsError(
+            f"no mask ({', '.join(IMAGE_SUFFIXES)}) in any column folder of {', '.join(map(str, empty))}; {expected}. "
+            "Predict them, or remove the empty folders"
+        )
     return predictions
 
 
@@ -160,7 +170,8 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
     """Brings labels, predictions and split together. Nothing is raised for a gap: the caller decides.
 
     A held-out case is missing where an architecture has the column but not the case; so is a cross-validation case, except
-    in cascaded columns, which are optional there. A label or prediction of a case that the split does not name is extra.
+    in cascaded columns, which are optional there, but for an empty folder where no case is held out: something was meant to be
+    in it. A label or prediction of a case that the split does not name is extra.
     """
     fold_of: dict[str, int | None] = dict.fromkeys(split.test)
     fold_of |= {case: k for k, fold in enumerate(split.folds) for case in fold}
@@ -169,9 +180,10 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
     for (architecture, column), files in predictions.items():
         where = f"{architecture}/{column}"
         gaps += [Gap("extra prediction", where, case) for case in files if case not in fold_of]
+        is_empty = not files and not split.test
         for case, fold in fold_of.items():
             part = Part.TEST if fold is None else Part.CV
-            if case not in files and column in REQUIRED[part]:
+            if case not in files and (column in REQUIRED[part] or is_empty):
                 gaps.append(Gap("missing prediction", where, case))
     cases = []
     for case in sorted(set(fold_of) & set(labels), key=natural_key):

@@ -143,7 +143,7 @@ def _ranking(document: Document) -> str:
     )
     plots = [html.figure(figures.rank_bars(document["rankings"], part), f"{caption}; {part.caption}.") for part in Part]
     if not any(plots):
-        return html.paragraph("Nothing to rank: one architecture, or too few cases.")
+        return html.paragraph("Nothing to rank: one architecture that has all cases, or too few cases.")
     return "".join(plots)
 
 

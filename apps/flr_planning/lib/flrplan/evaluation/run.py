@@ -13,7 +13,7 @@ import scipy
 from tqdm import tqdm
 
 import flrplan
-from flrplan.errors import OutputError, SettingsError
+from flrplan.errors import SettingsError
 from flrplan.evaluation.breakdowns import bland_altman, lesion_detection, strata, threshold_crossings
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
@@ -30,6 +30,7 @@ from flrplan.evaluation.inputs import (
     require_columns,
     require_no_gaps,
 )
+from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
 from flrplan.evaluation.report import build_report
@@ -52,21 +53,21 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
 
     Writes ``cases.csv``, ``baselines.csv``, ``lesions.csv``, ``summary.json``, ``table1.md``, ``table2.md``, ``report.html``.
     Raises: SettingsError for folders and splits that cannot be used; LabelError naming every missing, extra or broken case
-        unless ``allow_missing``; nothing is written then.
+        unless ``allow_missing``; OutputError for a folder that cannot be written to. Nothing is written then.
     """
     found, split, unrecorded = find(settings)
-    require_no_gaps(found.gaps, settings.allow_missing)
-    if settings.predictions is None and not settings.allow_missing:
-        require_columns(found.absent, settings.absent)
-    if not settings.allow_missing:
-        require_no_gaps(header_gaps(found.cases), allow_missing=False)
-    running = score_cases(found.cases, settings.workers)
-    scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-    results = replace(collect(scored, found, split, settings.note), unrecorded=unrecorded)
-    require_no_gaps(results.gaps, settings.allow_missing)
-    if not results.rows:
-        raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
-    return write(results, {case.case: case for case in found.cases}, settings)
+    with writable_folder(settings.out_folder):
+        if not settings.allow_missing:
+            require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
+            if settings.predictions is None:
+                require_columns(found.absent, settings.absent)
+        running = score_cases(found.cases, settings.workers)
+        scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
+        results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded)
+        require_no_gaps(results.gaps, settings.allow_missing)
+        if not results.rows:
+            raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
+        return write(results, {case.case: case for case in found.cases}, settings)
 
 
 def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
@@ -81,7 +82,7 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
         labels = find_work_labels(settings.work)
     else:
         raise SettingsError("give --labels or --work")
-    predictions = find_predictions(settings.predictions_folder)
+    predictions = find_predictions(settings.predictions_folder, settings.out_folder)
     of_work = settings.work if settings.predictions is None else None
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
     return match_cases(labels, predictions, split), split, unrecorded
@@ -152,10 +153,6 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
         "report.html": lambda: build_report(results, document, pictures),
     }
     folder = settings.out_folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error}); give another folder with --out") from error
     written = {name: folder / name for name in (*texts, "summary.json")}
     for name, text in texts.items():
         write_text(written[name], text())

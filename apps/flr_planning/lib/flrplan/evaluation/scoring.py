@@ -113,18 +113,23 @@ class _Case:
         liver, crlm = self.truth[Structure.LIVER], self.truth[Structure.CRLM]
         without = _without(liver, crlm)
         for baseline, region in zip(TRUTH_BASELINES, (liver, without), strict=True):
-            yield from self._baseline_rows(baseline, region)
+            scored = self._score(None, baseline.columns[0], region)  # against the truth it is the same in each of its columns
+            yield from (self._row(baseline.name, column, *scored) for column in self._open_columns(baseline))
         for (architecture, column), region in self.predicted.items():
             if column == LIVER_COLUMN:
-                yield from self._baseline_rows(predicted_liver_baseline(architecture), region)
+                own = predicted_liver_baseline(architecture)
+                for open_column in self._open_columns(own):
+                    yield self._row(own.name, open_column, *self._score(architecture, open_column, region))
 
-    def _baseline_rows(self, baseline: Baseline, region: Region) -> Iterator[Row]:
+    def _open_columns(self, baseline: Baseline) -> Iterator[Column]:
+        """The columns of a baseline that the case's part has, cascaded ones of the cross-validation where its architecture has them.
+
+        The paper has none there; none is opened for a baseline alone.
+        """
         for column in baseline.columns:
             optional = self.files.part is Part.CV and bool(cascade_context(column))
-            if optional and (baseline.architecture, column.name) not in self.predicted:
-                continue  # the paper has no cascaded column in the cross-validation; none is opened for a baseline alone
-            scores, source = self._score(baseline.architecture, column, region)
-            yield self._row(baseline.name, column, scores, source)
+            if not optional or (baseline.architecture, column.name) in self.predicted:
+                yield column
 
 
 def _without(region: Region, other: Region) -> Region:

@@ -10,6 +10,12 @@ from flrplan.errors import SettingsError
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
 
+COHORT_NAME = "cohort.json"
+"""What a synthetic cohort leaves beside its labels (named here too, since the evaluation makes no cases; a test compares them)."""
+
+SYNTHETIC_NOTE = "Synthetic cases: these figures are not comparable with the paper's."
+"""Stands over the tables of a synthetic cohort, for which nobody gave another note."""
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -21,7 +27,8 @@ class EvaluationSettings:
     allow_missing: evaluate what is there; every table then names what is missing.
     absent: columns (``<column>`` or ``<architecture>/<column>``) that are not there on purpose. In a work folder any other column
         without predictions is an error; anybody's own predictions need not have all columns. Tables name what is absent.
-    note: a sentence that stands over every table (for example: the cases are synthetic).
+    note: a sentence that stands over every table; where none is given, :data:`SYNTHETIC_NOTE` for the labels of a work folder that
+        holds a synthetic cohort.
     """
 
     work: Path | None = None
@@ -70,6 +77,13 @@ class EvaluationSettings:
     def out_folder(self) -> Path:
         """Where the results go."""
         return self._path(self.out, "evaluation")
+
+    @property
+    def table_note(self) -> str:
+        """The sentence over every table: the given one, that of a synthetic cohort, or empty."""
+        own_labels = self.work if self.labels is None else None
+        is_synthetic = own_labels is not None and (own_labels / COHORT_NAME).is_file()
+        return self.note or (SYNTHETIC_NOTE if is_synthetic else "")
 
     @property
     def images_folder(self) -> Path | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from flrplan.evaluation.baselines import baseline_title
+from flrplan.evaluation.baselines import TRUTH_NOTE, baseline_title, knows_truth
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
@@ -53,8 +54,10 @@ def preface(results: Results, part: Part) -> list[str]:
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
         f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "
         "masks; undefined cases (empty masks) are left out and counted as u. "
-        "Bold: the best of ours among the architectures; a baseline at least as good is marked !."
+        "Bold: the best of ours among the architectures; a baseline at least as good is marked !. "
+        f"(n of {len(cases)}): only n cases were predicted; such a cell is not compared, so neither bold nor marked."
     )
+    lines += [TRUTH_NOTE] if any(knows_truth(name) for name in results.baseline_names) else []
     lines.append(
         "The paper's numbers are of its own split of the refined CRLM-CT-Seg labels, which is not published; on any other "
         "cases or labels they are context, not a target."
@@ -73,29 +76,46 @@ def _difference(ours: float | None, paper: float | None) -> str:
     return DASH if ours is None or paper is None else f"{round(ours - paper, 3) + 0.0:+.3f}"
 
 
-def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | None, part: Part, mark: str) -> str:
-    """One cell; ``mark`` is ``**`` for the best, ``!`` for a baseline as good as that, or empty."""
+def _scored(stats: Mapping[str, Any]) -> int:
+    """Cases of a cell that were scored, undefined ones among them."""
+    return int(stats["n"] + stats["n_undefined"])
+
+
+def _compared(stats: Mapping[str, Any] | None, cases: int) -> float | None:
+    """The mean as shown (three digits); None where there is none, or one over fewer than all cases of the part."""
+    if stats is None or stats["mean"] is None or _scored(stats) < cases:
+        return None
+    return float(round(stats["mean"], 3))
+
+
+def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | None, part: Part, mark: str, cases: int) -> str:
+    """One cell; ``mark`` is ``**`` for the best, ``!`` for a baseline as good as that, or empty. cases: of the part."""
     mean = stats["mean"] if stats else None
     text = _number(mean, stats["std"] if stats and part is Part.CV else None)
     if mark == "**":
         text = f"**{text}**"
     elif mark:
         text += f" {mark}"
+    if stats and _scored(stats) < cases:
+        text += f" ({_scored(stats)} of {cases})"
     if stats and stats["n_undefined"]:
         text += f" ({stats['n_undefined']}u)"
     theirs = _number(*paper) if paper else DASH
     return f"{text} / {theirs} / {_difference(mean, paper[0] if paper else None)}"
 
 
-def best_values(of_part: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], float]:
-    """The highest mean of each (column, metric) among the architectures, as shown (three digits)."""
+def best_values(of_part: Mapping[str, Mapping[str, Any]], cases: int) -> dict[tuple[str, str], float]:
+    """The highest mean of each (column, metric) among the architectures, as shown (three digits).
+
+    cases: of the part. Means over fewer are left out, as they are of other cases.
+    """
     best: dict[tuple[str, str], float] = {}
     for columns in of_part.values():
         for column, cell in columns.items():
             for metric in PAPER_METRICS:
-                mean = cell[metric]["mean"]
+                mean = _compared(cell[metric], cases)
                 if mean is not None:
-                    best[column, metric] = max(best.get((column, metric), 0.0), round(mean, 3))
+                    best[column, metric] = max(best.get((column, metric), 0.0), mean)
     return best
 
 
@@ -103,7 +123,8 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
     """Head and cells of one table: the paper's architectures and ours, three rows each, then the baselines."""
     columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
     head = ["Model", "", *(COLUMNS[c].title for c in columns)]
-    best = best_values(summary[part.value])
+    cases = len(results.cases[part])
+    best = best_values(summary[part.value], cases)
     rows = []
     for architecture in architecture_order({*results.architectures, *ARCHITECTURE_TITLES}):
         own = summary[part.value].get(architecture, {})
@@ -111,8 +132,9 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
             row = [architecture_title(architecture) if k == 0 else "", metric[0].upper()]
             for column in columns:
                 stats = own.get(column, {}).get(metric)
-                is_best = stats is not None and stats["mean"] is not None and round(stats["mean"], 3) == best[column, metric]
-                row.append(_cell(stats, paper_value(part, architecture, column, metric), part, "**" if is_best else ""))
+                mean = _compared(stats, cases)
+                mark = "**" if mean is not None and mean == best[column, metric] else ""
+                row.append(_cell(stats, paper_value(part, architecture, column, metric), part, mark, cases))
             rows.append(row)
     for name in results.baseline_names:
         own = baselines[part.value].get(name, {})
@@ -120,9 +142,9 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
             row = [f"baseline: {baseline_title(name)}" if k == 0 else "", metric[0].upper()]
             for column in columns:
                 stats = own.get(column, {}).get(metric)
-                mean = stats["mean"] if stats else None
-                as_good = mean is not None and (column, metric) in best and round(mean, 3) >= best[column, metric]
-                row.append(_cell(stats, None, part, "!" if as_good else "") if stats else DASH)
+                mean = _compared(stats, cases)
+                mark = "!" if mean is not None and mean >= best.get((column, metric), math.inf) else ""
+                row.append(_cell(stats, None, part, mark, cases) if stats else DASH)
             rows.append(row)
     return head, rows
 

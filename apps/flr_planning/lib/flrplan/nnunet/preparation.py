@@ -88,12 +88,11 @@ def prepare_stage(
 
     plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.fine_tuning`).
     Only cases of the split's folds are prepared: held-out ids never come near a training.
-    Raises: SettingsError where the folder was prepared with other settings or cases (by content: files may move); LabelError,
-    GridError, ImageError from the cases; OutputError where the work folder cannot be written or the disk is full; TrainingError
-    where preprocessing fails.
+    Raises: SettingsError for fewer than 2 folds, and where the folder was prepared with other settings or cases (by content: files may
+    move); LabelError, GridError, ImageError from the cases; OutputError where the work folder cannot be written or the disk is full;
+    TrainingError where preprocessing fails.
     """
-    if not split.folds:
-        raise SettingsError("this split has no folds, so it can evaluate but not train; give one with at least 2 folds")
+    split.require_training()
     allowed = {i for fold in split.folds for i in fold}
     used = sorted((c for c in cases if c.case_id in allowed), key=lambda c: c.case_id)
     missing = sorted(allowed - {c.case_id for c in used})

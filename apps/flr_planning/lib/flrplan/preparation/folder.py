@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flrplan.io import case_name, find_cases
 from flrplan.preparation.layout import FOLDER_LAYOUT, Layout, find_label_files
 from flrplan.preparation.sources import CaseSource, ProblemKind, left_out
+from flrplan.preparation.without_image import cases_without_image, missing_image
 
 
 @dataclass(frozen=True)
 class FoundCases:
-    """Sources sorted by id, and label files that the layout gives to nobody."""
+    """Sources, also of cases that cannot be prepared, and label files that the layout gives to nobody."""
 
     cases: tuple[CaseSource, ...]
     unused: tuple[Path, ...] = ()
@@ -25,16 +27,15 @@ def image_sources(folder: Path) -> list[CaseSource]:
 
 def find_folder_cases(root: Path, layout: Layout = FOLDER_LAYOUT) -> FoundCases:
     """Cases of ``root/images`` with labels below ``root``. Raises ImageError without images, SettingsError without labels."""
-    images = image_sources(root / "images")
-    found = with_labels(images, root, layout)
-    inside = root / "images"
-    return FoundCases(found.cases, tuple(p for p in found.unused if inside not in p.parents))
+    images = root / "images"
+    return with_labels(image_sources(images), root, layout, images)
 
 
-def with_labels(images: list[CaseSource], labels_root: Path, layout: Layout) -> FoundCases:
+def with_labels(images: list[CaseSource], labels_root: Path, layout: Layout, images_root: Path | None = None) -> FoundCases:
     """The same CTs with label files from ``labels_root``; labels that came with the CTs are dropped.
 
-    A CT that is missing stays missing; one whose SEG is missing does not need it here.
+    A CT that is missing stays missing; one whose SEG is missing does not need it here. A case that has label files and no CT
+    comes as missing, too. images_root: where the CTs lie; if that is below ``labels_root``, its files are no labels.
     """
     found = find_label_files(layout, labels_root, [c.case_id for c in images])
     cases = []
@@ -49,4 +50,16 @@ def with_labels(images: list[CaseSource], labels_root: Path, layout: Layout) -> 
             cases.append(left_out(case.case_id, ProblemKind.MISSING, reason))
         else:
             cases.append(replace(case, labels=held, problem=None))
-    return FoundCases(tuple(cases), found.unused)
+    unused = {name: path for name, path in found.unused.items() if not _is_image(labels_root / name, labels_root, images_root)}
+    alone = cases_without_image(unused, layout, [case.case_id for case in images])
+    cases += [missing_image(case_id, files) for case_id, files in alone.items()]
+    theirs = {path for files in alone.values() for path in files}
+    return FoundCases(tuple(cases), tuple(path for path in unused.values() if path not in theirs))
+
+
+def _is_image(path: Path, labels_root: Path, images_root: Path | None) -> bool:
+    """Whether a file below ``labels_root`` lies in the folder of CTs further down."""
+    if images_root is None:
+        return False
+    file, labels, images = (Path(os.path.abspath(p)) for p in (path, labels_root, images_root))  # links stay links
+    return labels in images.parents and images in file.parents

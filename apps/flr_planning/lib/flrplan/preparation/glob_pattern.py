@@ -20,12 +20,28 @@ def compile_pattern(pattern: str, case_id: str) -> re.Pattern[str]:
 
     Raises: SettingsError for another name in braces, and for ``{number}`` with an id that does not end in digits.
     """
-    parts = []
+    number = _number(case_id, pattern) if "{number}" in pattern else ""
+    return _compile(pattern, re.escape(case_id), number)
+
+
+def compile_open_pattern(pattern: str) -> re.Pattern[str]:
+    """The same for any case: the groups ``case`` and ``number``, where the pattern has them, are what stands in their place.
+
+    Raises: SettingsError for another name in braces.
+    """
+    return _compile(pattern, r"(?P<case>[^\W_][^/\\]*)", r"(?P<number>\d+)")
+
+
+def _compile(pattern: str, case: str, number: str) -> re.Pattern[str]:
+    """``case``, ``number``: regular expressions; a named group that comes again must hold the same."""
+    parts: list[str] = []
     for token in _TOKENS.findall(pattern):
         if token == "{case}":
-            parts.append(rf"(?<![0-9A-Za-z]){re.escape(case_id)}(?!\d)")
+            again = any("(?P<case>" in part for part in parts)
+            parts.append(rf"(?<![0-9A-Za-z]){'(?P=case)' if again else case}(?!\d)")
         elif token == "{number}":
-            parts.append(rf"(?<!\d){_number(case_id, pattern)}(?!\d)")
+            again = any("(?P<number>" in part for part in parts)
+            parts.append(rf"(?<!\d){'(?P=number)' if again else number}(?!\d)")
         elif token == "{ext}":
             parts.append(_EXT)
         elif token.startswith("{"):

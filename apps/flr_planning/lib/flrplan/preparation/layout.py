@@ -36,11 +36,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class FoundLabels:
-    """What a layout finds: labels by case id, problems by case id (one sentence each), image files that nobody claimed."""
+    """What a layout finds: labels by case id, problems by case id (one sentence each).
+
+    unused: image files that nobody claimed, by their path below the folder of labels.
+    """
 
     labels: Mapping[str, FileLabels]
     problems: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[Path, ...] = ()
+    unused: Mapping[str, Path] = field(default_factory=dict)
 
 
 def _tree(*globs: str) -> tuple[Pattern, ...]:
@@ -121,7 +124,7 @@ def find_label_files(layout: Layout, root: Path, case_ids: Sequence[str]) -> Fou
             elif hits:
                 found[slot] = MaskFile(files[hits[0]], pattern.values, pattern.glob)
         labels[case] = FileLabels({s: f for s, f in found.items() if s is not None}, found.get(None))
-    return FoundLabels(labels, problems, tuple(p for name, p in files.items() if name not in used))
+    return FoundLabels(labels, problems, {name: p for name, p in files.items() if name not in used})
 
 
 def _first_hit(patterns: Sequence[Pattern], names: Sequence[str], case: str) -> tuple[Pattern, list[str]]:

@@ -23,13 +23,18 @@ def listing(cases: Sequence[CaseSource], unused: Sequence[Path] = ()) -> str:
             continue
         lines.append(f"  image  {case.image}")
         lines += [f"  {line}" for line in _label_lines(case)]
-    if unused:
-        lines.append(f"not used: {len(unused)} image files below the labels")
-        lines += [f"  {p}" for p in unused[:UNUSED_SHOWN]]
-        lines += [f"  ... and {len(unused) - UNUSED_SHOWN} more"] if len(unused) > UNUSED_SHOWN else []
+    lines += unused_lines(unused)
     usable = sum(c.problem is None for c in cases)
     lines.append(f"{usable} cases would be prepared, {len(cases) - usable} left out; nothing was written")
     return "\n".join(lines) + "\n"
+
+
+def unused_lines(unused: Sequence[Path]) -> list[str]:
+    """The label files that nothing claimed, the first of them by name. Empty where there is none."""
+    if not unused:
+        return []
+    lines = [f"not used: {len(unused)} image files below the labels", *(f"  {p}" for p in unused[:UNUSED_SHOWN])]
+    return lines + [f"  ... and {len(unused) - UNUSED_SHOWN} more"] * (len(unused) > UNUSED_SHOWN)
 
 
 def _label_lines(case: CaseSource) -> list[str]:

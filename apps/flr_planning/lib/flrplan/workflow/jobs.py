@@ -88,9 +88,11 @@ def fold_count(settings: BenchmarkSettings, split: Split | None) -> int:
 def benchmark_jobs(settings: BenchmarkSettings, places: Places) -> list[Job]:
     """All jobs, each after those that it needs.
 
-    Raises: SettingsError for a split that cannot be read or has none of the asked folds.
+    Raises: SettingsError for a split that cannot be read, has none of the asked folds, or fewer than 2.
     """
     split = known_split(settings, places.work)
+    if split is not None:
+        split.require_training(split_file(settings, places.work))
     folds = settings.folds or tuple(range(fold_count(settings, split)))
     first = [*_prepare(settings, places), *_draw(settings, places)]
     needs = tuple(job.done for job in first)
