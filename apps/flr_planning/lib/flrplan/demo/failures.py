@@ -43,7 +43,7 @@ def write_failures(path: Path, cases: Sequence[MeasuredCase], cascade: Cascade) 
                 axes.set_axis_off()
             for axes, measured in zip(row, worst_cases(cases, column), strict=False):
                 case = make_case(MEASURE_SEED, measured.index, MEASURE_SIZE)
-                truth, predicted = predictions(case, cascade)[column]
+                truth, predicted = predictions(case, cascade, (column,))[column]
                 draw_difference(axes, case.hu_zyx, truth, predicted, case.geometry.spacing_zyx_mm)
                 axes.set_title(
                     f"{column}: {measured.dice[column]:.2f}\n{measured.case_id}, {measured.phase}, {measured.slice_mm:.1f} mm"

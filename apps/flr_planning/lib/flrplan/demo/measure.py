@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,28 +50,31 @@ class MeasuredCase:
     dice: Mapping[str, float]
 
 
-def predictions(case: SyntheticCase, cascade: Cascade) -> dict[str, tuple[Mask, Mask]]:
-    """Truth and prediction ``(Z, Y, X) bool`` of every column. A liver that is not found gives empty masks from there on."""
+def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = COLUMNS) -> dict[str, tuple[Mask, Mask]]:
+    """Truth and prediction ``(Z, Y, X) bool`` of these columns. A liver that is not found gives empty masks from there on."""
     ct = CT(case.hu_zyx, case.geometry, case.case_id, "synthetic", ())
     truth = {s: structure_mask(case.planning_zyx, s) for s in Structure}
     liver, crlm, flr = truth[Structure.LIVER], truth[Structure.CRLM], truth[Structure.FLR]
-    nothing = np.zeros_like(liver)
-    masks: Mapping[Structure, Mask]
-    try:
-        masks = cascade.run(ct).masks
-    except EmptyLiverError:
-        masks = dict.fromkeys(Structure, nothing)
     given = {Structure.LIVER: liver}
-    return {
-        "liver": (liver, masks[Structure.LIVER]),
-        "crlm_pipelined": (crlm, cascade.run(ct, given, (CRLM,)).masks[Structure.CRLM]),
-        "crlm_cascaded": (crlm, masks[Structure.CRLM]),
-        "flr_pipelined": (flr, cascade.run(ct, {**given, Structure.CRLM: crlm}, (FLR,)).masks[Structure.FLR]),
-        "flr_cascaded": (flr, masks[Structure.FLR]),
-        "flr_e2e": (flr, cascade.run(ct, stages=(FLR_E2E,)).masks[Structure.FLR]),
-        "flr_liver_minus_tumour": (flr, liver & ~crlm),
-        "flr_whole_liver": (flr, liver),
+
+    @cache
+    def cascaded() -> Mapping[Structure, Mask]:
+        try:
+            return cascade.run(ct).masks
+        except EmptyLiverError:
+            return dict.fromkeys(Structure, np.zeros_like(liver))
+
+    answers: dict[str, Callable[[], tuple[Mask, Mask]]] = {
+        "liver": lambda: (liver, cascaded()[Structure.LIVER]),
+        "crlm_pipelined": lambda: (crlm, cascade.run(ct, given, (CRLM,)).masks[Structure.CRLM]),
+        "crlm_cascaded": lambda: (crlm, cascaded()[Structure.CRLM]),
+        "flr_pipelined": lambda: (flr, cascade.run(ct, {**given, Structure.CRLM: crlm}, (FLR,)).masks[Structure.FLR]),
+        "flr_cascaded": lambda: (flr, cascaded()[Structure.FLR]),
+        "flr_e2e": lambda: (flr, cascade.run(ct, stages=(FLR_E2E,)).masks[Structure.FLR]),
+        "flr_liver_minus_tumour": lambda: (flr, liver & ~crlm),
+        "flr_whole_liver": lambda: (flr, liver),
     }
+    return {name: answers[name]() for name in columns}
 
 
 def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredCase:
@@ -82,7 +86,7 @@ def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredC
 def measure_synthetic(
     models: Path, cases: int = MEASURE_CASES, workers: int = 1, size: CaseSize = MEASURE_SIZE
 ) -> list[MeasuredCase]:
-    """The held-out cases by the models of a folder, ``workers`` at a time; each holds about 2 GB at full size."""
+    """The held-out cases by the models of a folder, ``workers`` at a time; each holds up to 4 GB at full size."""
     with ProcessPoolExecutor(min(workers, cases), get_context("spawn"), _open_models, (models, workers)) as pool:
         results = pool.map(_measure_index, range(cases), [size] * cases)
         return list(tqdm(results, total=cases, desc="held-out cases", unit="case", disable=None))
