@@ -82,5 +82,6 @@ DEFAULT_ERRORS = MaskErrors(
     ),
     cases=24,
 )
-"""Where there are no predictions to measure: the errors of the demo models on 24 unseen synthetic cases (``flrplan cohort --cases 24
---seed 21 --size medium``; ``benchmark/predict.py --no-mirroring``, raw masks; :func:`flrplan.input_masks.errors_of_predictions`)."""
+"""Where there are no predictions to measure: the errors of earlier demo models (liver of cohort version 3, CRLM of version 2; the
+present ones err less) on 24 unseen synthetic cases of version 3 (``flrplan cohort --cases 24 --seed 21 --size medium``;
+``benchmark/predict.py --no-mirroring``, raw masks; :func:`flrplan.input_masks.errors_of_predictions`)."""
