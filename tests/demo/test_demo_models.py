@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flrplan.cli import main
-from flrplan.cohort import CaseSize, make_case
+from flrplan.cohort import CaseSize, SyntheticCase, make_case
 from flrplan.cohort.settings import case_name
-from flrplan.demo import build
+from flrplan.demo import build, failures
 from flrplan.demo.card import write_card
 from flrplan.demo.failures import worst_cases
 from flrplan.demo.goals import GOALS
@@ -29,6 +30,7 @@ from flrplan.demo.measure import (
 )
 from flrplan.demo.real_ct import RealScore
 from flrplan.errors import ModelError
+from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.stages import LIVER
@@ -144,3 +146,24 @@ def test_numbers_out_of_range_are_told_before_anything_is_trained(
     assert main(["demo-models", "--work", str(tmp_path / "w"), "--models", str(tmp_path / "m"), option, "0"]) == 1
     assert f"{option} must be at least 1, got 0" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_worst_cases_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case(MEASURE_SEED, 0, CaseSize.SMALL)
+    liver = structure_mask(case.planning_zyx, Structure.LIVER)
+    asked: list[tuple[str, ...]] = []
+
+    def answer(case: SyntheticCase, cascade: object, columns: tuple[str, ...]) -> dict[str, tuple[Mask, Mask]]:
+        asked.append(columns)
+        return dict.fromkeys(columns, (liver, np.roll(liver, 5, axis=2)))
+
+    monkeypatch.setattr(failures, "make_case", lambda *_: case)
+    monkeypatch.setattr(failures, "predictions", answer)
+    failures.write_failures(tmp_path / "failures.png", [measured(i) for i in range(2)], demo_cascade(tmp_path))
+    assert asked == [(column,) for column in failures.SHOWN for _ in range(2)]
+    colors = Image.open(tmp_path / "failures.png").convert("RGB").getcolors(10_000)
+    assert colors is not None
+    assert {max(range(3), key=color.__getitem__) for count, color in colors if max(color) - min(color) > 80} >= {
+        0,
+        1,
+    }  # pink, green

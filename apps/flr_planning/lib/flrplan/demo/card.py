@@ -124,7 +124,7 @@ def _training_table(folder: Path) -> str:
             f"| {stage} | {version} | {_all(cases)} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
         )
     older = [OLDER] if versions - {COHORT_VERSION} else []
-    together = f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation."
+    together = f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation, on machines that did other work, too."
     return "\n".join([*lines, "", together, "", *older])
 
 
