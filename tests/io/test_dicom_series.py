@@ -70,7 +70,7 @@ def test_one_file_stands_for_its_series(tmp_path: Path, hu: Any, write_series: C
 def test_two_volumes_need_a_choice(tmp_path: Path, hu: Any, write_series: Callable[..., Path]) -> None:
     write_series(tmp_path / "a")
     write_series(tmp_path / "b", SeriesInstanceUID="1.2.9", SeriesDescription="arterial")
-    with pytest.raises(ImageError, match=r"2 CT series, expected one; choose with series=UID") as caught:
+    with pytest.raises(ImageError, match=r"2 CT series, expected one; give the folder of one, or its UID") as caught:
         read_ct(tmp_path)
     assert "1.2.2  portal  12 CT slices" in str(caught.value)
     assert "1.2.9  arterial  12 CT slices" in str(caught.value)
