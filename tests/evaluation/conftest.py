@@ -45,6 +45,8 @@ class Bench:
     """Writes labels, predictions and the split of a small benchmark into a folder."""
 
     LIVER, FLR, CRLM, EMPTY, LESION_A, LESION_B, SPACING_ZYX = LIVER, FLR, CRLM, EMPTY, LESION_A, LESION_B, SPACING_ZYX
+    FOLDS, TEST = [["a1", "a2"], ["b1"]], ["t1", "t2"]
+    ALL = ("t1", "t2", "a1", "a2", "b1")
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,11 +56,13 @@ class Bench:
         for folder in (self.labels, self.predictions):
             folder.mkdir()
 
-    def write(self, path: Path, array: np.ndarray, spacing_zyx=SPACING_ZYX, origin=(0.0, 0.0, 0.0)) -> Path:
+    def write(self, path: Path, array: np.ndarray, spacing_zyx=SPACING_ZYX, origin=(0.0, 0.0, 0.0), direction=None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         image = sitk.GetImageFromArray(array.astype(np.uint8) if array.dtype == bool else array)
         image.SetSpacing(spacing_zyx[::-1])
         image.SetOrigin(origin)
+        if direction is not None:
+            image.SetDirection(direction)
         sitk.WriteImage(image, str(path))
         return path
 
@@ -75,6 +79,10 @@ class Bench:
         given = {"labels": self.labels, "predictions": self.predictions, "splits": self.splits, "out": self.out}
         return [*(part for name, path in given.items() for part in (f"--{name}", str(path))), "--workers", "1", *more]
 
+    def tables(self) -> list[str]:
+        """What was written for people: Table 1, Table 2, the report."""
+        return [(self.out / name).read_text() for name in ("table1.md", "table2.md", "report.html")]
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -84,10 +92,10 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.fixture
 def whole(bench: Bench) -> Bench:
     """A complete small benchmark of one architecture with one column."""
-    for case in ("t1", "t2", "a1", "a2", "b1"):
+    for case in bench.ALL:
         bench.label(case)
         bench.predict("nnunet", "pipelined_flr", case, bench.FLR)
-    bench.split([["a1", "a2"], ["b1"]], ["t1", "t2"])
+    bench.split(bench.FOLDS, bench.TEST)
     return bench
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,19 +13,12 @@ from flrplan.evaluation.settings import WRITTEN
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.preparation.run import DATASET, SPLITS
 from flrplan.stages import ARCHITECTURES
-from flrplan.workflow.engine import EngineSettings, find_snakemake, only_run, snakemake_command, write_jobs
 from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
 
 SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> Places:
-    (tmp_path / "splits.json").write_text(json.dumps(SPLIT))
-    return Places(tmp_path, Path("/b"), "/python")
 
 
 def of(jobs: list[Job], rule: Rule) -> list[Job]:
@@ -257,44 +249,6 @@ def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
     other = replace(settings, split=SplitSettings(held_out=2, folds=2))
     with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
         require_same_benchmark(other, settled_split(other, places.work), places.work)
-
-
-def test_snakemake_is_told_where_and_how(places: Places, tmp_path: Path) -> None:
-    engine = EngineSettings(Path("/b/Snakefile"), Path("/snakemake"), cores=2, dry_run=True, extra=("--until", "train"))
-    command = snakemake_command(engine, places.work)
-    assert command[0] == "/snakemake"
-    assert command[command.index("--directory") + 1] == str(places.work)
-    assert command[-3:] == ["--dry-run", "--until", "train"]
-    assert "--rerun-incomplete" in command
-    profile = tmp_path / "p"
-    with pytest.raises(SettingsError, match="expected a Snakemake profile"):
-        replace(engine, profile=profile)
-    with pytest.raises(SettingsError, match="--gpus is 0 or 1"):
-        replace(engine, gpus=2)
-
-
-def test_snakemake_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SettingsError, match="run 'make workflow'"):
-        find_snakemake(tmp_path)
-
-
-def test_the_configuration_holds_every_job_and_the_last_marker(places: Places) -> None:
-    settings = BenchmarkSettings(architectures=("nnunet",), note="it's")
-    jobs = benchmark_jobs(settings, places)
-    content = json.loads(write_jobs(settings, jobs, places.work).read_text())
-    assert content["last"] == "done/evaluate/tables"
-    assert sum(len(own) for own in content["jobs"].values()) == len(jobs)
-    command = content["jobs"]["evaluate"]["tables"]["command"]
-    words = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True).stdout
-    assert words.splitlines() == list(jobs[-1].command), "quoted for the shell"
-
-
-def test_two_runs_in_one_folder(tmp_path: Path) -> None:
-    with only_run(tmp_path), pytest.raises(SettingsError, match="another run of the benchmark"), only_run(tmp_path):
-        pass
-    with only_run(tmp_path):
-        assert (tmp_path / STATE / "lock").is_file()
 
 
 def test_names_that_are_written_twice_agree() -> None:
