@@ -204,4 +204,4 @@ def test_screenshots_that_cannot_be_kept_are_told_before_anything_starts(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     assert main(["demo-ohif", "--drive", "--screenshots", str(tmp_path / "file")]) == 1
-    assert f"cannot keep screenshots in {tmp_path / 'file'}" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'}: cannot be made or written to (File exists)" in capsys.readouterr().err

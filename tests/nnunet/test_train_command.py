@@ -83,7 +83,7 @@ def test_a_models_folder_that_cannot_be_written(refused: Refused, tmp_path: Path
 
 def test_a_work_folder_that_cannot_be_made(refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "afile").touch()
-    message = f"{tmp_path}/afile/flr: expected a folder that can be made and written to: Not a directory; give another --work"
+    message = f"{tmp_path}/afile/flr: cannot be made or written to (Not a directory); give another --work"
     assert message in refused("--work", tmp_path / "afile")
     write_json(tmp_path / "splits.json", {"test": [], "folds": [["a"], ["b"]]})
     many = ["train-many", "--training", "flr/nnunet/0", "--split", tmp_path / "splits.json", "--work", tmp_path / "afile"]

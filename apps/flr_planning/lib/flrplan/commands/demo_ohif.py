@@ -16,7 +16,8 @@ from flrplan.commands.say import note, say
 from flrplan.demo.ohif.browser import find_chromium, require_playwright
 from flrplan.demo.ohif.run import Demo, drive_demo, running_demo
 from flrplan.demo.ohif.server import START_SECONDS
-from flrplan.errors import OutputError, ServiceError, SettingsError
+from flrplan.errors import ServiceError, SettingsError
+from flrplan.io import make_writable
 
 SCREENSHOTS = Path("ohif-screenshots")
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not (math.isfinite(arguments.start_seconds) and arguments.start_seconds > 0):
         raise SettingsError(f"--start-seconds must be a number of seconds above 0, got {arguments.start_seconds}")
     if arguments.drive:
-        _make_folder(arguments.screenshots)
+        make_writable(arguments.screenshots, "give another folder with --screenshots")
     with _tidying_up_when_told_to_end():
         if arguments.drive:
             find_chromium()
@@ -56,15 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
             else:
                 _wait(demo)
     return 0
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot keep screenshots in {folder}: {error.strerror}; give another --screenshots folder"
-        ) from error
 
 
 @contextmanager

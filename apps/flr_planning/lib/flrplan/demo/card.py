@@ -49,8 +49,9 @@ lobes and no caudate lobes of their own. All are measured on version {COHORT_VER
 NOT_INDEPENDENT = """Nothing that is measured here was trained on, and the synthetic cases were used for no choice. (Models before these were measured on
 cases of seed 2; they led to a liver that is trained twice as long, so these are others.)
 
-The real CTs are not independent in that way: an earlier version of the liver model failed on example_ct (Dice 0.545), and the cohort was given a pelvis because of that;
-the LIDC series likewise led to the cohort's left lobes and caudate lobes. On a CT that nobody has looked at, expect less.
+The real CTs are not independent in that way: an earlier version of the liver model failed on example_ct (Dice 0.545), and the
+cohort was given a pelvis because of that; the LIDC series likewise led to the cohort's left lobes and caudate lobes. On a CT that
+nobody has looked at, expect less.
 """
 
 REAL_CTS = """The two CTs are public; they are not redistributed here. With them, all of this is measured again by

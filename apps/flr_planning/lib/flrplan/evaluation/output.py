@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 
-from flrplan.errors import OutputError
+from flrplan.io import make_writable
 
 
 @contextmanager
@@ -18,15 +17,9 @@ def writable_folder(folder: Path) -> Iterator[None]:
     """
     made: list[Path] = []
     try:
-        try:
+        with suppress(OSError):  # a name that is too long, which is told below
             made += [path for path in (folder, *folder.parents) if not path.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: cannot be made or written to ({error.strerror or error}); give another folder with --out"
-            ) from error
+        make_writable(folder, "give another folder with --out")
         yield
     except BaseException:
         for path in made:

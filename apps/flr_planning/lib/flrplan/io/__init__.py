@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flrplan.io.cases import case_name, find_cases, natural_key
 from flrplan.io.ct import CT, ct_from_image, read_ct
-from flrplan.io.folder import exchange, replace_folder
+from flrplan.io.folder import exchange, make_writable, replace_folder
 from flrplan.io.masks import read_label_map, read_mask
 from flrplan.io.space import require_room
 from flrplan.io.write import replacing, write_json, write_label_map, write_text, write_volume
@@ -15,6 +15,7 @@ __all__ = [
     "ct_from_image",
     "exchange",
     "find_cases",
+    "make_writable",
     "natural_key",
     "read_ct",
     "read_label_map",

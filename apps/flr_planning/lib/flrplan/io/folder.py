@@ -7,12 +7,26 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from flrplan.errors import OutputError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 """From Linux's ``renameat2(2)``."""
+
+
+def make_writable(folder: Path, advice: str) -> None:
+    """Makes a folder, where it is not there, and tries to write into it.
+
+    Raises: OutputError ending in ``advice``, which says what to do where it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made or written to ({error.strerror or error}); {advice}") from error
 
 
 def replace_folder(beside: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from flrplan.errors import FlrError, OutputError, SettingsError, TrainingError
 from flrplan.input_masks import MaskErrors, errors_of_predictions
-from flrplan.io import require_room, write_json
+from flrplan.io import make_writable, require_room, write_json
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.planning import CONFIGURATION, plan_and_preprocess
@@ -61,14 +61,7 @@ class StageWork:
 
     def make(self) -> None:
         """Makes the folder. Raises: OutputError where it cannot be made or written to."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock.touch()
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder}: expected a folder that can be made and written to: {error.strerror or error}; give another --work "
-                "folder"
-            ) from error
+        make_writable(self.folder, "give another --work folder")
 
     @property
     def preprocessed(self) -> Path:
