@@ -19,6 +19,7 @@ from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import DEMO_NOTE, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.stage_input import InputSettings
 from flrplan.stages import CASCADE, CRLM, FLR, FLR_E2E, LIVER
 
 
@@ -131,4 +132,4 @@ def test_stray_pieces_of_a_predicted_liver_are_dropped_and_told(demo_store: Mode
 def test_order_of_the_cascade() -> None:
     assert CASCADE == (LIVER, CRLM, FLR)
     assert FLR.needs == (Structure.LIVER, Structure.CRLM)
-    assert FLR.channel_names == ("CT", "crlm")
+    assert InputSettings().channel_names(FLR) == ("CT", "crlm")

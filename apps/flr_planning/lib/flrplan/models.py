@@ -118,6 +118,8 @@ class ModelStore:
         warm = self._warm.get(key)
         if warm is None or warm[0] != stamp:
             logger.info("loading model %s", found.folder.path)
+            for warning in found.folder.warnings:
+                logger.warning("%s: %s", found.folder.path, warning)
             warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
             if found.folder.fingerprint() != stamp[1]:
                 raise ModelError(f"{found.folder.path} was changed while it was being read; try again")

@@ -14,6 +14,7 @@ from typing import Any
 from flrplan.errors import ModelError, SettingsError
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
+from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.lineage import INHERITED
 from flrplan.stage_input import InputSettings
 from flrplan.stages import STAGES, Stage
@@ -53,9 +54,10 @@ class ModelFolder:
             settings = InputSettings.from_json(own.get("input") or {})
         except (SettingsError, TypeError) as error:
             raise ModelError(f"{path}: dataset.json holds input settings that cannot be read: {error}") from error
-        if len(dataset.get("channel_names") or {}) != len(stage.channel_names):
+        channels = settings.channel_names(stage)
+        if len(dataset.get("channel_names") or {}) != len(channels):
             raise ModelError(
-                f"{path}: stage {stage} takes {len(stage.channel_names)} channels {stage.channel_names}, "
+                f"{path}: stage {stage} takes {len(channels)} channels {channels}, "
                 f"dataset.json declares {dataset.get('channel_names')}"
             )
         numbers = (f.parent.name.removeprefix("fold_") for f in path.glob(f"fold_[0-9]*/{FINAL_NAME}"))
@@ -79,6 +81,12 @@ class ModelFolder:
     def training_cases(self, fold: int) -> frozenset[str]:
         """Ids that trained one fold (:func:`trained_ids`)."""
         return trained_ids(self.checkpoint(fold))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of this model's results should know, a sentence each, without the folder's name."""
+        fault = clip_floor_fault(self.plans, self.stage, self.input)
+        return (f"this model was trained on wrongly normalised images: {fault}; train it anew",) if fault else ()
 
     def published(self) -> dict[str, Any]:
         """What the training from the viewer recorded (:mod:`flrplan.refinement`); empty for every other model."""

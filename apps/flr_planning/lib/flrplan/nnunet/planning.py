@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 from flrplan.io import write_json
+from flrplan.nnunet.dataset import SHOWN_NAME
 from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, quiet
 from flrplan.nnunet.preprocessed import preprocess_cases
 from flrplan.nnunet.processes import with_fewer
@@ -25,6 +27,23 @@ from flrplan.nnunet.settings import PlanSettings
 
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
+
+
+class ShownFingerprint(DatasetFingerprintExtractor):  # type: ignore[misc]  # nnU-Net is untyped
+    """nnU-Net's fingerprint with the intensities of the target where the network is shown the CT (:data:`SHOWN_NAME`).
+
+    nnU-Net draws 100 million voxels from all cases together. Fewer than 100 cases give a million each here: more would be the same
+    voxels again and again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_foreground_voxels_for_intensitystats = min(10e7, 1e6 * len(self.dataset))
+        for files in self.dataset.values():
+            label = Path(files["label"])
+            shown = label.parents[1] / SHOWN_NAME / label.name
+            if shown.is_file():
+                files["label"] = str(shown)
 
 
 class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyped
@@ -83,7 +102,9 @@ def plan_and_preprocess(
         augmentation_workers(1),
     ):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
         number = convert_dataset_name_to_id(dataset)
-        with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
+        with_fewer(
+            lambda n: extract_fingerprint_dataset(number, ShownFingerprint, n, clean=True, show_progress_bar=False), workers
+        )
         if plans is None:
             plans = dict(StagePlanner(dataset, settings).plan_experiment())
         else:  # what the planner would leave

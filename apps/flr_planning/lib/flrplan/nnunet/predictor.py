@@ -66,7 +66,7 @@ class StagePredictor:
             settings = plans.get_configuration(configuration)
             heads = plans.get_label_manager(self.folder.dataset).num_segmentation_heads
             network = nnUNetTrainer.build_network_architecture(
-                plans, settings, len(self.folder.stage.channel_names), heads, enable_deep_supervision=False
+                plans, settings, len(self.folder.input.channel_names(self.folder.stage)), heads, enable_deep_supervision=False
             )
             for fold_weights in weights:
                 network.load_state_dict(fold_weights)
