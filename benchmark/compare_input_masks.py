@@ -3,7 +3,7 @@
     python benchmark/compare_input_masks.py --work W
 
 The paper trains CRLM and FLR on true masks and feeds them predicted ones; Dice falls. On a synthetic cohort this trains the stages
-before ``--stage`` once, on true masks, predicts their masks out-of-fold, and trains the stage (one fold of two) in four ways: with each
+before ``--stage`` once, on true masks, predicts their masks out-of-fold, and trains the stage in four ways: with each
 ``input_masks``, and on true masks with the region's mask as one more channel (``region_channel``), each from several seeds. It then
 predicts the held-out cases with true (pipelined) and with predicted (cascaded) masks and writes the Dice of every case and seed
 (``W/dice.json``), a table (``W/table.md``) with bootstrap intervals over cases of the seeds' mean, and every training's pseudo Dice by
@@ -57,6 +57,9 @@ matplotlib.use("Agg")
 logger = logging.getLogger("compare_input_masks")
 
 FOLDS = 2
+"""Of the stages before, so that every training case has a prediction of a model that has not seen it."""
+VALIDATION_SHARE = 0.12
+"""Of the training cases, for the pseudo Dice; the stage itself trains on the others, the same in every way and seed."""
 WAYS: Mapping[str, tuple[InputMasks, bool]] = {
     **{source.value: (source, False) for source in InputMasks},
     "ground_truth, region_channel": (InputMasks.GROUND_TRUTH, True),
@@ -90,6 +93,9 @@ class Comparison:
         columns = {c.inputs: c for c in COLUMNS.values() if c.stage is self.stage}
         self.columns: tuple[Column, Column] = (columns[Inputs.PIPELINED], columns[Inputs.CASCADED])
         self.models = self.work / "models"
+        ids = sorted(case_id for fold in self.split.folds for case_id in fold)
+        few = max(1, round(VALIDATION_SHARE * len(ids)))
+        self.own_split = Split((tuple(ids[:few]), tuple(ids[few:])), self.split.test)
 
     def recipe(self, stage: Stage) -> Recipe:
         """The recipe of a stage."""
@@ -155,7 +161,7 @@ class Comparison:
         given = replace(recipe.input, input_masks=source, region_channel=channel)
         recipe = replace(recipe, input=given, training=replace(recipe.training, seed=seed))
         prepared = StageWork(place / "prepared", self.stage)
-        prepare_stage(cases, prepared, recipe, self.split)
+        prepare_stage(cases, prepared, recipe, self.own_split)
         if not own.is_dir():  # a training continues in its own folder; the prepared arrays are hard links
             beside = own.with_name(f".{own.name}.partial")
             shutil.rmtree(beside, ignore_errors=True)

@@ -53,8 +53,7 @@ class InputSettings:
     crop_margin_mm: 10, so that convolutions see the capsule from both sides and resampling has room.
     mask_margin_mm: 0, the letter of the paper; a few mm let tumours at the capsule survive a predicted liver that is too small.
     outside_hu: -1024 (air). nnU-Net clips it to the 0.5 percentile of the target's intensities, which bounds its weight; the price
-        is that the darkest voxels of liver and lesions then look like the outside (about 1 % and 0.5 % with the demo models'
-        floor). It is not 0, which nnU-Net would crop away and normalise apart.
+        is that the darkest voxels of liver and lesions then look like the outside (about 1 %). It is not 0, which nnU-Net would crop away and normalise apart.
     region_channel: the region's mask as one more channel, the last, so that the border is known where intensities do not show it.
         False, since the paper names none.
     input_masks: which masks a stage is trained with; ground_truth as the paper, perturbed (with the errors that predictions have) or
