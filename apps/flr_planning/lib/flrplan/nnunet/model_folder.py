@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flrplan.errors import ModelError, SettingsError
+from flrplan.io import read_json
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.lineage import INHERITED
@@ -108,13 +108,13 @@ def trained_ids(checkpoint: Path) -> frozenset[str]:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder. Raises: ModelError where it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise ModelError(
             f"{path.parent}: {path.name} is missing; a trained nnU-Net folder holds plans.json, dataset.json and fold_<k>"
-        ) from None
-    except (OSError, ValueError) as error:
+        )
+    try:
+        content = read_json(path, "a JSON object", ModelError)
+    except ModelError as error:
         raise ModelError(f"{path} is damaged: {error}; copy the model folder again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is damaged: expected a JSON object; copy the model folder again")
