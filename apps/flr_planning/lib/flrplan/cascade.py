@@ -125,6 +125,7 @@ class Cascade:
         run.masks[stage.target] = mask
         run.sources[stage.target] = Source.PREDICTED
         run.models[stage.name] = identity
+        run.warnings += [f"{stage}: {warning}" for warning in predictor.folder.warnings]
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 

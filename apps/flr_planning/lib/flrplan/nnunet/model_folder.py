@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ RUN_NAME = "run.json"
 """Beside each published checkpoint: settings, cases, versions and result of its training."""
 PUBLISHED_NAME = "published.json"
 """In a model folder that was trained from the viewer: what it was compared with, and what it started from."""
+
+IMPORTED = "imported_from"
+"""In our block of an imported model: the name of the folder or zip that it came from; ``import`` says what was taken of it."""
+APART = "labels_apart"
+"""In our block of an imported model: labels that are named like a part of the target and were said to be none."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,28 @@ class ModelFolder:
         """Ids that trained one fold (:func:`trained_ids`)."""
         return trained_ids(self.checkpoint(fold))
 
+    @property
+    def imported_from(self) -> str | None:
+        """The name of the folder or zip that a foreign model came from; None for a model of ours."""
+        return self.dataset[OWN_BLOCK].get(IMPORTED)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in ``dataset.json`` whose union is the target."""
+        return target_labels(self.dataset[OWN_BLOCK], self.stage)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of this model's results should know, a sentence each, without the folder's name."""
+        apart = self.dataset[OWN_BLOCK].get(APART) or ()
+        return tuple(
+            f"the imported model labels {name!r} apart, and it is not counted as {self.stage.target}" for name in apart
+        )
+
+    def describe(self) -> str:
+        """In words: which labels are the target, and what the network sees of the CT."""
+        return f"label {' + '.join(self.labels)}, sees {self.input.describe(self.stage)}"
+
     def published(self) -> dict[str, Any]:
         """What the training from the viewer recorded (:mod:`flrplan.refinement`); empty for every other model."""
         path = self.path / PUBLISHED_NAME
@@ -94,6 +122,12 @@ class ModelFolder:
         files = [self.path / "plans.json", self.path / "dataset.json", *(self.checkpoint(f) for f in self.folds)]
         stats = [(str(f), os.stat(f)) for f in files]
         return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+
+def target_labels(own: Mapping[str, Any], stage: Stage) -> tuple[str, ...]:
+    """The target's labels by our block of a ``dataset.json``; earlier versions wrote one name."""
+    label = own.get("label", stage.target.value)
+    return tuple(label) if isinstance(label, list) else (str(label),)
 
 
 def trained_ids(checkpoint: Path) -> frozenset[str]:
