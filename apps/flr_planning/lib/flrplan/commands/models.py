@@ -8,7 +8,7 @@ from typing import Any
 
 from flrplan.commands.say import say
 from flrplan.errors import ModelError, SettingsError
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.import_source import CHECKPOINTS
 from flrplan.stage_input import InputSettings, RegionMode
@@ -64,6 +64,7 @@ def add_parser(commands: Any) -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """One line per stage and architecture."""
+    require_models_folder(arguments.models)
     store = ModelStore(arguments.models)
     for stage in STAGES.values():
         for architecture in ARCHITECTURES:
