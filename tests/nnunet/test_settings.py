@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(SettingsError, match=message):
             Recipe.from_yaml(path, "liver")
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="no such file; check the path"):
         Recipe.from_yaml(tmp_path / "none.yaml", "liver")
 
 
@@ -151,3 +152,24 @@ def test_bad_splits(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(SettingsError, match=r"split\.json: expected"):
         read_split(tmp_path / "split.json")
+
+
+def test_nnunets_own_splits_are_taken_where_they_are_a_cross_validation(tmp_path: Path) -> None:
+    split = Split((("a", "c"), ("b",), ("d",)))
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(split.nnunet_folds()))
+    assert read_split(path) == split
+    path.write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a", "c"]}]))
+    with pytest.raises(SettingsError, match=r"splits_final\.json: .*fold 0 does not train on exactly the cases .*\(c\)"):
+        read_split(path)
+    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]))
+    with pytest.raises(SettingsError, match="fold 0 does not train on exactly"):
+        read_split(path)
+    path.write_text('[["a"], ["b"]]')
+    with pytest.raises(SettingsError, match="found a list, but not of nnU-Net's"):
+        read_split(path)
+    path.write_text('{"folds": [["a"], ["b"]], "held_out": ["c"]}')
+    with pytest.raises(SettingsError, match="unknown keys held_out"):
+        read_split(path)
+    with pytest.raises(SettingsError, match="a pickle could run code and is not opened"):
+        read_split(tmp_path / "splits_final.pkl")

@@ -40,6 +40,18 @@ def replaced_folder(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
 
 
+def require_models_folder(path: Path) -> None:
+    """Raises ModelError for what can hold no ``<stage>/<architecture>/``: else the demo models would silently serve in its place."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "is not there"
+        raise ModelError(f"{path} {what}; expected a folder with <stage>/<architecture>/ models")
+    if (path / "plans.json").is_file() or any(path.glob("fold_*")):
+        raise ModelError(
+            f"{path} is one model, expected a folder with <stage>/<architecture>/ models; take it up with: flrplan models import {path} "
+            "--stage STAGE"
+        )
+
+
 class ModelStore:
     """Finds models and keeps their predictors; a folder that changed on disk is loaded anew at its next use.
 

@@ -35,6 +35,17 @@ class RegionMode(str, Enum):
     MASK = "mask"
     CROP = "crop"
     MASK_AND_CROP = "mask_and_crop"
+    WHOLE = "whole"
+
+    @property
+    def masks(self) -> bool:
+        """Whether the CT outside the region is hidden."""
+        return self in (RegionMode.MASK, RegionMode.MASK_AND_CROP)
+
+    @property
+    def crops(self) -> bool:
+        """Whether the CT is cut to a box around the region."""
+        return self in (RegionMode.CROP, RegionMode.MASK_AND_CROP)
 
 
 class InputMasks(str, Enum):
@@ -49,7 +60,7 @@ class InputMasks(str, Enum):
 class InputSettings:
     """What the paper leaves open in "the liver mask is used to mask the CT input (i.e., cropping to the liver ROI)".
 
-    region_mode: ``mask_and_crop`` by default, since that sentence says both.
+    region_mode: ``mask_and_crop`` by default, since that sentence says both; ``whole`` is the whole CT, as most foreign models want it.
     crop_margin_mm: 10, so that convolutions see the capsule from both sides and resampling has room.
     mask_margin_mm: 0, the letter of the paper; a few mm let tumours at the capsule survive a predicted liver that is too small.
     outside_hu: -1024 (air). nnU-Net clips it to the 0.5 percentile of the target's intensities, which bounds its weight; the price
@@ -95,11 +106,20 @@ class InputSettings:
 
     def outside_of(self, stage: Stage) -> float | None:
         """HU of the CT channel outside the stage's region; None where a stage shows the CT everywhere."""
-        return None if stage.region is None or self.region_mode is RegionMode.CROP else self.outside_hu
+        return self.outside_hu if stage.region is not None and self.region_mode.masks else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``dataset.json``."""
         return {**asdict(self), "region_mode": self.region_mode.value, "input_masks": self.input_masks.value}
+
+    def describe(self, stage: Stage) -> str:
+        """What a stage's network sees of the CT, in words."""
+        if stage.region is None or self.region_mode is RegionMode.WHOLE:
+            return "the whole CT"
+        margins = f"{self.mask_margin_mm:g} mm around it kept, " if self.region_mode.masks and self.mask_margin_mm else ""
+        masked = f"outside the {stage.region} set to {self.outside_hu:g} HU" if self.region_mode.masks else ""
+        cropped = f"cut to the {stage.region} and {self.crop_margin_mm:g} mm around it" if self.region_mode.crops else ""
+        return f"the CT {margins}{' and '.join(filter(None, (cropped, masked)))}"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> InputSettings:
@@ -187,11 +207,11 @@ def build_stage_input(
                 "Check that the CT shows the liver and that the mask belongs to it, or draw the liver by hand"
             )
         spacing = canonical.target.spacing_zyx_mm
-        if settings.region_mode is not RegionMode.MASK:
+        if settings.region_mode.crops:
             box = _bounding_box(region, spacing, settings.crop_margin_mm + settings.mask_margin_mm)
         channel = _whole_hu(ct[box])
         shown = np.broadcast_to(np.True_, channel.shape)
-        if settings.region_mode is not RegionMode.CROP:
+        if settings.region_mode.masks:
             shown = _dilated(region[box], spacing, settings.mask_margin_mm)
             channel[~shown] = settings.outside_hu
     mask_channels = [canonical.forward(masks[s])[box].astype(np.float32) for s in settings.mask_channels(stage)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flrplan.cascade import CascadeSettings
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.stages import ARCHITECTURES
 
 
@@ -25,5 +25,6 @@ def cascade_settings(arguments: argparse.Namespace, base: CascadeSettings) -> Ca
 
 
 def model_store(arguments: argparse.Namespace) -> ModelStore:
-    """The models of ``--models``, else the demo models of the repository."""
+    """The models of ``--models``, else the demo models of the repository. Raises ModelError for another kind of folder, or none."""
+    require_models_folder(arguments.models)
     return ModelStore(arguments.models)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.io import natural_key
+from flrplan.io import natural_key, without_channel
 from flrplan.labels import Structure
 from flrplan.splits import Split
 
@@ -120,6 +121,7 @@ def find_work_labels(work: Path) -> dict[str, LabelFiles]:
     return {c: LabelFiles(maps.get(c, LabelFiles()).planning_map, masks.get(c, LabelFiles()).masks) for c in cases}
 
 
+Files = TypeVar("Files", Path, LabelFiles)
 Predictions = dict[tuple[str, str], dict[str, Path]]
 
 
@@ -171,10 +173,12 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
 
     A held-out case is missing where an architecture has the column but not the case; so is a cross-validation case, except
     in cascaded columns, which are optional there, but for an empty folder where no case is held out: something was meant to be
-    in it. A label or prediction of a case that the split does not name is extra.
+    in it. A label or prediction of a case that the split does not name is extra; ``<case>_0000`` is nnU-Net's name of ``<case>``.
     """
     fold_of: dict[str, int | None] = dict.fromkeys(split.test)
     fold_of |= {case: k for k, fold in enumerate(split.folds) for case in fold}
+    labels = _by_known_name(labels, fold_of)
+    predictions = {key: _by_known_name(files, fold_of) for key, files in predictions.items()}
     gaps = [Gap("extra label", "labels", case) for case in labels if case not in fold_of]
     gaps += [Gap("missing label", "labels", case) for case in fold_of if case not in labels]
     for (architecture, column), files in predictions.items():
@@ -191,6 +195,12 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
         cases.append(CaseFiles(case, fold_of[case], labels[case], own))
     architectures = tuple(sorted({architecture for architecture, _ in predictions}))
     return Found(tuple(cases), architectures, tuple(sorted(gaps)), absent_columns(predictions, split))
+
+
+def _by_known_name(files: Mapping[str, Files], known: Collection[str]) -> dict[str, Files]:
+    """Files under the split's name of their case, where they have nnU-Net's ``_0000`` behind it and no other file has that name."""
+    names = {name: without_channel(name, known) for name in files}
+    return {names[name] if names[name] not in files else name: file for name, file in files.items()}
 
 
 def absent_columns(predictions: Predictions, split: Split) -> tuple[str, ...]:

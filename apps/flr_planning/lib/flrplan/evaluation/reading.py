@@ -10,7 +10,7 @@ from flrplan.errors import LabelError
 from flrplan.evaluation.inputs import NEEDED, LabelFiles
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import read_label_map
-from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.orientation import Canonical
 
 
@@ -25,8 +25,11 @@ def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str
         require_same_grid(geometry, found, geometry_name, str(path))
     mask = array == 1
     if np.count_nonzero(mask) + np.count_nonzero(array == 0) != array.size:
-        values = np.unique(array[~mask & (array != 0)])[:5].tolist()
-        raise LabelError(f"{path}: a binary mask holds 0 and 1, found {values}; write one binary file per structure")
+        values = np.unique(array).tolist()
+        others = [v for v in values if v not in (0, 1)]
+        raise LabelError(
+            f"{path}: a binary mask holds 0 and 1, found {others[:5]}{resemblance(values)}; write one binary file per structure"
+        )
     return mask, found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
-from flrplan.io import natural_key
+from flrplan.io import natural_key, read_json
 from flrplan.splits import HELD_OUT_PART, Split, fold_part
 
 PREDICTED = "predicted"
@@ -106,8 +105,8 @@ def _records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, An
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path, "a JSON object")
+    except SettingsError as error:
         raise SettingsError(f"{path} is damaged: {error}; copy it again, or train or predict anew") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is damaged: expected a JSON object; copy it again, or train or predict anew")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -41,6 +41,16 @@ def case_name(path: Path) -> str:
         return path.name[: -len(suffix)] or "case"
     folder = path.parent if path.is_file() else path
     return folder.name or folder.resolve().name or "case"
+
+
+CHANNEL = "_0000"
+"""What nnU-Net puts behind the names of its images, not of its labels: the number of the channel, of which a CT has one."""
+
+
+def without_channel(name: str, known: Collection[str]) -> str:
+    """The name, or where it is not known but is so without :data:`CHANNEL` or the ``.seg`` of 3D Slicer, the known one."""
+    bare = name.removesuffix(".seg").removesuffix(CHANNEL)
+    return bare if name not in known and bare in known else name
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -13,12 +13,12 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
 
 from flrplan.errors import ModelError
 from flrplan.labels import Mask
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
-from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.stage_input import StageInput
@@ -50,6 +50,7 @@ class StagePredictor:
             ) from error
         self.fold_sha256 = {fold: weights_sha256(w) for fold, w in zip(folder.folds, weights, strict=True)}
         self._values = _target_values(folder)
+        self._ras = str(folder.plans.get("image_reader_writer")).endswith("WithReorient")
         self._predictor = self._build(weights, configuration, tuple(axes) if axes else None, device, mirroring)
 
     def _build(
@@ -71,7 +72,8 @@ class StagePredictor:
             for fold_weights in weights:
                 network.load_state_dict(fold_weights)
         except (KeyError, RuntimeError, ImportError, AttributeError, TypeError, AssertionError, ValueError) as error:
-            raise ModelError(f"{self.folder.path}: the weights do not fit the network of plans.json: {error}") from error
+            reason = " ".join(str(error).split())[:500]
+            raise ModelError(f"{self.folder.path}: the weights do not fit the network of plans.json: {reason}") from error
         with quiet():  # the constructor prints a note on every CPU
             predictor = nnUNetPredictor(
                 use_mirroring=mirroring and axes is not None,
@@ -91,7 +93,13 @@ class StagePredictor:
             "folder": f"{self.folder.path.parent.name}/{self.folder.path.name}",
             "folds": list(self.folder.folds),
             "weights_sha256": {str(fold): digest for fold, digest in self.fold_sha256.items()},
+            **({"imported": self._imported} if self.folder.imported_from else {}),
         }
+
+    @property
+    def _imported(self) -> dict[str, Any]:
+        folder = self.folder
+        return {"from": folder.imported_from, "labels": list(folder.labels), "sees": folder.input.describe(folder.stage)}
 
     def predict(self, given: StageInput) -> Mask:
         """The target's mask, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
@@ -121,7 +129,7 @@ class StagePredictor:
             properties: dict[str, Any] = {"spacing": list(given.geometry.spacing_zyx_mm)}
             preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
             data, _, properties = preprocessor.run_case_npy(
-                given.channels_czyx,
+                self._turned(given.channels_czyx),
                 None,
                 properties,
                 predictor.plans_manager,
@@ -141,13 +149,19 @@ class StagePredictor:
                 predictor.label_manager,
                 properties,
             )
-        return np.isin(label, self._values)
+        return self._turned(np.isin(label, self._values))
+
+    def _turned(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Between our axis order, towards left and back (LPS), and that of nnU-Net's readers that turn every image to RAS."""
+        return np.ascontiguousarray(array[..., ::-1, ::-1]) if self._ras else array
 
 
 def _target_values(folder: ModelFolder) -> tuple[int, ...]:
-    name = folder.dataset[OWN_BLOCK].get("label", folder.stage.target.value)
     labels = folder.dataset.get("labels", {})
-    if name not in labels:
-        raise ModelError(f"{folder.path}: dataset.json has no label {name!r}; it has {sorted(labels)}")
-    values = labels[name]
-    return tuple(int(v) for v in values) if isinstance(values, list) else (int(values),)
+    found: set[int] = set()
+    for name in folder.labels:
+        if name not in labels:
+            raise ModelError(f"{folder.path}: dataset.json has no label {name!r}; it has {sorted(labels)}")
+        values = labels[name]
+        found |= {int(v) for v in values} if isinstance(values, list) else {int(values)}
+    return tuple(sorted(found))

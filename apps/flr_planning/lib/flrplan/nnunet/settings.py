@@ -8,9 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from flrplan.errors import SettingsError
+from flrplan.io import read_yaml
 from flrplan.networks.table import BASE, Architecture, ChannelMode, Schedule
 from flrplan.setting_checks import require_bounds, require_types, with_numbers
 from flrplan.stage_input import InputSettings
@@ -173,10 +172,7 @@ class Recipe:
 
         Raises: SettingsError naming the file for unknown keys or a file that is not YAML.
         """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise SettingsError(f"{path}: expected a YAML file with recipes, but it cannot be read: {error}") from error
+        content = read_yaml(path, "a YAML file with recipes") or {}
         known = {"common", *STAGES}
         if not isinstance(content, dict) or set(content) - known:
             found = sorted(set(content) - known) if isinstance(content, dict) else type(content).__name__

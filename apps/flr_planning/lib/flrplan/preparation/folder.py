@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flrplan.io import case_name, find_cases
+from flrplan.io import CHANNEL, case_name, find_cases
 from flrplan.preparation.layout import FOLDER_LAYOUT, Layout, find_label_files
 from flrplan.preparation.sources import CaseSource, ProblemKind, left_out
 from flrplan.preparation.without_image import cases_without_image, missing_image
+from flrplan.training_cases import require_no_nnunet_data
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,26 @@ class FoundCases:
 
 
 def image_sources(folder: Path) -> list[CaseSource]:
-    """CTs of a folder without labels: image files and DICOM folders. Raises ImageError where there is none."""
-    return [CaseSource(case_name(p), p) for p in find_cases([folder])]
+    """CTs of a folder without labels: image files and DICOM folders; nnU-Net's ``<case>_0000`` is ``<case>`` where all are called so.
+
+    Raises: ImageError where there is none.
+    """
+    sources = [CaseSource(case_name(p), p) for p in find_cases([folder])]
+    if all(s.case_id.endswith(CHANNEL) for s in sources):
+        return [replace(s, case_id=s.case_id.removesuffix(CHANNEL)) for s in sources]
+    return sources
 
 
 def find_folder_cases(root: Path, layout: Layout = FOLDER_LAYOUT) -> FoundCases:
-    """Cases of ``root/images`` with labels below ``root``. Raises ImageError without images, SettingsError without labels."""
+    """Cases of ``root/images``, or nnU-Net's ``root/imagesTr``, with labels below ``root``.
+
+    Raises: ImageError without images, SettingsError without labels, LabelError for nnU-Net's labels without a layout that reads them.
+    """
     images = root / "images"
+    if not images.is_dir() and (root / "imagesTr").is_dir():
+        if layout is FOLDER_LAYOUT:
+            require_no_nnunet_data(root)
+        images = root / "imagesTr"
     return with_labels(image_sources(images), root, layout, images)
 
 

@@ -6,12 +6,12 @@ therefore matched by their end, folder by folder, and without regard to case whe
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flrplan.errors import ImageError
+from flrplan.io import read_table
 from flrplan.io.dicom_files import is_dicom
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SegLabel, left_out
 
@@ -51,16 +51,9 @@ def find_tcia_cases(root: Path) -> list[CaseSource]:
 
 def read_series_table(path: Path) -> list[SeriesRow]:
     """The CT and SEG lines of a ``metadata.csv``. Raises ImageError for a table that cannot be read or lacks a column."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(f"{path}: the table cannot be read ({error}); download it again") from error
     rows = []
-    for line in lines:
-        cells = {
-            str(k).strip().lower(): (v or "").strip() for k, v in line.items() if k is not None and not isinstance(v, list)
-        }
+    for line in read_table(path, ImageError):
+        cells = {name.lower(): cell for name, cell in line.items()}
         lacking = [c for c in NEEDED_COLUMNS if c.lower() not in cells]
         if lacking:
             raise ImageError(f"{path}: expected the columns {', '.join(NEEDED_COLUMNS)}, missing {', '.join(lacking)}")

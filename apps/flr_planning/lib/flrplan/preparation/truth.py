@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from flrplan.errors import EmptyLiverError, GridError, LabelError
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import CT, read_label_map
-from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.orientation import Canonical
 from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
 from flrplan.preparation.segment_roles import SegmentRole, segment_role
@@ -127,7 +127,7 @@ def _mask(file: MaskFile, ct: CT, notes: list[str]) -> Mask:
     values = [v for v in np.unique(array).tolist() if v != 0]
     if len(values) > 1:
         raise LabelError(
-            f"{file.path}: expected a binary mask (0 and one other value), found {[0, *values][:6]}; "
+            f"{file.path}: expected a binary mask (0 and one other value), found {[0, *values][:6]}{resemblance(values)}; "
             "name the values of the structure in the layout (values: [...])"
         )
     return np.asarray(array != 0)

@@ -7,18 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flrplan.errors import SettingsError
+from flrplan.io import read_yaml
 from flrplan.workflow.settings import BenchmarkSettings, DataSettings, Resources, Rule, SplitSettings, require_known
 
 
 def read_benchmark(path: Path) -> BenchmarkSettings:
     """The benchmark that a YAML file describes. Raises SettingsError naming the file, the key and the known ones."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: expected the YAML file of a benchmark, but it cannot be read: {error}") from error
+    content = read_yaml(path, "the YAML file of a benchmark")
     try:
         return _benchmark(_mapping(content or {}, "the file"), path.resolve().parent)
     except SettingsError as error:

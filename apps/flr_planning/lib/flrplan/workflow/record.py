@@ -7,10 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.io import read_yaml, write_json
 from flrplan.splits import Split, read_split
 from flrplan.workflow.jobs import STATE, split_file
 from flrplan.workflow.settings import BenchmarkSettings
@@ -42,7 +40,7 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
 
 
 def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> dict[str, Any]:
-    recipe = yaml.safe_load(settings.recipe.read_text(encoding="utf-8")) if settings.recipe else {}
+    recipe = read_yaml(settings.recipe, "a YAML file with recipes") if settings.recipe else {}
     return {
         # Whether cases may be missing can be said after one was found to be; the split shows which were dropped.
         "data": {k: v for k, v in asdict(settings.data).items() if k != "allow_missing"},
