@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flrplan.io.cases import case_name, find_cases, natural_key
+from flrplan.io.cases import case_name, case_names, find_cases, natural_key
 from flrplan.io.ct import CT, ct_from_image, read_ct
 from flrplan.io.folder import exchange, make_writable, replace_folder
 from flrplan.io.masks import read_label_map, read_mask
@@ -12,6 +12,7 @@ from flrplan.io.write import replacing, write_json, write_label_map, write_text,
 __all__ = [
     "CT",
     "case_name",
+    "case_names",
     "ct_from_image",
     "exchange",
     "find_cases",
