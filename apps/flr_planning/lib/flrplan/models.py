@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flrplan.errors import ModelError
+from flrplan.io.listing import entries
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.stages import Stage
@@ -73,7 +74,7 @@ class ModelStore:
 
     def has(self, stage: Stage, architecture: str) -> bool:
         """Whether a model is there at all, whole or not."""
-        return any(path.is_dir() and any(path.iterdir()) for path, _ in self._candidates(stage, architecture))
+        return any(path.is_dir() and bool(entries(path)) for path, _ in self._candidates(stage, architecture))
 
     def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
         own = self.folder(stage, architecture)
@@ -99,7 +100,7 @@ class ModelStore:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
         candidates = self._candidates(stage, architecture)
         for path, demo in candidates:
-            if path.is_dir() and any(path.iterdir()):
+            if path.is_dir() and entries(path):
                 folder = ModelFolder.open(path)
                 folder.require_stage(stage)
                 from_demo = bool(folder.published().get(FROM_DEMO))

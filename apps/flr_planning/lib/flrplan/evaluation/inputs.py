@@ -11,6 +11,7 @@ from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.io import natural_key, without_channel
+from flrplan.io.listing import entries
 from flrplan.labels import Structure
 from flrplan.splits import Split
 
@@ -78,11 +79,11 @@ class Found:
 def files_by_case(folder: Path) -> dict[str, Path]:
     """The masks of a folder by case id. Raises SettingsError for two files of one case."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((s for s in IMAGE_SUFFIXES if path.name.endswith(s)), None)
-        if suffix is None or path.name.startswith(".") or not path.is_file():
+    for path in entries(folder):
+        suffix = next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), None)
+        if suffix is None or not path.is_file():
             continue
-        case = path.name.removesuffix(suffix)
+        case = path.name[: -len(suffix)]
         if case in found:
             raise SettingsError(f"case {case} occurs twice: {found[case]} and {path}; delete or rename one of them")
         found[case] = path
@@ -96,7 +97,7 @@ def find_labels(folder: Path) -> dict[str, LabelFiles]:
     """
     _require_folder(folder, "labels")
     labels = {case: LabelFiles(planning_map=path) for case, path in files_by_case(folder).items()}
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for sub in [p for p in entries(folder) if p.is_dir()]:
         masks = {Structure(name): path for name, path in files_by_case(sub).items() if name in set(Structure)}
         if not masks:
             continue
@@ -137,7 +138,7 @@ def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
     expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
     predictions: Predictions = {}
     stray = files_by_case(folder)
-    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = [p for p in entries(folder) if p.is_dir()]
     for architecture in folders:
         if (baseline := baseline_title(architecture.name)) is not None:
             raise SettingsError(
@@ -145,7 +146,7 @@ def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
                 f"for example to my_{architecture.name.replace(':', '_')}"
             )
         stray |= files_by_case(architecture)
-        for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for column in (p for p in entries(architecture) if p.is_dir()):
             if column.name not in COLUMNS:
                 raise SettingsError(f"{column}: unknown column {column.name!r}; {expected}")
             predictions[architecture.name, column.name] = files_by_case(column)

@@ -11,6 +11,7 @@ from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
 from flrplan.io import natural_key, read_json
+from flrplan.io.listing import is_junk
 from flrplan.splits import HELD_OUT_PART, Split, fold_part
 
 PREDICTED = "predicted"
@@ -99,7 +100,7 @@ def _training_cases(folder: Path) -> list[str]:
 
 
 def _records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted((work / PREDICTED / architecture).glob("*.json")):
+    for path in sorted(p for p in (work / PREDICTED / architecture).glob("*.json") if not is_junk(p)):
         yield path, _json_object(path)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flrplan.io.cases import CHANNEL, case_name, find_cases, natural_key, without_channel
+from flrplan.io.cases import CHANNEL, case_name, case_names, find_cases, natural_key, without_channel
 from flrplan.io.ct import CT, ct_from_image, read_ct
 from flrplan.io.folder import exchange, make_writable, replace_folder
 from flrplan.io.masks import read_label_map, read_mask
@@ -14,6 +14,7 @@ __all__ = [
     "CHANNEL",
     "CT",
     "case_name",
+    "case_names",
     "ct_from_image",
     "exchange",
     "find_cases",

@@ -9,6 +9,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.io import read_yaml
+from flrplan.io.listing import files_below
 from flrplan.io.volume_file import image_suffix
 from flrplan.labels import Structure
 from flrplan.preparation.glob_pattern import compile_pattern
@@ -101,11 +102,7 @@ def find_label_files(layout: Layout, root: Path, case_ids: Sequence[str]) -> Fou
 
     Raises: SettingsError where ``root`` holds no image file.
     """
-    files = {
-        p.relative_to(root).as_posix(): p
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and image_suffix(p) is not None and not p.name.startswith(".")
-    }
+    files = {p.relative_to(root).as_posix(): p for p in files_below(root) if p.is_file() and image_suffix(p) is not None}
     if not files:
         raise SettingsError(f"{root}: no NIfTI, NRRD or MetaImage file below it; unpack the download first, or give its folder")
     labels, problems, used = {}, {}, set()

@@ -13,6 +13,7 @@ from typing import Any
 
 from flrplan.errors import OutputError, SettingsError
 from flrplan.io import write_json
+from flrplan.io.listing import is_junk
 from flrplan.labels import Structure
 from flrplan.preparation.sources import CaseSource, SourceKind
 from flrplan.training_cases import IMAGE_SUFFIX
@@ -84,7 +85,7 @@ def read_record(path: Path) -> Record | None:
 
 def read_records(out: Path) -> list[Record]:
     """Every readable record of a work folder, sorted by case."""
-    found = (read_record(p) for p in sorted((out / RECORDS).glob("*.json")))
+    found = (read_record(p) for p in sorted((out / RECORDS).glob("*.json")) if not is_junk(p))
     return [r for r in found if r is not None]
 
 
@@ -122,7 +123,7 @@ def open_work_folder(out: Path, kind: SourceKind) -> None:
     other = sorted({str(r.kind) for r in read_records(out)} - {str(kind)})
     if other:
         raise SettingsError(f"{out} holds cases prepared from {', '.join(other)}, not {kind}; give a work folder of its own")
-    images = sorted(p.name for p in (out / "images").glob(f"*{IMAGE_SUFFIX}"))
+    images = sorted(p.name for p in (out / "images").glob(f"*{IMAGE_SUFFIX}") if not is_junk(p))
     if images and not (out / RECORDS).is_dir():
         raise SettingsError(f"{out} holds images that were not prepared here, such as {images[0]}; give an empty folder")
     try:

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from flrplan.io.dicom_files import is_dicom
+from flrplan.io.listing import files_below
 from flrplan.io.volume_file import image_suffix
 from flrplan.labels import Structure
 
@@ -85,7 +86,7 @@ class CaseSource:
         if self.image is None:
             return []
         if self.image.is_dir():
-            return [p for p in sorted(self.image.rglob("*")) if p.is_file() and image_suffix(p) is None and is_dicom(p)]
+            return [p for p in files_below(self.image) if p.is_file() and image_suffix(p) is None and is_dicom(p)]
         return [self.image]
 
     def label_files(self) -> list[Path]:

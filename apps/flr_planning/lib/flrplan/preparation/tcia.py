@@ -13,6 +13,7 @@ from pathlib import Path
 from flrplan.errors import ImageError
 from flrplan.io import read_table
 from flrplan.io.dicom_files import is_dicom
+from flrplan.io.listing import entries, files_below
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SegLabel, left_out
 
 TABLE = "metadata.csv"
@@ -39,7 +40,7 @@ def find_tcia_cases(root: Path) -> list[CaseSource]:
 
     Raises: ImageError where there is no table, or it lacks a column.
     """
-    tables = [root / TABLE] if (root / TABLE).is_file() else sorted(root.glob(f"*/{TABLE}"))
+    tables = [root / TABLE] if (root / TABLE).is_file() else [p / TABLE for p in entries(root) if (p / TABLE).is_file()]
     if not tables:
         raise ImageError(f"{root}: no {TABLE}; give the folder that the NBIA Data Retriever wrote (it holds {TABLE})")
     by_subject: dict[str, dict[tuple[str, str], SeriesRow]] = defaultdict(dict)
@@ -87,7 +88,7 @@ def _descend(folder: Path, parts: list[str]) -> Path | None:
     for part in parts:
         exact = folder / part
         if not exact.exists():
-            alike = [p for p in folder.iterdir() if p.name.lower() == part.lower()] if folder.is_dir() else []
+            alike = [p for p in entries(folder) if p.name.lower() == part.lower()] if folder.is_dir() else []
             if len(alike) != 1:
                 return None
             exact = alike[0]
@@ -128,7 +129,7 @@ def _seg_file(place: Path) -> Path | str:
     """The one DICOM file of a SEG series, or what is wrong, in words."""
     if place.is_file():
         return place
-    files = [p for p in sorted(place.rglob("*")) if p.is_file() and is_dicom(p)]
+    files = [p for p in files_below(place) if p.is_file() and is_dicom(p)]
     if len(files) == 1:
         return files[0]
     return (
