@@ -87,6 +87,27 @@ def test_products_of_predictions_are_the_files_that_the_evaluation_expects(place
     assert files == cv | {f"nnunet/{c}/t1.nii.gz" for c in columns}
 
 
+def test_probabilities_are_files_of_the_prediction_so_asking_for_them_makes_it_again(places: Places) -> None:
+    without = BenchmarkSettings(architectures=("nnunet",), predictions_per_job=3)
+    jobs = benchmark_jobs(without, places)
+    for job in jobs:
+        for path in (places.work / STATE / job.done, *job.products):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    asked = benchmark_jobs(replace(without, probabilities=True), places)
+    (job,) = of(asked, Rule.PREDICT)
+    files = {
+        p.relative_to(places.work / "probabilities") for p in job.products if p.is_relative_to(places.work / "probabilities")
+    }
+    assert files == {p.relative_to(places.work / "predictions") for p in of(jobs, Rule.PREDICT)[0].products}
+    assert "--probabilities" in job.command
+    assert stale_markers(asked, places.work) == [job.done, asked[-1].done]
+    assert "predict: 0 of 1 jobs done; 18 of 36 files there" in progress_lines(asked, places.work)
+    split = settled_split(without, places.work)
+    require_same_benchmark(without, split, places.work)
+    require_same_benchmark(replace(without, probabilities=True), split, places.work)
+
+
 def test_a_part_of_the_benchmark_says_what_it_leaves_out(places: Places) -> None:
     settings = BenchmarkSettings(architectures=("nnunet",), stages=("crlm", "liver"), folds=(1,), note="partial")
     jobs = benchmark_jobs(settings, places)

@@ -58,6 +58,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("pretrained: {nnunet: w.model}", "pretrained: nnunet: no such file"),
         ("resources: {training: {}}", "resources: unknown training; known are prepare, split, preprocess, train"),
         ("resources: {train: {gpu: 1}}", "resources: train: unknown gpu; known are threads, mem_mb, minutes, gpus"),
+        ("probabilities: all", "probabilities must be true or false, got 'all'"),
+        ("mirroring: 0", "mirroring must be true or false, got 0"),
         ("trainings_per_job: 0", "trainings_per_job must be a whole number in 1..1000"),
         ("- a", "the file: expected names with values"),
         ("a: [", "cannot be read"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from flrplan.cohort.write import WORKFLOW_NAME
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.probabilities import PROBABILITIES
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
@@ -178,6 +179,7 @@ def _predict(
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work)]
     options += ["--models", places.work / "models", "--device", settings.device]
     options += [] if settings.mirroring else ["--no-mirroring"]
+    options += ["--probabilities"] if settings.probabilities else []
     options += ["--cascaded-cv"] if settings.cascaded_cv else []
     options += [word for stage in settings.stages if len(asked) < len(STAGES) for word in ("--stage", stage)]
     options += [word for fold in settings.folds for word in ("--fold", fold)]
@@ -198,7 +200,8 @@ def _predict(
             }
             after = tuple(job.done for job in train if models & set(job.products))
             products = tuple(
-                places.work / "predictions" / architecture / column / f"{case}.nii.gz"
+                places.work / folder / architecture / column / f"{case}.nii.gz"
+                for folder in ("predictions", *([PROBABILITIES] if settings.probabilities else []))
                 for part in batch
                 for column in columns_of(Part.TEST if part == HELD_OUT_PART else Part.CV, asked, settings.cascaded_cv)
                 for case in cases[part]

@@ -33,7 +33,7 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
     if changed:
         raise SettingsError(
             f"{work} was made with other settings ({', '.join(changed)}); use another --work folder, "
-            f"or delete its training/, models/, predictions/, predicted/ and {STATE}/ to start anew"
+            f"or delete its training/, models/, predictions/, predicted/, probabilities/ and {STATE}/ to start anew"
         )
     if record:
         write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})

@@ -105,6 +105,7 @@ class BenchmarkSettings:
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
     pretrained: weights file by architecture (STU-Net's official ones are not redistributed here).
     trainings_per_job: how many trainings of a stage share a process (loading the libraries takes 10 s each time).
+    probabilities: save those of the predictions, too (``predict.py --probabilities``).
     cascaded_cv: also the cascaded columns in the cross-validation, which the paper does not report.
     note: a sentence over every table.
     """
@@ -119,6 +120,7 @@ class BenchmarkSettings:
     pretrained: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
     mirroring: bool = True
+    probabilities: bool = False
     cascaded_cv: bool = False
     trainings_per_job: int = 1
     predictions_per_job: int = 1
@@ -132,6 +134,9 @@ class BenchmarkSettings:
         if not self.architectures or not self.stages:
             raise SettingsError("architectures and stages must name at least one each")
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
+        for name in ("mirroring", "probabilities", "cascaded_cv"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} must be true or false, got {getattr(self, name)!r}")
         check_whole_number("trainings_per_job", self.trainings_per_job, 1, 1000)
         check_whole_number("predictions_per_job", self.predictions_per_job, 1, 1000)
         for fold in self.folds:
