@@ -251,6 +251,18 @@ def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
         require_same_benchmark(other, settled_split(other, places.work), places.work)
 
 
+def test_random_weights_on_purpose_are_handed_on_and_recorded(places: Places) -> None:
+    settings = BenchmarkSettings(architectures=("nnunet", "stunet"), pretrained={"stunet": None})
+    trainings = of(benchmark_jobs(settings, places), Rule.TRAIN)
+    said = {job.name: "--pretrained stunet=scratch" in " ".join(job.command) for job in trainings}
+    assert said == {job.name: "stunet" in job.name for job in trainings}
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    weights = places.work / "w.model"
+    weights.write_text("")
+    with pytest.raises(SettingsError, match=r"made with other settings \(pretrained stunet\)"):
+        require_same_benchmark(replace(settings, pretrained={"stunet": weights}), None, places.work)
+
+
 def test_names_that_are_written_twice_agree() -> None:
     assert FINAL_CHECKPOINT == FINAL_NAME
     assert (DATASET_NAME, SPLIT_NAME) == (DATASET, SPLITS)

@@ -10,6 +10,7 @@ from pathlib import Path
 from flrplan.cohort.write import WORKFLOW_NAME
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.networks.table import SCRATCH
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
@@ -161,7 +162,10 @@ def _train(settings: BenchmarkSettings, places: Places, prepared: Job, folds: Se
     while batch := list(islice(everything, settings.trainings_per_job)):
         trainings = [word for a, fold in batch for word in ("--training", f"{stage}/{a}/{fold}")]
         weights = [
-            word for a in dict(batch) if a in settings.pretrained for word in ("--pretrained", f"{a}={settings.pretrained[a]}")
+            word
+            for a in dict(batch)
+            if a in settings.pretrained
+            for word in ("--pretrained", f"{a}={settings.pretrained[a] or SCRATCH}")
         ]
         options = [*trainings, *_training_places(settings, places), *weights, "--", *_training_options(settings, places)]
         command = places.flrplan("train-many", *options)

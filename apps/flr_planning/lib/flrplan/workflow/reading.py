@@ -10,7 +10,16 @@ from typing import Any
 import yaml
 
 from flrplan.errors import SettingsError
-from flrplan.workflow.settings import BenchmarkSettings, DataSettings, Resources, Rule, SplitSettings, require_known
+from flrplan.networks.table import SCRATCH
+from flrplan.workflow.settings import (
+    BenchmarkSettings,
+    DataSettings,
+    Resources,
+    Rule,
+    SplitSettings,
+    require_known,
+    require_starts,
+)
 
 
 def read_benchmark(path: Path) -> BenchmarkSettings:
@@ -42,7 +51,7 @@ def _benchmark(content: dict[str, Any], folder: Path) -> BenchmarkSettings:
     if values.get("recipe") is not None:
         values["recipe"] = folder / str(values["recipe"])
     pretrained = _mapping(values.get("pretrained") or {}, "pretrained")
-    values["pretrained"] = {a: folder / str(p) for a, p in pretrained.items() if p is not None}
+    values["pretrained"] = {a: None if p == SCRATCH else folder / str(p) for a, p in pretrained.items() if p is not None}
     resources = _mapping(values.get("resources") or {}, "resources")
     require_known("resources", resources, [str(rule) for rule in Rule])
     values["resources"] = {
@@ -50,6 +59,7 @@ def _benchmark(content: dict[str, Any], folder: Path) -> BenchmarkSettings:
         for name, block in resources.items()
     }
     settings: BenchmarkSettings = _build(BenchmarkSettings, values, "settings")
+    require_starts(settings)
     return settings
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from flrplan.errors import SettingsError
 from flrplan.io import write_json
+from flrplan.networks.table import SCRATCH
 from flrplan.splits import Split, read_split
 from flrplan.workflow.jobs import STATE, split_file
 from flrplan.workflow.settings import BenchmarkSettings
@@ -52,7 +53,7 @@ def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> d
         "recipe": recipe,
         "train_size": settings.train_size or "",
         "mirroring": settings.mirroring,
-        **{f"pretrained {a}": [str(p), p.stat().st_size] for a, p in settings.pretrained.items()},
+        **{f"pretrained {a}": [str(p), p.stat().st_size] if p else SCRATCH for a, p in settings.pretrained.items()},
     }
 
 
