@@ -11,7 +11,7 @@ import numpy as np
 
 from flrplan.evaluation.columns import Part
 from flrplan.evaluation.rows import LesionRow, Row
-from flrplan.evaluation.statistics import describe
+from flrplan.evaluation.statistics import Floats, describe
 from flrplan.evaluation.summary import Results, groups_of
 from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key
@@ -105,24 +105,26 @@ def _detection(lesions: list[LesionRow], key: str) -> dict[str, float | int | No
     }
 
 
-def _flr_cells(results: Results) -> dict[tuple[Part, str, str], list[Row]]:
+def _flr_cells(results: Results, metric: str) -> dict[tuple[Part, str, str], list[Row]]:
+    """The rows of each cell of the FLR in which a metric applies."""
     grouped: dict[tuple[Part, str, str], list[Row]] = {}
     for row in (*results.rows, *results.baselines):
-        if row.column.target is Structure.FLR:
+        if row.column.target is Structure.FLR and metric in row.values:
             grouped.setdefault(row.key, []).append(row)
     return grouped
 
 
-def threshold_crossings(results: Results) -> Nested:
+def threshold_crossings(results: Results, own: str = "") -> Nested:
     """``{part: {architecture or baseline: {column: {"20": counts}}}}``: decisions at FLR% thresholds that the prediction turns.
 
     ``too_high``: the truth is below the threshold and the prediction is not (a liver called large enough that is not);
     ``too_low``: the reverse; ``n``: cases with both values; ``rate`` = (too_high + too_low) / n, None for n = 0.
+    own: empty for the FLR% of the true liver and CRLM; :data:`flrplan.metrics.volume.OWN` for that of the architecture's own, with the
+    cells in which it applies.
     """
     tree: Nested = {}
-    for (part, architecture, column), rows in _flr_cells(results).items():
-        both = np.array([[r.values["flr_percent_reference"], r.values["flr_percent_prediction"]] for r in rows])
-        both = both[~np.isnan(both).any(axis=1)]
+    for (part, architecture, column), rows in _flr_cells(results, f"flr_percent_{own}prediction").items():
+        both = _flr_percents(rows, own)
         for threshold in FLR_THRESHOLDS_PERCENT:
             below = both < threshold
             high, low = int((below[:, 0] & ~below[:, 1]).sum()), int((~below[:, 0] & below[:, 1]).sum())
@@ -132,17 +134,42 @@ def threshold_crossings(results: Results) -> Nested:
     return tree
 
 
+def flr_percent_agreement(results: Results, own: str = "") -> Nested:
+    """``{part: {architecture or baseline: {column: {...}}}}`` of the FLR%, prediction minus reference, in points; own: as above.
+
+    ``bias`` and the 95 % limits of agreement ``lower``, ``upper``, as :func:`bland_altman`; None for no case with both values.
+    """
+    tree: Nested = {}
+    for (part, architecture, column), rows in _flr_cells(results, f"flr_percent_{own}prediction").items():
+        both = _flr_percents(rows, own)
+        _put(tree, (part.value, architecture, column), _limits(both[:, 1] - both[:, 0]))
+    return tree
+
+
+def _flr_percents(rows: Iterable[Row], own: str) -> Floats:
+    """``(cases, 2)``: FLR% of reference and prediction, of the cases that have both."""
+    names = ("flr_percent_reference", f"flr_percent_{own}prediction")
+    both = np.array([[row.values.get(name, math.nan) for name in names] for row in rows])
+    return both[~np.isnan(both).any(axis=1)]
+
+
+def _limits(errors: Floats) -> dict[str, float | int | None]:
+    """Bias and limits of agreement: bias -+ 1.96 std (ddof 1)."""
+    bias = float(errors.mean()) if len(errors) else None
+    half = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else None
+    lower, upper = (None, None) if bias is None or half is None else (bias - half, bias + half)
+    return {"n": len(errors), "bias": bias, "lower": lower, "upper": upper}
+
+
 def bland_altman(results: Results) -> Nested:
     """``{part: {architecture or baseline: {column: {...}}}}`` of the FLR volume, prediction minus reference.
 
     ``bias_ml`` and the 95 % limits of agreement ``lower_ml``, ``upper_ml`` = bias -+ 1.96 std (ddof 1); limits None for n = 1.
+    The volume of the FLR mask alone: no liver enters it.
     """
     tree: Nested = {}
-    for (part, architecture, column), rows in _flr_cells(results).items():
-        errors = np.array([row.values["volume_error_ml"] for row in rows])
-        bias = float(errors.mean())
-        half = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else math.nan
-        lower, upper = (None, None) if math.isnan(half) else (bias - half, bias + half)
-        limits = {"n": len(errors), "bias_ml": bias, "lower_ml": lower, "upper_ml": upper}
-        _put(tree, (part.value, architecture, column), limits)
+    for (part, architecture, column), rows in _flr_cells(results, "volume_error_ml").items():
+        limits = _limits(np.array([row.values["volume_error_ml"] for row in rows]))
+        in_ml = {name if name == "n" else f"{name}_ml": value for name, value in limits.items()}
+        _put(tree, (part.value, architecture, column), in_ml)
     return tree

@@ -14,7 +14,7 @@ from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 
 CASE_FIELDS: tuple[str, ...] = (
     "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours",
-    "nsd_tolerance_mm", "flr_percent_of", *METRICS, "undefined",
+    "nsd_tolerance_mm", *METRICS, "undefined",
 )  # fmt: skip
 """Columns of ``cases.csv``. A metric's cell is blank where it does not apply to the structure, ``nan`` where it is
 undefined; ``undefined`` then says why, as ``metric: reason; ...``. ``status`` is "scored", or what is missing or broken."""
@@ -49,7 +49,6 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
             "slice_spacing_mm": f"{row.slice_spacing_mm:.6g}",
             "tumours": str(row.tumours),
             "nsd_tolerance_mm": f"{NSD_TOLERANCE_MM[row.column.target]:g}",
-            "flr_percent_of": row.flr_percent_of,
             "undefined": "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items()),
         }
         lines.append(line | {name: _cell(value) for name, value in row.values.items()})

@@ -16,7 +16,6 @@ class Row:
 
     fold: None for a held-out case. architecture: or the name of a baseline. slice_spacing_mm, tumours: facts of the case.
     values: metric to value, NaN where undefined; reasons: why, for exactly those.
-    flr_percent_of: which liver and CRLM the prediction's FLR% was taken of; empty for other structures.
     """
 
     case: str
@@ -27,7 +26,6 @@ class Row:
     tumours: int
     values: Mapping[str, float]
     reasons: Mapping[str, str] = field(default_factory=dict)
-    flr_percent_of: str = ""
 
     @property
     def column(self) -> Column:

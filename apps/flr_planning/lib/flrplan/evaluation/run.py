@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import flrplan
 from flrplan.errors import SettingsError
-from flrplan.evaluation.breakdowns import bland_altman, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.breakdowns import bland_altman, flr_percent_agreement, lesion_detection, strata, threshold_crossings
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import comparisons, rankings
@@ -44,6 +44,7 @@ from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+from flrplan.metrics.volume import OWN
 from flrplan.splits import Split, read_split
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,9 @@ def build_document(results: Results) -> dict[str, Any]:
         "strata": strata(results),
         "lesions": lesion_detection(results),
         "threshold_crossings": threshold_crossings(results),
+        "threshold_crossings_own": threshold_crossings(results, OWN),
+        "flr_percent_agreement": flr_percent_agreement(results),
+        "flr_percent_agreement_own": flr_percent_agreement(results, OWN),
         "bland_altman": bland_altman(results),
         "claims": [verdict.to_json() for verdict in check_claims(summary, compared, results.models)],
         "gaps": [{"kind": g.kind, "where": g.where, "case": g.case, "detail": g.detail} for g in results.gaps],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,12 +69,12 @@ def groups_of(rows: Sequence[Row]) -> list[int]:
 
 
 def describe_rows(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Every metric of one cell of a table. Empty for no rows."""
+    """Every metric of one cell of a table that applies to any of its rows; rows that lack it count as undefined. Empty for no rows."""
     if not rows:
         return {}
     groups, folded = groups_of(rows), rows[0].part is Part.CV
-    metrics = metrics_of(rows[0].column.target)
-    return {m.name: describe([row.values[m.name] for row in rows], groups, folded) for m in metrics}
+    metrics = [m.name for m in metrics_of(rows[0].column.target) if any(m.name in row.values for row in rows)]
+    return {name: describe([row.values.get(name, math.nan) for row in rows], groups, folded) for name in metrics}
 
 
 def summarise(results: Results, baselines: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
