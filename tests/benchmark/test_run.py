@@ -130,7 +130,7 @@ def test_when_all_is_done_nothing_remains_until_a_file_is_gone(work: Path, confi
     gone.write_bytes(content)
     assert "done/predict/nnunet-held-out-fold-1: files of this job, or of one before it, are gone; it runs again" in done.stderr
     assert "predict: 0 of 1 jobs done" in done.stdout
-    assert "evaluate: 0 of 1 jobs done; 7 of 7 files there" in done.stdout
+    assert "evaluate: 0 of 1 jobs done; 8 of 8 files there" in done.stdout
     assert "train: 4 of 4 jobs done" in done.stdout
     assert "--dry-run" in done.stderr, "the exact command is shown"
     assert "rule predict:" in done.stderr + done.stdout

@@ -118,7 +118,7 @@ def test_models_and_baselines_compared(tables):
 
 def test_strata(tables):
     dice_by_spacing, nsd, volume, dice_by_tumours, *others = tables("strata")
-    assert len(others) == 2
+    assert len(others) == 2 + 2 * 3, "and the tumour burden and FLR% of the truth"
     assert dice_by_spacing[0][3:] == ["<= 2.5 mm", "2.5-5 mm", "> 5 mm"]
     assert dice_by_tumours[0][3:] == ["0", "1", "2-5", "> 5"]
     spacing, tumours = ({tuple(row[:3]): row[3:] for row in t[1:]} for t in (dice_by_spacing, dice_by_tumours))

@@ -189,7 +189,7 @@ def test_what_comes_after_files_that_are_gone_is_made_anew_too(places: Places) -
     fold = next(job for job in jobs if job.name == "nnunet-fold-1")
     fold.products[0].unlink()
     assert stale_markers(jobs, places.work) == [fold.done, jobs[-1].done], "predictions, then the tables"
-    assert "evaluate: 0 of 1 jobs done; 7 of 7 files there" in progress_lines(jobs, places.work)
+    assert "evaluate: 0 of 1 jobs done; 8 of 8 files there" in progress_lines(jobs, places.work)
     fold.products[0].touch()
     preprocess = of(jobs, Rule.PREPROCESS)[0]
     preprocess.products[0].unlink()

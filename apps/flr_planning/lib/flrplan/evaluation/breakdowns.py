@@ -1,10 +1,9 @@
-"""The same results seen apart: by slice spacing and tumour count, lesions by size, decisions at thresholds, FLR volumes."""
+"""The same results seen apart: by subgroup, lesions by size, decisions at thresholds, FLR volumes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from flrplan.evaluation.columns import Part
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results, groups_of
 from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key
@@ -20,28 +20,6 @@ from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 STRATIFIED = ("dice", "nsd", "volume_abs_error_ml")
 """The metrics shown per stratum."""
 
-
-def spacing_stratum(row: Row) -> str:
-    """Slice spacing: thin slices, the data set's usual ones, and those that the app warns about (over 5 mm)."""
-    if row.slice_spacing_mm <= 2.5:
-        return "<= 2.5 mm"
-    return "2.5-5 mm" if row.slice_spacing_mm <= 5.0 else "> 5 mm"
-
-
-def tumour_stratum(row: Row) -> str:
-    """Number of tumours, counted as connected components of the truth."""
-    if row.tumours <= 1:
-        return str(row.tumours)
-    return "2-5" if row.tumours <= 5 else "> 5"
-
-
-STRATA: Mapping[str, tuple[Callable[[Row], str], tuple[str, ...]]] = MappingProxyType(
-    {
-        "slice spacing": (spacing_stratum, ("<= 2.5 mm", "2.5-5 mm", "> 5 mm")),
-        "tumours": (tumour_stratum, ("0", "1", "2-5", "> 5")),
-    }
-)
-"""How cases are divided: name, rule, the strata in order."""
 
 Nested = dict[str, Any]
 
@@ -59,13 +37,13 @@ def strata(results: Results) -> Nested:
     grouped: dict[tuple[Part, str, str], list[Row]] = {}
     for row in results.rows:
         grouped.setdefault(row.key, []).append(row)
-    for name, (rule, order) in STRATA.items():
+    for division in divisions(results.clinical):
         for (part, architecture, column), rows in grouped.items():
-            for stratum in order:
-                own = [row for row in rows if rule(row) == stratum]
+            for stratum in division.order:
+                own = [row for row in rows if division.rule(row) == stratum]
                 if own:
                     cell = {m: describe([r.values[m] for r in own], groups_of(own), over_groups=False) for m in STRATIFIED}
-                    _put(tree, (name, part.value, architecture, column, stratum), cell)
+                    _put(tree, (division.name, part.value, architecture, column, stratum), cell)
     return tree
 
 

@@ -13,7 +13,7 @@ from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 
 CASE_FIELDS: tuple[str, ...] = (
-    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours",
+    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours", "tumour_percent",
     "nsd_tolerance_mm", *METRICS, "undefined",
 )  # fmt: skip
 """Columns of ``cases.csv``. A metric's cell is blank where it does not apply to the structure, ``nan`` where it is
@@ -48,6 +48,7 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
             "status": SCORED,
             "slice_spacing_mm": f"{row.slice_spacing_mm:.6g}",
             "tumours": str(row.tumours),
+            "tumour_percent": _cell(row.tumour_percent),
             "nsd_tolerance_mm": f"{NSD_TOLERANCE_MM[row.column.target]:g}",
             "undefined": "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items()),
         }

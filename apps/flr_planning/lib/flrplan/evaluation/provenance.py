@@ -48,6 +48,11 @@ class ModelRecord:
         return f"started from {files[0]}, the paper's from {RANDOM}" if files else ""
 
     @property
+    def has_start(self) -> bool:
+        """Whether any of the models says what it started from."""
+        return set(self.starts) != {NOT_RECORDED}
+
+    @property
     def lacks_start(self) -> bool:
         """Whether nothing says of some models that they started from published weights, as the paper's did."""
         row = TABLE.get(self.architecture)

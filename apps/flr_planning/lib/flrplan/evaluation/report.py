@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flrplan.evaluation import figures, html
-from flrplan.evaluation.breakdowns import STRATA, STRATIFIED
+from flrplan.evaluation.breakdowns import STRATIFIED
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
 from flrplan.evaluation.figures import display_name
 from flrplan.evaluation.pictures import Picture
-from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.power import ALPHA, POWER, largest_spread
+from flrplan.evaluation.statistics import MIN_CASES, RESAMPLES, SEED
+from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
@@ -37,10 +39,11 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
         ("claims", "The paper's claims", banner + _claims(document)),
         ("boxes", "Dice per case", banner + _plots(results, figures.dice_boxes, boxes)),
         ("comparisons", "Paired comparisons", banner + _comparisons(document)),
+        ("detectable", "What so many cases can show", banner + _detectable(results, document)),
         ("ranking", "Ranking and its stability", banner + _ranking(document)),
         ("volumes", "FLR volume and decisions", banner + _volumes(results, document)),
         ("lesions", "Metastases by size", banner + _lesions(results, document)),
-        ("strata", "By slice spacing and number of tumours", banner + _strata(document)),
+        ("strata", "Subgroups", banner + _strata(results, document)),
         ("further", "Further metrics", banner + _further(results, document)),
         ("worst", "Worst cases", _pictures(pictures)),
         ("method", "How it was measured", _method()),
@@ -139,6 +142,30 @@ def _comparisons(document: Document) -> str:
     return html.paragraph(text, "note") + "".join(parts)
 
 
+def _detectable(results: Results, document: Document) -> str:
+    rows = [
+        [e["part"], _side(e["a"]), _side(e["b"]), e["metric"], str(e["n"]), _number(e["sd"]), _number(e["smallest"])]
+        for e in document["detectable"]["pairs"]
+        if e["metric"] == COMPARED
+    ]
+    if not rows:
+        return ""
+    cases = len(results.cases[Part.TEST])
+    needed = [f"{largest_spread(d, cases):.3f} for {d}" for d in (0.003, 0.005)] if cases >= MIN_CASES else []
+    paper = (
+        f" The paper's three highest FLR Dice, 0.767, 0.764 and 0.762, lie 0.003 and 0.005 apart; {cases} held-out cases can show such a "
+        f"difference only if the paired differences have a standard deviation of at most {', '.join(needed)}."
+        if needed
+        else ""
+    )
+    text = (
+        f"The smallest mean difference that a paired two-sided t test at {ALPHA:g} would find with {POWER:.0%} power, from the standard "
+        f"deviation (SD, ddof 1) of the differences that were observed. A smaller difference that was not found may still be there.{paper}"
+    )
+    shown = html.table(["", "a", "b", "metric", "n", "SD of a - b", "smallest difference"], rows)
+    return html.paragraph(text, "note") + html.folded("Pairs", shown, is_open=False)
+
+
 def _ranking(document: Document) -> str:
     caption = (
         "How often each candidate takes which rank by mean Dice when the cases are drawn again; the best of ours on top. "
@@ -223,10 +250,15 @@ def _lesions(results: Results, document: Document) -> str:
     return plots + html.paragraph(text, "note") + html.table(["", "Model", "Column", "", *sizes], rows)
 
 
-def _strata(document: Document) -> str:
-    parts = []
-    for division, tree in document["strata"].items():
-        order = STRATA[division][1]
+def _strata(results: Results, document: Document) -> str:
+    text = (
+        "Means over the cases of a stratum, with 95 % intervals and the number of cases. To explore: no test, and no correction for how "
+        "many strata there are; few cases show little. The limits of tumour burden (tumour over liver volume) and FLR% are round numbers of "
+        "ours. Steatosis, chemotherapy and bilobar disease come from the clinical sheet, where the work folder has it."
+    )
+    parts = [html.paragraph(text, "note")]
+    for division in divisions(results.clinical):
+        tree, order = document["strata"].get(division.name, {}), division.order
         for metric in STRATIFIED:
             rows = [
                 [part, display_name(name), COLUMNS[column].title, *(_stratum(strata.get(s), metric) for s in order)]
@@ -236,7 +268,9 @@ def _strata(document: Document) -> str:
             ]
             shown = html.table(["", "Model", "Column", *order], rows)
             unit = f" [{METRICS[metric].unit}]" if METRICS[metric].unit else ""
-            parts.append(html.folded(f"{METRICS[metric].title}{unit} by {division}", shown, is_open=metric == STRATIFIED[0]))
+            parts.append(
+                html.folded(f"{METRICS[metric].title}{unit} by {division.name}", shown, is_open=metric == STRATIFIED[0])
+            )
     return "".join(parts)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 import flrplan
 from flrplan.errors import SettingsError
 from flrplan.evaluation.breakdowns import bland_altman, flr_percent_agreement, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.checklist import checklist
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import comparisons, rankings
@@ -33,12 +34,14 @@ from flrplan.evaluation.inputs import (
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
+from flrplan.evaluation.power import ALPHA, POWER, detectable
 from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
 from flrplan.evaluation.scoring import score_cases
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.subgroups import read_clinical
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
@@ -53,11 +56,12 @@ log = logging.getLogger(__name__)
 def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
     """Runs one evaluation; returns the files written, by name.
 
-    Writes ``cases.csv``, ``baselines.csv``, ``lesions.csv``, ``summary.json``, ``table1.md``, ``table2.md``, ``report.html``.
+    Writes ``cases.csv``, ``baselines.csv``, ``lesions.csv``, ``summary.json``, ``table1.md``, ``table2.md``, ``checklist.md``, ``report.html``.
     Raises: SettingsError for folders and splits that cannot be used; LabelError naming every missing, extra or broken case
         unless ``allow_missing``; OutputError for a folder that cannot be written to. Nothing is written then.
     """
     found, split, unrecorded = find(settings)
+    clinical = read_clinical(settings.work, {case.case for case in found.cases})
     with writable_folder(settings.out_folder):
         if not settings.allow_missing:
             require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
@@ -66,7 +70,8 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
         models = model_records(settings.models_work, found.architectures)
-        results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded, models=models)
+        results = collect(scored, found, split, settings.table_note)
+        results = replace(results, unrecorded=unrecorded, models=models, clinical=clinical)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -122,6 +127,7 @@ def build_document(results: Results) -> dict[str, Any]:
         **summary,
         "baselines": summarise(results, baselines=True),
         "comparisons": compared,
+        "detectable": {"alpha": ALPHA, "power": POWER, "pairs": detectable(results, compared)},
         "rankings": rankings(results),
         "strata": strata(results),
         "lesions": lesion_detection(results),
@@ -157,6 +163,7 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
         "baselines.csv": lambda: cases_csv(results.baselines),
         "lesions.csv": lambda: lesions_csv(results.lesions),
         **{table_name(p): lambda p=p: markdown_table(results, document, document["baselines"], p) for p in Part},  # type: ignore[misc]
+        "checklist.md": lambda: checklist(results, document),
         "report.html": lambda: build_report(results, document, pictures),
     }
     folder = settings.out_folder

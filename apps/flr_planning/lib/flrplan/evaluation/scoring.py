@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from flrplan.geometry import Geometry
 from flrplan.labels import Structure
 from flrplan.metrics import Region, Scores, score_mask
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, components, iou_key
+from flrplan.metrics.volume import flr_percent
 
 UNREADABLE = (FlrError, OSError, RuntimeError)
 """What a broken file raises; SimpleITK's own errors are RuntimeErrors."""
@@ -54,6 +56,10 @@ class _Case:
         self.truth = truth
         self.slice_spacing = slice_spacing
         self.tumours = len(components(truth[Structure.CRLM])[1])
+        liver, crlm = truth[Structure.LIVER], truth[Structure.CRLM]
+        percent = flr_percent(liver, crlm, truth[Structure.FLR])
+        self.flr_percent = math.nan if percent is None else percent
+        self.tumour_percent = 100.0 * crlm.voxels / liver.voxels if liver.voxels else math.nan
         self.predicted: Predicted = {}
         self.gaps: list[Gap] = []
 
@@ -87,7 +93,8 @@ class _Case:
     def _row(self, architecture: str, column: Column, scores: Scores) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
         facts = (self.slice_spacing, self.tumours)
-        return Row(self.files.case, self.files.fold, architecture, column.name, *facts, scores.values, reasons)
+        place = (self.files.case, self.files.fold, architecture, column.name)
+        return Row(*place, *facts, scores.values, reasons, self.tumour_percent, self.flr_percent)
 
     def _lesion_rows(self, architecture: str, column: str, matching: LesionMatching) -> Iterator[LesionRow]:
         matched = {iou_key(t): matching.matched(t) for t in IOU_THRESHOLDS}

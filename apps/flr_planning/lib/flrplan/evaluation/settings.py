@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 
-WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "report.html", "summary.json")
+WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
 
 COHORT_NAME = "cohort.json"

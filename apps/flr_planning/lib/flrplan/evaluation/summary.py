@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.subgroups import Clinical
 from flrplan.metrics.catalogue import metrics_of
 
 
@@ -26,6 +27,7 @@ class Results:
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
     unrecorded: models of a work folder that do not record what they were trained on.
+    clinical: what the work folder's table says of the patients, by case.
     models: what the models of each architecture started from and how much they see.
     """
 
@@ -37,6 +39,7 @@ class Results:
     absent: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
     models: tuple[ModelRecord, ...] = ()
+    clinical: Clinical = field(default_factory=dict)
     note: str = ""
 
     @property

@@ -151,7 +151,8 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
     return head, rows
 
 
-def _line(cells: list[str]) -> str:
+def markdown_line(cells: list[str]) -> str:
+    """One row of a table in Markdown."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -161,5 +162,5 @@ def markdown_table(results: Results, summary: Summary, baselines: Summary, part:
     lines = [f"# Table {NUMBER[part]}: {part.caption} performance", ""]
     for paragraph in preface(results, part):
         lines += [paragraph, ""]
-    lines += [_line(head), "|" + "---|" * len(head), *(_line(row) for row in rows)]
+    lines += [markdown_line(head), "|" + "---|" * len(head), *(markdown_line(row) for row in rows)]
     return "\n".join(lines) + "\n"

@@ -113,7 +113,12 @@ def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
         command = places.flrplan("cohort", *size, "--out", out, "--workers", workers)
     else:
         where: list[object] = [data.kind, data.root, "--out", out, "--workers", workers]
-        for option, path in (("--tcia", data.tcia), ("--images", data.images), ("--layout", data.layout)):
+        for option, path in (
+            ("--tcia", data.tcia),
+            ("--images", data.images),
+            ("--layout", data.layout),
+            ("--clinical", data.clinical),
+        ):
             where += [option, path] if path else []
         if settings.split and settings.split.file:
             where += ["--splits", settings.split.file]

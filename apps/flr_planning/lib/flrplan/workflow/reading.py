@@ -38,7 +38,9 @@ def _benchmark(content: dict[str, Any], folder: Path) -> BenchmarkSettings:
     values = dict(content)
     require_known("settings", values, [f.name for f in fields(BenchmarkSettings)])
     data = _mapping(values.get("data") or {}, "data")
-    data = {k: folder / v if k in ("root", "tcia", "images", "layout") and v is not None else v for k, v in data.items()}
+    data = {
+        k: folder / v if k in ("root", "tcia", "images", "layout", "clinical") and v is not None else v for k, v in data.items()
+    }
     values["data"] = _build(DataSettings, data, "data")
     split = values.get("split")
     if isinstance(split, str):

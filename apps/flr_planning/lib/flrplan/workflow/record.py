@@ -46,7 +46,8 @@ def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> d
     recipe = yaml.safe_load(settings.recipe.read_text(encoding="utf-8")) if settings.recipe else {}
     return {
         # Whether cases may be missing can be said after one was found to be; the split shows which were dropped.
-        "data": {k: v for k, v in asdict(settings.data).items() if k != "allow_missing"},
+        # The clinical sheet divides results and decides none.
+        "data": {k: v for k, v in asdict(settings.data).items() if k not in ("allow_missing", "clinical")},
         **_asked_split(settings, work),
         "split": _plain(split) if split else None,
         "folds": settings.folds,

@@ -45,7 +45,7 @@ class Rule(str, Enum):
 class DataSettings:
     """The cases. ``prepared``: the work folder has them already.
 
-    root: what was downloaded (tcia, refined, folder); tcia, images: where the CTs of refined labels are; layout: glob patterns.
+    root: what was downloaded (tcia, refined, folder); tcia, images: where the CTs of refined labels are; layout: glob patterns; clinical: the clinical sheet.
     allow_missing: cases of the split that are not there are dropped from it.
     cases, seed, size: the synthetic cohort.
     """
@@ -55,6 +55,7 @@ class DataSettings:
     tcia: Path | None = None
     images: Path | None = None
     layout: Path | None = None
+    clinical: Path | None = None
     allow_missing: bool = False
     cases: int = 12
     seed: int = 0
