@@ -8,7 +8,7 @@ Labels: ``<case>.nii.gz`` (planning label maps) or ``<case>/<structure>.nii.gz``
 Predictions: ``<architecture>/<column>/<case>.nii.gz``, binary; any architecture name but those of the baselines;
 column one of pipelined_liver, pipelined_crlm, pipelined_flr, cascaded_crlm, cascaded_flr, e2e_flr.
 Split: ``{"test": [ids], "folds": [[validation ids], ...]}``.
-Writes cases.csv, baselines.csv, lesions.csv, summary.json, table1.md, table2.md and report.html.
+Writes cases.csv, baselines.csv, lesions.csv, summary.json, table1.md, table2.md, checklist.md and report.html.
 Cost: about 0.2 s a prediction of 512x512x100 beside reading it; memory: one case per worker, whatever the number of cases.
 Exit status: 0 done, 1 the input cannot be used (stderr says what and where), 2 wrong options.
 """

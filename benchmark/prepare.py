@@ -6,6 +6,7 @@
     python benchmark/prepare.py folder DIR --out W                   # DIR/images/<case>.* and DIR/masks/<case>/<structure>.*
     python benchmark/prepare.py compare FIRST SECOND --out DIR       # two work folders: what did the refinement change
 
+``--clinical FILE`` adds what TCIA's clinical sheet (.xlsx or .csv) says of steatosis, chemotherapy and bilobar disease to dataset.csv.
 ``--dry-run`` shows which file would be taken as what and writes nothing; where it is wrong, copy benchmark/layouts/refined.yaml,
 change its patterns and give it with ``--layout``.
 Writes ``images/``, ``labels/`` (planning maps), ``masks/<case>/`` (binary truth: liver, crlm, flr), ``prepared/`` (a record per
@@ -72,6 +73,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             "--no-split", dest="splits", action="store_const", const=None, help="write no split; one is drawn afterwards"
         )
         command.add_argument("--allow-missing", action="store_true", help="missing cases are no failure; the split drops them")
+        command.add_argument(
+            "--clinical", type=Path, metavar="FILE", help="TCIA's clinical sheet (.xlsx or .csv), for dataset.csv"
+        )
         command.add_argument("--force", action="store_true", help="make complete cases anew")
         command.add_argument("--dry-run", action="store_true", help="show what would be taken as what; write nothing")
         command.add_argument(
@@ -120,6 +124,7 @@ def run_prepare(options: argparse.Namespace) -> int:
         split=options.splits,
         allow_missing=options.allow_missing,
         force=options.force,
+        clinical=options.clinical,
         workers=options.workers,
     )
     found = find(options)

@@ -137,7 +137,7 @@ def test_when_all_is_done_nothing_remains_until_a_file_is_gone(work: Path, confi
     gone.write_bytes(content)
     assert "done/predict/nnunet-held-out-fold-1: files of this job, or of one before it, are gone; it runs again" in done.stderr
     assert "predict: 0 of 1 jobs done" in done.stdout
-    assert "evaluate: 0 of 1 jobs done; 7 of 7 files there" in done.stdout
+    assert "evaluate: 0 of 1 jobs done; 8 of 8 files there" in done.stdout
     assert "train: 4 of 4 jobs done" in done.stdout
     assert "--dry-run" in done.stderr, "the exact command is shown"
     assert "rule predict:" in done.stderr + done.stdout
@@ -162,7 +162,9 @@ def test_another_recipe_in_the_same_folder_is_refused(work: Path, config: Path) 
 
 
 def test_a_job_that_fails_is_named_with_its_log(snakemake: str, tmp_path: Path) -> None:
-    (tmp_path / "b.yaml").write_text("data: {kind: folder, root: nowhere}\nsplit: {held_out: 1, folds: 2}")
+    (tmp_path / "b.yaml").write_text(
+        "data: {kind: folder, root: nowhere}\nsplit: {held_out: 1, folds: 2}\narchitectures: [nnunet]"
+    )
     done = run(tmp_path / "b.yaml", tmp_path / "work", "--cores", 1)
     assert done.returncode == 1
     assert str(tmp_path / "work" / "workflow" / "logs") in done.stderr
@@ -170,7 +172,7 @@ def test_a_job_that_fails_is_named_with_its_log(snakemake: str, tmp_path: Path) 
 
 
 def test_a_prepared_folder_that_is_not_there_or_does_not_fit_the_split(tmp_path: Path) -> None:
-    (tmp_path / "b.yaml").write_text("data: {kind: prepared}\nsplit: s.json")
+    (tmp_path / "b.yaml").write_text("data: {kind: prepared}\nsplit: s.json\narchitectures: [nnunet]")
     (tmp_path / "s.json").write_text('{"test": ["a"], "folds": [["b"], ["c"]]}')
     done = run(tmp_path / "b.yaml", tmp_path / "work")
     assert done.returncode == 1

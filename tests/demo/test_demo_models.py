@@ -89,6 +89,10 @@ def test_the_card_states_what_was_measured(tmp_path: Path) -> None:
     assert "- some-ct: Dice 0.876 on 75 of 133 slices; 12 ml predicted beyond the reference are not judged. Of 1000 ml" in card
     assert "100 were missed, 150 ml were added (a warning)." in card
     assert 'make demo-models REAL="lidc-idri-0001=' in card
+    assert (
+        "references are another model's output, not an expert's, and cover 75 of 133 slices of some-ct."
+        in card.partition("### What")[0]
+    )
     assert "| Liver, unseen synthetic cases | at least 0.95 | 0.915 | **missed** by 0.035 |" in card
     assert "- **Liver, unseen synthetic cases.** 4 of 4 cases lie below 0.95. By contrast phase the lowest is" in card
     assert "an earlier version of the liver model failed on example_ct (Dice 0.545)" in card

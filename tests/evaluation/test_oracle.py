@@ -140,6 +140,51 @@ def test_threshold_crossings_and_bland_altman(outputs):
     assert limits["upper_ml"] - limits["bias_ml"] == pytest.approx(1.96 * np.std(errors, ddof=1))
 
 
+def test_flr_percent_of_its_own_liver_and_crlm(outputs):
+    """nnunet's own liver is the true one; its own CRLM is empty in t1, has 128 voxels too many in the FLR of t2, else true."""
+    _, rows, summary = outputs
+    own = [float(rows[case, "nnunet", "pipelined_flr"]["flr_percent_own_prediction"]) for case in ("t1", "t2", "t3", "t4")]
+    true = 100 * 1600 / 2524
+    percents = [100 * 1600 / 2560, 100 * (1760 - 128) / (2560 - 36 - 128), 0.0, 100.0]
+    assert own == pytest.approx(percents)
+    agreement = summary["flr_percent_agreement_own"]["test"]["nnunet"]["pipelined_flr"]
+    errors = np.array(percents) - true
+    assert (agreement["n"], agreement["bias"]) == (4, pytest.approx(errors.mean()))
+    assert agreement["upper"] - agreement["bias"] == pytest.approx(1.96 * errors.std(ddof=1))
+    of_true = summary["flr_percent_agreement"]["test"]["nnunet"]["pipelined_flr"]
+    assert of_true["bias"] == pytest.approx((0 + 0.1 * true - true + 100 - true) / 4)
+    assert summary["threshold_crossings_own"]["test"]["nnunet"]["pipelined_flr"]["20"]["too_low"] == 1
+    assert summary["test"]["nnunet"]["pipelined_flr"]["flr_percent_own_prediction"]["mean"] == pytest.approx(np.mean(percents))
+    # No tumours were predicted by a cascade in the folds, and "own" predicted no liver: that FLR% is not theirs to give.
+    assert rows["a1", "nnunet", "pipelined_flr"]["flr_percent_own_prediction"] == ""
+    assert "cv" not in summary["flr_percent_agreement_own"]
+    assert "own" not in summary["flr_percent_agreement_own"]["test"]
+    assert "flr_percent_own_prediction" not in summary["test"]["own"]["cascaded_flr"]
+    assert "undefined" not in rows["a1", "nnunet", "pipelined_flr"]["undefined"]
+
+
+def test_e2e_and_cascade_are_compared_with_flr_percents_of_the_same_kind(bench, command):
+    """Half of the liver is predicted. Of the true liver and CRLM both ways give the truth; of their own, twice the fraction."""
+    half = bench.LIVER.copy()
+    half[6:] = False  # 5 of its 10 slices, with lesion A in them
+    for case in bench.ALL:
+        bench.label(case)
+        for column, mask in (("pipelined_liver", half), ("cascaded_crlm", bench.LESION_A), ("e2e_flr", bench.FLR)):
+            bench.predict("nnunet", column, case, mask)
+        bench.predict("nnunet", "cascaded_flr", case, bench.FLR)
+    bench.split(bench.FOLDS, bench.TEST)
+    assert command(bench.arguments()) == 0
+    summary = json.loads((bench.out / "summary.json").read_text())
+    for column in ("cascaded_flr", "e2e_flr"):
+        cell = summary["test"]["nnunet"][column]
+        assert cell["flr_percent_error"]["mean"] == 0.0
+        assert cell["flr_percent_own_prediction"]["mean"] == pytest.approx(100 * 1600 / (1280 - 32))
+    page = (bench.out / "report.html").read_text()
+    assert "FLR% of the true liver and CRLM" in page
+    assert "FLR% of the own predicted liver and CRLM" in page
+    assert "over the standardised liver volume (sTLV), not over this liver" in page
+
+
 def test_strata(outputs):
     _, _, summary = outputs
     cell = summary["strata"]["tumours"]["test"]["nnunet"]["pipelined_crlm"]

@@ -35,7 +35,7 @@ def test_paper_tables_are_those_of_the_markdown(oracle, tables):
 
 
 def test_bland_altman_limits(tables):
-    limits, _ = tables("volumes")
+    limits, *_ = tables("volumes")
     # Held-out errors 0, 1, -10, 6 ml: bias -0.75, squares about it 134.75, so 1.96 sqrt(134.75 / 3) = 13.14 (ddof 1).
     # Cross-validation 0, 1, -10, 0: bias -2.25, squares 80.75, 1.96 sqrt(80.75 / 3) = 10.17.
     assert limits[1:] == [
@@ -58,14 +58,24 @@ def test_bland_altman_limits(tables):
     ]
 
 
-def test_threshold_crossings(tables):
-    _, crossings = tables("volumes")
-    assert crossings[0] == ["", "Model", "Column", "at 20 %", "at 30 %", "at 40 %"]
-    turned = {tuple(row[:3]): row[3:] for row in crossings[1:]}
+def test_flr_percent_and_threshold_crossings(tables):
+    _, of_true, of_own = tables("volumes")
+    head = ["", "Model", "Column", "n", "bias [points]", "lower limit", "upper limit", "at 20 %", "at 30 %", "at 40 %"]
+    assert of_true[0] == of_own[0] == head
+    turned = {tuple(row[:3]): row[3:] for row in of_true[1:]}
     assert len(turned) == 16
-    for (part, model, column), counts in turned.items():
+    for (part, model, column), row in turned.items():
         # 63.4 % in truth; only the empty prediction (a3, t3) is below a threshold, so below all of them: too low.
-        assert counts == ["0 + 1 of 4" if model == "nnU-Net" else "0 + 0 of 4"] * 3, (part, model, column)
+        assert row[4:] == ["0 + 1 of 4" if model == "nnU-Net" else "0 + 0 of 4"] * 3, (part, model, column)
+    # Errors 0, 6.34, -63.39, 36.61 points: bias -5.11, squares about it 5294.4, so 1.96 sqrt(5294.4 / 3) = 82.34.
+    assert turned["test", "nnU-Net", FLR][:4] == ["4", "-5.1", "-87.4", "+77.2"]
+    assert turned["test", "whole liver", FLR][:4] == ["4", "+36.6", "+36.6", "+36.6"]
+    # Of its own: -0.89, 4.72, -63.39, 36.61 (test_oracle.py): bias -5.74, squares 5250.1, 1.96 sqrt(5250.1 / 3) = 81.99.
+    assert of_own[1:] == [
+        ["test", "nnU-Net", FLR, "4", "-5.7", "-87.7", "+76.3", *["0 + 1 of 4"] * 3],
+        ["test", PREDICTED, CASCADED, "4", "+36.6", "+36.6", "+36.6", *["0 + 0 of 4"] * 3],
+        ["test", PREDICTED, E2E, "4", "+36.6", "+36.6", "+36.6", *["0 + 0 of 4"] * 3],
+    ]
 
 
 def test_lesions_by_size(tables):
@@ -108,7 +118,7 @@ def test_models_and_baselines_compared(tables):
 
 def test_strata(tables):
     dice_by_spacing, nsd, volume, dice_by_tumours, *others = tables("strata")
-    assert len(others) == 2
+    assert len(others) == 2 + 2 * 3, "and the tumour burden and FLR% of the truth"
     assert dice_by_spacing[0][3:] == ["<= 2.5 mm", "2.5-5 mm", "> 5 mm"]
     assert dice_by_tumours[0][3:] == ["0", "1", "2-5", "> 5"]
     spacing, tumours = ({tuple(row[:3]): row[3:] for row in t[1:]} for t in (dice_by_spacing, dice_by_tumours))
@@ -144,7 +154,11 @@ def test_further_metrics(tables):
         "FLR%, prediction [%]": ["58.28", "100.00"],  # 63.39, 69.73, 0, 100
         "FLR% error [points]": ["-5.11", "36.61"],
         "absolute FLR% error [points]": ["26.58", "36.61"],
-        **{f"decision at {t} % turned": ["0.250", "0.000"] for t in (20, 30, 40)},
+        **{f"FLR% on the other side of {t} %": ["0.250", "0.000"] for t in (20, 30, 40)},
+        "FLR% of its own liver, prediction [%]": ["57.65", "-"],  # 62.5, 68.11, 0, 100; a true liver is nobody's own
+        "FLR% of its own liver error [points]": ["-5.74", "-"],
+        "absolute FLR% of its own liver error [points]": ["26.40", "-"],  # 0.89, 4.72, 63.39, 36.61
+        **{f"FLR% of its own liver on the other side of {t} %": ["0.250", "-"] for t in (20, 30, 40)},
     }
     of_test, of_cv = ({row[0]: row[1] for row in t[1:]} for t in (test, cv))
     # Of 27 draws of three values 1 has the least and 1 the most alone (3.7 % each): the interval is the range.
@@ -154,7 +168,7 @@ def test_further_metrics(tables):
     assert of_cv["ASSD [mm]"] == "0.22 - (n = 3, 1u)"
     assert of_cv["volume error [ml]"] == "-1.50 - (n = 4)"
     assert of_cv["FLR%, prediction [%]"] == "53.88 - (n = 4)"
-    assert of_cv["decision at 20 % turned"] == "0.167 - (n = 4)"
+    assert of_cv["FLR% on the other side of 20 %"] == "0.167 - (n = 4)"
 
 
 def _halves(found):

@@ -70,7 +70,7 @@ def test_flr_percent_leaves_tumour_out_above_and_below():
     assert (values["crossing_20"], values["crossing_30"], values["crossing_40"]) == (0.0, 1.0, 0.0)
 
 
-def test_flr_percent_of_the_cascade_is_taken_of_its_own_liver():
+def test_flr_percent_of_the_true_liver_and_of_its_own_stand_beside_each_other():
     references = {
         s: Region.of(m, SPACING)
         for s, m in (
@@ -79,10 +79,15 @@ def test_flr_percent_of_the_cascade_is_taken_of_its_own_liver():
             (Structure.FLR, block(slice(0, 4))),
         )
     }
-    context = {Structure.LIVER: Region.of(block(slice(0, 8)), SPACING)}
-    values = score_mask(Structure.FLR, references, references[Structure.FLR], context).values
-    assert values["flr_percent_prediction"] == pytest.approx(50.0)
-    assert values["flr_percent_error"] == pytest.approx(10.0)
+    # Its own liver has 9 slices, one of them called tumour, which is in the remnant: 3 of 8, against 4 of 10.
+    own = {Structure.LIVER: Region.of(block(slice(0, 9)), SPACING), Structure.CRLM: Region.of(block(slice(2, 3)), SPACING)}
+    values = score_mask(Structure.FLR, references, references[Structure.FLR], own).values
+    assert (values["flr_percent_reference"], values["flr_percent_prediction"], values["flr_percent_error"]) == (40.0, 40.0, 0.0)
+    assert values["flr_percent_own_prediction"] == pytest.approx(37.5)
+    assert values["flr_percent_own_error"] == pytest.approx(-2.5)
+    assert values["flr_percent_own_abs_error"] == pytest.approx(2.5)
+    assert [values[f"crossing_{t}"] for t in (20, 30, 40)] == [0.0, 0.0, 0.0]
+    assert [values[f"crossing_own_{t}"] for t in (20, 30, 40)] == [0.0, 0.0, 1.0]
 
 
 def test_exactly_at_the_threshold_is_not_below():
@@ -106,11 +111,12 @@ def test_no_liver_to_divide_by():
         Structure.CRLM: Region.of(empty, SPACING),
         Structure.FLR: Region.of(some, SPACING),
     }
-    result = score_mask(Structure.FLR, references, Region.of(some, SPACING), {Structure.LIVER: Region.of(empty, SPACING)})
-    assert result.values["flr_percent_reference"] == 50.0
-    assert result.reasons["flr_percent_prediction"] is Undefined.NO_PREDICTED_LIVER
-    assert result.reasons["crossing_30"] is Undefined.NO_PREDICTED_LIVER
-    assert math.isnan(result.values["flr_percent_error"])
+    own = dict.fromkeys((Structure.LIVER, Structure.CRLM), Region.of(empty, SPACING))
+    result = score_mask(Structure.FLR, references, Region.of(some, SPACING), own)
+    assert result.values["flr_percent_reference"] == result.values["flr_percent_prediction"] == 50.0
+    assert result.reasons["flr_percent_own_prediction"] is Undefined.NO_PREDICTED_LIVER
+    assert result.reasons["crossing_own_30"] is Undefined.NO_PREDICTED_LIVER
+    assert math.isnan(result.values["flr_percent_own_error"])
 
 
 @pytest.mark.parametrize("emptiness", [Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH])
@@ -140,8 +146,10 @@ def test_volumes_are_defined_on_empty_masks():
 @pytest.mark.parametrize("structure", [Structure.LIVER, Structure.CRLM, Structure.FLR])
 def test_scores_hold_exactly_the_metrics_of_the_catalogue(structure):
     references = {s: Region.of(block(slice(2, 5)), SPACING) for s in Structure}
-    result = score_mask(structure, references, Region.of(block(slice(2, 6)), SPACING))
+    result = score_mask(structure, references, Region.of(block(slice(2, 6)), SPACING), references)
     assert list(result.values) == [m.name for m in metrics_of(structure)]
+    without = score_mask(structure, references, Region.of(block(slice(2, 6)), SPACING))
+    assert list(without.values) == [name for name in result.values if "own_" not in name], "they do not apply"
     assert set(result.values) <= set(METRICS)
 
 

@@ -210,7 +210,7 @@ def test_what_comes_after_files_that_are_gone_is_made_anew_too(places: Places) -
     fold = next(job for job in jobs if job.name == "nnunet-fold-1")
     fold.products[0].unlink()
     assert stale_markers(jobs, places.work) == [fold.done, jobs[-1].done], "predictions, then the tables"
-    assert "evaluate: 0 of 1 jobs done; 7 of 7 files there" in progress_lines(jobs, places.work)
+    assert "evaluate: 0 of 1 jobs done; 8 of 8 files there" in progress_lines(jobs, places.work)
     fold.products[0].touch()
     preprocess = of(jobs, Rule.PREPROCESS)[0]
     preprocess.products[0].unlink()
@@ -270,6 +270,18 @@ def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
     other = replace(settings, split=SplitSettings(held_out=2, folds=2))
     with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
         require_same_benchmark(other, settled_split(other, places.work), places.work)
+
+
+def test_random_weights_on_purpose_are_handed_on_and_recorded(places: Places) -> None:
+    settings = BenchmarkSettings(architectures=("nnunet", "stunet"), pretrained={"stunet": None})
+    trainings = of(benchmark_jobs(settings, places), Rule.TRAIN)
+    said = {job.name: "--pretrained stunet=scratch" in " ".join(job.command) for job in trainings}
+    assert said == {job.name: "stunet" in job.name for job in trainings}
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    weights = places.work / "w.model"
+    weights.write_text("")
+    with pytest.raises(SettingsError, match=r"made with other settings \(pretrained stunet\)"):
+        require_same_benchmark(replace(settings, pretrained={"stunet": weights}), None, places.work)
 
 
 def test_names_that_are_written_twice_agree() -> None:

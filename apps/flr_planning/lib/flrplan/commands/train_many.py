@@ -56,7 +56,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--work", type=Path, required=True, help="prepared data and training states")
     parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the models go to <models>/<stage>/<architecture>")
     parser.add_argument(
-        "--pretrained", action="append", default=[], metavar="ARCHITECTURE=FILE", help="weights that its trainings start from"
+        "--pretrained",
+        action="append",
+        default=[],
+        metavar="ARCHITECTURE=FILE",
+        help="weights that its trainings start from, or scratch",
     )
     parser.add_argument("options", nargs="*", metavar="OPTION", help="options of 'flrplan train', after --")
     parser.set_defaults(run=run)
@@ -81,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         title = f"{training} ({number} of {len(trainings)})"
         folder = arguments.models / training.stage / training.architecture / f"fold_{training.fold}"
         with _lock(arguments.work, training, title):
-            if require_same_training(folder, split, training.fold):
+            if require_same_training(folder, split, training.fold, weights.get(training.architecture)):
                 note(f"{title}: trained before")
                 continue
             note(f"{title}: starts")

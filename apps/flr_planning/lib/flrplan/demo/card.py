@@ -83,6 +83,7 @@ def write_card(folder: Path, cases: Sequence[MeasuredCase], real: Sequence[RealS
         "## Goals\n",
         "| goal | asked | measured | |\n|---|---|---|---|",
         *(outcome.row() for outcome in outcomes),
+        *_references(real),
         f"\n{NOT_INDEPENDENT}",
         "### What bounds them\n",
         *(f"- **{outcome.goal.what}.** {what_bounds(outcome, cases, real)}" for outcome in outcomes),
@@ -104,6 +105,14 @@ def write_card(folder: Path, cases: Sequence[MeasuredCase], real: Sequence[RealS
     write_text(folder / "README.md", "\n".join(parts))
     scores = {"synthetic": rows, "summary": summary(cases), "real_liver_dice": {r.name: round(r.dice, 4) for r in real}}
     write_json(folder / "scores.json", scores | {"goals": [outcome.as_json() for outcome in outcomes]})
+
+
+def _references(real: Sequence[RealScore]) -> list[str]:
+    """What the figures of the real CTs in the table of goals were measured against; nothing where none was measured."""
+    if not real:
+        return []
+    covered = ", ".join(f"{score.slices} of {score.of_slices} slices of {score.name}" for score in real)
+    return [f"\nThe real CTs' references are another model's output, not an expert's, and cover {covered}."]
 
 
 def _training_table(folder: Path) -> str:

@@ -1,17 +1,17 @@
-"""The same results seen apart: by slice spacing and tumour count, lesions by size, decisions at thresholds, FLR volumes."""
+"""The same results seen apart: by subgroup, lesions by size, decisions at thresholds, FLR volumes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from flrplan.evaluation.columns import Part
 from flrplan.evaluation.rows import LesionRow, Row
-from flrplan.evaluation.statistics import describe
+from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results, groups_of
 from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key
@@ -20,28 +20,6 @@ from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 STRATIFIED = ("dice", "nsd", "volume_abs_error_ml")
 """The metrics shown per stratum."""
 
-
-def spacing_stratum(row: Row) -> str:
-    """Slice spacing: thin slices, the data set's usual ones, and those that the app warns about (over 5 mm)."""
-    if row.slice_spacing_mm <= 2.5:
-        return "<= 2.5 mm"
-    return "2.5-5 mm" if row.slice_spacing_mm <= 5.0 else "> 5 mm"
-
-
-def tumour_stratum(row: Row) -> str:
-    """Number of tumours, counted as connected components of the truth."""
-    if row.tumours <= 1:
-        return str(row.tumours)
-    return "2-5" if row.tumours <= 5 else "> 5"
-
-
-STRATA: Mapping[str, tuple[Callable[[Row], str], tuple[str, ...]]] = MappingProxyType(
-    {
-        "slice spacing": (spacing_stratum, ("<= 2.5 mm", "2.5-5 mm", "> 5 mm")),
-        "tumours": (tumour_stratum, ("0", "1", "2-5", "> 5")),
-    }
-)
-"""How cases are divided: name, rule, the strata in order."""
 
 Nested = dict[str, Any]
 
@@ -59,13 +37,13 @@ def strata(results: Results) -> Nested:
     grouped: dict[tuple[Part, str, str], list[Row]] = {}
     for row in results.rows:
         grouped.setdefault(row.key, []).append(row)
-    for name, (rule, order) in STRATA.items():
+    for division in divisions(results.clinical):
         for (part, architecture, column), rows in grouped.items():
-            for stratum in order:
-                own = [row for row in rows if rule(row) == stratum]
+            for stratum in division.order:
+                own = [row for row in rows if division.rule(row) == stratum]
                 if own:
                     cell = {m: describe([r.values[m] for r in own], groups_of(own), over_groups=False) for m in STRATIFIED}
-                    _put(tree, (name, part.value, architecture, column, stratum), cell)
+                    _put(tree, (division.name, part.value, architecture, column, stratum), cell)
     return tree
 
 
@@ -105,24 +83,26 @@ def _detection(lesions: list[LesionRow], key: str) -> dict[str, float | int | No
     }
 
 
-def _flr_cells(results: Results) -> dict[tuple[Part, str, str], list[Row]]:
+def _flr_cells(results: Results, metric: str) -> dict[tuple[Part, str, str], list[Row]]:
+    """The rows of each cell of the FLR in which a metric applies."""
     grouped: dict[tuple[Part, str, str], list[Row]] = {}
     for row in (*results.rows, *results.baselines):
-        if row.column.target is Structure.FLR:
+        if row.column.target is Structure.FLR and metric in row.values:
             grouped.setdefault(row.key, []).append(row)
     return grouped
 
 
-def threshold_crossings(results: Results) -> Nested:
+def threshold_crossings(results: Results, own: str = "") -> Nested:
     """``{part: {architecture or baseline: {column: {"20": counts}}}}``: decisions at FLR% thresholds that the prediction turns.
 
     ``too_high``: the truth is below the threshold and the prediction is not (a liver called large enough that is not);
     ``too_low``: the reverse; ``n``: cases with both values; ``rate`` = (too_high + too_low) / n, None for n = 0.
+    own: empty for the FLR% of the true liver and CRLM; :data:`flrplan.metrics.volume.OWN` for that of the architecture's own, with the
+    cells in which it applies.
     """
     tree: Nested = {}
-    for (part, architecture, column), rows in _flr_cells(results).items():
-        both = np.array([[r.values["flr_percent_reference"], r.values["flr_percent_prediction"]] for r in rows])
-        both = both[~np.isnan(both).any(axis=1)]
+    for (part, architecture, column), rows in _flr_cells(results, f"flr_percent_{own}prediction").items():
+        both = _flr_percents(rows, own)
         for threshold in FLR_THRESHOLDS_PERCENT:
             below = both < threshold
             high, low = int((below[:, 0] & ~below[:, 1]).sum()), int((~below[:, 0] & below[:, 1]).sum())
@@ -132,17 +112,42 @@ def threshold_crossings(results: Results) -> Nested:
     return tree
 
 
+def flr_percent_agreement(results: Results, own: str = "") -> Nested:
+    """``{part: {architecture or baseline: {column: {...}}}}`` of the FLR%, prediction minus reference, in points; own: as above.
+
+    ``bias`` and the 95 % limits of agreement ``lower``, ``upper``, as :func:`bland_altman`; None for no case with both values.
+    """
+    tree: Nested = {}
+    for (part, architecture, column), rows in _flr_cells(results, f"flr_percent_{own}prediction").items():
+        both = _flr_percents(rows, own)
+        _put(tree, (part.value, architecture, column), _limits(both[:, 1] - both[:, 0]))
+    return tree
+
+
+def _flr_percents(rows: Iterable[Row], own: str) -> Floats:
+    """``(cases, 2)``: FLR% of reference and prediction, of the cases that have both."""
+    names = ("flr_percent_reference", f"flr_percent_{own}prediction")
+    both = np.array([[row.values.get(name, math.nan) for name in names] for row in rows])
+    return both[~np.isnan(both).any(axis=1)]
+
+
+def _limits(errors: Floats) -> dict[str, float | int | None]:
+    """Bias and limits of agreement: bias -+ 1.96 std (ddof 1)."""
+    bias = float(errors.mean()) if len(errors) else None
+    half = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else None
+    lower, upper = (None, None) if bias is None or half is None else (bias - half, bias + half)
+    return {"n": len(errors), "bias": bias, "lower": lower, "upper": upper}
+
+
 def bland_altman(results: Results) -> Nested:
     """``{part: {architecture or baseline: {column: {...}}}}`` of the FLR volume, prediction minus reference.
 
     ``bias_ml`` and the 95 % limits of agreement ``lower_ml``, ``upper_ml`` = bias -+ 1.96 std (ddof 1); limits None for n = 1.
+    The volume of the FLR mask alone: no liver enters it.
     """
     tree: Nested = {}
-    for (part, architecture, column), rows in _flr_cells(results).items():
-        errors = np.array([row.values["volume_error_ml"] for row in rows])
-        bias = float(errors.mean())
-        half = 1.96 * float(errors.std(ddof=1)) if len(errors) > 1 else math.nan
-        lower, upper = (None, None) if math.isnan(half) else (bias - half, bias + half)
-        limits = {"n": len(errors), "bias_ml": bias, "lower_ml": lower, "upper_ml": upper}
-        _put(tree, (part.value, architecture, column), limits)
+    for (part, architecture, column), rows in _flr_cells(results, "volume_error_ml").items():
+        limits = _limits(np.array([row.values["volume_error_ml"] for row in rows]))
+        in_ml = {name if name == "n" else f"{name}_ml": value for name, value in limits.items()}
+        _put(tree, (part.value, architecture, column), in_ml)
     return tree

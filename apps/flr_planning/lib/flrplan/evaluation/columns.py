@@ -100,8 +100,7 @@ def columns_of(part: Part, stages: Iterable[Stage], cascaded_cv: bool = False) -
     return tuple(name for name in asked if given.issuperset(COLUMNS[name].stages))
 
 
-def cascade_context(column: Column) -> Mapping[Structure, str]:
-    """For the FLR of a cascade: the columns that hold the masks this prediction was made from; else nothing."""
-    if column.inputs is not Inputs.CASCADED or column.target is not Structure.FLR:
-        return {}
-    return {Structure.LIVER: f"{Inputs.PIPELINED}_{Structure.LIVER}", Structure.CRLM: f"{Inputs.CASCADED}_{Structure.CRLM}"}
+OWN_MASKS: Mapping[Structure, str] = MappingProxyType(
+    {Structure.LIVER: f"{Inputs.PIPELINED}_{Structure.LIVER}", Structure.CRLM: f"{Inputs.CASCADED}_{Structure.CRLM}"}
+)
+"""The columns that hold the liver and the CRLM that an architecture predicts from the CT alone."""

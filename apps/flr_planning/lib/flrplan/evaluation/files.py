@@ -13,8 +13,8 @@ from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 
 CASE_FIELDS: tuple[str, ...] = (
-    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours",
-    "nsd_tolerance_mm", "flr_percent_of", *METRICS, "undefined",
+    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours", "tumour_percent",
+    "nsd_tolerance_mm", *METRICS, "undefined",
 )  # fmt: skip
 """Columns of ``cases.csv``. A metric's cell is blank where it does not apply to the structure, ``nan`` where it is
 undefined; ``undefined`` then says why, as ``metric: reason; ...``. ``status`` is "scored", or what is missing or broken."""
@@ -48,8 +48,8 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
             "status": SCORED,
             "slice_spacing_mm": f"{row.slice_spacing_mm:.6g}",
             "tumours": str(row.tumours),
+            "tumour_percent": _cell(row.tumour_percent),
             "nsd_tolerance_mm": f"{NSD_TOLERANCE_MM[row.column.target]:g}",
-            "flr_percent_of": row.flr_percent_of,
             "undefined": "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items()),
         }
         lines.append(line | {name: _cell(value) for name, value in row.values.items()})

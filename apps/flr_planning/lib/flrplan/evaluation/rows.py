@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ class Row:
 
     fold: None for a held-out case. architecture: or the name of a baseline. slice_spacing_mm, tumours: facts of the case.
     values: metric to value, NaN where undefined; reasons: why, for exactly those.
-    flr_percent_of: which liver and CRLM the prediction's FLR% was taken of; empty for other structures.
+    tumour_percent: tumour volume over liver volume; flr_percent: of the truth; both NaN for an empty liver.
     """
 
     case: str
@@ -27,7 +28,8 @@ class Row:
     tumours: int
     values: Mapping[str, float]
     reasons: Mapping[str, str] = field(default_factory=dict)
-    flr_percent_of: str = ""
+    tumour_percent: float = math.nan
+    flr_percent: float = math.nan
 
     @property
     def column(self) -> Column:

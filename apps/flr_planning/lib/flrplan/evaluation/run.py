@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 import flrplan
 from flrplan.errors import SettingsError
-from flrplan.evaluation.breakdowns import bland_altman, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.breakdowns import bland_altman, flr_percent_agreement, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.checklist import checklist
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import comparisons, rankings
@@ -33,16 +34,20 @@ from flrplan.evaluation.inputs import (
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
+from flrplan.evaluation.power import ALPHA, POWER, detectable
+from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
 from flrplan.evaluation.scoring import score_cases
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.subgroups import read_clinical
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+from flrplan.metrics.volume import OWN
 from flrplan.splits import Split, read_split
 
 log = logging.getLogger(__name__)
@@ -51,11 +56,12 @@ log = logging.getLogger(__name__)
 def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
     """Runs one evaluation; returns the files written, by name.
 
-    Writes ``cases.csv``, ``baselines.csv``, ``lesions.csv``, ``summary.json``, ``table1.md``, ``table2.md``, ``report.html``.
+    Writes ``cases.csv``, ``baselines.csv``, ``lesions.csv``, ``summary.json``, ``table1.md``, ``table2.md``, ``checklist.md``, ``report.html``.
     Raises: SettingsError for folders and splits that cannot be used; LabelError naming every missing, extra or broken case
         unless ``allow_missing``; OutputError for a folder that cannot be written to. Nothing is written then.
     """
     found, split, unrecorded = find(settings)
+    clinical = read_clinical(settings.work, {case.case for case in found.cases})
     with writable_folder(settings.out_folder):
         if not settings.allow_missing:
             require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
@@ -63,7 +69,9 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
                 require_columns(found.absent, settings.absent)
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-        results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded)
+        models = model_records(settings.models_work, found.architectures)
+        results = collect(scored, found, split, settings.table_note)
+        results = replace(results, unrecorded=unrecorded, models=models, clinical=clinical)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -83,7 +91,7 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
     else:
         raise SettingsError("give --labels or --work")
     predictions = find_predictions(settings.predictions_folder, settings.out_folder)
-    of_work = settings.work if settings.predictions is None else None
+    of_work = settings.models_work
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
     return match_cases(labels, predictions, split), split, unrecorded
 
@@ -119,15 +127,20 @@ def build_document(results: Results) -> dict[str, Any]:
         **summary,
         "baselines": summarise(results, baselines=True),
         "comparisons": compared,
+        "detectable": {"alpha": ALPHA, "power": POWER, "pairs": detectable(results, compared)},
         "rankings": rankings(results),
         "strata": strata(results),
         "lesions": lesion_detection(results),
         "threshold_crossings": threshold_crossings(results),
+        "threshold_crossings_own": threshold_crossings(results, OWN),
+        "flr_percent_agreement": flr_percent_agreement(results),
+        "flr_percent_agreement_own": flr_percent_agreement(results, OWN),
         "bland_altman": bland_altman(results),
-        "claims": [verdict.to_json() for verdict in check_claims(summary, compared)],
+        "claims": [verdict.to_json() for verdict in check_claims(summary, compared, results.models)],
         "gaps": [{"kind": g.kind, "where": g.where, "case": g.case, "detail": g.detail} for g in results.gaps],
         "absent_columns": list(results.absent),
         "unrecorded_models": list(results.unrecorded),
+        "models": {record.architecture: record.to_json() for record in results.models},
         "note": results.note,
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},
@@ -150,6 +163,7 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
         "baselines.csv": lambda: cases_csv(results.baselines),
         "lesions.csv": lambda: lesions_csv(results.lesions),
         **{table_name(p): lambda p=p: markdown_table(results, document, document["baselines"], p) for p in Part},  # type: ignore[misc]
+        "checklist.md": lambda: checklist(results, document),
         "report.html": lambda: build_report(results, document, pictures),
     }
     folder = settings.out_folder

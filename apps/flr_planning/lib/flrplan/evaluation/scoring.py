@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -9,7 +10,7 @@ from multiprocessing import get_context
 
 from flrplan.errors import FlrError, OutputError
 from flrplan.evaluation.baselines import LIVER_COLUMN, TRUTH_BASELINES, Baseline, predicted_liver_baseline
-from flrplan.evaluation.columns import COLUMNS, Column, Part, cascade_context
+from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, Column, Inputs, Part
 from flrplan.evaluation.inputs import CaseFiles, Gap
 from flrplan.evaluation.reading import read_binary, read_truth, slice_spacing_mm
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
@@ -17,6 +18,7 @@ from flrplan.geometry import Geometry
 from flrplan.labels import Structure
 from flrplan.metrics import Region, Scores, score_mask
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, components, iou_key
+from flrplan.metrics.volume import flr_percent
 
 UNREADABLE = (FlrError, OSError, RuntimeError)
 """What a broken file raises; SimpleITK's own errors are RuntimeErrors."""
@@ -54,6 +56,10 @@ class _Case:
         self.truth = truth
         self.slice_spacing = slice_spacing
         self.tumours = len(components(truth[Structure.CRLM])[1])
+        liver, crlm = truth[Structure.LIVER], truth[Structure.CRLM]
+        percent = flr_percent(liver, crlm, truth[Structure.FLR])
+        self.flr_percent = math.nan if percent is None else percent
+        self.tumour_percent = 100.0 * crlm.voxels / liver.voxels if liver.voxels else math.nan
         self.predicted: Predicted = {}
         self.gaps: list[Gap] = []
 
@@ -73,30 +79,22 @@ class _Case:
         """Scores everything that was read."""
         rows, lesions = [], []
         for (architecture, name), region in self.predicted.items():
-            scores, source = self._score(architecture, COLUMNS[name], region)
-            rows.append(self._row(architecture, COLUMNS[name], scores, source))
+            scores = self._score(architecture, COLUMNS[name], region)
+            rows.append(self._row(architecture, COLUMNS[name], scores))
             if scores.lesions is not None:
                 lesions += list(self._lesion_rows(architecture, name, scores.lesions))
         return CaseResult(tuple(rows), tuple(self._baselines()), tuple(lesions), tuple(self.gaps))
 
-    def _score(self, architecture: str | None, column: Column, region: Region) -> tuple[Scores, str]:
-        """The scores, and in words which liver and CRLM the prediction's FLR% was taken of."""
-        context = {
-            structure: self.predicted[architecture, name]
-            for structure, name in cascade_context(column).items()
-            if architecture is not None and (architecture, name) in self.predicted
-        }
-        source = ""
-        if column.target is Structure.FLR:
-            own, given = [str(s) for s in context], [str(s) for s in (Structure.LIVER, Structure.CRLM) if s not in context]
-            parts = [f"predicted {' and '.join(own)}"] * bool(own) + [f"reference {' and '.join(given)}"] * bool(given)
-            source = ", ".join(parts)
-        return score_mask(column.target, self.truth, region, context), source
+    def _score(self, architecture: str | None, column: Column, region: Region) -> Scores:
+        """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
+        own = {s: self.predicted[architecture, name] for s, name in OWN_MASKS.items() if (architecture, name) in self.predicted}
+        return score_mask(column.target, self.truth, region, own if len(own) == len(OWN_MASKS) else None)
 
-    def _row(self, architecture: str, column: Column, scores: Scores, source: str) -> Row:
+    def _row(self, architecture: str, column: Column, scores: Scores) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
         facts = (self.slice_spacing, self.tumours)
-        return Row(self.files.case, self.files.fold, architecture, column.name, *facts, scores.values, reasons, source)
+        place = (self.files.case, self.files.fold, architecture, column.name)
+        return Row(*place, *facts, scores.values, reasons, self.tumour_percent, self.flr_percent)
 
     def _lesion_rows(self, architecture: str, column: str, matching: LesionMatching) -> Iterator[LesionRow]:
         matched = {iou_key(t): matching.matched(t) for t in IOU_THRESHOLDS}
@@ -114,12 +112,12 @@ class _Case:
         without = _without(liver, crlm)
         for baseline, region in zip(TRUTH_BASELINES, (liver, without), strict=True):
             scored = self._score(None, baseline.columns[0], region)  # against the truth it is the same in each of its columns
-            yield from (self._row(baseline.name, column, *scored) for column in self._open_columns(baseline))
+            yield from (self._row(baseline.name, column, scored) for column in self._open_columns(baseline))
         for (architecture, column), region in self.predicted.items():
             if column == LIVER_COLUMN:
                 own = predicted_liver_baseline(architecture)
                 for open_column in self._open_columns(own):
-                    yield self._row(own.name, open_column, *self._score(architecture, open_column, region))
+                    yield self._row(own.name, open_column, self._score(architecture, open_column, region))
 
     def _open_columns(self, baseline: Baseline) -> Iterator[Column]:
         """The columns of a baseline that the case's part has, cascaded ones of the cross-validation where its architecture has them.
@@ -127,7 +125,7 @@ class _Case:
         The paper has none there; none is opened for a baseline alone.
         """
         for column in baseline.columns:
-            optional = self.files.part is Part.CV and bool(cascade_context(column))
+            optional = self.files.part is Part.CV and column.inputs is Inputs.CASCADED
             if not optional or (baseline.architecture, column.name) in self.predicted:
                 yield column
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 
-WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "report.html", "summary.json")
+WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
 
 COHORT_NAME = "cohort.json"
@@ -67,6 +67,11 @@ class EvaluationSettings:
     def predictions_folder(self) -> Path:
         """Folder of ``<architecture>/<column>/<case>.nii.gz``."""
         return self._path(self.predictions, "predictions")
+
+    @property
+    def models_work(self) -> Path | None:
+        """The work folder whose models made the predictions; None for predictions from elsewhere."""
+        return self.work if self.predictions is None else None
 
     @property
     def splits_file(self) -> Path:

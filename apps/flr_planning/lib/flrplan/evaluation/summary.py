@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from flrplan.evaluation.baselines import TRUTH_BASELINES, predicted_liver_baseli
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
+from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.subgroups import Clinical
 from flrplan.metrics.catalogue import metrics_of
 
 
@@ -24,6 +27,8 @@ class Results:
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
     unrecorded: models of a work folder that do not record what they were trained on.
+    clinical: what the work folder's table says of the patients, by case.
+    models: what the models of each architecture started from and how much they see.
     """
 
     rows: tuple[Row, ...]
@@ -33,6 +38,8 @@ class Results:
     gaps: tuple[Gap, ...] = ()
     absent: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
+    clinical: Clinical = field(default_factory=dict)
     note: str = ""
 
     @property
@@ -65,12 +72,12 @@ def groups_of(rows: Sequence[Row]) -> list[int]:
 
 
 def describe_rows(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Every metric of one cell of a table. Empty for no rows."""
+    """Every metric of one cell of a table that applies to any of its rows; rows that lack it count as undefined. Empty for no rows."""
     if not rows:
         return {}
     groups, folded = groups_of(rows), rows[0].part is Part.CV
-    metrics = metrics_of(rows[0].column.target)
-    return {m.name: describe([row.values[m.name] for row in rows], groups, folded) for m in metrics}
+    metrics = [m.name for m in metrics_of(rows[0].column.target) if any(m.name in row.values for row in rows)]
+    return {name: describe([row.values.get(name, math.nan) for row in rows], groups, folded) for name in metrics}
 
 
 def summarise(results: Results, baselines: bool = False) -> dict[str, dict[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ from flrplan.evaluation.baselines import TRUTH_NOTE, baseline_title, knows_truth
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
+from flrplan.evaluation.provenance import start_lines, view_lines
 from flrplan.evaluation.summary import Results
 from flrplan.metrics.catalogue import PAPER_METRICS
 
@@ -50,6 +51,7 @@ def preface(results: Results, part: Part) -> list[str]:
     lines += gap_lines(results.gaps)
     lines += absent_lines(results.absent)
     lines += unrecorded_lines(results.unrecorded)
+    lines += [*start_lines(results.models), *view_lines(results.models)]
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
         f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "
@@ -149,7 +151,8 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
     return head, rows
 
 
-def _line(cells: list[str]) -> str:
+def markdown_line(cells: list[str]) -> str:
+    """One row of a table in Markdown."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -159,5 +162,5 @@ def markdown_table(results: Results, summary: Summary, baselines: Summary, part:
     lines = [f"# Table {NUMBER[part]}: {part.caption} performance", ""]
     for paragraph in preface(results, part):
         lines += [paragraph, ""]
-    lines += [_line(head), "|" + "---|" * len(head), *(_line(row) for row in rows)]
+    lines += [markdown_line(head), "|" + "---|" * len(head), *(markdown_line(row) for row in rows)]
     return "\n".join(lines) + "\n"

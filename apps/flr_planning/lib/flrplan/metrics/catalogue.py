@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
-from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
+from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
 
 NSD_TOLERANCE_MM: Mapping[Structure, float] = MappingProxyType(
     {Structure.LIVER: 5.0, Structure.CRLM: 2.0, Structure.FLR: 5.0, Structure.LRS: 5.0}
@@ -29,7 +29,10 @@ class Better(Enum):
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of ``cases.csv``. ``structures``: where it is computed; elsewhere its cell is blank (not applicable)."""
+    """One column of ``cases.csv``. ``structures``: where it is computed; elsewhere its cell is blank (not applicable).
+
+    So it is where the FLR% of its own liver and CRLM was asked for and the architecture has not predicted both.
+    """
 
     name: str
     title: str
@@ -58,6 +61,18 @@ def _lesion_metrics() -> list[Metric]:
     return metrics
 
 
+def _flr_percent_metrics(own: str = "", of: str = "") -> list[Metric]:
+    return [
+        Metric(f"flr_percent_{own}prediction", f"FLR%{of}, prediction", "%", Better.NEITHER, _FLR),
+        Metric(f"flr_percent_{own}error", f"FLR%{of} error", "points", Better.ZERO, _FLR),
+        Metric(f"flr_percent_{own}abs_error", f"absolute FLR%{of} error", "points", Better.LOWER, _FLR),
+        *(
+            Metric(f"crossing_{own}{t}", f"FLR%{of} on the other side of {t} %", "", Better.LOWER, _FLR)
+            for t in FLR_THRESHOLDS_PERCENT
+        ),
+    ]
+
+
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         m.name: m
@@ -73,10 +88,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("volume_error_ml", "volume error", "ml", Better.ZERO),
             Metric("volume_abs_error_ml", "absolute volume error", "ml", Better.LOWER),
             Metric("flr_percent_reference", "FLR%, reference", "%", Better.NEITHER, _FLR),
-            Metric("flr_percent_prediction", "FLR%, prediction", "%", Better.NEITHER, _FLR),
-            Metric("flr_percent_error", "FLR% error", "points", Better.ZERO, _FLR),
-            Metric("flr_percent_abs_error", "absolute FLR% error", "points", Better.LOWER, _FLR),
-            *(Metric(f"crossing_{t}", f"decision at {t} % turned", "", Better.LOWER, _FLR) for t in FLR_THRESHOLDS_PERCENT),
+            *_flr_percent_metrics(),
+            *_flr_percent_metrics(OWN, " of its own liver"),
             *_lesion_metrics(),
         )
     }

@@ -12,7 +12,7 @@ from flrplan.metrics.lesions import LesionMatching, lesion_outcomes, match_lesio
 from flrplan.metrics.overlap import overlap_outcomes
 from flrplan.metrics.region import Region
 from flrplan.metrics.surface import surface_outcomes
-from flrplan.metrics.volume import flr_percent, flr_percent_outcomes, volume_outcomes
+from flrplan.metrics.volume import OWN, flr_percent, flr_percent_outcomes, volume_outcomes
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def score_mask(
     structure: Structure,
     references: Mapping[Structure, Region],
     prediction: Region,
-    predicted_context: Mapping[Structure, Region] | None = None,
+    own: Mapping[Structure, Region] | None = None,
 ) -> Scores:
     """Every metric of :data:`flrplan.metrics.catalogue.METRICS` that applies to the structure.
 
@@ -40,8 +40,8 @@ def score_mask(
         structure: what was predicted.
         references: regions of the ground truth; must hold ``structure``, and for the FLR also liver and CRLM.
         prediction: the predicted region, on the same grid.
-        predicted_context: for the FLR: the liver and the CRLM that the prediction's own FLR% is taken of; a structure
-            that is not in it comes from the ground truth.
+        own: for the FLR: the liver and the CRLM that the same architecture predicted from the CT. Without them the metrics of the
+            FLR% of these (:data:`flrplan.metrics.volume.OWN` in their names) do not apply and are not among the values.
     Empty masks: :data:`flrplan.metrics.empty.EMPTY_MASKS`.
     Raises: GridError where the regions lie on different grids.
     """
@@ -51,11 +51,13 @@ def score_mask(
     outcomes |= volume_outcomes(reference, prediction)
     lesions: LesionMatching | None = None
     if structure is Structure.FLR:
-        context = {**references, **(predicted_context or {})}
-        outcomes |= flr_percent_outcomes(
-            flr_percent(references[Structure.LIVER], references[Structure.CRLM], reference),
-            flr_percent(context[Structure.LIVER], context[Structure.CRLM], prediction),
-        )
+        given = references[Structure.LIVER], references[Structure.CRLM]
+        truth = flr_percent(*given, reference)
+        outcomes["flr_percent_reference"] = Undefined.NO_REFERENCE_LIVER if truth is None else truth
+        outcomes |= flr_percent_outcomes(truth, flr_percent(*given, prediction))
+        if own is not None:
+            percent = flr_percent(own[Structure.LIVER], own[Structure.CRLM], prediction)
+            outcomes |= flr_percent_outcomes(truth, percent, OWN)
     elif structure is Structure.CRLM:
         lesions = match_lesions(reference, prediction)
         outcomes |= lesion_outcomes(lesions)

@@ -6,7 +6,12 @@ from flrplan.metrics.empty import Outcome, Undefined
 from flrplan.metrics.region import Region
 
 FLR_THRESHOLDS_PERCENT: tuple[int, ...] = (20, 30, 40)
-"""Where a decision turns: normal liver, after long chemotherapy, injured liver (domain: section 5 of the paper's sources)."""
+"""Generic cut-offs of the measured FLR%, to count decisions that a prediction would turn. They are no clinical limits: those that are
+cited for 20 % (Kishi 2009) and 30 % (Shindoh 2013) are of the remnant over the standardised liver volume (sTLV), which needs height and
+weight."""
+
+OWN = "own_"
+"""Stands in the names of the metrics whose FLR% is of the liver and CRLM that the same architecture predicted from the CT."""
 
 
 def flr_percent(liver: Region, crlm: Region, flr: Region) -> float | None:
@@ -33,11 +38,13 @@ def volume_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome]
     }
 
 
-def flr_percent_outcomes(reference_percent: float | None, prediction_percent: float | None) -> dict[str, Outcome]:
-    """FLR% of both, the error in points (prediction minus reference), and the decisions that it turns.
+def flr_percent_outcomes(
+    reference_percent: float | None, prediction_percent: float | None, own: str = ""
+) -> dict[str, Outcome]:
+    """The prediction's FLR%, its error in points (prediction minus reference), and the decisions that it turns.
 
     ``crossing_T`` is 1 where one of the two is below T % and the other is not, else 0. A value of exactly T is not below.
-    Where a liver without tumour is empty, what depends on it is undefined.
+    Where a liver without tumour is empty, what depends on it is undefined. own: empty or :data:`OWN`, for the names.
     """
     outcomes: dict[str, Outcome] = {}
     why: Undefined | None = None
@@ -45,14 +52,16 @@ def flr_percent_outcomes(reference_percent: float | None, prediction_percent: fl
         why = Undefined.NO_PREDICTED_LIVER
     if reference_percent is None:
         why = Undefined.NO_REFERENCE_LIVER
-    outcomes["flr_percent_reference"] = Undefined.NO_REFERENCE_LIVER if reference_percent is None else reference_percent
-    outcomes["flr_percent_prediction"] = Undefined.NO_PREDICTED_LIVER if prediction_percent is None else prediction_percent
-    crossings = [f"crossing_{t}" for t in FLR_THRESHOLDS_PERCENT]
+    outcomes[f"flr_percent_{own}prediction"] = (
+        Undefined.NO_PREDICTED_LIVER if prediction_percent is None else prediction_percent
+    )
+    errors = (f"flr_percent_{own}error", f"flr_percent_{own}abs_error")
+    crossings = [f"crossing_{own}{t}" for t in FLR_THRESHOLDS_PERCENT]
     if why is not None or reference_percent is None or prediction_percent is None:
         reason = why or Undefined.NO_REFERENCE_LIVER
-        return outcomes | dict.fromkeys(["flr_percent_error", "flr_percent_abs_error", *crossings], reason)
+        return outcomes | dict.fromkeys([*errors, *crossings], reason)
     error = prediction_percent - reference_percent
-    outcomes |= {"flr_percent_error": error, "flr_percent_abs_error": abs(error)}
+    outcomes |= dict(zip(errors, (error, abs(error)), strict=True))
     for name, threshold in zip(crossings, FLR_THRESHOLDS_PERCENT, strict=True):
         outcomes[name] = float((reference_percent < threshold) != (prediction_percent < threshold))
     return outcomes

@@ -21,6 +21,10 @@ NARROW = "narrow"
 """A size for tests and trials on a CPU; every architecture has it, no published weights fit it."""
 
 
+SCRATCH = "scratch"
+"""Said in the place of a file of weights: start from random ones, on purpose."""
+
+
 class Schedule(str, Enum):
     """How the learning rate falls over the epochs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from flrplan.errors import SettingsError
 from flrplan.io import write_json, write_text
 from flrplan.preparation.case import CaseTask, prepare_case
+from flrplan.preparation.clinical import CLINICAL, Clinical, read_clinical
 from flrplan.preparation.parallel import for_each
 from flrplan.preparation.record import open_work_folder, read_records
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind, left_out
@@ -27,7 +29,8 @@ class PrepareSettings:
 
     cases: only these ids; empty: all. split: the split of the work folder; its ids are the cases that are expected.
     allow_missing: cases that are missing are said but are no failure, and the split is written without them.
-    force: complete cases are made anew.
+    force: complete cases are made anew. clinical: the clinical sheet (:mod:`flrplan.preparation.clinical`); None: what ``dataset.csv``
+    has of it already stays.
     """
 
     out: Path
@@ -36,6 +39,7 @@ class PrepareSettings:
     split: Path | None = None
     allow_missing: bool = False
     force: bool = False
+    clinical: Path | None = None
     workers: int = 1
     progress: bool = True
 
@@ -85,13 +89,14 @@ def prepare(sources: Sequence[CaseSource], settings: PrepareSettings) -> Prepare
     """
     cases = expected_cases(sources, settings)
     open_work_folder(settings.out, settings.kind)
+    known = _clinical(settings, sorted({*(case.case_id for case in cases), *(r.case_id for r in read_records(settings.out))}))
     tasks = [CaseTask(case, settings.kind, settings.out, settings.force) for case in cases]
     results = for_each(prepare_case, tasks, settings.workers, f"preparing from {settings.kind}", settings.progress)
     problems = tuple(r.problem for r in results if r.problem is not None)
     for problem in problems:
         _LOG.warning("%s", problem)
     records = read_records(settings.out)
-    write_text(settings.out / DATASET, dataset_csv([r.row for r in records]))
+    write_text(settings.out / DATASET, dataset_csv([{**r.row, **known.get(r.case_id, {})} for r in records]))
     write_text(settings.out / PROBLEMS, problems_csv(problems))
     fits, said = _write_split(settings, {r.case_id for r in records})
     serious = [p for p in problems if p.kind is ProblemKind.BROKEN or not settings.allow_missing]
@@ -102,6 +107,17 @@ def prepare(sources: Sequence[CaseSource], settings: PrepareSettings) -> Prepare
         split=said,
         failed=bool(serious) or not fits,
     )
+
+
+def _clinical(settings: PrepareSettings, cases: Sequence[str]) -> Clinical:
+    """What is known of the cases by the sheet that was given, else by the table that is there."""
+    if settings.clinical is not None:
+        return read_clinical(settings.clinical, cases)
+    path = settings.out / DATASET
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row.get("case", ""): {name: row.get(name) or "" for name in CLINICAL} for row in csv.DictReader(file)}
 
 
 def _ids(split: Split) -> set[str]:

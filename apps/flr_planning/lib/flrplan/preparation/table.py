@@ -17,6 +17,7 @@ from flrplan.metrics.lesions import components
 from flrplan.metrics.region import Region
 from flrplan.metrics.volume import flr_percent
 from flrplan.orientation import Canonical
+from flrplan.preparation.clinical import CLINICAL
 from flrplan.preparation.sources import CaseSource, Problem, SourceKind
 from flrplan.preparation.truth import Truth
 
@@ -26,10 +27,12 @@ FIELDS: tuple[str, ...] = (
     "liver_ml", "crlm_ml", "flr_ml", "lrs_ml", "tumours", "tumours_counted_as", "flr_fraction",
     "liver_pieces", "crlm_pieces", "flr_pieces",
     "crlm_outside_liver_voxels", "flr_outside_liver_voxels", "tumour_overlap_voxels", "not_in_map", "notes",
+    *CLINICAL,
 )  # fmt: skip
 """Columns of ``dataset.csv``. Volumes are of the binary truth; ``flr_fraction`` (0..1) is remnant / liver, both without tumour,
 on the binary truth as the evaluation counts it, blank where that liver is empty. ``tumours``: segments where the source tells
-tumours apart, else connected pieces. Several sources are joined by ``;``, their hashes in the same order."""
+tumours apart, else connected pieces. Several sources are joined by ``;``, their hashes in the same order. The
+last ones come from the clinical sheet and are blank without one."""
 
 PROBLEM_FIELDS = ("case", "kind", "reason")
 
@@ -78,7 +81,7 @@ def _void_voxels(liver: Region) -> int:
 
 
 def dataset_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The table; what is undefined is blank."""
+    """The table; what is undefined or not known is blank."""
     return _csv(FIELDS, [{k: "" if v is None or v != v else v for k, v in row.items()} for row in rows])
 
 
@@ -91,7 +94,7 @@ def problems_csv(problems: Sequence[Problem]) -> str:
 
 def _csv(fields: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer = csv.DictWriter(text, fields, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -10,6 +10,7 @@ from pathlib import Path
 from flrplan.cohort.write import WORKFLOW_NAME
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.networks.table import SCRATCH
 from flrplan.probabilities import PROBABILITIES
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import STAGES
@@ -113,7 +114,12 @@ def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
         command = places.flrplan("cohort", *size, "--out", out, "--workers", workers)
     else:
         where: list[object] = [data.kind, data.root, "--out", out, "--workers", workers]
-        for option, path in (("--tcia", data.tcia), ("--images", data.images), ("--layout", data.layout)):
+        for option, path in (
+            ("--tcia", data.tcia),
+            ("--images", data.images),
+            ("--layout", data.layout),
+            ("--clinical", data.clinical),
+        ):
             where += [option, path] if path else []
         if settings.split and settings.split.file:
             where += ["--splits", settings.split.file]
@@ -162,7 +168,10 @@ def _train(settings: BenchmarkSettings, places: Places, prepared: Job, folds: Se
     while batch := list(islice(everything, settings.trainings_per_job)):
         trainings = [word for a, fold in batch for word in ("--training", f"{stage}/{a}/{fold}")]
         weights = [
-            word for a in dict(batch) if a in settings.pretrained for word in ("--pretrained", f"{a}={settings.pretrained[a]}")
+            word
+            for a in dict(batch)
+            if a in settings.pretrained
+            for word in ("--pretrained", f"{a}={settings.pretrained[a] or SCRATCH}")
         ]
         options = [*trainings, *_training_places(settings, places), *weights, "--", *_training_options(settings, places)]
         command = places.flrplan("train-many", *options)

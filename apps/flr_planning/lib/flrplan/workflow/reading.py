@@ -9,7 +9,16 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.io import read_yaml
-from flrplan.workflow.settings import BenchmarkSettings, DataSettings, Resources, Rule, SplitSettings, require_known
+from flrplan.networks.table import SCRATCH
+from flrplan.workflow.settings import (
+    BenchmarkSettings,
+    DataSettings,
+    Resources,
+    Rule,
+    SplitSettings,
+    require_known,
+    require_starts,
+)
 
 
 def read_benchmark(path: Path) -> BenchmarkSettings:
@@ -25,7 +34,9 @@ def _benchmark(content: dict[str, Any], folder: Path) -> BenchmarkSettings:
     values = dict(content)
     require_known("settings", values, [f.name for f in fields(BenchmarkSettings)])
     data = _mapping(values.get("data") or {}, "data")
-    data = {k: folder / v if k in ("root", "tcia", "images", "layout") and v is not None else v for k, v in data.items()}
+    data = {
+        k: folder / v if k in ("root", "tcia", "images", "layout", "clinical") and v is not None else v for k, v in data.items()
+    }
     values["data"] = _build(DataSettings, data, "data")
     split = values.get("split")
     if isinstance(split, str):
@@ -38,7 +49,7 @@ def _benchmark(content: dict[str, Any], folder: Path) -> BenchmarkSettings:
     if values.get("recipe") is not None:
         values["recipe"] = folder / str(values["recipe"])
     pretrained = _mapping(values.get("pretrained") or {}, "pretrained")
-    values["pretrained"] = {a: folder / str(p) for a, p in pretrained.items() if p is not None}
+    values["pretrained"] = {a: None if p == SCRATCH else folder / str(p) for a, p in pretrained.items() if p is not None}
     resources = _mapping(values.get("resources") or {}, "resources")
     require_known("resources", resources, [str(rule) for rule in Rule])
     values["resources"] = {
@@ -46,6 +57,7 @@ def _benchmark(content: dict[str, Any], folder: Path) -> BenchmarkSettings:
         for name, block in resources.items()
     }
     settings: BenchmarkSettings = _build(BenchmarkSettings, values, "settings")
+    require_starts(settings)
     return settings
 
 

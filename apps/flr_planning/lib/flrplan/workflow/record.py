@@ -9,6 +9,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.io import read_yaml, write_json
+from flrplan.networks.table import SCRATCH
 from flrplan.splits import Split, read_split
 from flrplan.workflow.jobs import STATE, split_file
 from flrplan.workflow.settings import BenchmarkSettings
@@ -43,14 +44,15 @@ def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> d
     recipe = read_yaml(settings.recipe, "a YAML file with recipes") if settings.recipe else {}
     return {
         # Whether cases may be missing can be said after one was found to be; the split shows which were dropped.
-        "data": {k: v for k, v in asdict(settings.data).items() if k != "allow_missing"},
+        # The clinical sheet divides results and decides none.
+        "data": {k: v for k, v in asdict(settings.data).items() if k not in ("allow_missing", "clinical")},
         **_asked_split(settings, work),
         "split": _plain(split) if split else None,
         "folds": settings.folds,
         "recipe": recipe,
         "train_size": settings.train_size or "",
         "mirroring": settings.mirroring,
-        **{f"pretrained {a}": [str(p), p.stat().st_size] for a, p in settings.pretrained.items()},
+        **{f"pretrained {a}": [str(p), p.stat().st_size] if p else SCRATCH for a, p in settings.pretrained.items()},
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
+from flrplan.networks.table import SCRATCH, architecture_named
 from flrplan.stages import ARCHITECTURES, STAGES
 
 
@@ -44,7 +45,7 @@ class Rule(str, Enum):
 class DataSettings:
     """The cases. ``prepared``: the work folder has them already.
 
-    root: what was downloaded (tcia, refined, folder); tcia, images: where the CTs of refined labels are; layout: glob patterns.
+    root: what was downloaded (tcia, refined, folder); tcia, images: where the CTs of refined labels are; layout: glob patterns; clinical: the clinical sheet.
     allow_missing: cases of the split that are not there are dropped from it.
     cases, seed, size: the synthetic cohort.
     """
@@ -54,6 +55,7 @@ class DataSettings:
     tcia: Path | None = None
     images: Path | None = None
     layout: Path | None = None
+    clinical: Path | None = None
     allow_missing: bool = False
     cases: int = 12
     seed: int = 0
@@ -103,7 +105,8 @@ class BenchmarkSettings:
     split: a file, or how to draw one; None: ``splits.json`` of a prepared work folder, ours for downloads (:func:`with_split`).
     folds: train these folds only (their results are then marked as incomplete); empty: all.
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
-    pretrained: weights file by architecture (STU-Net's official ones are not redistributed here).
+    pretrained: by architecture a file of weights (STU-Net's official ones are not redistributed here), or None: random ones, which the
+        YAML calls ``scratch`` (:func:`require_starts`).
     trainings_per_job: how many trainings of a stage share a process (loading the libraries takes 10 s each time).
     probabilities: save those of the predictions, too (``predict.py --probabilities``).
     cascaded_cv: also the cascaded columns in the cross-validation, which the paper does not report.
@@ -117,7 +120,7 @@ class BenchmarkSettings:
     folds: tuple[int, ...] = ()
     recipe: Path | None = None
     train_size: str | None = None
-    pretrained: Mapping[str, Path] = field(default_factory=dict)
+    pretrained: Mapping[str, Path | None] = field(default_factory=dict)
     device: str = "auto"
     mirroring: bool = True
     probabilities: bool = False
@@ -163,6 +166,17 @@ def with_split(settings: BenchmarkSettings, ours: Path) -> BenchmarkSettings:
     raise SettingsError(
         f"data of kind {kind} come without a split; add split: <file>, or split: {{held_out: <cases>, folds: <folds>}} to draw one"
     )
+
+
+def require_starts(settings: BenchmarkSettings) -> None:
+    """Raises SettingsError where an architecture that the paper starts from published weights has neither weights nor ``scratch``."""
+    for name in settings.architectures:
+        if architecture_named(name).pretrained and name not in settings.pretrained:
+            raise SettingsError(
+                f"pretrained: expected what {name} starts from, found nothing. The paper starts it from its authors' published weights: "
+                f"pretrained: {{{name}: FILE}} (docs/networks.md). To start at random say pretrained: {{{name}: {SCRATCH}}}; the tables "
+                f"then say so. Or leave {name} out of architectures"
+            )
 
 
 def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None:
