@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.stages import ARCHITECTURES, STAGES
-from flrplan.workflow.reading import read_benchmark
+from flrplan.networks.table import PAPER
+from flrplan.stages import STAGES
+from flrplan.workflow.reading import read_benchmark, read_variants
 from flrplan.workflow.settings import DataKind, Resources, Rule
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "benchmark").glob("**/*.yaml"))
@@ -23,7 +25,7 @@ def write(folder: Path, text: str) -> Path:
 def test_an_empty_file_is_the_paper_on_a_prepared_folder(tmp_path: Path) -> None:
     settings = read_benchmark(write(tmp_path, ""))
     assert settings.data.kind is DataKind.PREPARED
-    assert settings.architectures == ARCHITECTURES
+    assert settings.architectures == PAPER
     assert settings.stages == tuple(STAGES)
     assert (settings.mirroring, settings.recipe, settings.folds) == (True, None, ())
 
@@ -38,6 +40,28 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.recipe == tmp_path / "r.yaml"
     assert settings.resources_of(Rule.TRAIN) == Resources(threads=4, gpus=1)
     assert settings.resources_of(Rule.PREDICT) == Resources()
+
+
+def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "below"
+    folder.mkdir()
+    (folder / "r.yaml").write_text("")
+    (folder / "base.yaml").write_text("recipe: r.yaml\nfolds: [0]\nvariants: {a: {architecture: nnunet}}\nmirroring: false")
+    settings = read_benchmark(write(tmp_path, "extends: below/base.yaml\nfolds: [1]"))
+    assert (settings.recipe, settings.folds, settings.mirroring) == (folder / "r.yaml", (1,), False)
+    assert settings.rows == (*PAPER, "a")
+    assert settings.variants_file == tmp_path / "b.yaml"
+    assert list(read_variants(tmp_path / "b.yaml")) == ["a"]
+    own = write(
+        tmp_path, "extends: below/base.yaml\nvariants: {b: {architecture: stunet, pretrained: scratch}}\narchitectures: []"
+    )
+    assert read_benchmark(own).rows == ("b",)
+    with pytest.raises(SettingsError, match=r"b\.yaml: extends goes round in a circle: b\.yaml -> b\.yaml"):
+        read_benchmark(write(tmp_path, "extends: b.yaml"))
+    with pytest.raises(SettingsError, match=r"none\.yaml: expected the YAML file of a benchmark, but it cannot be read"):
+        read_benchmark(write(tmp_path, "extends: none.yaml"))
+    with pytest.raises(SettingsError, match=r"b\.yaml: variants: whole_liver: tables have a baseline of this name"):
+        read_benchmark(write(tmp_path, "variants: {whole_liver: {architecture: nnunet}}"))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +94,8 @@ def test_a_mistake_is_told_with_file_key_and_what_is_known(tmp_path: Path, text:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if "data:" in p.read_text()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS if re.search("^(data|extends):", p.read_text(), re.MULTILINE)], ids=lambda p: p.name
+)
 def test_the_files_of_the_repository_can_be_read(path: Path) -> None:
     assert read_benchmark(path).stages == tuple(STAGES)

@@ -41,6 +41,7 @@ from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
+from flrplan.evaluation.variants import variants_of
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.splits import Split, read_split
@@ -64,6 +65,8 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
         results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded)
+        of_work = settings.work if settings.predictions is None else None
+        results = replace(results, variants=variants_of(of_work, results.architectures))
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -128,6 +131,7 @@ def build_document(results: Results) -> dict[str, Any]:
         "gaps": [{"kind": g.kind, "where": g.where, "case": g.case, "detail": g.detail} for g in results.gaps],
         "absent_columns": list(results.absent),
         "unrecorded_models": list(results.unrecorded),
+        "variants": {row: list(own) for row, own in results.variants.items() if own},
         "note": results.note,
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},

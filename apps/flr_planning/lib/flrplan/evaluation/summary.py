@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.variants import Variants
 from flrplan.metrics.catalogue import metrics_of
 
 
@@ -24,6 +25,7 @@ class Results:
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
     unrecorded: models of a work folder that do not record what they were trained on.
+    variants: what the rows are that are no architecture as it is.
     """
 
     rows: tuple[Row, ...]
@@ -33,6 +35,7 @@ class Results:
     gaps: tuple[Gap, ...] = ()
     absent: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
+    variants: Variants = field(default_factory=dict)
     note: str = ""
 
     @property

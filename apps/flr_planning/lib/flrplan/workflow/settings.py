@@ -10,7 +10,10 @@ from typing import Any
 
 from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
+from flrplan.evaluation.baselines import baseline_title
+from flrplan.networks.table import PAPER
 from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.variants import Variant
 
 
 class DataKind(str, Enum):
@@ -102,6 +105,8 @@ class BenchmarkSettings:
 
     split: a file, or how to draw one; None: ``splits.json`` of a prepared work folder, ours for downloads (:func:`with_split`).
     folds: train these folds only (their results are then marked as incomplete); empty: all.
+    architectures: rows of the table of architectures; by default the paper's. variants: further rows by name (:mod:`flrplan.variants`),
+        which are trained and predicted like them. variants_file: the YAML that says them, for the jobs.
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
     pretrained: weights file by architecture (STU-Net's official ones are not redistributed here).
     trainings_per_job: how many trainings of a stage share a process (loading the libraries takes 10 s each time).
@@ -111,7 +116,9 @@ class BenchmarkSettings:
 
     data: DataSettings = field(default_factory=DataSettings)
     split: SplitSettings | None = None
-    architectures: tuple[str, ...] = ARCHITECTURES
+    architectures: tuple[str, ...] = PAPER
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    variants_file: Path | None = None
     stages: tuple[str, ...] = tuple(STAGES)
     folds: tuple[int, ...] = ()
     recipe: Path | None = None
@@ -129,8 +136,11 @@ class BenchmarkSettings:
         require_known("architectures", self.architectures, ARCHITECTURES)
         require_known("stages", self.stages, STAGES)
         require_known("pretrained", self.pretrained, self.architectures)
-        if not self.architectures or not self.stages:
-            raise SettingsError("architectures and stages must name at least one each")
+        if not self.rows or not self.stages:
+            raise SettingsError("architectures (or variants) and stages must name at least one each")
+        for name in self.variants:
+            if baseline_title(name) is not None:
+                raise SettingsError(f"variants: {name}: tables have a baseline of this name; choose another")
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
         check_whole_number("trainings_per_job", self.trainings_per_job, 1, 1000)
         check_whole_number("predictions_per_job", self.predictions_per_job, 1, 1000)
@@ -139,6 +149,15 @@ class BenchmarkSettings:
         for what, path in {"recipe": self.recipe, **{f"pretrained: {a}": p for a, p in self.pretrained.items()}}.items():
             if path is not None and not path.is_file():
                 raise SettingsError(f"{what}: no such file {path}")
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The architectures and variants, in order: what is trained and predicted."""
+        return (*self.architectures, *self.variants)
+
+    def preparation(self, row: str) -> str:
+        """Folder below ``training/`` where the stages of a row are prepared; empty: there itself, as for every architecture."""
+        return self.variants[row].preparation if row in self.variants else ""
 
     def resources_of(self, rule: Rule) -> Resources:
         """What a job of this rule needs."""
