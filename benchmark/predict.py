@@ -26,11 +26,12 @@ from tqdm import tqdm
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Inputs, Part, columns_of
+from flrplan.evaluation.provenance import STARTED, start_of
 from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
 from flrplan.io import CT, write_json, write_label_map
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
-from flrplan.nnunet.model_folder import read_json_object
+from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
 from flrplan.process_memory import keep_freed_memory
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
@@ -70,10 +71,16 @@ def _is_cascaded(name: str) -> bool:
 
 
 def require_same_models(
-    path: Path, cascade: Cascade, stages: Sequence[Stage], case_ids: Sequence[str], unrecorded: Sequence[str]
+    path: Path,
+    cascade: Cascade,
+    stages: Sequence[Stage],
+    case_ids: Sequence[str],
+    unrecorded: Sequence[str],
+    started: Mapping[str, str] | None = None,
 ) -> None:
     """Records which models predict which cases of a part, for the next run and for the evaluation.
 
+    started: what each model started from (:func:`starts`).
     Raises: ModelError where kept predictions of it came from other models, or a case was predicted as another part.
     """
     for other in sorted(path.parent.glob("*.json")):
@@ -91,8 +98,20 @@ def require_same_models(
             f"{path}: the predictions of this part that are there came from other models or settings; "
             "use another --work folder, or delete them and that file"
         )
+    now[STARTED] = {**before.get(STARTED, {}), **(started or {})}
     now |= {CASES: sorted({*before.get(CASES, ()), *case_ids}), UNRECORDED: sorted({*before.get(UNRECORDED, ()), *unrecorded})}
     write_json(path, {**before, **now})
+
+
+def starts(cascade: Cascade, stages: Sequence[Stage]) -> dict[str, str]:
+    """What each model started from, ``<stage>/fold_<k>``, for an evaluation where the models are not at hand."""
+    found = {}
+    for stage in stages:
+        folder = cascade.store.find(stage, cascade.settings.architecture).folder
+        for fold in folder.folds:
+            path = folder.checkpoint(fold).with_name(RUN_NAME)
+            found[f"{stage.name}/fold_{fold}"] = start_of(read_json_object(path) if path.is_file() else {})
+    return found
 
 
 def check_ensemble(cascade: Cascade, split: Split, stages: Sequence[Stage]) -> None:
@@ -180,7 +199,7 @@ def run(arguments: argparse.Namespace) -> int:
             check_ensemble(cascade, split, used)
         unrecorded = check_not_trained_on(cascade, ensemble, ids, used)
         record = arguments.work / PREDICTED / arguments.architecture / f"{title}.json"
-        require_same_models(record, cascade, used, ids, unrecorded)
+        require_same_models(record, cascade, used, ids, unrecorded, starts(cascade, used))
         failed += predict_part(cases, ids, cascade, columns, out, title)
     if failed:
         sys.stderr.write(f"{len(failed)} cases could not be predicted: {', '.join(failed)}\n")

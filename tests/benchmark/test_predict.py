@@ -85,9 +85,10 @@ def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_t
     record = tmp_path / "fold-0.json"
     record.write_text('{"liver": {"0": "abc"}}')  # as an earlier version left it
     predict.require_same_models(record, cascade, stages, ["a2"], ["liver/fold_0"])
-    predict.require_same_models(record, cascade, stages, ["a1"], [])
+    predict.require_same_models(record, cascade, stages, ["a1"], [], {"liver/fold_0": "random weights"})
     content = json.loads(record.read_text())
     assert (content["cases"], content["unrecorded"], content["liver"]) == (["a1", "a2"], ["liver/fold_0"], {"0": "abc"})
+    assert content["started_from"] == {"liver/fold_0": "random weights"}
     with pytest.raises(
         ModelError, match=r"predicted as fold-0 before, and now asked for as held-out: a2; use the split of before"
     ):

@@ -155,7 +155,9 @@ def test_another_recipe_in_the_same_folder_is_refused(work: Path, config: Path) 
 
 
 def test_a_job_that_fails_is_named_with_its_log(snakemake: str, tmp_path: Path) -> None:
-    (tmp_path / "b.yaml").write_text("data: {kind: folder, root: nowhere}\nsplit: {held_out: 1, folds: 2}")
+    (tmp_path / "b.yaml").write_text(
+        "data: {kind: folder, root: nowhere}\nsplit: {held_out: 1, folds: 2}\narchitectures: [nnunet]"
+    )
     done = run(tmp_path / "b.yaml", tmp_path / "work", "--cores", 1)
     assert done.returncode == 1
     assert str(tmp_path / "work" / "workflow" / "logs") in done.stderr
@@ -163,7 +165,7 @@ def test_a_job_that_fails_is_named_with_its_log(snakemake: str, tmp_path: Path) 
 
 
 def test_a_prepared_folder_that_is_not_there_or_does_not_fit_the_split(tmp_path: Path) -> None:
-    (tmp_path / "b.yaml").write_text("data: {kind: prepared}\nsplit: s.json")
+    (tmp_path / "b.yaml").write_text("data: {kind: prepared}\nsplit: s.json\narchitectures: [nnunet]")
     (tmp_path / "s.json").write_text('{"test": ["a"], "folds": [["b"], ["c"]]}')
     done = run(tmp_path / "b.yaml", tmp_path / "work")
     assert done.returncode == 1

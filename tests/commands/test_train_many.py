@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from flrplan.cli import build_parser, main
 from flrplan.commands import train
 from flrplan.io import write_json
+from flrplan.networks.table import SCRATCH
 
 
 @pytest.mark.parametrize("status", [0, 3])
@@ -43,3 +45,32 @@ def test_several_processes(
         "flrplan train-many: liver/nnunet/0 (1 of 2): its processes ended with status 3; their error stands above. Mend it and"
     )
     assert (message in capsys.readouterr().err) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "there"),
+    [
+        (None, "weights", "random weights"),
+        ({"source": "base_ep4k.model", "sha256": "0"}, "weights", "base_ep4k.model"),
+        ({"source": "base_ep4k.model", "sha256": "0"}, SCRATCH, "base_ep4k.model"),
+    ],
+)
+def test_a_model_that_started_from_something_else_is_not_kept_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], recorded: dict[str, str] | None, asked: str, there: str
+) -> None:
+    (tmp_path / "weights").write_bytes(b"weights")
+    folder = tmp_path / "models" / "liver" / "stunet" / "fold_0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_final.pth").touch()
+    run = {"train_ids": ["b"], "validation_ids": ["a"]}
+    write_json(tmp_path / "splits.json", {"test": [], "folds": [["a"], ["b"]]})
+    places = ["--split", str(tmp_path / "splits.json"), "--work", str(tmp_path / "work"), "--models", str(tmp_path / "models")]
+    start = asked if asked == SCRATCH else str(tmp_path / asked)
+    words = ["train-many", "--training", "liver/stunet/0", *places, "--pretrained", f"stunet={start}"]
+    write_json(folder / "run.json", {**run, "pretrained": recorded})
+    assert main(words) == 1
+    assert f"the model there started from {there}, and {start} was asked for" in capsys.readouterr().err
+    own = None if asked == SCRATCH else {"source": "weights", "sha256": sha256(b"weights").hexdigest()}
+    for kept in ({**run, "pretrained": own}, run):  # that start, and a record of an older version that says nothing
+        write_json(folder / "run.json", kept)
+        assert main(words) == 0

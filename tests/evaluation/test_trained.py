@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from flrplan.evaluation import trained
 from flrplan.evaluation.columns import COLUMNS
-from flrplan.evaluation.trained import _LEARNED, _RUN_NAME
+from flrplan.evaluation.trained import _LEARNED
 from flrplan.nnunet.lineage import INHERITED
 from flrplan.nnunet.model_folder import RUN_NAME
 
@@ -123,5 +124,5 @@ def test_a_damaged_record_is_named(work, capsys):
 
 
 def test_the_name_that_is_written_twice_agrees():
-    assert _RUN_NAME == RUN_NAME
+    assert trained.RUN_NAME == RUN_NAME
     assert INHERITED in _LEARNED

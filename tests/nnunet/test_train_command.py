@@ -93,3 +93,9 @@ def test_a_work_folder_that_cannot_be_made(refused: Refused, tmp_path: Path, cap
     many = ["train-many", "--training", "flr/nnunet/0", "--split", tmp_path / "splits.json", "--work", tmp_path / "afile"]
     assert main([str(word) for word in many]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_random_weights_for_an_architecture_that_the_paper_pretrains_are_said_unless_they_are_meant(refused: Refused) -> None:
+    words = ("--architecture", "stunet", "--size", "narrow", "--fold", 7)
+    assert "stunet: the paper starts from published weights; without --pretrained FILE this starts at random" in refused(*words)
+    assert "starts at random" not in refused(*words, "--pretrained", "scratch")

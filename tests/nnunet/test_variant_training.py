@@ -72,6 +72,19 @@ def test_arrays_are_shared_where_they_agree_and_states_never(root: Path) -> None
     assert plans["flrplan"]["architecture"] == "nnunet"
 
 
+def test_a_variant_that_was_changed_is_not_taken_for_trained(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(root, "another_seed")) == 0
+    assert "liver/another_seed/0 (1 of 1): trained before" in capsys.readouterr().err
+    (root / "b.yaml").write_text(YAML.replace("seed: 1", "seed: 2"))
+    status = main(command(root, "another_seed"))
+    (root / "b.yaml").write_text(YAML)
+    assert status == 1
+    assert (
+        "another_seed/fold_0: the model there is of the variant {'architecture': 'nnunet', 'training': {'seed': 1}}, and"
+        in (capsys.readouterr().err)
+    )
+
+
 def test_a_name_that_no_variant_has(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(root, "another")) == 1
     assert "another_seed, apart, got 'liver/another/0'" in capsys.readouterr().err

@@ -252,6 +252,18 @@ def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
         require_same_benchmark(other, settled_split(other, places.work), places.work)
 
 
+def test_random_weights_on_purpose_are_handed_on_and_recorded(places: Places) -> None:
+    settings = BenchmarkSettings(architectures=("nnunet", "stunet"), pretrained={"stunet": None})
+    trainings = of(benchmark_jobs(settings, places), Rule.TRAIN)
+    said = {job.name: "--pretrained stunet=scratch" in " ".join(job.command) for job in trainings}
+    assert said == {job.name: "stunet" in job.name for job in trainings}
+    require_same_benchmark(settings, settled_split(settings, places.work), places.work)
+    weights = places.work / "w.model"
+    weights.write_text("")
+    with pytest.raises(SettingsError, match=r"made with other settings \(pretrained stunet\)"):
+        require_same_benchmark(replace(settings, pretrained={"stunet": weights}), None, places.work)
+
+
 def test_variants_are_trained_and_predicted_like_architectures_on_arrays_of_their_own_kind(places: Places) -> None:
     coarse = {"spacing_zyx_mm": [2, 2, 2]}
     variants = {
@@ -297,6 +309,33 @@ def test_a_variant_starts_from_its_own_weights_else_from_those_of_its_architectu
     assert f"--pretrained stunet={weights} --pretrained at_seed_1={weights} -- " in train, (
         "flrplan train reads from_scratch's own"
     )
+
+
+def test_an_ensemble_comes_after_its_members_and_before_the_tables(places: Places) -> None:
+    variants = {"seed_1": Variant("seed_1", "nnunet", training={"seed": 1})}
+    settings = BenchmarkSettings(
+        architectures=("nnunet", "swinunetr"),
+        variants=variants,
+        ensembles={"both": ("nnunet", "seed_1")},
+        stages=("liver",),
+        predictions_per_job=9,
+    )
+    jobs = benchmark_jobs(settings, places)
+    [made] = of(jobs, Rule.ENSEMBLE)
+    assert [job.split("/")[-1].split("-")[0] for job in made.after] == ["nnunet", "seed_1"]
+    assert " ".join(made.command).endswith("--name both --of nnunet --of seed_1")
+    assert {p.parts[-3:-1] for p in made.products} == {("both", "pipelined_liver")}
+    assert {p.name for p in made.products} == {f"{case}.nii.gz" for case in ("t1", "a1", "a2", "b1")}
+    assert made.done in jobs[-1].after
+    for ensembles, said in (
+        ({"both": ("nnunet",)}, "ensembles: both: expected at least two different rows"),
+        ({"both": ("nnunet", "nnunet")}, "expected at least two different rows"),
+        ({"both": ("nnunet", "stunet")}, "ensembles: both: unknown stunet; known are nnunet, swinunetr, seed_1"),
+        ({"seed_1": ("nnunet", "swinunetr")}, "and a name of its own"),
+        ({"whole_liver": ("nnunet", "swinunetr")}, "'whole_liver' cannot be a name"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            replace(settings, ensembles=ensembles)
 
 
 def test_variants_may_be_added_to_a_work_folder_but_not_changed(places: Places) -> None:

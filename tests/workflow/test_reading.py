@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,17 @@ from flrplan.workflow.settings import DataKind, Resources, Rule
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "benchmark").glob("**/*.yaml"))
 
 
+SCRATCH = "pretrained: {stunet: scratch}"
+
+
 def write(folder: Path, text: str) -> Path:
     path = folder / "b.yaml"
     path.write_text(text)
     return path
 
 
-def test_an_empty_file_is_the_paper_on_a_prepared_folder(tmp_path: Path) -> None:
-    settings = read_benchmark(write(tmp_path, ""))
+def test_a_file_that_only_says_the_start_is_the_paper_on_a_prepared_folder(tmp_path: Path) -> None:
+    settings = read_benchmark(write(tmp_path, SCRATCH))
     assert settings.data.kind is DataKind.PREPARED
     assert settings.architectures == PAPER
     assert settings.stages == tuple(STAGES)
@@ -33,11 +35,14 @@ def test_an_empty_file_is_the_paper_on_a_prepared_folder(tmp_path: Path) -> None
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("")
     text = "data: {kind: tcia, root: ../download}\nsplit: s.json\nrecipe: r.yaml\nresources: {train: {gpus: 1, threads: 4}}"
+    text += "\npretrained: {stunet: w.model}"
+    (tmp_path / "w.model").write_text("")
     settings = read_benchmark(write(tmp_path, text))
     assert settings.data.root == tmp_path / "../download"
     assert settings.split is not None
     assert settings.split.file == tmp_path / "s.json"
     assert settings.recipe == tmp_path / "r.yaml"
+    assert settings.pretrained == {"stunet": tmp_path / "w.model"}
     assert settings.resources_of(Rule.TRAIN) == Resources(threads=4, gpus=1)
     assert settings.resources_of(Rule.PREDICT) == Resources()
 
@@ -46,7 +51,9 @@ def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path)
     folder = tmp_path / "below"
     folder.mkdir()
     (folder / "r.yaml").write_text("")
-    (folder / "base.yaml").write_text("recipe: r.yaml\nfolds: [0]\nvariants: {a: {architecture: nnunet}}\nmirroring: false")
+    (folder / "base.yaml").write_text(
+        SCRATCH + "\nrecipe: r.yaml\nfolds: [0]\nvariants: {a: {architecture: nnunet}}\nmirroring: false"
+    )
     settings = read_benchmark(write(tmp_path, "extends: below/base.yaml\nfolds: [1]"))
     assert (settings.recipe, settings.folds, settings.mirroring) == (folder / "r.yaml", (1,), False)
     assert settings.rows == (*PAPER, "a")
@@ -56,12 +63,16 @@ def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path)
         tmp_path, "extends: below/base.yaml\nvariants: {b: {architecture: stunet, pretrained: scratch}}\narchitectures: []"
     )
     assert read_benchmark(own).rows == ("b",)
+    made = write(tmp_path, "extends: below/base.yaml\nensembles: {both: [a, stunet]}")
+    assert read_benchmark(made).ensembles == {"both": ("a", "stunet")}
     with pytest.raises(SettingsError, match=r"b\.yaml: extends goes round in a circle: b\.yaml -> b\.yaml"):
         read_benchmark(write(tmp_path, "extends: b.yaml"))
     with pytest.raises(SettingsError, match=r"none\.yaml: expected the YAML file of a benchmark, but it cannot be read"):
         read_benchmark(write(tmp_path, "extends: none.yaml"))
-    with pytest.raises(SettingsError, match=r"b\.yaml: variants: whole_liver: tables have a baseline of this name"):
-        read_benchmark(write(tmp_path, "variants: {whole_liver: {architecture: nnunet}}"))
+    with pytest.raises(
+        SettingsError, match=r"b\.yaml: variants: 'whole_liver' cannot be a name: .* nor a stage or a baseline of the tables"
+    ):
+        read_benchmark(write(tmp_path, SCRATCH + "\nvariants: {whole_liver: {architecture: nnunet}}"))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +91,10 @@ def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path)
         ("split: {folds: 1}", "split: folds must be a whole number in 2..100"),
         ("recipe: r.yaml", "recipe: no such file"),
         ("pretrained: {nnunet: w.model}", "pretrained: nnunet: no such file"),
+        ("", "pretrained: expected what stunet starts from, found nothing"),
+        ("pretrained: {nnunet: scratch}", "pretrained: {stunet: FILE} (docs/networks.md). To start at random say"),
+        ("pretrained: {stunet: }", "say pretrained: {stunet: scratch}; the tables then say so"),
+        ("architectures: [nnunet]\npretrained: {stunet: scratch}", "pretrained: unknown stunet; known are nnunet"),
         ("resources: {training: {}}", "resources: unknown training; known are prepare, split, preprocess, train"),
         ("resources: {train: {gpu: 1}}", "resources: train: unknown gpu; known are threads, mem_mb, minutes, gpus"),
         ("trainings_per_job: 0", "trainings_per_job must be a whole number in 1..1000"),
@@ -94,8 +109,22 @@ def test_a_mistake_is_told_with_file_key_and_what_is_known(tmp_path: Path, text:
     assert said in str(caught.value)
 
 
+def test_without_an_architecture_that_the_paper_pretrains_nothing_need_be_said(tmp_path: Path) -> None:
+    assert read_benchmark(write(tmp_path, "architectures: [nnunet, swinunetr]")).pretrained == {}
+
+
 @pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if re.search("^(data|extends):", p.read_text(), re.MULTILINE)], ids=lambda p: p.name
+    "path",
+    [p for p in CONFIGS if "data:" in p.read_text() and p.name != "benchmark.yaml"],
+    ids=lambda p: p.name,
 )
 def test_the_files_of_the_repository_can_be_read(path: Path) -> None:
     assert read_benchmark(path).stages == tuple(STAGES)
+
+
+def test_the_papers_benchmark_asks_what_stunet_starts_from_and_is_whole_but_for_that(tmp_path: Path) -> None:
+    path = next(p for p in CONFIGS if p.name == "benchmark.yaml")
+    with pytest.raises(SettingsError, match=r"benchmark\.yaml: pretrained: expected what stunet starts from, found nothing"):
+        read_benchmark(path)
+    filled = write(tmp_path, path.read_text().replace("  stunet: ", "  stunet: scratch "))
+    assert read_benchmark(filled).pretrained == {"stunet": None}

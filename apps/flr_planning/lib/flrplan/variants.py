@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import SettingsError
+from flrplan.evaluation.baselines import baseline_title
 from flrplan.networks.table import SCRATCH, TABLE, architecture_named
 from flrplan.nnunet.settings import PlanSettings, Recipe
 from flrplan.stages import STAGES
@@ -42,11 +43,7 @@ class Variant:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name in TABLE or self.name in STAGES:
-            raise SettingsError(
-                f"variants: {self.name!r} cannot be a name: expected small letters, digits and _, and neither an architecture "
-                f"({', '.join(TABLE)}) nor a stage"
-            )
+        require_name(self.name, "variants")
         try:
             size = Recipe.from_mapping(self.over).plan.network_size
             architecture_named(self.architecture).size(size)
@@ -77,6 +74,15 @@ class Variant:
         """The variant as its YAML says it, for records; of paths the last part."""
         own = {"pretrained": self.pretrained, "labels": self.labels}
         return {"architecture": self.architecture, **{k: Path(v).name for k, v in own.items() if v is not None}, **self.over}
+
+
+def require_name(name: str, what: str) -> None:
+    """Raises SettingsError unless a row of the tables that is no architecture may be called so."""
+    if not _NAME.fullmatch(name) or name in TABLE or name in STAGES or baseline_title(name) is not None:
+        raise SettingsError(
+            f"{what}: {name!r} cannot be a name: expected small letters, digits and _, and neither an architecture "
+            f"({', '.join(TABLE)}) nor a stage or a baseline of the tables"
+        )
 
 
 def variants_from(content: Any, folder: Path) -> dict[str, Variant]:

@@ -16,7 +16,7 @@ from flrplan.device import choose_device
 from flrplan.errors import SettingsError
 from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
-from flrplan.networks.table import TABLE, architecture_named
+from flrplan.networks.table import SCRATCH, TABLE, architecture_named
 from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.pretrained import learned_from, require_weights_of
@@ -46,7 +46,10 @@ def add_parser(commands: Any) -> None:
     sizes = list(dict.fromkeys(size for row in TABLE.values() for size in row.sizes))
     parser.add_argument("--size", choices=sizes, help="size of the network (default: the recipe's network_size, else base)")
     parser.add_argument(
-        "--pretrained", type=Path, metavar="FILE", help="start from the official STU-Net weights, or a model of ours"
+        "--pretrained",
+        type=start_weights,
+        metavar="FILE",
+        help=f"start from the official STU-Net weights, or a model of ours; {SCRATCH}: from random weights, on purpose",
     )
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="fold to train; repeatable (default: all)")
     parser.add_argument("--folds", type=int, default=5, help="number of folds of nnU-Net's own draw (default: 5)")
@@ -77,6 +80,11 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def start_weights(text: str) -> Path | str:
+    """The value of ``--pretrained``: a file, or the word for random weights (``./scratch`` is a file of that name)."""
+    return text if text == SCRATCH else Path(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Prepares the stage if needed, trains the folds, publishes the model."""
     device = choose_device(arguments.device)
@@ -98,20 +106,24 @@ def run(arguments: argparse.Namespace) -> int:
     if variant and arguments.pretrained is None and variant.pretrained is not None:
         arguments.pretrained = variant.pretrained
     architecture.size(recipe.plan.network_size)
+    pretrained: Path | None = None if arguments.pretrained == SCRATCH else arguments.pretrained
     if tell and architecture.pretrained and arguments.pretrained is None:
-        note(f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random")
-    if arguments.pretrained is not None:
-        require_weights_of(architecture, recipe.plan.network_size, arguments.pretrained)  # told now, not after the preparation
+        note(
+            f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random "
+            f"(--pretrained {SCRATCH} says that it is meant)"
+        )
+    if pretrained is not None:
+        require_weights_of(architecture, recipe.plan.network_size, pretrained)  # told now, not after the preparation
     cases = find_labelled_cases(variant.labels if variant and variant.labels else arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
     split.require_training()
     for fold in folds:
         require_fold(split.nnunet_folds(), fold, split.test)
-    if arguments.pretrained is not None:
-        seen = learned_from(arguments.pretrained)
+    if pretrained is not None:
+        seen = learned_from(pretrained)
         for fold in folds:
-            require_unseen(seen, str(arguments.pretrained), split.test, split.validation_ids(fold))
+            require_unseen(seen, str(pretrained), split.test, split.validation_ids(fold))
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work / variant.preparation if variant else arguments.work, stage)
@@ -139,7 +151,7 @@ def run(arguments: argparse.Namespace) -> int:
                     show,
                     split.test,
                     architecture.name,
-                    arguments.pretrained,
+                    pretrained,
                     variant=variant,
                 )
             if tell:

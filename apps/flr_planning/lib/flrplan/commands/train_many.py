@@ -59,7 +59,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--work", type=Path, required=True, help="prepared data and training states")
     parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the models go to <models>/<stage>/<architecture>")
     parser.add_argument(
-        "--pretrained", action="append", default=[], metavar="ARCHITECTURE=FILE", help="weights that its trainings start from"
+        "--pretrained",
+        action="append",
+        default=[],
+        metavar="ARCHITECTURE=FILE",
+        help="weights that its trainings start from, or scratch",
     )
     add_variants_option(parser)
     parser.add_argument("options", nargs="*", metavar="OPTION", help="options of 'flrplan train', after --")
@@ -71,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     variants = known_variants(arguments.variants)
     trainings = [Training.parse(text, variants) for text in arguments.training]
     split = read_split(arguments.split)
-    weights = dict(_weights(text, variants) for text in arguments.pretrained)
+    weights = {name: str(variant.pretrained) for name, variant in variants.items() if variant.pretrained is not None}
+    weights |= dict(_weights(text, variants) for text in arguments.pretrained)
     parser = _train_parser()
     options = [
         *arguments.options,
@@ -87,7 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
         title = f"{training} ({number} of {len(trainings)})"
         folder = arguments.models / training.stage / training.architecture / f"fold_{training.fold}"
         with _lock(arguments.work, training, title):
-            if require_same_training(folder, split, training.fold):
+            variant = variants.get(training.architecture)
+            if require_same_training(folder, split, training.fold, weights.get(training.architecture), variant):
                 note(f"{title}: trained before")
                 continue
             note(f"{title}: starts")

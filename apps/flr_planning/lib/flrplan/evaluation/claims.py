@@ -10,6 +10,7 @@ from typing import Any
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.comparisons import FLR_FROM_CT, Kind
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, architecture_title
+from flrplan.evaluation.provenance import ModelRecord
 
 Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Comparisons = Sequence[Mapping[str, Any]]
@@ -193,8 +194,24 @@ CLAIMS: tuple[tuple[str, str, Check], ...] = (
 """Claim, where the paper makes it, and how it is checked."""
 
 
-def check_claims(summary: Summary, comparisons: Comparisons) -> list[Verdict]:
-    """Every claim with its verdict. One whose numbers are not all there is not testable here; no claim is left out."""
+def _about_models(status: Status, claim: str, evidence: str, models: Sequence[ModelRecord]) -> tuple[Status, str]:
+    """A claim about an architecture says nothing where ours started from other weights; one that only compares with it says so."""
+    for record in models:
+        title = architecture_title(record.architecture)
+        if record.unlike_paper and title in claim:
+            status, evidence = Status.NOT_TESTABLE, f"{title} {record.unlike_paper}. Its numbers here: {evidence}"
+        elif record.unlike_paper and title in evidence:
+            evidence += f" ({title} {record.unlike_paper}.)"
+        elif title in claim and record.lacks_start:
+            evidence += f" (What {title} started from is not recorded; the paper's, from published weights.)"
+    return status, evidence
+
+
+def check_claims(summary: Summary, comparisons: Comparisons, models: Sequence[ModelRecord] = ()) -> list[Verdict]:
+    """Every claim with its verdict. One whose numbers are not all there is not testable here; no claim is left out.
+
+    models: what each architecture started from, as far as it is known; a claim about one that is unlike the paper's is not testable.
+    """
     numbers = _Numbers(summary, comparisons)
     verdicts = []
     for claim, source, check in CLAIMS:
@@ -203,5 +220,5 @@ def check_claims(summary: Summary, comparisons: Comparisons) -> list[Verdict]:
             status = Status.HELD if held else Status.NOT_HELD
         except _Missing as missing:
             status, evidence = Status.NOT_TESTABLE, str(missing)
-        verdicts.append(Verdict(claim, source, status, evidence))
+        verdicts.append(Verdict(claim, source, *_about_models(status, claim, evidence, models)))
     return verdicts

@@ -33,6 +33,7 @@ from flrplan.evaluation.inputs import (
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
+from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
 from flrplan.evaluation.scoring import score_cases
@@ -64,9 +65,10 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
                 require_columns(found.absent, settings.absent)
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-        results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded)
-        of_work = settings.work if settings.predictions is None else None
-        results = replace(results, variants=variants_of(of_work, results.architectures))
+        models = model_records(settings.models_work, found.architectures)
+        variants = variants_of(settings.models_work, found.architectures)
+        results = collect(scored, found, split, settings.table_note)
+        results = replace(results, unrecorded=unrecorded, models=models, variants=variants)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -86,7 +88,7 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
     else:
         raise SettingsError("give --labels or --work")
     predictions = find_predictions(settings.predictions_folder, settings.out_folder)
-    of_work = settings.work if settings.predictions is None else None
+    of_work = settings.models_work
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
     return match_cases(labels, predictions, split), split, unrecorded
 
@@ -127,10 +129,11 @@ def build_document(results: Results) -> dict[str, Any]:
         "lesions": lesion_detection(results),
         "threshold_crossings": threshold_crossings(results),
         "bland_altman": bland_altman(results),
-        "claims": [verdict.to_json() for verdict in check_claims(summary, compared)],
+        "claims": [verdict.to_json() for verdict in check_claims(summary, compared, results.models)],
         "gaps": [{"kind": g.kind, "where": g.where, "case": g.case, "detail": g.detail} for g in results.gaps],
         "absent_columns": list(results.absent),
         "unrecorded_models": list(results.unrecorded),
+        "models": {record.architecture: record.to_json() for record in results.models},
         "variants": {row: list(own) for row, own in results.variants.items() if own},
         "note": results.note,
         "settings": {

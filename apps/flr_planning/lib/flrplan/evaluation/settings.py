@@ -69,6 +69,11 @@ class EvaluationSettings:
         return self._path(self.predictions, "predictions")
 
     @property
+    def models_work(self) -> Path | None:
+        """The work folder whose models made the predictions; None for predictions from elsewhere."""
+        return self.work if self.predictions is None else None
+
+    @property
     def splits_file(self) -> Path:
         """The split."""
         return self._path(self.splits, "splits.json")

@@ -12,6 +12,7 @@ from flrplan.evaluation.baselines import TRUTH_BASELINES, predicted_liver_baseli
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
+from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
 from flrplan.evaluation.variants import Variants
@@ -25,6 +26,7 @@ class Results:
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
     unrecorded: models of a work folder that do not record what they were trained on.
+    models: what the models of each architecture started from and how much they see.
     variants: what the rows are that are no architecture as it is.
     """
 
@@ -35,6 +37,7 @@ class Results:
     gaps: tuple[Gap, ...] = ()
     absent: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
     variants: Variants = field(default_factory=dict)
     note: str = ""
 

@@ -10,6 +10,7 @@ from flrplan.evaluation.baselines import TRUTH_NOTE, baseline_title, knows_truth
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
+from flrplan.evaluation.provenance import start_lines, view_lines
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.variants import seed_lines, variant_lines
 from flrplan.metrics.catalogue import PAPER_METRICS
@@ -52,6 +53,7 @@ def preface(results: Results, part: Part) -> list[str]:
     lines += absent_lines(results.absent)
     lines += unrecorded_lines(results.unrecorded)
     lines += variant_lines(results.variants)
+    lines += [*start_lines(results.models), *view_lines(results.models)]
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
         f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "

@@ -18,9 +18,10 @@ PREDICTED = "predicted"
 """Folder of a work folder with a record of each predicted part, ``<architecture>/<part>.json``."""
 CASES, UNRECORDED = "cases", "unrecorded"
 """Keys of such a record: whom it names, and the models of which nothing says what trained them, ``<stage>/fold_<k>``."""
-_RUN_NAME = "run.json"
+RUN_NAME = "run.json"
 """Beside each checkpoint (named here too, since the evaluation loads no torch; a test compares them)."""
-_LEARNED = ("train_ids", "inherited_train_ids")
+INHERITED = "inherited_train_ids"
+_LEARNED = ("train_ids", INHERITED)
 """What a model has learned from: its own cases, and those of the weights that it started from (likewise)."""
 
 
@@ -45,7 +46,7 @@ def require_unseen(work: Path, predictions: Predictions, split: Split, split_fil
 
 
 def _seen(work: Path, architecture: str, split: Split) -> Iterator[str]:
-    for folder in _model_folders(work, "*", architecture):
+    for folder in model_folders(work, "*", architecture):
         train = set(_training_cases(folder))
         model = f"{folder}: this model of stage {folder.parents[1].name}"
         held_out = sorted(train & set(split.test), key=natural_key)
@@ -62,7 +63,7 @@ def _of_another_part(work: Path, architecture: str, predictions: Predictions, sp
     part_of = dict.fromkeys(split.test, HELD_OUT_PART)
     part_of |= {case: fold_part(k) for k, fold in enumerate(split.folds) for case in fold}
     there = _cases(architecture, predictions)
-    for path, record in _records(work, architecture):
+    for path, record in records(work, architecture):
         wrong: dict[str, list[str]] = {}
         for case in sorted(there & set(record.get(CASES, ())), key=natural_key):
             if part_of.get(case, path.stem) != path.stem:
@@ -73,12 +74,12 @@ def _of_another_part(work: Path, architecture: str, predictions: Predictions, sp
 
 def _unrecorded(work: Path, architecture: str, predictions: Predictions) -> list[str]:
     """``<stage>/fold_<k>``, or ``<stage>`` where neither the models nor a record of what ``predict.py`` checked is there."""
-    records = [record for _, record in _records(work, architecture)]
-    checked = {case for record in records for case in record.get(CASES, ())}
-    found = {model for record in records for model in record.get(UNRECORDED, ())}
+    parts = [record for _, record in records(work, architecture)]
+    checked = {case for record in parts for case in record.get(CASES, ())}
+    found = {model for record in parts for model in record.get(UNRECORDED, ())}
     columns = [column for (name, column), files in predictions.items() if name == architecture and files]
     for stage in {stage.name for column in columns for stage in COLUMNS[column].stages}:
-        folders = _model_folders(work, stage, architecture)
+        folders = model_folders(work, stage, architecture)
         found |= {f"{stage}/{folder.name}" for folder in folders if not _training_cases(folder)}
         if not folders and not _cases(architecture, predictions) <= checked:
             found.add(stage)
@@ -89,22 +90,25 @@ def _cases(architecture: str, predictions: Predictions) -> set[str]:
     return {case for (name, _), files in predictions.items() if name == architecture for case in files}
 
 
-def _model_folders(work: Path, stage: str, architecture: str) -> list[Path]:
+def model_folders(work: Path, stage: str, architecture: str) -> list[Path]:
+    """The folds of a work folder's models, ``<stage>/<architecture>/fold_<k>``; ``stage`` may be ``*``."""
     return sorted(p for p in (work / "models").glob(f"{stage}/{escape(architecture)}/fold_*") if p.is_dir())
 
 
 def _training_cases(folder: Path) -> list[str]:
-    path = folder / _RUN_NAME
-    record = _json_object(path) if path.is_file() else {}
+    path = folder / RUN_NAME
+    record = json_object(path) if path.is_file() else {}
     return [case for key in _LEARNED for case in record.get(key, ())]
 
 
-def _records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What ``predict.py`` recorded of each predicted part of an architecture, and where."""
     for path in sorted((work / PREDICTED / architecture).glob("*.json")):
-        yield path, _json_object(path)
+        yield path, json_object(path)
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """A record in JSON. Raises: SettingsError naming the file where it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

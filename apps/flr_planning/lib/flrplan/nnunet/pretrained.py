@@ -97,7 +97,7 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
     weights = read_weights(path)
     seen = learned_from(path)
     require_unseen(seen, str(path), trainer.held_out, validation)
-    digest = _sha256(path)
+    digest = file_sha256(path)
     if continues:
         if before is None or before["sha256"] != digest:
             raise SettingsError(
@@ -137,6 +137,10 @@ def _plain_name(name: str) -> str:
     return name
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; ``run.json`` has that of the weights under ``pretrained``. Raises: ModelError where it is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: expected a file of weights, but it cannot be read: {error.strerror}") from error

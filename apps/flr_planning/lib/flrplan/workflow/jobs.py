@@ -10,6 +10,7 @@ from pathlib import Path
 from flrplan.cohort.write import WORKFLOW_NAME
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.networks.table import SCRATCH
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
@@ -105,7 +106,15 @@ def benchmark_jobs(settings: BenchmarkSettings, places: Places) -> list[Job]:
             preprocess.append(_preprocess(settings, places, stage, preparation, own[0], needs))
             train += _train(settings, places, stage, preprocess[-1], own, folds)
     predict = list(_predict(settings, places, split, folds, train))
-    return [*first, *preprocess, *train, *predict, _evaluate(settings, places, folds, split, predict)]
+    ensembles = list(_ensembles(settings, places, predict))
+    return [
+        *first,
+        *preprocess,
+        *train,
+        *predict,
+        *ensembles,
+        _evaluate(settings, places, folds, split, [*predict, *ensembles]),
+    ]
 
 
 def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
@@ -176,7 +185,9 @@ def _start(settings: BenchmarkSettings, row: str) -> list[str]:
     if variant and variant.pretrained is not None:
         return []
     architecture = variant.architecture if variant else row
-    return ["--pretrained", f"{row}={settings.pretrained[architecture]}"] if architecture in settings.pretrained else []
+    if architecture not in settings.pretrained:
+        return []
+    return ["--pretrained", f"{row}={settings.pretrained[architecture] or SCRATCH}"]
 
 
 def _train(
@@ -231,6 +242,18 @@ def _predict(
             )
             name = "-".join([architecture, *dict.fromkeys((batch[0], batch[-1]))])
             yield Job(Rule.PREDICT, name, command, after, products)
+
+
+def _ensembles(settings: BenchmarkSettings, places: Places, predict: Sequence[Job]) -> Iterator[Job]:
+    """The rows that are made of the predictions of others, each after all of them."""
+    folder = places.work / "predictions"
+    for name, members in settings.ensembles.items():
+        options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--name", name]
+        options += [word for member in members for word in ("--of", member)]
+        after = tuple(job.done for job in predict if job.command[job.command.index("--architecture") + 1] in members)
+        own = [path for job in predict for path in job.products if path.is_relative_to(folder / members[0])]
+        products = tuple(folder / name / path.relative_to(folder / members[0]) for path in own)
+        yield Job(Rule.ENSEMBLE, name, places.script("ensemble.py", *options), after, products)
 
 
 def _evaluate(

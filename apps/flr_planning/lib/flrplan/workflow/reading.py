@@ -10,8 +10,17 @@ from typing import Any
 import yaml
 
 from flrplan.errors import SettingsError
+from flrplan.networks.table import SCRATCH
 from flrplan.variants import Variant, variants_from
-from flrplan.workflow.settings import BenchmarkSettings, DataSettings, Resources, Rule, SplitSettings, require_known
+from flrplan.workflow.settings import (
+    BenchmarkSettings,
+    DataSettings,
+    Resources,
+    Rule,
+    SplitSettings,
+    require_known,
+    require_starts,
+)
 
 EXTENDS = "extends"
 """Key of a YAML that starts from another one; its own keys take the place of that one's."""
@@ -23,6 +32,7 @@ def read_benchmark(path: Path) -> BenchmarkSettings:
     values = _values(path)
     try:
         settings: BenchmarkSettings = _build(BenchmarkSettings, {**values, "variants_file": path.resolve()}, "settings")
+        require_starts(settings)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return settings
@@ -70,9 +80,12 @@ def _arguments(content: dict[str, Any], folder: Path) -> dict[str, Any]:
         values["recipe"] = folder / str(values["recipe"])
     if "pretrained" in values:
         pretrained = _mapping(values["pretrained"] or {}, "pretrained")
-        values["pretrained"] = {a: folder / str(p) for a, p in pretrained.items() if p is not None}
+        values["pretrained"] = {a: None if p == SCRATCH else folder / str(p) for a, p in pretrained.items() if p is not None}
     if "variants" in values:
         values["variants"] = variants_from(values["variants"] or {}, folder)
+    if "ensembles" in values:
+        ensembles = _mapping(values["ensembles"] or {}, "ensembles")
+        values["ensembles"] = {str(name): _tuple(of, f"ensembles: {name}") for name, of in ensembles.items()}
     if "resources" in values:
         resources = _mapping(values["resources"] or {}, "resources")
         require_known("resources", resources, [str(rule) for rule in Rule])

@@ -11,6 +11,7 @@ import yaml
 
 from flrplan.errors import SettingsError
 from flrplan.io import write_json
+from flrplan.networks.table import SCRATCH
 from flrplan.splits import Split, read_split
 from flrplan.workflow.jobs import STATE, split_file
 from flrplan.workflow.settings import BenchmarkSettings
@@ -20,7 +21,7 @@ RECORD = Path(STATE) / "settings.json"
 
 
 def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:
-    """Records what decides the results; architectures, variants and stages may be added later, the rest may not change.
+    """Records what decides the results; architectures, variants, ensembles and stages may be added later, the rest may not change.
 
     split: the one that the work folder keeps (:func:`flrplan.workflow.jobs.settled_split`); recorded once it is there.
     record: False only compares.
@@ -52,8 +53,9 @@ def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> d
         "recipe": recipe,
         "train_size": settings.train_size or "",
         "mirroring": settings.mirroring,
+        **{f"ensemble {name}": members for name, members in settings.ensembles.items()},
         **{f"variant {name}": {**v.to_json(), "preparation": v.preparation} for name, v in settings.variants.items()},
-        **{f"pretrained {a}": [str(p), p.stat().st_size] for a, p in settings.pretrained.items()},
+        **{f"pretrained {a}": [str(p), p.stat().st_size] if p else SCRATCH for a, p in settings.pretrained.items()},
     }
 
 

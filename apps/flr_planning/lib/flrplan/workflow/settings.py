@@ -10,10 +10,9 @@ from typing import Any
 
 from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
-from flrplan.evaluation.baselines import baseline_title
-from flrplan.networks.table import PAPER
+from flrplan.networks.table import PAPER, SCRATCH, architecture_named
 from flrplan.stages import ARCHITECTURES, STAGES
-from flrplan.variants import Variant
+from flrplan.variants import Variant, require_name
 
 
 class DataKind(str, Enum):
@@ -37,6 +36,7 @@ class Rule(str, Enum):
     PREPROCESS = "preprocess"
     TRAIN = "train"
     PREDICT = "predict"
+    ENSEMBLE = "ensemble"
     EVALUATE = "evaluate"
 
     def __str__(self) -> str:
@@ -107,8 +107,10 @@ class BenchmarkSettings:
     folds: train these folds only (their results are then marked as incomplete); empty: all.
     architectures: rows of the table of architectures; by default the paper's. variants: further rows by name (:mod:`flrplan.variants`),
         which are trained and predicted like them. variants_file: the YAML that says them, for the jobs.
+    ensembles: rows made of the predictions of others, by name (``ensemble.py``).
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
-    pretrained: weights file by architecture (STU-Net's official ones are not redistributed here).
+    pretrained: by architecture a file of weights (STU-Net's official ones are not redistributed here), or None: random ones, which the
+        YAML calls ``scratch`` (:func:`require_starts`).
     trainings_per_job: how many trainings of a stage share a process (loading the libraries takes 10 s each time).
     cascaded_cv: also the cascaded columns in the cross-validation, which the paper does not report.
     note: a sentence over every table.
@@ -119,11 +121,12 @@ class BenchmarkSettings:
     architectures: tuple[str, ...] = PAPER
     variants: Mapping[str, Variant] = field(default_factory=dict)
     variants_file: Path | None = None
+    ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stages: tuple[str, ...] = tuple(STAGES)
     folds: tuple[int, ...] = ()
     recipe: Path | None = None
     train_size: str | None = None
-    pretrained: Mapping[str, Path] = field(default_factory=dict)
+    pretrained: Mapping[str, Path | None] = field(default_factory=dict)
     device: str = "auto"
     mirroring: bool = True
     cascaded_cv: bool = False
@@ -135,12 +138,16 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         require_known("architectures", self.architectures, ARCHITECTURES)
         require_known("stages", self.stages, STAGES)
-        require_known("pretrained", self.pretrained, self.architectures)
+        require_known("pretrained", self.pretrained, {**dict.fromkeys(self.architectures), **self._varied})
         if not self.rows or not self.stages:
             raise SettingsError("architectures (or variants) and stages must name at least one each")
-        for name in self.variants:
-            if baseline_title(name) is not None:
-                raise SettingsError(f"variants: {name}: tables have a baseline of this name; choose another")
+        for name, members in self.ensembles.items():
+            require_name(name, "ensembles")
+            require_known(f"ensembles: {name}", members, self.rows)
+            if name in self.variants or len(set(members)) != len(members) or len(members) < 2:
+                raise SettingsError(
+                    f"ensembles: {name}: expected at least two different rows and a name of its own, got {members}"
+                )
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
         check_whole_number("trainings_per_job", self.trainings_per_job, 1, 1000)
         check_whole_number("predictions_per_job", self.predictions_per_job, 1, 1000)
@@ -149,6 +156,11 @@ class BenchmarkSettings:
         for what, path in {"recipe": self.recipe, **{f"pretrained: {a}": p for a, p in self.pretrained.items()}}.items():
             if path is not None and not path.is_file():
                 raise SettingsError(f"{what}: no such file {path}")
+
+    @property
+    def _varied(self) -> dict[str, None]:
+        """The architectures of the variants."""
+        return dict.fromkeys(variant.architecture for variant in self.variants.values())
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -177,6 +189,20 @@ def with_split(settings: BenchmarkSettings, ours: Path) -> BenchmarkSettings:
     raise SettingsError(
         f"data of kind {kind} come without a split; add split: <file>, or split: {{held_out: <cases>, folds: <folds>}} to draw one"
     )
+
+
+def require_starts(settings: BenchmarkSettings) -> None:
+    """Raises SettingsError where an architecture that the paper starts from published weights has neither weights nor ``scratch``."""
+    for row in settings.rows:
+        variant = settings.variants.get(row)
+        name = variant.architecture if variant else row
+        said = name in settings.pretrained or (variant is not None and variant.pretrained is not None)
+        if architecture_named(name).pretrained and not said:
+            raise SettingsError(
+                f"pretrained: expected what {name} starts from, found nothing. The paper starts it from its authors' published weights: "
+                f"pretrained: {{{name}: FILE}} (docs/networks.md). To start at random say pretrained: {{{name}: {SCRATCH}}}; the tables "
+                f"then say so. Or leave {name} out of architectures"
+            )
 
 
 def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None:
