@@ -106,7 +106,6 @@ def record(work: Path, name: str, part: str, by: str, members: Sequence[str], id
         )
     now[CASES] = sorted(set(ids).intersection(*(r.get(CASES, ()) for r in own.values())))
     now[UNRECORDED] = sorted(f"{m} {model}" for m, r in own.items() for model in r.get(UNRECORDED, ()))
-    now[STARTED] = {f"{m} {model}": start for m, r in own.items() for model, start in r.get(STARTED, {}).items()}
     write_json(path, now)
 
 

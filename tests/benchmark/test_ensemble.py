@@ -89,7 +89,6 @@ def test_the_record_says_of_what_it_is_made_and_others_are_never_mixed_in(
     assert record["ensemble"] == {"by": "mean probability", "of": ["a", "b"]}
     assert record["cases"] == ["a1"]
     assert record["members"]["b"] == {"mirroring": True, "liver": {"0": "b"}}
-    assert record["started_from"] == {"a liver/fold_0": "random weights", "b liver/fold_0": "random weights"}
     path = work / "predictions" / "ensemble" / COLUMN / "t1.nii.gz"
     before = path.stat().st_mtime_ns
     (work / "predictions" / "ensemble" / COLUMN / "a1.nii.gz").unlink()

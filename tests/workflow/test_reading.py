@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.networks.table import PAPER
 from flrplan.stages import STAGES
+from flrplan.variants import Variant
 from flrplan.workflow.reading import read_benchmark, read_variants
 from flrplan.workflow.settings import DataKind, Resources, Rule
 
@@ -75,6 +77,20 @@ def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path)
         read_benchmark(write(tmp_path, SCRATCH + "\nvariants: {whole_liver: {architecture: nnunet}}"))
 
 
+def test_a_recipe_that_no_row_can_take_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("crlm: {training: {epochs: 0}}")
+    text = "architectures: [nnunet]\nrecipe: r.yaml"
+    with pytest.raises(SettingsError, match=r"b\.yaml: .*r\.yaml, stage crlm: epochs must be at least 1, got 0"):
+        read_benchmark(write(tmp_path, text))
+    assert read_benchmark(write(tmp_path, f"{text}\nstages: [liver]")).recipe is not None
+    with pytest.raises(SettingsError, match="nnunet has no network_size 'huge'"):
+        read_benchmark(write(tmp_path, "architectures: [nnunet]\ntrain_size: huge"))
+    (tmp_path / "r.yaml").write_text("common: {plan: {network_size: narrow}}")
+    variant = "variants: {a: {architecture: nnunet, plan: {features: [4, 8], patch_size_zyx: [32, 32, 32]}}}"
+    with pytest.raises(SettingsError, match="features is a size of its own; leave network_size at base, got 'narrow'"):
+        read_benchmark(write(tmp_path, f"{text}\n{variant}"))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -119,7 +135,22 @@ def test_without_an_architecture_that_the_paper_pretrains_nothing_need_be_said(t
     ids=lambda p: p.name,
 )
 def test_the_files_of_the_repository_can_be_read(path: Path) -> None:
-    assert read_benchmark(path).stages == tuple(STAGES)
+    assert set(read_benchmark(path).stages) <= set(STAGES)
+
+
+def test_controls_and_recipes_stand_beside_the_papers_rows(tmp_path: Path) -> None:
+    files = {p.name: p.read_text() for p in CONFIGS}
+    (tmp_path / "benchmark.yaml").write_text(files["benchmark.yaml"].replace("  stunet: ", "  stunet: scratch "))
+    variants: dict[str, Variant] = {}
+    for name in ("controls.yaml", "recipes.yaml"):
+        settings = read_benchmark(write(tmp_path, files[name]))
+        assert settings.architectures == PAPER
+        assert not set(settings.variants) & set(variants), "both run in one work folder"
+        variants |= settings.variants
+    assert settings.ensembles == {"ensemble": ("nnunet", "stunet", "resenc_l")}
+    assert [name for name, v in variants.items() if v.preparation] == ["stunet_1p5mm", "swinunetr_own_spacing"]
+    original = re.sub("(?m)^  # ", "  ", files["controls.yaml"]).replace("/data/W_original", str(tmp_path))
+    assert read_benchmark(write(tmp_path, original)).variants["nnunet_original"].labels == tmp_path
 
 
 def test_the_papers_benchmark_asks_what_stunet_starts_from_and_is_whole_but_for_that(tmp_path: Path) -> None:

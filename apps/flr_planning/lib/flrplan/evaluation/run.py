@@ -42,7 +42,7 @@ from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
-from flrplan.evaluation.variants import variants_of
+from flrplan.evaluation.variants import is_ensemble, variants_of
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.splits import Split, read_split
@@ -65,8 +65,8 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
                 require_columns(found.absent, settings.absent)
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-        models = model_records(settings.models_work, found.architectures)
         variants = variants_of(settings.models_work, found.architectures)
+        models = model_records(settings.models_work, [row for row in found.architectures if not is_ensemble(variants[row])])
         results = collect(scored, found, split, settings.table_note)
         results = replace(results, unrecorded=unrecorded, models=models, variants=variants)
         require_no_gaps(results.gaps, settings.allow_missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,11 @@ def variants_of(work: Path | None, rows: Iterable[str]) -> dict[str, tuple[Mappi
                 said.append(own)
         found[row] = tuple(said)
     return found
+
+
+def is_ensemble(own: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a row is made of the predictions of others, so that it has no models."""
+    return any(ENSEMBLE in variant for variant in own)
 
 
 def _records(work: Path, row: str) -> list[Path]:
@@ -81,7 +86,7 @@ def seed_groups(variants: Variants) -> list[tuple[str, ...]]:
     """Rows that differ in the seed of their training alone, at least two together."""
     groups: dict[str, list[str]] = {}
     for row, own in variants.items():
-        if len(own) > 1 or (own and ENSEMBLE in own[0]):
+        if len(own) > 1 or is_ensemble(own):
             continue
         variant = dict(own[0]) if own else {"architecture": row}
         part, name = _SEED

@@ -19,6 +19,7 @@ from flrplan.workflow.settings import (
     Rule,
     SplitSettings,
     require_known,
+    require_recipes,
     require_starts,
 )
 
@@ -33,6 +34,7 @@ def read_benchmark(path: Path) -> BenchmarkSettings:
     try:
         settings: BenchmarkSettings = _build(BenchmarkSettings, {**values, "variants_file": path.resolve()}, "settings")
         require_starts(settings)
+        require_recipes(settings)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from error
     return settings

@@ -11,6 +11,7 @@ from typing import Any
 from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
 from flrplan.networks.table import PAPER, SCRATCH, architecture_named
+from flrplan.nnunet.settings import Recipe
 from flrplan.stages import ARCHITECTURES, STAGES
 from flrplan.variants import Variant, require_name
 
@@ -203,6 +204,17 @@ def require_starts(settings: BenchmarkSettings) -> None:
                 f"pretrained: {{{name}: FILE}} (docs/networks.md). To start at random say pretrained: {{{name}: {SCRATCH}}}; the tables "
                 f"then say so. Or leave {name} out of architectures"
             )
+
+
+def require_recipes(settings: BenchmarkSettings) -> None:
+    """Raises SettingsError where the recipe of a row and stage, with a variant over it, cannot be trained."""
+    size = {"plan": {"network_size": settings.train_size}} if settings.train_size else {}
+    for row in settings.rows:
+        variant = settings.variants.get(row)
+        for stage in settings.stages:
+            over = (size, variant.over if variant else {})
+            recipe = Recipe.from_yaml(settings.recipe, stage, *over) if settings.recipe else Recipe.layered(*over)
+            architecture_named(variant.architecture if variant else row).size(recipe.plan.network_size)
 
 
 def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None:
