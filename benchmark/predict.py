@@ -245,7 +245,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--models", type=Path, help="folder with <stage>/<architecture>/ models (default: the app's, or its demo's)"
     )
-    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    parser.add_argument(
+        "--architecture", default=ARCHITECTURES[0], metavar="NAME", help="of the models: an architecture or a variant"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--no-mirroring", action="store_true", help="no test-time mirroring (nnU-Net's standard has it)")
     parser.add_argument("--probabilities", action="store_true", help="also save what the masks are thresholded from")

@@ -36,6 +36,8 @@ def test_defaults_are_the_papers() -> None:
         ({"plan": {"features": [8, 16], "patch_size_zyx": [16] * 3, "network_size": "narrow"}}, "leave network_size at base"),
         ({"plan": {"patch_size_zyx": [16, 16]}}, r"patch_size_zyx must be 3 whole numbers or null, got \(16, 16\)"),
         ({"training": {"schedule": "step"}}, "schedule must be one of poly, warmup_cosine, got 'step'"),
+        ({"training": {"loss": "dice"}}, "loss must be one of bce, dice_bce, got 'dice'"),
+        ({"training": {"loss": None}}, "loss must be one of bce, dice_bce, got None"),
         ({"training": {"pretrained_channels": "copy"}}, "pretrained_channels must be one of repeat, divide, zero"),
         ({"training": {"warmup_fraction": 1}}, "warmup_fraction must lie in"),
         ({"input": {"region_mode": "masked"}}, "region_mode must be one of mask, crop, mask_and_crop"),
@@ -91,6 +93,17 @@ def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
             Recipe.from_yaml(path, "liver")
     with pytest.raises(SettingsError, match="no such file; check the path"):
         Recipe.from_yaml(tmp_path / "none.yaml", "liver")
+
+
+def test_later_blocks_go_over_earlier_ones_setting_by_setting(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("common: {training: {epochs: 3, seed: 5}}\ncrlm: {training: {epochs: 4}}\n")
+    over = Recipe.from_yaml(path, "crlm", {"training": {"seed": 6}}, {"plan": {"spacing_zyx_mm": [2, 1, 1]}})
+    assert over.training == TrainingSettings(epochs=4, seed=6)
+    assert over.plan.spacing_zyx_mm == (2, 1, 1)
+    assert Recipe.layered() == Recipe.from_mapping({})
+    with pytest.raises(SettingsError, match="training: expected names with values, found 3"):
+        Recipe.layered({"training": 3})
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from flrplan.evaluation.statistics import MIN_CASES, RESAMPLES, SEED
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
+from flrplan.evaluation.variants import seed_lines
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
 from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Outcome, Undefined
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
@@ -31,7 +32,8 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
     sections: list[tuple[str, str, str]] = []
     for part in Part:
         head, rows = table_rows(results, document, document["baselines"], part)
-        text = "".join(html.paragraph(line, "note") for line in preface(results, part))
+        notes = (*preface(results, part), *seed_lines(results.variants, document[part.value], part))
+        text = "".join(html.paragraph(line, "note") for line in notes)
         title = f"Table {NUMBER[part]}: {part.caption}"
         sections.append((f"table{NUMBER[part]}", title, text + html.table(head, rows, wide=range(len(head)))))
     boxes = "Dice per case (dots) with median and quartiles"

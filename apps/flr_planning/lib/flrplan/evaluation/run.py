@@ -45,6 +45,7 @@ from flrplan.evaluation.subgroups import read_clinical
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
+from flrplan.evaluation.variants import is_ensemble, variants_of
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import OWN
@@ -69,9 +70,10 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
                 require_columns(found.absent, settings.absent)
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-        models = model_records(settings.models_work, found.architectures)
+        variants = variants_of(settings.models_work, found.architectures)
+        models = model_records(settings.models_work, [row for row in found.architectures if not is_ensemble(variants[row])])
         results = collect(scored, found, split, settings.table_note)
-        results = replace(results, unrecorded=unrecorded, models=models, clinical=clinical)
+        results = replace(results, unrecorded=unrecorded, models=models, variants=variants, clinical=clinical)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -141,6 +143,7 @@ def build_document(results: Results) -> dict[str, Any]:
         "absent_columns": list(results.absent),
         "unrecorded_models": list(results.unrecorded),
         "models": {record.architecture: record.to_json() for record in results.models},
+        "variants": {row: list(own) for row, own in results.variants.items() if own},
         "note": results.note,
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},

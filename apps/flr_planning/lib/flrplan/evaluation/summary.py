@@ -17,6 +17,7 @@ from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
 from flrplan.evaluation.subgroups import Clinical
+from flrplan.evaluation.variants import Variants
 from flrplan.metrics.catalogue import metrics_of
 
 
@@ -29,6 +30,7 @@ class Results:
     unrecorded: models of a work folder that do not record what they were trained on.
     clinical: what the work folder's table says of the patients, by case.
     models: what the models of each architecture started from and how much they see.
+    variants: what the rows are that are no architecture as it is.
     """
 
     rows: tuple[Row, ...]
@@ -40,6 +42,7 @@ class Results:
     unrecorded: tuple[str, ...] = ()
     models: tuple[ModelRecord, ...] = ()
     clinical: Clinical = field(default_factory=dict)
+    variants: Variants = field(default_factory=dict)
     note: str = ""
 
     @property

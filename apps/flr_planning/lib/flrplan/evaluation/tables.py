@@ -12,6 +12,7 @@ from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
 from flrplan.evaluation.provenance import start_lines, view_lines
 from flrplan.evaluation.summary import Results
+from flrplan.evaluation.variants import seed_lines, variant_lines
 from flrplan.metrics.catalogue import PAPER_METRICS
 
 DASH = "-"
@@ -51,6 +52,7 @@ def preface(results: Results, part: Part) -> list[str]:
     lines += gap_lines(results.gaps)
     lines += absent_lines(results.absent)
     lines += unrecorded_lines(results.unrecorded)
+    lines += variant_lines(results.variants)
     lines += [*start_lines(results.models), *view_lines(results.models)]
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
@@ -160,7 +162,7 @@ def markdown_table(results: Results, summary: Summary, baselines: Summary, part:
     """One of the paper's tables as a Markdown document."""
     head, rows = table_rows(results, summary, baselines, part)
     lines = [f"# Table {NUMBER[part]}: {part.caption} performance", ""]
-    for paragraph in preface(results, part):
+    for paragraph in (*preface(results, part), *seed_lines(results.variants, summary[part.value], part)):
         lines += [paragraph, ""]
     lines += [markdown_line(head), "|" + "---|" * len(head), *(markdown_line(row) for row in rows)]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ RECORD = Path(STATE) / "settings.json"
 
 
 def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:
-    """Records what decides the results; architectures and stages may be added later, the rest may not change.
+    """Records what decides the results; architectures, variants, ensembles and stages may be added later, the rest may not change.
 
     split: the one that the work folder keeps (:func:`flrplan.workflow.jobs.settled_split`); recorded once it is there.
     record: False only compares.
@@ -52,6 +52,8 @@ def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> d
         "recipe": recipe,
         "train_size": settings.train_size or "",
         "mirroring": settings.mirroring,
+        **{f"ensemble {name}": members for name, members in settings.ensembles.items()},
+        **{f"variant {name}": {**v.to_json(), "preparation": v.preparation} for name, v in settings.variants.items()},
         **{f"pretrained {a}": [str(p), p.stat().st_size] if p else SCRATCH for a, p in settings.pretrained.items()},
     }
 
