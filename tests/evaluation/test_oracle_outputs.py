@@ -70,7 +70,11 @@ def test_baselines_csv(oracle):
         facts = [row[k] for k in ("split", "fold", "structure", "status", "slice_spacing_mm", "tumours", "flr_percent_of")]
         place = {"a": ["cv", "0"], "b": ["cv", "1"], "t": ["test", ""]}[row["case"][0]]
         assert facts == [*place, "flr", "scored", "5", "2", f"{source} liver and crlm"]
-        assert row["undefined"] == ""
+        # Whole: no cut. Around the tumours: a cut, but nowhere deeper than 5 mm below the capsule.
+        assert row["undefined"] == "cut_hd95_mm: no cut in the prediction; cut_mean_mm: no cut in the prediction"
+        left_ml = 0.225 if whole else 0.0
+        cut = ["cut_nsd_5mm", "tumour_cut_reference_mm", "tumour_cut_prediction_mm", "tumour_in_flr_prediction_ml"]
+        assert floats(row, cut) == pytest.approx([0.0, 2.5, 0.0, left_ml])
 
 
 def test_lesions_csv_row_by_row(oracle):
@@ -111,8 +115,10 @@ FLR_VALUES = {
     "flr_percent_prediction": [FLR_PERCENT, 1.1 * FLR_PERCENT, 0.0, 100.0],
     "flr_percent_error": [0.0, 0.1 * FLR_PERCENT, -FLR_PERCENT, 100 - FLR_PERCENT],
     "crossing_30": [0.0, 0.0, 1.0, 0.0],
+    "cut_nsd_5mm": [1.0, 1.0, 0.0, 0.0],
+    "tumour_cut_abs_error_mm": [1.25, 1.25, None, 2.5],
 }
-PERFECT = {"dice": 1.0, "precision": 1.0, "recall": 1.0, "nsd": 1.0, "flr_percent_prediction": FLR_PERCENT}
+PERFECT = {"dice": 1.0, "precision": 1.0, "recall": 1.0, "nsd": 1.0, "flr_percent_prediction": FLR_PERCENT, "cut_nsd_5mm": 1.0}
 
 
 def mean(values):

@@ -145,6 +145,15 @@ def test_further_metrics(tables):
         "FLR% error [points]": ["-5.11", "36.61"],
         "absolute FLR% error [points]": ["26.58", "36.61"],
         **{f"decision at {t} % turned": ["0.250", "0.000"] for t in (20, 30, 40)},
+        **{f"NSD of the cut at {mm} mm": ["0.500", "0.000"] for mm in (5, 10)},  # 1, 1, 0, 0
+        "HD95 of the cut [mm]": ["1.25", "-"],  # twice 1.25, twice no cut
+        "mean distance of the cut [mm]": ["1.25", "-"],
+        "tumour to cut, reference [mm]": ["2.50", "2.50"],
+        "tumour to cut, prediction [mm]": ["0.83", "0.00"],  # 1.25, 1.25, no cut, left in the remnant
+        "tumour to cut, error [mm]": ["-1.67", "-2.50"],
+        "tumour to cut, absolute error [mm]": ["1.67", "2.50"],
+        "tumour in the FLR, reference [ml]": ["0.00", "0.00"],
+        "tumour in the FLR, prediction [ml]": ["0.06", "0.23"],  # 0, 0, 0, 36 voxels
     }
     of_test, of_cv = ({row[0]: row[1] for row in t[1:]} for t in (test, cv))
     # Of 27 draws of three values 1 has the least and 1 the most alone (3.7 % each): the interval is the range.

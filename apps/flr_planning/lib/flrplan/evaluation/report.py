@@ -15,7 +15,7 @@ from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
-from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Outcome, Undefined
+from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Outcome, Undefined
 
 Document = Mapping[str, Any]
 """The content of ``summary.json``."""
@@ -234,10 +234,11 @@ def _method() -> str:
         f"the area-weighted mean over both surfaces. NSD tolerances: {tolerances}. In the cross-validation, mean and ± are "
         "the mean and the standard deviation (ddof 0) of the fold means, our reading of the paper's ±; on the held-out cases "
         f"they are over the cases. Intervals: percentile bootstrap, {RESAMPLES} resamples of the cases (inside each fold), "
-        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here:"
+        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here "
+        "(for the cut, empty: no interface of remnant and resection deeper than the rind):"
     )
     states = [Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH]
-    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in EMPTY_MASKS.items()]
+    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in {**EMPTY_MASKS, **EMPTY_CUTS}.items()]
     return html.paragraph(text) + html.table(["", *(state.value for state in states)], rows)
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from flrplan.labels import Structure
+from flrplan.metrics.cut import CUT_TOLERANCES_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 
@@ -77,6 +78,15 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("flr_percent_error", "FLR% error", "points", Better.ZERO, _FLR),
             Metric("flr_percent_abs_error", "absolute FLR% error", "points", Better.LOWER, _FLR),
             *(Metric(f"crossing_{t}", f"decision at {t} % turned", "", Better.LOWER, _FLR) for t in FLR_THRESHOLDS_PERCENT),
+            *(Metric(f"cut_nsd_{mm:g}mm", f"NSD of the cut at {mm:g} mm", "", Better.HIGHER, _FLR) for mm in CUT_TOLERANCES_MM),
+            Metric("cut_hd95_mm", "HD95 of the cut", "mm", Better.LOWER, _FLR),
+            Metric("cut_mean_mm", "mean distance of the cut", "mm", Better.LOWER, _FLR),
+            Metric("tumour_cut_reference_mm", "tumour to cut, reference", "mm", Better.NEITHER, _FLR),
+            Metric("tumour_cut_prediction_mm", "tumour to cut, prediction", "mm", Better.NEITHER, _FLR),
+            Metric("tumour_cut_error_mm", "tumour to cut, error", "mm", Better.ZERO, _FLR),
+            Metric("tumour_cut_abs_error_mm", "tumour to cut, absolute error", "mm", Better.LOWER, _FLR),
+            Metric("tumour_in_flr_reference_ml", "tumour in the FLR, reference", "ml", Better.NEITHER, _FLR),
+            Metric("tumour_in_flr_prediction_ml", "tumour in the FLR, prediction", "ml", Better.LOWER, _FLR),
             *_lesion_metrics(),
         )
     }

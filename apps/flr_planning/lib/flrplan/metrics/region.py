@@ -80,6 +80,14 @@ class Region:
             theirs.append(slice(low - other.start_zyx[axis], high - other.start_zyx[axis]))
         return (mine[0], mine[1], mine[2]), (theirs[0], theirs[1], theirs[2])
 
+    def on_crop_of(self, other: Region) -> Mask:
+        """``(Z, Y, X) bool``: this mask on the other's crop, a copy. Raises GridError for different grids."""
+        mask = np.zeros(other.crop_zyx.shape, np.bool_)
+        boxes = self.shared_box(other)
+        if boxes is not None:
+            mask[boxes[1]] = self.crop_zyx[boxes[0]]
+        return mask
+
     def voxels_shared_with(self, other: Region) -> int:
         """The number of voxels that lie in both masks."""
         boxes = self.shared_box(other)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flrplan.labels import Structure
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+from flrplan.metrics.cut import cut_of, cut_outcomes
 from flrplan.metrics.empty import Outcome, Undefined, value_of
 from flrplan.metrics.lesions import LesionMatching, lesion_outcomes, match_lesions
 from flrplan.metrics.overlap import overlap_outcomes
@@ -40,8 +41,8 @@ def score_mask(
         structure: what was predicted.
         references: regions of the ground truth; must hold ``structure``, and for the FLR also liver and CRLM.
         prediction: the predicted region, on the same grid.
-        predicted_context: for the FLR: the liver and the CRLM that the prediction's own FLR% is taken of; a structure
-            that is not in it comes from the ground truth.
+        predicted_context: for the FLR: the liver and the CRLM that the prediction's own FLR% is taken of, and the liver
+            that its cut divides; a structure that is not in it comes from the ground truth.
     Empty masks: :data:`flrplan.metrics.empty.EMPTY_MASKS`.
     Raises: GridError where the regions lie on different grids.
     """
@@ -55,6 +56,11 @@ def score_mask(
         outcomes |= flr_percent_outcomes(
             flr_percent(references[Structure.LIVER], references[Structure.CRLM], reference),
             flr_percent(context[Structure.LIVER], context[Structure.CRLM], prediction),
+        )
+        outcomes |= cut_outcomes(
+            cut_of(references[Structure.LIVER], reference),
+            cut_of(context[Structure.LIVER], prediction),
+            references[Structure.CRLM],
         )
     elif structure is Structure.CRLM:
         lesions = match_lesions(reference, prediction)
