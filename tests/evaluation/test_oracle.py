@@ -110,6 +110,11 @@ def test_baselines(outputs):
         assert of["liver_minus_tumour"][column]["dice"]["mean"] == pytest.approx(without)
     for column in ("cascaded_flr", "e2e_flr"):  # the predicted liver is perfect here
         assert of["whole_predicted_liver:nnunet"][column]["dice"]["mean"] == pytest.approx(WHOLE)
+    # The left 35 % of the liver are its last 6 columns, with all tumours: what is left is the FLR.
+    assert of["liver_minus_tumour_side"]["pipelined_flr"]["dice"]["mean"] == 1.0
+    # Tumours in the cascade: t1 none, so the whole liver; t2 more in the first columns, so the last 6; then as in truth.
+    side = of["predicted_liver_minus_tumour_side:nnunet"]
+    assert side["cascaded_flr"]["dice"]["mean"] == side["e2e_flr"]["dice"]["mean"] == pytest.approx((WHOLE + 0 + 1 + 1) / 4)
     assert set(summary["baselines"]["cv"]["whole_predicted_liver:nnunet"]) == {"e2e_flr"}
     assert set(summary["baselines"]["cv"]["whole_liver"]) == {"pipelined_flr", "e2e_flr"}
 
@@ -174,7 +179,9 @@ def test_tables(outputs):
     assert (
         f"| baseline: whole liver | D | - | - | {WHOLE:.3f} ! / - / - | - | {WHOLE:.3f} / - / - | {WHOLE:.3f} / - / - |" in two
     )
-    assert "whole liver and liver minus tumour know the true liver" in one
+    assert "fixed plane know the true liver" in one
+    # The given livers hold all of the truth, and the tumours of the cascade lie in its own liver.
+    assert "| ceiling: nnU-Net | D | - | 1.000 / - / - | 1.000 / - / - | 1.000 / - / - | - | - |" in two
 
 
 def test_report(outputs):

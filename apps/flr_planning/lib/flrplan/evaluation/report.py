@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flrplan.evaluation import figures, html
+from flrplan.evaluation.baselines import ORIGINAL
 from flrplan.evaluation.breakdowns import STRATA, STRATIFIED
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
@@ -87,6 +88,8 @@ def _further(results: Results, document: Document) -> str:
             ]
             of_baselines = document["baselines"][part.value]
             own += [(b, of_baselines[b][column]) for b in results.baseline_names if column in of_baselines.get(b, {})]
+            of_original = document["original_labels"].get(part.value, {})
+            own += [(ORIGINAL, of_original[column])] if column in of_original else []
             rows = []
             for name in names:
                 metric = METRICS[name]

@@ -14,7 +14,7 @@ from flrplan.metrics.lesions import SizeClass
 class Row:
     """All metrics of one prediction.
 
-    fold: None for a held-out case. architecture: or the name of a baseline. slice_spacing_mm, tumours: facts of the case.
+    fold: None for a held-out case. architecture: or the name of a baseline, or of the original labels. slice_spacing_mm, tumours: facts of the case.
     values: metric to value, NaN where undefined; reasons: why, for exactly those.
     flr_percent_of: which liver and CRLM the prediction's FLR% was taken of; empty for other structures.
     """
@@ -80,6 +80,7 @@ class CaseResult:
     baselines: tuple[Row, ...] = ()
     lesions: tuple[LesionRow, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    original: tuple[Row, ...] = ()
 
 
 def by_key(rows: list[Row]) -> dict[tuple[Part, str, str], list[Row]]:

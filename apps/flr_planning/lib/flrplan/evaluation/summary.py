@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from flrplan.evaluation.baselines import TRUTH_BASELINES, predicted_liver_baseline
+from flrplan.evaluation.baselines import baseline_order
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.trivial_plans import Plane
 from flrplan.metrics.catalogue import metrics_of
 
 
@@ -24,6 +25,8 @@ class Results:
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
     unrecorded: models of a work folder that do not record what they were trained on.
+    planes: the fixed plane of each fold's baseline, and of the held-out cases (None).
+    original: the original labels scored as a rater; original_missing: the cases without one.
     """
 
     rows: tuple[Row, ...]
@@ -34,6 +37,9 @@ class Results:
     absent: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
     note: str = ""
+    planes: Mapping[int | None, Plane] = field(default_factory=dict)
+    original: tuple[Row, ...] = ()
+    original_missing: tuple[str, ...] = ()
 
     @property
     def architectures(self) -> list[str]:
@@ -43,10 +49,7 @@ class Results:
     @property
     def baseline_names(self) -> list[str]:
         """Names of the baselines that have a row: those of ground truth first, then by architecture in the order of tables."""
-        present = {row.architecture for row in self.baselines}
-        given = [baseline.name for baseline in TRUTH_BASELINES]
-        predicted = [predicted_liver_baseline(a).name for a in architecture_order({n.partition(":")[2] for n in present})]
-        return [name for name in (*given, *predicted) if name in present]
+        return baseline_order({row.architecture for row in self.baselines})
 
     def select(self, part: Part, architecture: str, column: str, baselines: bool = False) -> list[Row]:
         """The rows of one cell of a table, by case."""

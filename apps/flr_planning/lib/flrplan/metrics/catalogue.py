@@ -69,6 +69,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("nsd", "NSD", "", Better.HIGHER),
             Metric("hd95_mm", "HD95", "mm", Better.LOWER),
             Metric("assd_mm", "ASSD", "mm", Better.LOWER),
+            Metric("dice_ceiling", "highest Dice inside the given liver", "", Better.NEITHER, _FLR | _CRLM),
             Metric("volume_reference_ml", "volume, reference", "ml", Better.NEITHER),
             Metric("volume_prediction_ml", "volume, prediction", "ml", Better.NEITHER),
             Metric("volume_error_ml", "volume error", "ml", Better.ZERO),

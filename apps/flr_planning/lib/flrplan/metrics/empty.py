@@ -34,6 +34,7 @@ class Undefined(str, Enum):
     PREDICTION_EMPTY = "prediction empty"
     NO_REFERENCE_LIVER = "reference liver holds nothing but tumour"
     NO_PREDICTED_LIVER = "liver of the prediction holds nothing but tumour"
+    NO_GIVEN_LIVER = "the liver of this cascade was not predicted"
     NO_REFERENCE_CUT = "no cut in the reference"
     NO_PREDICTED_CUT = "no cut in the prediction"
     NO_CUT = "no cut in either"

@@ -88,6 +88,12 @@ class Region:
             mask[boxes[1]] = self.crop_zyx[boxes[0]]
         return mask
 
+    def kept(self, keep_zyx: Mask) -> Region:
+        """The voxels of this region where ``keep_zyx``, ``bool`` on this crop, is true."""
+        left = Region.of(self.crop_zyx & keep_zyx, self.spacing_zyx_mm)
+        z, y, x = (a + b for a, b in zip(self.start_zyx, left.start_zyx, strict=True))
+        return Region(left.crop_zyx, (z, y, x), self.grid_shape_zyx, self.spacing_zyx_mm, left.voxels)
+
     def voxels_shared_with(self, other: Region) -> int:
         """The number of voxels that lie in both masks."""
         boxes = self.shared_box(other)

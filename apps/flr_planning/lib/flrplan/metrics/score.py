@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flrplan.labels import Structure
-from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.cut import cut_of, cut_outcomes
 from flrplan.metrics.empty import Outcome, Undefined, value_of
 from flrplan.metrics.lesions import LesionMatching, lesion_outcomes, match_lesions
-from flrplan.metrics.overlap import overlap_outcomes
+from flrplan.metrics.overlap import dice_ceiling, overlap_outcomes
 from flrplan.metrics.region import Region
 from flrplan.metrics.surface import surface_outcomes
 from flrplan.metrics.volume import flr_percent, flr_percent_outcomes, volume_outcomes
@@ -34,6 +34,7 @@ def score_mask(
     references: Mapping[Structure, Region],
     prediction: Region,
     predicted_context: Mapping[Structure, Region] | None = None,
+    given: Region | Undefined | None = None,
 ) -> Scores:
     """Every metric of :data:`flrplan.metrics.catalogue.METRICS` that applies to the structure.
 
@@ -43,12 +44,15 @@ def score_mask(
         prediction: the predicted region, on the same grid.
         predicted_context: for the FLR: the liver and the CRLM that the prediction's own FLR% is taken of, and the liver
             that its cut divides; a structure that is not in it comes from the ground truth.
+        given: for CRLM and FLR: the liver inside which the model looked; None: the whole image; or why it is not known.
     Empty masks: :data:`flrplan.metrics.empty.EMPTY_MASKS`.
     Raises: GridError where the regions lie on different grids.
     """
     reference = references[structure]
     outcomes: dict[str, Outcome] = overlap_outcomes(reference, prediction)
     outcomes |= surface_outcomes(reference.surface, prediction.surface, NSD_TOLERANCE_MM[structure])
+    if structure in METRICS["dice_ceiling"].structures:
+        outcomes["dice_ceiling"] = given if isinstance(given, Undefined) else dice_ceiling(reference, given)
     outcomes |= volume_outcomes(reference, prediction)
     lesions: LesionMatching | None = None
     if structure is Structure.FLR:
