@@ -234,7 +234,7 @@ def test_unknown_column_names_the_known_ones(whole, command, capsys):
 @pytest.mark.parametrize("name", ["whole_liver", "liver_minus_tumour", "whole_predicted_liver:nnunet"])
 def test_an_architecture_called_like_a_baseline_is_refused(whole, command, capsys, name):
     whole.predict(name, "pipelined_flr", "t1", whole.FLR)
-    refused(command, capsys, whole, str(whole.predictions / name), "a baseline of this name", "rename the folder")
+    refused(command, capsys, whole, str(whole.predictions / name), "a row of this name", "rename the folder")
 
 
 def test_prediction_on_the_wrong_level(whole, command, capsys):

@@ -37,12 +37,16 @@ class LabelFiles:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case: its truth, and its predictions by (architecture, column). ``fold`` is None for a held-out case."""
+    """One case: its truth, and its predictions by (architecture, column). ``fold`` is None for a held-out case.
+
+    original: labels of another rater of the same case, to be scored too.
+    """
 
     case: str
     fold: int | None
     label: LabelFiles
     predictions: Mapping[tuple[str, str], Path]
+    original: LabelFiles | None = None
 
     @property
     def part(self) -> Part:
@@ -67,13 +71,14 @@ class Gap:
 class Found:
     """All cases that can be scored, in natural order, what is missing or extra, and the columns that have no prediction at all.
 
-    absent: ``<architecture>/<column>`` of each.
+    absent: ``<architecture>/<column>`` of each. without_original: cases whose original labels are asked for and not there.
     """
 
     cases: tuple[CaseFiles, ...]
     architectures: tuple[str, ...]
     gaps: tuple[Gap, ...]
     absent: tuple[str, ...] = ()
+    without_original: tuple[str, ...] = ()
 
 
 def files_by_case(folder: Path) -> dict[str, Path]:
@@ -123,6 +128,15 @@ def find_work_labels(work: Path) -> dict[str, LabelFiles]:
 
 
 Files = TypeVar("Files", Path, LabelFiles)
+
+
+def find_label_set(folder: Path) -> dict[str, LabelFiles]:
+    """The labels of a work folder, or of a folder of labels as ``evaluate.py --labels`` takes it. Raises SettingsError."""
+    if (folder / "labels").is_dir() or (folder / "masks").is_dir():
+        return find_work_labels(folder)
+    return find_labels(folder)
+
+
 Predictions = dict[tuple[str, str], dict[str, Path]]
 
 
@@ -132,7 +146,7 @@ def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
     out: where results go; below ``folder``, it is no architecture without masks.
 
     Raises: SettingsError for a missing or empty folder, one of an architecture without a single mask, an architecture called like a
-        baseline, an unknown column and files on the wrong level.
+        baseline or the original labels, an unknown column and files on the wrong level.
     """
     _require_folder(folder, "predictions")
     expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
@@ -142,7 +156,7 @@ def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
     for architecture in folders:
         if (baseline := baseline_title(architecture.name)) is not None:
             raise SettingsError(
-                f"{architecture}: tables and comparisons have a baseline of this name ({baseline}); rename the folder, "
+                f"{architecture}: the tables have a row of this name ({baseline}); rename the folder, "
                 f"for example to my_{architecture.name.replace(':', '_')}"
             )
         stray |= files_by_case(architecture)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flrplan.errors import LabelError
+from flrplan.errors import FlrError, LabelError
 from flrplan.evaluation.inputs import NEEDED, LabelFiles
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import read_label_map
 from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.orientation import Canonical
+
+UNREADABLE = (FlrError, OSError, RuntimeError)
+"""What a broken file raises; SimpleITK's own errors are RuntimeErrors."""
 
 
 def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str = "") -> tuple[Mask, Geometry]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flrplan.evaluation import figures, html
+from flrplan.evaluation.baselines import ORIGINAL
 from flrplan.evaluation.breakdowns import STRATIFIED
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
@@ -18,7 +19,7 @@ from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
 from flrplan.evaluation.variants import seed_lines
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
-from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Outcome, Undefined
+from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Outcome, Undefined
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 
 Document = Mapping[str, Any]
@@ -93,6 +94,8 @@ def _further(results: Results, document: Document) -> str:
             ]
             of_baselines = document["baselines"][part.value]
             own += [(b, of_baselines[b][column]) for b in results.baseline_names if column in of_baselines.get(b, {})]
+            of_original = document["original_labels"].get(part.value, {})
+            own += [(ORIGINAL, of_original[column])] if column in of_original else []
             rows = []
             for name in names:
                 metric = METRICS[name]
@@ -295,10 +298,11 @@ def _method() -> str:
         f"the area-weighted mean over both surfaces. NSD tolerances: {tolerances}. In the cross-validation, mean and ± are "
         "the mean and the standard deviation (ddof 0) of the fold means, our reading of the paper's ±; on the held-out cases "
         f"they are over the cases. Intervals: percentile bootstrap, {RESAMPLES} resamples of the cases (inside each fold), "
-        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here:"
+        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here "
+        "(for the cut, empty: no interface of remnant and resection deeper than the rind):"
     )
     states = [Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH]
-    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in EMPTY_MASKS.items()]
+    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in {**EMPTY_MASKS, **EMPTY_CUTS}.items()]
     return html.paragraph(text) + html.table(["", *(state.value for state in states)], rows)
 
 

@@ -15,7 +15,7 @@ from flrplan.metrics.lesions import SizeClass
 class Row:
     """All metrics of one prediction.
 
-    fold: None for a held-out case. architecture: or the name of a baseline. slice_spacing_mm, tumours: facts of the case.
+    fold: None for a held-out case. architecture: or the name of a baseline, or of the original labels. slice_spacing_mm, tumours: facts of the case.
     values: metric to value, NaN where undefined; reasons: why, for exactly those.
     tumour_percent: tumour volume over liver volume; flr_percent: of the truth; both NaN for an empty liver.
     """
@@ -82,6 +82,7 @@ class CaseResult:
     baselines: tuple[Row, ...] = ()
     lesions: tuple[LesionRow, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    original: tuple[Row, ...] = ()
 
 
 def by_key(rows: list[Row]) -> dict[tuple[Part, str, str], list[Row]]:

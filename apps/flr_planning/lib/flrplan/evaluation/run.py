@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import comparisons, rankings
 from flrplan.evaluation.files import cases_csv, lesions_csv
+from flrplan.evaluation.fixed_plane import LiverSample, fit_planes, planes_json, sample_case
 from flrplan.evaluation.headers import header_gaps
 from flrplan.evaluation.inputs import (
     CaseFiles,
@@ -31,6 +33,7 @@ from flrplan.evaluation.inputs import (
     require_columns,
     require_no_gaps,
 )
+from flrplan.evaluation.original import summarise_original, with_original
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
@@ -38,7 +41,7 @@ from flrplan.evaluation.power import ALPHA, POWER, detectable
 from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
-from flrplan.evaluation.scoring import score_cases
+from flrplan.evaluation.scoring import each, processes, score_cases
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.subgroups import read_clinical
@@ -46,7 +49,7 @@ from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
 from flrplan.evaluation.variants import is_ensemble, variants_of
-from flrplan.io import write_json, write_text
+from flrplan.io import natural_key, write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import OWN
 from flrplan.splits import Split, read_split
@@ -68,12 +71,15 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
             require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
             if settings.predictions is None:
                 require_columns(found.absent, settings.absent)
-        running = score_cases(found.cases, settings.workers)
-        scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
+        with processes(settings.workers, len(found.cases)) as pool:
+            planes = fit_planes(read_samples(found.cases, pool))
+            running = score_cases(found.cases, pool, planes)
+            scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
         variants = variants_of(settings.models_work, found.architectures)
         models = model_records(settings.models_work, [row for row in found.architectures if not is_ensemble(variants[row])])
         results = collect(scored, found, split, settings.table_note)
         results = replace(results, unrecorded=unrecorded, models=models, variants=variants, clinical=clinical)
+        results = replace(results, planes=planes, original_missing=found.without_original)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -95,7 +101,18 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
     predictions = find_predictions(settings.predictions_folder, settings.out_folder)
     of_work = settings.models_work
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
-    return match_cases(labels, predictions, split), split, unrecorded
+    found = match_cases(labels, predictions, split)
+    if settings.original is not None:
+        cases, missing = with_original(found.cases, settings.original)
+        found = replace(found, cases=cases, without_original=missing)
+    return found, split, unrecorded
+
+
+def read_samples(cases: Sequence[CaseFiles], pool: Executor | None) -> list[LiverSample]:
+    """The first pass: samples of the livers of all folds, in the order of the cases."""
+    tasks = [(case,) for case in cases if case.fold is not None]
+    running = tqdm(each(sample_case, tasks, pool), total=len(tasks), desc="fixed plane", unit="case")
+    return sorted((sample for sample in running if sample is not None), key=lambda sample: natural_key(sample.case))
 
 
 def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str) -> Results:
@@ -113,6 +130,7 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
     return Results(
         rows=tuple(sorted((row for result in scored for row in result.rows), key=order)),
         baselines=tuple(sorted((row for result in scored for row in result.baselines), key=order)),
+        original=tuple(sorted((row for result in scored for row in result.original), key=order)),
         lesions=tuple(sorted((row for result in scored for row in result.lesions), key=order)),
         cases={Part.CV: tuple(c for fold in split.folds for c in fold), Part.TEST: split.test},
         gaps=tuple(gaps),
@@ -128,6 +146,8 @@ def build_document(results: Results) -> dict[str, Any]:
     return {
         **summary,
         "baselines": summarise(results, baselines=True),
+        "original_labels": summarise_original(results),
+        "fixed_planes": planes_json(results.planes),
         "comparisons": compared,
         "detectable": {"alpha": ALPHA, "power": POWER, "pairs": detectable(results, compared)},
         "rankings": rankings(results),
@@ -163,7 +183,7 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     pictures = worst_pictures(results, files, settings.images_folder)
     texts: dict[str, Callable[[], str]] = {
         "cases.csv": lambda: cases_csv(results.rows, results.gaps),
-        "baselines.csv": lambda: cases_csv(results.baselines),
+        "baselines.csv": lambda: cases_csv((*results.baselines, *results.original)),
         "lesions.csv": lambda: lesions_csv(results.lesions),
         **{table_name(p): lambda p=p: markdown_table(results, document, document["baselines"], p) for p in Part},  # type: ignore[misc]
         "checklist.md": lambda: checklist(results, document),

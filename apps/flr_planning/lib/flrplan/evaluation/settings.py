@@ -23,6 +23,7 @@ class EvaluationSettings:
 
     work: a work folder of the benchmark (``masks/`` or ``labels/``, ``predictions/``, ``splits.json``, ``images/``); or None,
         then labels, predictions, splits and out must be given. Whatever is given goes before the work folder's.
+    original: labels of the same cases before their refinement (a work folder or a folder of labels), scored as a row of their own.
     images: CTs for the pictures of the worst cases, ``<case>.nii.gz``; optional.
     allow_missing: evaluate what is there; every table then names what is missing.
     absent: columns (``<column>`` or ``<architecture>/<column>``) that are not there on purpose. In a work folder any other column
@@ -36,6 +37,7 @@ class EvaluationSettings:
     predictions: Path | None = None
     splits: Path | None = None
     out: Path | None = None
+    original: Path | None = None
     images: Path | None = None
     allow_missing: bool = False
     absent: tuple[str, ...] = ()

@@ -34,6 +34,11 @@ class Undefined(str, Enum):
     PREDICTION_EMPTY = "prediction empty"
     NO_REFERENCE_LIVER = "reference liver holds nothing but tumour"
     NO_PREDICTED_LIVER = "liver of the prediction holds nothing but tumour"
+    NO_GIVEN_LIVER = "the liver of this cascade was not predicted"
+    NO_REFERENCE_CUT = "no cut in the reference"
+    NO_PREDICTED_CUT = "no cut in the prediction"
+    NO_CUT = "no cut in either"
+    NO_RESECTED_TUMOUR = "no tumour in the resection of the reference"
 
     def __str__(self) -> str:
         return self.value
@@ -72,6 +77,19 @@ and the precision of a model that marked nothing is unknown. Dice and NSD of an 
 formula. Distances to a surface that is not there are undefined, not infinite. Means leave NaN out and the tables count it.
 The paper does not say how it scored such cases.
 """
+
+
+EMPTY_CUTS: Mapping[str, Mapping[Emptiness, Outcome]] = MappingProxyType(
+    {
+        #                        no cut in reference, in prediction, in either
+        "cut_nsd_5mm": _row(0.0, 0.0, Undefined.NO_CUT),
+        "cut_nsd_10mm": _row(0.0, 0.0, Undefined.NO_CUT),
+        "cut_hd95_mm": _row(Undefined.NO_REFERENCE_CUT, Undefined.NO_PREDICTED_CUT, Undefined.NO_CUT),
+        "cut_mean_mm": _row(Undefined.NO_REFERENCE_CUT, Undefined.NO_PREDICTED_CUT, Undefined.NO_CUT),
+    }
+)
+"""Results where there is no cut (:mod:`flrplan.metrics.cut`): the FLR is empty, or the whole liver, or no part of the interface
+lies deep enough. As for surfaces of masks: a share of nothing against something is 0, a distance to nothing undefined."""
 
 
 def on_empty(metric: str, emptiness: Emptiness) -> Outcome:

@@ -80,6 +80,20 @@ class Region:
             theirs.append(slice(low - other.start_zyx[axis], high - other.start_zyx[axis]))
         return (mine[0], mine[1], mine[2]), (theirs[0], theirs[1], theirs[2])
 
+    def on_crop_of(self, other: Region) -> Mask:
+        """``(Z, Y, X) bool``: this mask on the other's crop, a copy. Raises GridError for different grids."""
+        mask = np.zeros(other.crop_zyx.shape, np.bool_)
+        boxes = self.shared_box(other)
+        if boxes is not None:
+            mask[boxes[1]] = self.crop_zyx[boxes[0]]
+        return mask
+
+    def kept(self, keep_zyx: Mask) -> Region:
+        """The voxels of this region where ``keep_zyx``, ``bool`` on this crop, is true."""
+        left = Region.of(self.crop_zyx & keep_zyx, self.spacing_zyx_mm)
+        z, y, x = (a + b for a, b in zip(self.start_zyx, left.start_zyx, strict=True))
+        return Region(left.crop_zyx, (z, y, x), self.grid_shape_zyx, self.spacing_zyx_mm, left.voxels)
+
     def voxels_shared_with(self, other: Region) -> int:
         """The number of voxels that lie in both masks."""
         boxes = self.shared_box(other)
