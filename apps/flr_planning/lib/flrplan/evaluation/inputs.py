@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.instances import layer_paths
 from flrplan.io import natural_key
 from flrplan.labels import Structure
 from flrplan.splits import Split
@@ -22,10 +23,14 @@ NEEDED: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth)."""
+    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth).
+
+    instances: the layers that tell its lesions apart (:mod:`flrplan.instances`); none: nobody tells them.
+    """
 
     planning_map: Path | None = None
     masks: Mapping[Structure, Path] = field(default_factory=dict)
+    instances: tuple[Path, ...] = ()
 
     @property
     def first(self) -> Path:
@@ -35,12 +40,13 @@ class LabelFiles:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case: its truth, and its predictions by (architecture, column). ``fold`` is None for a held-out case."""
+    """One case: its truth, and its predictions and saved probabilities by (architecture, column). ``fold``: None if held out."""
 
     case: str
     fold: int | None
     label: LabelFiles
     predictions: Mapping[tuple[str, str], Path]
+    probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
 
     @property
     def part(self) -> Part:
@@ -65,13 +71,14 @@ class Gap:
 class Found:
     """All cases that can be scored, in natural order, what is missing or extra, and the columns that have no prediction at all.
 
-    absent: ``<architecture>/<column>`` of each.
+    absent: ``<architecture>/<column>`` of each. unscored_probabilities: a sentence for each place where probabilities lack.
     """
 
     cases: tuple[CaseFiles, ...]
     architectures: tuple[str, ...]
     gaps: tuple[Gap, ...]
     absent: tuple[str, ...] = ()
+    unscored_probabilities: tuple[str, ...] = ()
 
 
 def files_by_case(folder: Path) -> dict[str, Path]:
@@ -118,6 +125,19 @@ def find_work_labels(work: Path) -> dict[str, LabelFiles]:
         raise SettingsError(f"{work}: expected labels/<case>.nii.gz or masks/<case>/<structure>.nii.gz; run prepare first")
     cases = {*maps, *masks}
     return {c: LabelFiles(maps.get(c, LabelFiles()).planning_map, masks.get(c, LabelFiles()).masks) for c in cases}
+
+
+def with_instances(labels: Mapping[str, LabelFiles], folder: Path) -> dict[str, LabelFiles]:
+    """The same truth with the layers in ``folder/<case>`` that tell its lesions apart; a case without keeps its components.
+
+    Raises: LabelError for incomplete layers; SettingsError where no case has any.
+    """
+    told = {case: replace(label, instances=layer_paths(folder / case)) for case, label in labels.items()}
+    if not any(label.instances for label in told.values()):
+        raise SettingsError(
+            f"{folder}: no instances of any labelled case; expected <case>/layer1.nii.gz. Remove the folder, or prepare it"
+        )
+    return told
 
 
 Predictions = dict[tuple[str, str], dict[str, Path]]

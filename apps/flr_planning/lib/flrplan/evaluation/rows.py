@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 
 from flrplan.evaluation.columns import COLUMNS, Column, Part
 from flrplan.evaluation.inputs import Gap
+from flrplan.evaluation.probabilities import ProbabilityRow
 from flrplan.metrics.lesions import SizeClass
+
+INSTANCES, COMPONENTS = "instances", "components"
+"""What the lesions of the truth are: told apart by the source of the labels, or 26-connected components of the CRLM."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Row:
     fold: None for a held-out case. architecture: or the name of a baseline. slice_spacing_mm, tumours: facts of the case.
     values: metric to value, NaN where undefined; reasons: why, for exactly those.
     flr_percent_of: which liver and CRLM the prediction's FLR% was taken of; empty for other structures.
+    lesions_from: what the lesions of the truth (``tumours``) are: :data:`INSTANCES` or :data:`COMPONENTS`.
     """
 
     case: str
@@ -28,6 +33,7 @@ class Row:
     values: Mapping[str, float]
     reasons: Mapping[str, str] = field(default_factory=dict)
     flr_percent_of: str = ""
+    lesions_from: str = COMPONENTS
 
     @property
     def column(self) -> Column:
@@ -50,6 +56,8 @@ class LesionRow:
     """One metastasis of the reference or of a prediction. ``iou``: with the lesion it is matched to at the lowest threshold.
 
     found: by IoU threshold key (``iou10``), whether it is matched there. For a predicted lesion False is a false alarm.
+    number: the lesion's in its instances (n of ``Tumor_n``), else counted from 1 in raster order.
+    is_covered: of the reference: more than half of it lies in one predicted lesion, whether that is matched to it or not.
     """
 
     case: str
@@ -60,6 +68,8 @@ class LesionRow:
     diameter_mm: float
     iou: float
     found: Mapping[str, bool]
+    number: int
+    is_covered: bool = False
 
     @property
     def part(self) -> Part:
@@ -79,6 +89,7 @@ class CaseResult:
     rows: tuple[Row, ...] = ()
     baselines: tuple[Row, ...] = ()
     lesions: tuple[LesionRow, ...] = ()
+    probabilities: tuple[ProbabilityRow, ...] = ()
     gaps: tuple[Gap, ...] = ()
 
 

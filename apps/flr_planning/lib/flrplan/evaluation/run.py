@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import flrplan
 from flrplan.errors import SettingsError
-from flrplan.evaluation.breakdowns import bland_altman, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.breakdowns import bland_altman, lesion_detection, lesion_sources, strata, threshold_crossings
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import comparisons, rankings
@@ -29,10 +29,12 @@ from flrplan.evaluation.inputs import (
     match_cases,
     require_columns,
     require_no_gaps,
+    with_instances,
 )
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
+from flrplan.evaluation.probabilities import ProbabilityRow, find_probabilities, summarise_probabilities, with_probabilities
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
 from flrplan.evaluation.scoring import score_cases
@@ -82,10 +84,15 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
         labels = find_work_labels(settings.work)
     else:
         raise SettingsError("give --labels or --work")
+    if settings.instances_folder is not None:
+        labels = with_instances(labels, settings.instances_folder)
     predictions = find_predictions(settings.predictions_folder, settings.out_folder)
     of_work = settings.work if settings.predictions is None else None
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
-    return match_cases(labels, predictions, split), split, unrecorded
+    found = match_cases(labels, predictions, split)
+    if settings.probabilities_folder is not None:
+        found = with_probabilities(found, find_probabilities(settings.probabilities_folder))
+    return found, split, unrecorded
 
 
 def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str) -> Results:
@@ -94,7 +101,7 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
     rank = {name: k for k, name in enumerate(architecture_order(set(found.architectures)))}
     column = {name: k for k, name in enumerate(COLUMNS)}
 
-    def order(row: Row | LesionRow) -> tuple[Any, ...]:
+    def order(row: Row | LesionRow | ProbabilityRow) -> tuple[Any, ...]:
         # A baseline's name is no architecture: baselines keep to their own names' order.
         architecture = (rank.get(row.architecture, len(rank)), row.architecture)
         return row.part is Part.TEST, architecture, column[row.column_name], place[row.case]
@@ -104,9 +111,11 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
         rows=tuple(sorted((row for result in scored for row in result.rows), key=order)),
         baselines=tuple(sorted((row for result in scored for row in result.baselines), key=order)),
         lesions=tuple(sorted((row for result in scored for row in result.lesions), key=order)),
+        probabilities=tuple(sorted((row for result in scored for row in result.probabilities), key=order)),
         cases={Part.CV: tuple(c for fold in split.folds for c in fold), Part.TEST: split.test},
         gaps=tuple(gaps),
         absent=found.absent,
+        unscored_probabilities=found.unscored_probabilities,
         note=note,
     )
 
@@ -122,6 +131,9 @@ def build_document(results: Results) -> dict[str, Any]:
         "rankings": rankings(results),
         "strata": strata(results),
         "lesions": lesion_detection(results),
+        "lesions_from": lesion_sources(results),
+        "probabilities": summarise_probabilities(results.probabilities),
+        "unscored_probabilities": list(results.unscored_probabilities),
         "threshold_crossings": threshold_crossings(results),
         "bland_altman": bland_altman(results),
         "claims": [verdict.to_json() for verdict in check_claims(summary, compared)],
@@ -157,6 +169,8 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     for name, text in texts.items():
         write_text(written[name], text())
     write_json(written["summary.json"], document)
+    for line in results.unscored_probabilities:
+        log.warning("%s", line)
     for gap in results.gaps:
         log.warning("left out: %s", gap)
     return written

@@ -9,14 +9,15 @@ from multiprocessing import get_context
 
 from flrplan.errors import FlrError, OutputError
 from flrplan.evaluation.baselines import LIVER_COLUMN, TRUTH_BASELINES, Baseline, predicted_liver_baseline
-from flrplan.evaluation.columns import COLUMNS, Column, Part, cascade_context
+from flrplan.evaluation.columns import COLUMNS, Column, Inputs, Part, cascade_context
 from flrplan.evaluation.inputs import CaseFiles, Gap
-from flrplan.evaluation.reading import read_binary, read_truth, slice_spacing_mm
-from flrplan.evaluation.rows import CaseResult, LesionRow, Row
+from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, read_probabilities
+from flrplan.evaluation.reading import read_binary, read_lesions, read_truth, slice_spacing_mm
+from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
 from flrplan.geometry import Geometry
-from flrplan.labels import Structure
+from flrplan.labels import Mask, Structure
 from flrplan.metrics import Region, Scores, score_mask
-from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, components, iou_key
+from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 
 UNREADABLE = (FlrError, OSError, RuntimeError)
 """What a broken file raises; SimpleITK's own errors are RuntimeErrors."""
@@ -36,9 +37,11 @@ def score_case(files: CaseFiles) -> CaseResult:
     except UNREADABLE as error:
         return CaseResult(gaps=(Gap("broken label", str(files.label.first), files.case, _one_line(error)),))
     truth = {structure: Region.of(mask, geometry.spacing_zyx_mm) for structure, mask in masks.items()}
-    del masks
     case = _Case(files, truth, slice_spacing_mm(geometry))
+    case.read_lesions(masks[Structure.CRLM], geometry)
+    del masks
     case.read_predictions(geometry)
+    case.read_probabilities(geometry)
     return case.result()
 
 
@@ -53,9 +56,24 @@ class _Case:
         self.files = files
         self.truth = truth
         self.slice_spacing = slice_spacing
-        self.tumours = len(components(truth[Structure.CRLM])[1])
+        self.lesions: dict[int, Region] = {}
+        self.lesions_from = INSTANCES
         self.predicted: Predicted = {}
+        self.probabilities: list[ProbabilityRow] = []
         self.gaps: list[Gap] = []
+
+    def read_lesions(self, crlm: Mask, geometry: Geometry) -> None:
+        """The lesions of the truth: its instances, else its components; instances that cannot be used become a gap."""
+        label = self.files.label
+        try:
+            lesions = read_lesions(label, crlm, geometry)
+        except UNREADABLE as error:
+            lesions = None
+            self.gaps.append(Gap("broken instances", str(label.instances[0].parent), self.files.case, _one_line(error)))
+        if lesions is None:
+            self.lesions_from = COMPONENTS
+            lesions = dict(enumerate(lesions_of(self.truth[Structure.CRLM]), 1))
+        self.lesions = lesions
 
     def read_predictions(self, geometry: Geometry) -> None:
         """Reads every prediction of the case as a region; a broken one becomes a gap."""
@@ -69,6 +87,23 @@ class _Case:
                 continue
             self.predicted[architecture, column] = Region.of(mask, geometry.spacing_zyx_mm)
 
+    def read_probabilities(self, geometry: Geometry) -> None:
+        """Scores the saved probabilities one after the other; those that are broken or another mask's become a gap."""
+        for key, path in self.files.probabilities.items():
+            if key not in self.predicted:
+                continue  # its prediction is broken, which is a gap already
+            try:
+                values = read_probabilities(path, self.predicted[key], geometry, str(self.files.label.first))
+            except UNREADABLE as error:
+                self.gaps.append(Gap("broken probabilities", "/".join(key), self.files.case, _one_line(error)))
+                continue
+            column = COLUMNS[key[1]]
+            seen: Region | None = self.truth[Structure.LIVER]
+            if column.inputs is Inputs.CASCADED:
+                seen = self.predicted.get((key[0], LIVER_COLUMN))
+            lesions = list(self.lesions.values())
+            self.probabilities.append(probability_row(self.files, key, values, self.truth[column.target], lesions, seen))
+
     def result(self) -> CaseResult:
         """Scores everything that was read."""
         rows, lesions = [], []
@@ -77,7 +112,7 @@ class _Case:
             rows.append(self._row(architecture, COLUMNS[name], scores, source))
             if scores.lesions is not None:
                 lesions += list(self._lesion_rows(architecture, name, scores.lesions))
-        return CaseResult(tuple(rows), tuple(self._baselines()), tuple(lesions), tuple(self.gaps))
+        return CaseResult(tuple(rows), tuple(self._baselines()), tuple(lesions), tuple(self.probabilities), tuple(self.gaps))
 
     def _score(self, architecture: str | None, column: Column, region: Region) -> tuple[Scores, str]:
         """The scores, and in words which liver and CRLM the prediction's FLR% was taken of."""
@@ -91,12 +126,13 @@ class _Case:
             own, given = [str(s) for s in context], [str(s) for s in (Structure.LIVER, Structure.CRLM) if s not in context]
             parts = [f"predicted {' and '.join(own)}"] * bool(own) + [f"reference {' and '.join(given)}"] * bool(given)
             source = ", ".join(parts)
-        return score_mask(column.target, self.truth, region, context), source
+        return score_mask(column.target, self.truth, region, context, list(self.lesions.values())), source
 
     def _row(self, architecture: str, column: Column, scores: Scores, source: str) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
-        facts = (self.slice_spacing, self.tumours)
-        return Row(self.files.case, self.files.fold, architecture, column.name, *facts, scores.values, reasons, source)
+        ids = (self.files.case, self.files.fold, architecture, column.name)
+        facts = (self.slice_spacing, len(self.lesions))
+        return Row(*ids, *facts, scores.values, reasons, source, self.lesions_from)
 
     def _lesion_rows(self, architecture: str, column: str, matching: LesionMatching) -> Iterator[LesionRow]:
         matched = {iou_key(t): matching.matched(t) for t in IOU_THRESHOLDS}
@@ -104,10 +140,13 @@ class _Case:
         sides = (("reference", 1, matching.reference_diameters_mm), ("prediction", 2, matching.prediction_diameters_mm))
         for side, place, diameters in sides:
             iou_of = {pair[place]: pair[0] for pair in lowest}
+            is_reference = side == "reference"
+            numbers = list(self.lesions) if is_reference else range(1, len(diameters) + 1)
             for k, diameter in enumerate(diameters):
                 found = {key: any(pair[place] == k for pair in pairs) for key, pairs in matched.items()}
                 ids = (self.files.case, self.files.fold, architecture, column)
-                yield LesionRow(*ids, side, diameter, float(iou_of.get(k, 0.0)), found)
+                facts = (numbers[k], is_reference and matching.covered[k])
+                yield LesionRow(*ids, side, diameter, float(iou_of.get(k, 0.0)), found, *facts)
 
     def _baselines(self) -> Iterator[Row]:
         liver, crlm = self.truth[Structure.LIVER], self.truth[Structure.CRLM]

@@ -12,6 +12,7 @@ from flrplan.evaluation.baselines import TRUTH_BASELINES, predicted_liver_baseli
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
+from flrplan.evaluation.probabilities import ProbabilityRow
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
 from flrplan.metrics.catalogue import metrics_of
@@ -24,6 +25,7 @@ class Results:
     cases: all cases of each part that the split names. gaps: what is missing, extra or broken.
     absent: ``<architecture>/<column>`` without a single prediction.
     unrecorded: models of a work folder that do not record what they were trained on.
+    probabilities: what saved probabilities say; unscored_probabilities: a sentence for each place where they lack.
     """
 
     rows: tuple[Row, ...]
@@ -33,6 +35,8 @@ class Results:
     gaps: tuple[Gap, ...] = ()
     absent: tuple[str, ...] = ()
     unrecorded: tuple[str, ...] = ()
+    probabilities: tuple[ProbabilityRow, ...] = ()
+    unscored_probabilities: tuple[str, ...] = ()
     note: str = ""
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flrplan.labels import Structure
@@ -33,6 +33,7 @@ def score_mask(
     references: Mapping[Structure, Region],
     prediction: Region,
     predicted_context: Mapping[Structure, Region] | None = None,
+    instances: Sequence[Region] | None = None,
 ) -> Scores:
     """Every metric of :data:`flrplan.metrics.catalogue.METRICS` that applies to the structure.
 
@@ -42,6 +43,7 @@ def score_mask(
         prediction: the predicted region, on the same grid.
         predicted_context: for the FLR: the liver and the CRLM that the prediction's own FLR% is taken of; a structure
             that is not in it comes from the ground truth.
+        instances: for the CRLM: the lesions of the ground truth told apart; None: its components.
     Empty masks: :data:`flrplan.metrics.empty.EMPTY_MASKS`.
     Raises: GridError where the regions lie on different grids.
     """
@@ -57,7 +59,7 @@ def score_mask(
             flr_percent(context[Structure.LIVER], context[Structure.CRLM], prediction),
         )
     elif structure is Structure.CRLM:
-        lesions = match_lesions(reference, prediction)
+        lesions = match_lesions(reference, prediction, instances)
         outcomes |= lesion_outcomes(lesions)
     return Scores(
         {name: value_of(outcome) for name, outcome in outcomes.items()},
