@@ -1,6 +1,6 @@
 """1,000 random anisotropic masks: NSD, HD95 and ASSD as surface-distance, Dice and lesion matching as panoptica, to 1e-6.
 
-Of 200 of them the lesions of the truth are told apart at random (touching, not overlapping: panoptica's maps hold one number a voxel).
+Of 60 more the lesions of the truth are told apart at random (touching, not overlapping: panoptica's maps hold one number a voxel).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def test_panoptic_quality_of_instances_agrees_with_panoptica(random_pairs):
         for threshold in (0.1, 0.5)
     }
     matched = 0
-    for reference, prediction, spacing in random_pairs(200, seed=2):
+    for reference, prediction, spacing in random_pairs(60, seed=2):
         # Cut the truth by planes: neighbours that touch are different lesions.
         z, y, x = np.indices(reference.shape)
         labels = (reference * (1 + z // 3 + 5 * (y // 4) + 20 * (x // 4))).astype(np.uint8)
@@ -91,4 +91,4 @@ def test_panoptic_quality_of_instances_agrees_with_panoptica(random_pairs):
                 matched += 1
                 assert outcomes[f"lesion_sq_{key}"] == pytest.approx(theirs.sq, abs=1e-6)
                 assert outcomes[f"lesion_pq_{key}"] == pytest.approx(theirs.pq, abs=1e-6)
-    assert matched > 100, "the random lesions should often be found"
+    assert matched > 30, "the random lesions should often be found"
