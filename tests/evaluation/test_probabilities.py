@@ -9,10 +9,11 @@ from shutil import rmtree
 import numpy as np
 import pytest
 
-from flrplan.evaluation.probabilities import summarise_probabilities
+from flrplan.evaluation.probabilities import sensitivity_intervals, summarise_probabilities
 from flrplan.evaluation.run import find
 from flrplan.evaluation.scoring import score_case
 from flrplan.evaluation.settings import EvaluationSettings
+from flrplan.metrics.froc import Candidates
 
 
 def save(bench, column, case, values, **kwargs):
@@ -181,6 +182,21 @@ def test_cases_without_tumours_count_in_froc_and_not_in_the_sweep(saved):
     saved.label("t1", without)
     cell = score(saved)[0]["pipelined_crlm"]
     assert (cell["froc"], cell["sweep"]) == (None, None)
+
+
+def test_the_interval_of_a_sensitivity_is_that_of_drawn_cases():
+    # Every other case finds its one lesion, none has a false positive: the mean of 40 draws of 0 and 1.
+    cases = [Candidates(1, ((0.9, True),) if k % 2 else ()) for k in range(40)]
+    low, high = sensitivity_intervals(cases, np.zeros(40, int))["1"]
+    half = 1.96 * (0.25 / 40) ** 0.5
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.03)
+    # A false positive of higher score in each case: with 0.5 a case allowed, nothing is found.
+    cases = [Candidates(1, ((0.95, False), (0.9, True))) for _ in range(40)]
+    found = sensitivity_intervals(cases, np.zeros(40, int))
+    assert (found["0.5"], found["1"]) == ([0.0, 0.0], [1.0, 1.0])
+    assert set(sensitivity_intervals(cases[:2], np.zeros(2, int)).values()) == {None}
+    nothing = sensitivity_intervals([Candidates(1, ())] * 3, np.zeros(3, int))
+    assert nothing["8"] == [0.0, 0.0]
 
 
 def test_folders_without_probabilities(saved, command, capsys):

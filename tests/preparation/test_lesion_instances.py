@@ -17,6 +17,7 @@ from flrplan.metrics.region import Region
 from flrplan.preparation.folder import image_sources, with_labels, with_original_tumours
 from flrplan.preparation.layout import read_layout
 from flrplan.preparation.lesion_instances import nearest_instances, tumour_numbers
+from flrplan.preparation.listing import listing
 from flrplan.preparation.run import Prepared, PrepareSettings, prepare
 from flrplan.preparation.sources import InstanceSource, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
@@ -146,6 +147,7 @@ def test_refined_labels_are_divided_among_the_tumours_of_the_seg_or_of_a_work_fo
     masks["refined"] = masks["Tumor_1"] | masks["Tumor_2"]
     masks["refined"][3, 6:8, 9] = True
     labels = refine(tmp_path / "zenodo", masks, geometry, crlm="refined")
+    assert "tumours told apart by" in listing(with_original_tumours(images, None, 10.0))
     assert refined(images, labels, tmp_path / "R1").ready == (CASE,)
     folder = tmp_path / "W/images"
     assert refined(image_sources(folder), labels, tmp_path / "R2", folder).ready == (CASE,)

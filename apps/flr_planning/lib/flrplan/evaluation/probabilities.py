@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, Found, Predictions, files_by_case
-from flrplan.evaluation.statistics import describe
+from flrplan.evaluation.statistics import RESAMPLES, SEED, can_resample, describe
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import natural_key, read_label_map
 from flrplan.labels import Structure
@@ -176,7 +177,7 @@ def summarise_probabilities(rows: Sequence[ProbabilityRow]) -> dict[str, Any]:
         }
         cell |= {"n": len(own), "reliability": _reliability(own), "sweep": _sweep(own)}
         if own[0].candidates is not None:
-            cell["froc"] = _froc([row.candidates for row in own if row.candidates is not None])
+            cell["froc"] = _froc([row.candidates for row in own if row.candidates is not None], np.array(groups))
         tree.setdefault(part.value, {}).setdefault(architecture, {})[column] = cell
     return tree
 
@@ -212,7 +213,7 @@ def _sweep(rows: Sequence[ProbabilityRow]) -> dict[str, Any] | None:
     }
 
 
-def _froc(cases: Sequence[Candidates]) -> dict[str, Any] | None:
+def _froc(cases: Sequence[Candidates], groups: NDArray[np.int64]) -> dict[str, Any] | None:
     lesions = sum(case.lesions for case in cases)
     if not lesions:
         return None
@@ -224,11 +225,39 @@ def _froc(cases: Sequence[Candidates]) -> dict[str, Any] | None:
         "candidate_threshold": CANDIDATE_THRESHOLD,
         "hit_iou": HIT_IOU,
         "sensitivity_at": {f"{fp:g}": sensitivity_at(curve, fp) for fp in FALSE_POSITIVES_PER_CASE},
+        "sensitivity_ci95": sensitivity_intervals(cases, groups),
         "points": [
             {"threshold": p.threshold, "false_positives_per_case": p.false_positives_per_case, "sensitivity": p.sensitivity}
             for p in curve
         ],
     }
+
+
+def sensitivity_intervals(cases: Sequence[Candidates], groups: NDArray[np.int64]) -> dict[str, list[float] | None]:
+    """Percentile bootstrap intervals (95 %) of the sensitivity at each of :data:`FALSE_POSITIVES_PER_CASE`.
+
+    Cases are drawn inside their group (fold), with all their lesions and candidates. None with too few cases, as everywhere. Draws
+    without a lesion, of which the sensitivity is undefined, are left out.
+    """
+    if not can_resample(groups):
+        return {f"{fp:g}": None for fp in FALSE_POSITIVES_PER_CASE}
+    pooled = sorted(((score, k, hit) for k, case in enumerate(cases) for score, hit in case.scored), reverse=True)
+    score, case_of, hit = (np.array([row[i] for row in pooled], kind) for i, kind in enumerate((float, int, bool)))
+    ends = np.flatnonzero(np.diff(score, append=-1.0))  # candidates of one score come in together
+    rng, times = np.random.default_rng(SEED), np.zeros((RESAMPLES, len(cases)))
+    for group in np.unique(groups):
+        own = np.flatnonzero(groups == group)
+        times[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), RESAMPLES)
+    lesions = times @ np.array([case.lesions for case in cases])
+    found: dict[float, list[float]] = {fp: [] for fp in FALSE_POSITIVES_PER_CASE}
+    for weights, total in zip(times, lesions, strict=True):
+        if not total:
+            continue
+        drawn = weights[case_of]
+        hits, false = np.cumsum(drawn * hit)[ends], np.cumsum(drawn * ~hit)[ends]
+        for fp, values in found.items():
+            values.append(float(hits[false <= fp * len(cases)].max(initial=0.0) / total))
+    return {f"{fp:g}": [float(v) for v in np.percentile(values, [2.5, 97.5])] for fp, values in found.items()}
 
 
 def cells_of(tree: Mapping[str, Any]) -> list[tuple[str, str, str, Mapping[str, Any]]]:

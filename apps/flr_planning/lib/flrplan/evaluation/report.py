@@ -240,12 +240,14 @@ def _probabilities(results: Results, document: Document, banner: str) -> str:
             dice = [str(swept["n"]), _number(swept["dice_at_half"]), best]
         rows.append([*of, *errors, *dice])
         if curve := cell.get("froc"):
-            at = [_number(value) for value in curve["sensitivity_at"].values()]
+            at = [
+                f"{_number(value)} {_interval(curve['sensitivity_ci95'][fp])}" for fp, value in curve["sensitivity_at"].items()
+            ]
             found.append([*of, str(curve["cases"]), str(curve["lesions"]), *at])
     heads = [f"at {fp:g} FP" for fp in FALSE_POSITIVES_PER_CASE]
     text = (
-        "Sensitivity at so many false positives per case. Brier score and expected calibration error (10 bins) per case, mean [95 % "
-        "interval]. The best threshold was chosen on these very cases, so its Dice is too good; choose one on other cases."
+        "Sensitivity at so many false positives per case; Brier score and expected calibration error (10 bins) per case, mean; each with "
+        "its 95 % interval. The best threshold was chosen on these very cases, so its Dice is too good; choose one on other cases."
     )
     tables = html.table(["", "Model", "Column", "cases", "lesions", *heads], found) if found else ""
     head = ["", "Model", "Column", "Brier score", "ECE", "n", "Dice at 0.5", "best Dice"]
