@@ -24,7 +24,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 BASELINE_COLOUR = "#8A8A8A"
 
-STYLE: Any = {  # a plain dict: matplotlib types its keys as a literal of all settings
+_STYLE: Any = {  # a plain dict: matplotlib types its keys as a literal of all settings
     "svg.fonttype": "none",
     "svg.hashsalt": "flrplan",
     "font.family": "sans-serif",
@@ -44,8 +44,7 @@ def display_name(name: str) -> str:
     return baseline_title(name) or architecture_title(name)
 
 
-def svg(figure: Figure) -> str:
-    """A figure as SVG text, without its date."""
+def _svg(figure: Figure) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return text.getvalue()[text.getvalue().index("<svg") :]
@@ -61,7 +60,7 @@ def dice_boxes(results: Results, part: Part) -> str:
     if not columns:
         return ""
     palette = colours(results)
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(max(5.0, 1.9 * len(columns) + 1.5), 3.6), layout="constrained")
         axes = figure.add_subplot()
         for place, column in enumerate(columns):
@@ -76,8 +75,8 @@ def dice_boxes(results: Results, part: Part) -> str:
         axes.set_ylabel("Dice per case")
         axes.yaxis.grid(True, color="#E5E5E5")
         axes.set_axisbelow(True)
-        legend(axes, {**{architecture_title(a): c for a, c in palette.items()}, "baselines": BASELINE_COLOUR})
-        return svg(figure)
+        _legend(axes, {**{architecture_title(a): c for a, c in palette.items()}, "baselines": BASELINE_COLOUR})
+        return _svg(figure)
 
 
 def _box(axes: Axes, x: float, width: float, colour: str, rows: Sequence[Row]) -> None:
@@ -101,8 +100,7 @@ def _box(axes: Axes, x: float, width: float, colour: str, rows: Sequence[Row]) -
     axes.plot(x + spread, values, ".", color=colour, markersize=2.5)
 
 
-def legend(axes: Axes, entries: Mapping[str, str]) -> None:
-    """Titles with their colours, at the right of the axes."""
+def _legend(axes: Axes, entries: Mapping[str, str]) -> None:
     for title, colour in entries.items():
         axes.plot([], [], "s", color=colour, label=title)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
@@ -118,7 +116,7 @@ def bland_altman_grid(results: Results, part: Part, agreement: Mapping[str, Any]
         return ""
     columns = list(dict.fromkeys(c for _, c in cells))
     palette, names = colours(results), results.architectures
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(2.9 * len(names) + 0.4, 2.3 * len(columns) + 0.3), layout="constrained")
         grid = figure.subplots(len(columns), len(names), squeeze=False, sharex=True, sharey=True)
         for i, column in enumerate(columns):
@@ -143,7 +141,7 @@ def bland_altman_grid(results: Results, part: Part, agreement: Mapping[str, Any]
                     axes.set_ylabel("error [ml]")
                 if i == len(columns) - 1:
                     axes.set_xlabel("mean of both [ml]")
-        return svg(figure)
+        return _svg(figure)
 
 
 def lesion_recall_bars(results: Results, part: Part, detection: Mapping[str, Any]) -> str:
@@ -155,7 +153,7 @@ def lesion_recall_bars(results: Results, part: Part, detection: Mapping[str, Any
     names = [a for a in results.architectures if a in of_part]
     palette = colours(results)
     loose, strict = (iou_key(t) for t in sorted(IOU_THRESHOLDS))
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(4.2 * len(columns) + 1.2, 3.0), layout="constrained")
         grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
         for axes, column in zip(grid, columns, strict=True):
@@ -175,8 +173,8 @@ def lesion_recall_bars(results: Results, part: Part, detection: Mapping[str, Any
             axes.set_ylim(0, 1.02)
             axes.set_title(COLUMNS[column].title, fontsize=9)
         grid[0].set_ylabel("lesions found")
-        legend(grid[-1], {architecture_title(a): palette[a] for a in names})
-        return svg(figure)
+        _legend(grid[-1], {architecture_title(a): palette[a] for a in names})
+        return _svg(figure)
 
 
 def rank_bars(rankings: Sequence[Mapping[str, Any]], part: Part) -> str:
@@ -185,7 +183,7 @@ def rank_bars(rankings: Sequence[Mapping[str, Any]], part: Part) -> str:
     if not shown:
         return ""
     heights = [len(r["candidates"]) for r in shown]
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.2, 0.34 * sum(heights) + 0.62 * len(shown) + 0.3), layout="constrained")
         grid = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw={"height_ratios": [h + 1.2 for h in heights]})[:, 0]
         for axes, ranking in zip(grid, shown, strict=True):
@@ -210,7 +208,7 @@ def rank_bars(rankings: Sequence[Mapping[str, Any]], part: Part) -> str:
             lacking = f"; left out, not predicted in all cases: {left_out}" if left_out else ""
             axes.set_title(f"{title}, n = {ranking['n']}{lacking}", fontsize=9, loc="left")
         grid[-1].set_xlabel("share of bootstrap samples in which the candidate takes the rank written on the bar")
-        return svg(figure)
+        return _svg(figure)
 
 
 def _candidate(side: Sequence[str], with_column: bool) -> str:

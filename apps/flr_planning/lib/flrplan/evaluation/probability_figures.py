@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flrplan.evaluation.columns import COLUMNS, Part
-from flrplan.evaluation.figures import STYLE, colours, legend, svg
+from flrplan.evaluation.figures import _STYLE, _legend, _svg, colours
 from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.summary import Results
 from flrplan.metrics.froc import FALSE_POSITIVES_PER_CASE
@@ -61,7 +61,7 @@ def _panels(results: Results, part: Part, tree: Mapping[str, Any], key: str, dra
     if not columns:
         return ""
     palette = {a: colour for a, colour in colours(results).items() if a in of_part}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(2.9 * len(columns) + 1.4, 2.9), layout="constrained")
         grid = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
         for axes, column in zip(grid, columns, strict=True):
@@ -72,5 +72,5 @@ def _panels(results: Results, part: Part, tree: Mapping[str, Any], key: str, dra
             axes.set_title(COLUMNS[column].title, fontsize=9)
             axes.set_xlabel(x_label)
         grid[0].set_ylabel(y_label)
-        legend(grid[-1], {architecture_title(a): colour for a, colour in palette.items()})
-        return svg(figure)
+        _legend(grid[-1], {architecture_title(a): colour for a, colour in palette.items()})
+        return _svg(figure)
