@@ -45,13 +45,15 @@ def header_gaps(cases: Iterable[CaseFiles]) -> list[Gap]:
         except (FlrError, OSError) as error:
             gaps.append(Gap("broken label", str(case.label.first), case.case, _one_line(error)))
             continue
-        for (architecture, column), path in case.predictions.items():
+        files = [("broken prediction", *item) for item in case.predictions.items()]
+        files += [("broken probabilities", *item) for item in case.probabilities.items()]
+        for kind, (architecture, column), path in files:
             try:
                 found = header_geometry(path)
                 if expected is not None and found is not None:
                     require_same_grid(expected, found, str(case.label.first), str(path))
             except (FlrError, OSError) as error:
-                gaps.append(Gap("broken prediction", f"{architecture}/{column}", case.case, _one_line(error)))
+                gaps.append(Gap(kind, f"{architecture}/{column}", case.case, _one_line(error)))
     return gaps
 
 

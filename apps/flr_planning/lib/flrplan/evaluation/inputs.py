@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.instances import layer_paths
 from flrplan.io import natural_key, without_channel
 from flrplan.io.listing import entries
 from flrplan.labels import Structure
@@ -24,10 +25,14 @@ NEEDED: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth)."""
+    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth).
+
+    instances: the layers that tell its lesions apart (:mod:`flrplan.instances`); none: nobody tells them.
+    """
 
     planning_map: Path | None = None
     masks: Mapping[Structure, Path] = field(default_factory=dict)
+    instances: tuple[Path, ...] = ()
 
     @property
     def first(self) -> Path:
@@ -37,7 +42,7 @@ class LabelFiles:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case: its truth, and its predictions by (architecture, column). ``fold`` is None for a held-out case.
+    """One case: its truth, and its predictions and saved probabilities by (architecture, column). ``fold``: None if held out.
 
     original: labels of another rater of the same case, to be scored too.
     """
@@ -47,6 +52,7 @@ class CaseFiles:
     label: LabelFiles
     predictions: Mapping[tuple[str, str], Path]
     original: LabelFiles | None = None
+    probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
 
     @property
     def part(self) -> Part:
@@ -72,6 +78,7 @@ class Found:
     """All cases that can be scored, in natural order, what is missing or extra, and the columns that have no prediction at all.
 
     absent: ``<architecture>/<column>`` of each. without_original: cases whose original labels are asked for and not there.
+    unscored_probabilities: a sentence for each place where probabilities lack.
     """
 
     cases: tuple[CaseFiles, ...]
@@ -79,6 +86,7 @@ class Found:
     gaps: tuple[Gap, ...]
     absent: tuple[str, ...] = ()
     without_original: tuple[str, ...] = ()
+    unscored_probabilities: tuple[str, ...] = ()
 
 
 def files_by_case(folder: Path) -> dict[str, Path]:
@@ -135,6 +143,19 @@ def find_label_set(folder: Path) -> dict[str, LabelFiles]:
     if (folder / "labels").is_dir() or (folder / "masks").is_dir():
         return find_work_labels(folder)
     return find_labels(folder)
+
+
+def with_instances(labels: Mapping[str, LabelFiles], folder: Path) -> dict[str, LabelFiles]:
+    """The same truth with the layers in ``folder/<case>`` that tell its lesions apart; a case without keeps its components.
+
+    Raises: LabelError for incomplete layers; SettingsError where no case has any.
+    """
+    told = {case: replace(label, instances=layer_paths(folder / case)) for case, label in labels.items()}
+    if not any(label.instances for label in told.values()):
+        raise SettingsError(
+            f"{folder}: no instances of any labelled case; expected <case>/layer1.nii.gz. Remove the folder, or prepare it"
+        )
+    return told
 
 
 Predictions = dict[tuple[str, str], dict[str, Path]]

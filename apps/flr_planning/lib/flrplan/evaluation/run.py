@@ -15,7 +15,14 @@ from tqdm import tqdm
 
 import flrplan
 from flrplan.errors import SettingsError
-from flrplan.evaluation.breakdowns import bland_altman, flr_percent_agreement, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.breakdowns import (
+    bland_altman,
+    flr_percent_agreement,
+    lesion_detection,
+    lesion_sources,
+    strata,
+    threshold_crossings,
+)
 from flrplan.evaluation.checklist import checklist
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
@@ -32,12 +39,14 @@ from flrplan.evaluation.inputs import (
     match_cases,
     require_columns,
     require_no_gaps,
+    with_instances,
 )
 from flrplan.evaluation.original import summarise_original, with_original
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
 from flrplan.evaluation.power import ALPHA, POWER, detectable
+from flrplan.evaluation.probabilities import ProbabilityRow, find_probabilities, summarise_probabilities, with_probabilities
 from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
@@ -98,6 +107,8 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
         labels = find_work_labels(settings.work)
     else:
         raise SettingsError("give --labels or --work")
+    if settings.instances_folder is not None:
+        labels = with_instances(labels, settings.instances_folder)
     predictions = find_predictions(settings.predictions_folder, settings.out_folder)
     of_work = settings.models_work
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
@@ -105,6 +116,8 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
     if settings.original is not None:
         cases, missing = with_original(found.cases, settings.original)
         found = replace(found, cases=cases, without_original=missing)
+    if settings.probabilities_folder is not None:
+        found = with_probabilities(found, find_probabilities(settings.probabilities_folder))
     return found, split, unrecorded
 
 
@@ -121,7 +134,7 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
     rank = {name: k for k, name in enumerate(architecture_order(set(found.architectures)))}
     column = {name: k for k, name in enumerate(COLUMNS)}
 
-    def order(row: Row | LesionRow) -> tuple[Any, ...]:
+    def order(row: Row | LesionRow | ProbabilityRow) -> tuple[Any, ...]:
         # A baseline's name is no architecture: baselines keep to their own names' order.
         architecture = (rank.get(row.architecture, len(rank)), row.architecture)
         return row.part is Part.TEST, architecture, column[row.column_name], place[row.case]
@@ -132,9 +145,11 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
         baselines=tuple(sorted((row for result in scored for row in result.baselines), key=order)),
         original=tuple(sorted((row for result in scored for row in result.original), key=order)),
         lesions=tuple(sorted((row for result in scored for row in result.lesions), key=order)),
+        probabilities=tuple(sorted((row for result in scored for row in result.probabilities), key=order)),
         cases={Part.CV: tuple(c for fold in split.folds for c in fold), Part.TEST: split.test},
         gaps=tuple(gaps),
         absent=found.absent,
+        unscored_probabilities=found.unscored_probabilities,
         note=note,
     )
 
@@ -153,6 +168,9 @@ def build_document(results: Results) -> dict[str, Any]:
         "rankings": rankings(results),
         "strata": strata(results),
         "lesions": lesion_detection(results),
+        "lesions_from": lesion_sources(results),
+        "probabilities": summarise_probabilities(results.probabilities),
+        "unscored_probabilities": list(results.unscored_probabilities),
         "threshold_crossings": threshold_crossings(results),
         "threshold_crossings_own": threshold_crossings(results, OWN),
         "flr_percent_agreement": flr_percent_agreement(results),
@@ -194,6 +212,8 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     for name, text in texts.items():
         write_text(written[name], text())
     write_json(written["summary.json"], document)
+    for line in results.unscored_probabilities:
+        log.warning("%s", line)
     for gap in results.gaps:
         log.warning("left out: %s", gap)
     return written

@@ -22,13 +22,14 @@ from flrplan.evaluation.baselines import (
 )
 from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, REQUIRED, Column, Inputs, Part
 from flrplan.evaluation.inputs import CaseFiles, Gap
-from flrplan.evaluation.reading import UNREADABLE, read_binary, read_truth, slice_spacing_mm
-from flrplan.evaluation.rows import CaseResult, LesionRow, Row
+from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, read_probabilities
+from flrplan.evaluation.reading import UNREADABLE, read_binary, read_lesions, read_truth, slice_spacing_mm
+from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
 from flrplan.evaluation.trivial_plans import Plane
 from flrplan.geometry import Geometry, require_same_grid
-from flrplan.labels import Structure
+from flrplan.labels import Mask, Structure
 from flrplan.metrics import Region, Scores, Undefined, score_mask
-from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, components, iou_key
+from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 from flrplan.metrics.volume import flr_percent
 
 Regions = Mapping[Structure, Region]
@@ -47,10 +48,12 @@ def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
     except UNREADABLE as error:
         return CaseResult(gaps=(Gap("broken label", str(files.label.first), files.case, _one_line(error)),))
     truth = {structure: Region.of(mask, geometry.spacing_zyx_mm) for structure, mask in masks.items()}
-    del masks
     case = _Case(files, truth, geometry, plane)
+    case.read_lesions(masks[Structure.CRLM])
+    del masks
     case.read_predictions()
     case.read_original()
+    case.read_probabilities()
     return case.result()
 
 
@@ -67,14 +70,29 @@ class _Case:
         self.geometry = geometry
         self.plane = plane
         self.slice_spacing = slice_spacing_mm(geometry)
-        self.tumours = len(components(truth[Structure.CRLM])[1])
         liver, crlm = truth[Structure.LIVER], truth[Structure.CRLM]
         percent = flr_percent(liver, crlm, truth[Structure.FLR])
         self.flr_percent = math.nan if percent is None else percent
         self.tumour_percent = 100.0 * crlm.voxels / liver.voxels if liver.voxels else math.nan
+        self.lesions: dict[int, Region] = {}
+        self.lesions_from = INSTANCES
         self.predicted: Predicted = {}
         self.original: Regions = {}
+        self.probabilities: list[ProbabilityRow] = []
         self.gaps: list[Gap] = []
+
+    def read_lesions(self, crlm: Mask) -> None:
+        """The lesions of the truth: its instances, else its components; instances that cannot be used become a gap."""
+        label = self.files.label
+        try:
+            lesions = read_lesions(label, crlm, self.geometry)
+        except UNREADABLE as error:
+            lesions = None
+            self.gaps.append(Gap("broken instances", str(label.instances[0].parent), self.files.case, _one_line(error)))
+        if lesions is None:
+            self.lesions_from = COMPONENTS
+            lesions = dict(enumerate(lesions_of(self.truth[Structure.CRLM]), 1))
+        self.lesions = lesions
 
     def read_predictions(self) -> None:
         """Reads every prediction of the case as a region; a broken one becomes a gap."""
@@ -101,6 +119,23 @@ class _Case:
             return
         self.original = {structure: Region.of(mask, found.spacing_zyx_mm) for structure, mask in masks.items()}
 
+    def read_probabilities(self) -> None:
+        """Scores the saved probabilities one after the other; those that are broken or another mask's become a gap."""
+        for key, path in self.files.probabilities.items():
+            if key not in self.predicted:
+                continue  # its prediction is broken, which is a gap already
+            try:
+                values = read_probabilities(path, self.predicted[key], self.geometry, str(self.files.label.first))
+            except UNREADABLE as error:
+                self.gaps.append(Gap("broken probabilities", "/".join(key), self.files.case, _one_line(error)))
+                continue
+            column = COLUMNS[key[1]]
+            seen: Region | None = self.truth[Structure.LIVER]
+            if column.inputs is Inputs.CASCADED:
+                seen = self.predicted.get((key[0], LIVER_COLUMN))
+            lesions = list(self.lesions.values())
+            self.probabilities.append(probability_row(self.files, key, values, self.truth[column.target], lesions, seen))
+
     def result(self) -> CaseResult:
         """Scores everything that was read."""
         rows, lesions = [], []
@@ -109,7 +144,14 @@ class _Case:
             rows.append(self._row(architecture, COLUMNS[name], scores))
             if scores.lesions is not None:
                 lesions += list(self._lesion_rows(architecture, name, scores.lesions))
-        return CaseResult(tuple(rows), tuple(self._baselines()), tuple(lesions), tuple(self.gaps), tuple(self._original_rows()))
+        return CaseResult(
+            tuple(rows),
+            tuple(self._baselines()),
+            tuple(lesions),
+            tuple(self.probabilities),
+            tuple(self.gaps),
+            tuple(self._original_rows()),
+        )
 
     def _given(self, architecture: str, column: Column) -> Region | Undefined | None:
         """The region inside which the model of a column looked: of the truth, or what the cascade itself predicted."""
@@ -122,22 +164,23 @@ class _Case:
     def _original_rows(self) -> Iterator[Row]:
         """The original labels as one more rater: a liver, its tumours and its FLR, beside every column of those."""
         for name in REQUIRED[self.files.part] if self.original else ():
-            column = COLUMNS[name]
-            own = self.original
-            yield self._row(
-                ORIGINAL, column, score_mask(column.target, self.truth, own[column.target], own, own[Structure.LIVER])
-            )
+            column, own = COLUMNS[name], self.original
+            yield self._row(ORIGINAL, column, self._against_truth(column, own[column.target], own, own[Structure.LIVER]))
 
     def _score(self, architecture: str | None, column: Column, region: Region, given: Region | Undefined | None) -> Scores:
         """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
         own = {s: self.predicted[architecture, name] for s, name in OWN_MASKS.items() if (architecture, name) in self.predicted}
-        return score_mask(column.target, self.truth, region, own if len(own) == len(OWN_MASKS) else None, given)
+        return self._against_truth(column, region, own if len(own) == len(OWN_MASKS) else None, given)
+
+    def _against_truth(self, column: Column, region: Region, own: Regions | None, given: Region | Undefined | None) -> Scores:
+        return score_mask(column.target, self.truth, region, own, given, list(self.lesions.values()))
 
     def _row(self, architecture: str, column: Column, scores: Scores) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
-        facts = (self.slice_spacing, self.tumours)
         place = (self.files.case, self.files.fold, architecture, column.name)
-        return Row(*place, *facts, scores.values, reasons, self.tumour_percent, self.flr_percent)
+        facts = (self.slice_spacing, len(self.lesions))
+        of_truth = (self.tumour_percent, self.flr_percent)
+        return Row(*place, *facts, scores.values, reasons, *of_truth, self.lesions_from)
 
     def _lesion_rows(self, architecture: str, column: str, matching: LesionMatching) -> Iterator[LesionRow]:
         matched = {iou_key(t): matching.matched(t) for t in IOU_THRESHOLDS}
@@ -145,10 +188,13 @@ class _Case:
         sides = (("reference", 1, matching.reference_diameters_mm), ("prediction", 2, matching.prediction_diameters_mm))
         for side, place, diameters in sides:
             iou_of = {pair[place]: pair[0] for pair in lowest}
+            is_reference = side == "reference"
+            numbers = list(self.lesions) if is_reference else range(1, len(diameters) + 1)
             for k, diameter in enumerate(diameters):
                 found = {key: any(pair[place] == k for pair in pairs) for key, pairs in matched.items()}
                 ids = (self.files.case, self.files.fold, architecture, column)
-                yield LesionRow(*ids, side, diameter, float(iou_of.get(k, 0.0)), found)
+                facts = (numbers[k], is_reference and matching.covered[k])
+                yield LesionRow(*ids, side, diameter, float(iou_of.get(k, 0.0)), found, *facts)
 
     def _baselines(self) -> Iterator[Row]:
         liver, crlm = self.truth[Structure.LIVER], self.truth[Structure.CRLM]

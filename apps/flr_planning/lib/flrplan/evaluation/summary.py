@@ -13,6 +13,7 @@ from flrplan.evaluation.baselines import baseline_order
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
+from flrplan.evaluation.probabilities import ProbabilityRow
 from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
@@ -34,6 +35,7 @@ class Results:
     variants: what the rows are that are no architecture as it is.
     planes: the fixed plane of each fold's baseline, and of the held-out cases (None).
     original: the original labels scored as a rater; original_missing: the cases without one.
+    probabilities: what saved probabilities say; unscored_probabilities: a sentence for each place where they lack.
     """
 
     rows: tuple[Row, ...]
@@ -46,6 +48,8 @@ class Results:
     models: tuple[ModelRecord, ...] = ()
     clinical: Clinical = field(default_factory=dict)
     variants: Variants = field(default_factory=dict)
+    probabilities: tuple[ProbabilityRow, ...] = ()
+    unscored_probabilities: tuple[str, ...] = ()
     note: str = ""
     planes: Mapping[int | None, Plane] = field(default_factory=dict)
     original: tuple[Row, ...] = ()

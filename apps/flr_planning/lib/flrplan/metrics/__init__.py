@@ -2,7 +2,7 @@
 
 Read in this order: :mod:`region` (a mask, cropped), :mod:`overlap`, :mod:`surface_elements`, :mod:`nearest`, :mod:`surface`, :mod:`volume`,
 :mod:`lesions`, :mod:`cut` (of remnant and resection), :mod:`empty` (what every metric returns on empty masks), :mod:`catalogue` (all metrics as data),
-:mod:`score` (all metrics of one prediction).
+:mod:`score` (all metrics of one prediction); of saved probabilities: :mod:`calibration`, :mod:`froc`.
 """
 
 from flrplan.metrics.cut import Cut, Fate, LesionMargin, cut_outcomes, lesion_margins, smallest_margin_mm

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from flrplan.labels import Structure
 from flrplan.metrics.cut import CUT_TOLERANCES_MM
-from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
+from flrplan.metrics.lesions import IOU_THRESHOLDS, LESION_RATIOS, iou_key
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
 
 NSD_TOLERANCE_MM: Mapping[Structure, float] = MappingProxyType(
@@ -56,9 +56,9 @@ def _lesion_metrics() -> list[Metric]:
         Metric("lesions_predicted", "lesions predicted", "", Better.NEITHER, _CRLM),
     ]
     for threshold in IOU_THRESHOLDS:
-        for name in ("recall", "precision", "f1"):
-            title = f"lesion {name.replace('f1', 'F1')} (IoU > {threshold})"
-            metrics.append(Metric(f"lesion_{name}_{iou_key(threshold)}", title, "", Better.HIGHER, _CRLM))
+        for name, title in LESION_RATIOS.items():
+            full = f"{title} (IoU > {threshold})"
+            metrics.append(Metric(f"{name}_{iou_key(threshold)}", full, "", Better.HIGHER, _CRLM))
     return metrics
 
 

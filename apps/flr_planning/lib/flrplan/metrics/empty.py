@@ -32,6 +32,8 @@ class Undefined(str, Enum):
     BOTH_EMPTY = "both empty"
     REFERENCE_EMPTY = "reference empty"
     PREDICTION_EMPTY = "prediction empty"
+    NO_LESION_MATCHED = "no lesion matched"
+    NO_REGION = "the network saw no voxel"
     NO_REFERENCE_LIVER = "reference liver holds nothing but tumour"
     NO_PREDICTED_LIVER = "liver of the prediction holds nothing but tumour"
     NO_GIVEN_LIVER = "the liver of this cascade was not predicted"
@@ -68,13 +70,16 @@ EMPTY_MASKS: Mapping[str, Mapping[Emptiness, Outcome]] = MappingProxyType(
         "lesion_recall": _row(_REFERENCE, 0.0, _BOTH),
         "lesion_precision": _row(0.0, _PREDICTION, _BOTH),
         "lesion_f1": _row(0.0, 0.0, _BOTH),
+        "lesion_pq": _row(0.0, 0.0, _BOTH),
+        "lesion_sq": _row(_REFERENCE, _PREDICTION, _BOTH),
     }
 )
 """Results on empty masks by metric. Volumes and volume errors are always defined: an empty mask has 0 ml.
 
 A ratio 0/0 is undefined (NaN), never 0 or 1: a case without tumours in which none is found says nothing about overlap,
 and the precision of a model that marked nothing is unknown. Dice and NSD of an empty against a filled mask are 0 by their
-formula. Distances to a surface that is not there are undefined, not infinite. Means leave NaN out and the tables count it.
+formula. Distances to a surface that is not there are undefined, not infinite. The mean IoU of matched lesions (``lesion_sq``)
+is undefined wherever none is matched, also where neither mask is empty. Means leave NaN out and the tables count it.
 The paper does not say how it scored such cases.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flrplan.labels import Structure
@@ -35,6 +35,7 @@ def score_mask(
     prediction: Region,
     own: Mapping[Structure, Region] | None = None,
     given: Region | Undefined | None = None,
+    instances: Sequence[Region] | None = None,
 ) -> Scores:
     """Every metric of :data:`flrplan.metrics.catalogue.METRICS` that applies to the structure.
 
@@ -46,6 +47,7 @@ def score_mask(
             FLR% of these (:data:`flrplan.metrics.volume.OWN` in their names) do not apply and are not among the values.
         given: for CRLM and FLR: the liver inside which the model looked, which its cut divides, too; None: the whole image, and the
             true liver is divided; or why it is not known.
+        instances: for the CRLM: the lesions of the ground truth told apart; None: its components.
     Empty masks: :data:`flrplan.metrics.empty.EMPTY_MASKS`.
     Raises: GridError where the regions lie on different grids.
     """
@@ -67,7 +69,7 @@ def score_mask(
         divided = given if isinstance(given, Region) else truth[0]
         outcomes |= cut_outcomes(cut_of(truth[0], reference), cut_of(divided, prediction), truth[1])
     elif structure is Structure.CRLM:
-        lesions = match_lesions(reference, prediction)
+        lesions = match_lesions(reference, prediction, instances)
         outcomes |= lesion_outcomes(lesions)
     return Scores(
         {name: value_of(outcome) for name, outcome in outcomes.items()},
