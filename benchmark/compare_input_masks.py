@@ -122,7 +122,7 @@ class Comparison:
                     if not path.is_file():
                         ct, truth = case.load(stage.needs)
                         with self.precision(stage):
-                            mask = predict_columns(ct, truth, cascade, [column])[column]
+                            _, mask, _ = next(predict_columns(ct, truth, cascade, [column]))
                         write_label_map(path, mask, ct.geometry)
         return with_predictions(self.cases, self.stage, predictions)
 

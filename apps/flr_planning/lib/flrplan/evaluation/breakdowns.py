@@ -139,7 +139,7 @@ def flr_percent_agreement(results: Results, own: str = "") -> Nested:
 def _flr_percents(rows: Iterable[Row], own: str) -> Floats:
     """``(cases, 2)``: FLR% of reference and prediction, of the cases that have both."""
     names = ("flr_percent_reference", f"flr_percent_{own}prediction")
-    both = np.array([[row.values.get(name, math.nan) for name in names] for row in rows])
+    both: Floats = np.array([[row.values.get(name, math.nan) for name in names] for row in rows], float)
     return both[~np.isnan(both).any(axis=1)]
 
 

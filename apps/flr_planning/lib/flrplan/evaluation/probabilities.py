@@ -242,7 +242,9 @@ def sensitivity_intervals(cases: Sequence[Candidates], groups: NDArray[np.int64]
     if not can_resample(groups):
         return {f"{fp:g}": None for fp in FALSE_POSITIVES_PER_CASE}
     pooled = sorted(((score, k, hit) for k, case in enumerate(cases) for score, hit in case.scored), reverse=True)
-    score, case_of, hit = (np.array([row[i] for row in pooled], kind) for i, kind in enumerate((float, int, bool)))
+    score = np.array([row[0] for row in pooled], float)
+    case_of = np.array([row[1] for row in pooled], int)
+    hit = np.array([row[2] for row in pooled], bool)
     ends = np.flatnonzero(np.diff(score, append=-1.0))  # candidates of one score come in together
     rng, times = np.random.default_rng(SEED), np.zeros((RESAMPLES, len(cases)))
     for group in np.unique(groups):

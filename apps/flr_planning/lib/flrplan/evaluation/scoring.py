@@ -169,7 +169,8 @@ class _Case:
 
     def _score(self, architecture: str | None, column: Column, region: Region, given: Region | Undefined | None) -> Scores:
         """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
-        own = {s: self.predicted[architecture, name] for s, name in OWN_MASKS.items() if (architecture, name) in self.predicted}
+        found = {s: self.predicted.get((architecture or "", name)) for s, name in OWN_MASKS.items()}
+        own = {structure: mask for structure, mask in found.items() if mask is not None}
         return self._against_truth(column, region, own if len(own) == len(OWN_MASKS) else None, given)
 
     def _against_truth(self, column: Column, region: Region, own: Regions | None, given: Region | Undefined | None) -> Scores:
