@@ -32,7 +32,7 @@ from flrplan.evaluation.provenance import STARTED, start_of
 from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
 from flrplan.io import CT, write_json, write_label_map, write_volume
 from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore
+from flrplan.models import ModelStore, decides_answers
 from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
 from flrplan.probabilities import Probability, probability_path
 from flrplan.process_memory import keep_freed_memory
@@ -100,7 +100,7 @@ def require_same_models(
                 "use the split of before, or another --work folder"
             )
     now: dict[str, object] = {"mirroring": cascade.settings.mirroring}
-    now |= {stage.name: cascade.identity(stage)["weights_sha256"] for stage in stages}
+    now |= {stage.name: decides_answers(cascade.identity(stage)) for stage in stages}
     before = read_json_object(path) if path.is_file() else {}
     if any(before.get(name, value) != value for name, value in now.items()):
         raise ModelError(

@@ -60,3 +60,9 @@ def test_planning_metrics_and_workflow_do_not_load_torch() -> None:
     modules = "flrplan.planning.plan, flrplan.metrics, flrplan.input_masks, flrplan.cohort, flrplan.workflow.jobs, flrplan.workflow.engine, flrplan.gpu_pool, flrplan.probabilities"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_yaml_of_people_is_read_in_one_place() -> None:
+    """``io.text`` takes the marks of Windows and refuses doubled keys; the paper's tables are a file of the package itself."""
+    readers = {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if "yaml" in imported_modules(p)}
+    assert readers == {"io/text.py", "evaluation/paper.py"}

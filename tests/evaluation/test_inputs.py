@@ -141,7 +141,9 @@ def test_what_stands_in_place_of_a_binary_mask_is_named(whole, command, capsys):
     refused(command, capsys, whole, "which looks like a binary mask as pictures hold it (write 1 for 255)")
     label = whole.labels / "t1.nii.gz"
     (whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz").write_bytes(label.read_bytes())
-    refused(command, capsys, whole, "found [2, 3], which looks like a planning map (of it, the liver is every value but 0")
+    refused(
+        command, capsys, whole, "found [2, 3], which looks like a label map (of a planning map, the liver is every value but 0"
+    )
 
 
 def test_names_of_nnunets_images_are_their_cases(whole, command):

@@ -112,7 +112,7 @@ def test_a_dicom_ct_slice_is_no_mask(ct: CT, write_slice: Callable[..., Path], t
     [
         (
             [1, 2, 3],
-            r"found the values \[0, 1, 2, 3\], which looks like a planning map \(of it, .* crlm 3 and 4, flr 1 and 4\)",
+            r"found the values \[0, 1, 2, 3\], which looks like a label map \(of a planning map, .* crlm 3 and 4, flr 1 and 4\)",
         ),
         ([-900, 40, 1200], "which looks like a CT in place of a mask"),
         (range(1, 200), "which looks like an image or a probability map in place of a mask"),
@@ -150,6 +150,12 @@ def test_the_segments_of_3d_slicer(ct: CT, tmp_path: Path) -> None:
     assert np.array_equal(read_mask(path, ct, Structure.CRLM), array == 2)
     with pytest.raises(LabelError, match="do not hold flr"):
         read_mask(path, ct, Structure.FLR)
+    layers = sitk.Compose(image, image)
+    sitk.WriteImage(layers, str(tmp_path / "layers.seg.nrrd"))
+    with pytest.raises(
+        LabelError, match=r"layers\.seg\.nrrd: its segments overlap, so 3D Slicer keeps them in layers; export each"
+    ):
+        read_mask(tmp_path / "layers.seg.nrrd", ct, Structure.LIVER)
     image.SetMetaData("Segment1_Name", "Liver")
     sitk.WriteImage(image, str(path))
     with pytest.raises(LabelError, match="are not all called differently"):

@@ -271,6 +271,6 @@ def test_names_and_folders_of_nnunet(cohort: Path) -> None:
     for name in ("images", "labels"):
         (cohort / name).rename(cohort / f"{name}Tr")
     with pytest.raises(
-        LabelError, match=rf"{cohort} is nnU-Net's raw data: .*values: \[1, 2\](.|\n)*prepare\.py folder {cohort}"
+        LabelError, match=rf"(?s){cohort} is nnU-Net's raw data: .*values: \[1, 2\].*prepare\.py folder {cohort}"
     ):
         find_labelled_cases(cohort)

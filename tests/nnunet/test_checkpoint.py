@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,10 @@ def test_truncated_and_missing_files_are_named(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nothing.pth")
     with pytest.raises(ModelError, match="is a folder, expected a checkpoint; give the file in it"):
         load_checkpoint(tmp_path)
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.writestr("Dataset/plans.json", "{}")
+    with pytest.raises(ModelError, match=r"export\.zip is a zip, not a checkpoint; unpack it .*flrplan models import"):
+        load_checkpoint(tmp_path / "export.zip")
 
 
 def test_a_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from flrplan.cli import main
 from flrplan.errors import ModelError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore
+from flrplan.models import ModelStore, decides_answers
 from flrplan.nnunet import import_source
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
 from flrplan.nnunet.import_labels import choose_labels
@@ -149,9 +149,11 @@ def test_a_tumour_beside_the_liver_is_asked_for(make: Callable[..., Path], tmp_p
         "label liver + cancer, sees the whole CT",
     )
     assert predicted(target, tiny_ct).all(), "cancer everywhere is liver everywhere"
+    before = decides_answers(StagePredictor(model, CPU).identity)
     alone = import_model(source, LIVER, target, "liver", force=True)
     assert alone.warnings == ("the imported model labels 'cancer' apart, and it is not counted as liver",)
     assert not predicted(target, tiny_ct).any()
+    assert decides_answers(StagePredictor(alone, CPU).identity) != before, "the same weights, but another answer: plan again"
 
 
 @pytest.mark.parametrize(

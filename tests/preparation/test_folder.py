@@ -257,10 +257,12 @@ def test_nnunets_raw_data_are_taken_with_a_layout_that_reads_its_labels(
 ) -> None:
     root = tmp_path / "Dataset003_Liver"
     write(root / "imagesTr" / "liver_1_0000.nii.gz", hu)
-    label = masks["liver"].astype(np.uint8)
-    label[masks["crlm"]] = 2
+    label = masks["Liver"].astype(np.uint8)
+    label[masks["Tumor_1"]] = 2
     write(root / "labelsTr" / "liver_1.nii.gz", label)
-    with pytest.raises(LabelError, match=r"Dataset003_Liver is nnU-Net's raw data: .*prepare\.py folder .* --layout LAYOUT"):
+    with pytest.raises(
+        LabelError, match=r"(?s)Dataset003_Liver is nnU-Net's raw data: .*prepare\.py folder .* --layout LAYOUT"
+    ):
         find_folder_cases(root)
     layout = tmp_path / "layout.yaml"
     layout.write_text("structures: {liver: [{pattern: 'labelsTr/{case}{ext}', values: [1, 2]}]}")

@@ -165,7 +165,7 @@ def resemblance(values: Sequence[float]) -> str:
         return f", which looks like a binary mask{' as pictures hold it' if found == [255] else ''} (write 1 for {found[0]})"
     if found and {*found} <= {int(c) for c in Compartment}:
         crlm, flr = (" and ".join(str(int(c)) for c in sorted(COMPARTMENTS_OF[s])) for s in (Structure.CRLM, Structure.FLR))
-        return f", which looks like a planning map (of it, the liver is every value but 0, crlm {crlm}, flr {flr})"
+        return f", which looks like a label map (of a planning map, the liver is every value but 0, crlm {crlm}, flr {flr})"
     return ""
 
 

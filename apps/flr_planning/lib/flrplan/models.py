@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ class FoundModel:
 def replaced_folder(path: Path) -> Path:
     """Where a model lies in the instant in which a newer one takes its place; see :mod:`flrplan.refinement.replacing`."""
     return path.with_name(f".{path.name}.replaced")
+
+
+def decides_answers(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's identity what its answers depend on: the weights, and of an imported one the labels and the input that were stated."""
+    return {**identity["weights_sha256"], **({"imported": identity["imported"]} if "imported" in identity else {})}
 
 
 def require_models_folder(path: Path) -> None:

@@ -17,6 +17,7 @@ from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
 from flrplan.io import case_names, find_cases, read_ct, read_mask
 from flrplan.io.listing import files_below
 from flrplan.labels import Mask, Structure
+from flrplan.models import decides_answers
 from flrplan.planning.plan import REPORT_NAME, write_plan
 from flrplan.planning.volumetry import Volumes
 from flrplan.process_memory import keep_freed_memory
@@ -123,15 +124,15 @@ def _is_planned(folder: Path, request: dict[str, Any], cascade: Cascade) -> bool
         return False
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
-        before, models = content.get("request"), {s: m["weights_sha256"] for s, m in content.get("models", {}).items()}
+        before, models = content.get("request"), {s: decides_answers(m) for s, m in content.get("models", {}).items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         before, models = None, {}
     if before != request:
         raise SettingsError(
             f"{folder} holds the plan of other files (another CT, or other given masks); use another --out, or --force to replace it"
         )
-    for stage, weights in models.items():
-        if cascade.identity(stage_named(stage))["weights_sha256"] != weights:
+    for stage, model in models.items():
+        if decides_answers(cascade.identity(stage_named(stage))) != model:
             raise SettingsError(f"{folder} was planned by another {stage} model; use another --out, or --force to replace it")
     return True
 

@@ -28,7 +28,15 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
     Raises: ImageError where the file is missing, damaged, not one 3D volume, or holds NaN or infinity; LabelError for values
     that are not whole.
     """
-    volume = read_volume(Path(path))
+    try:
+        volume = read_volume(Path(path))
+    except ImageError as error:
+        if str(path).lower().endswith(".seg.nrrd") and "one value per voxel" in str(error):
+            raise LabelError(
+                f"{path}: its segments overlap, so 3D Slicer keeps them in layers; export each into a file of its own (Segmentations, "
+                "Export to files)"
+            ) from error
+        raise
     array = sitk.GetArrayFromImage(volume.image)
     if array.dtype.kind != "f":
         return array, volume.geometry

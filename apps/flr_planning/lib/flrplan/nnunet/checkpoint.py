@@ -10,6 +10,7 @@ import hashlib
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "Get it from its source again, or re-save it there with network_weights only"
         ) from error
     except Exception as error:  # a damaged file makes the unpickler raise almost anything
+        if _is_other_zip(path):
+            raise ModelError(
+                f"{path} is a zip, not a checkpoint; unpack it and give a checkpoint in it, or take the whole model up with: "
+                f"flrplan models import {path} --stage STAGE"
+            ) from error
         raise ModelError(f"{path} is damaged or not a PyTorch checkpoint ({error}); copy it again or retrain") from error
     if not isinstance(content, Mapping):
         raise ModelError(f"{path}: expected a dictionary with network_weights, found {type(content).__name__}")
     return dict(content)
+
+
+def _is_other_zip(path: Path) -> bool:
+    """Whether a file is a zip that torch did not write (its own hold a ``data.pkl``)."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return not any(name.endswith("data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
 
 
 def _refused(error: Exception) -> str:

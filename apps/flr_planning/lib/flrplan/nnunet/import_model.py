@@ -18,7 +18,7 @@ import torch
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from flrplan.errors import ModelError
+from flrplan.errors import ModelError, SettingsError
 from flrplan.io import replace_folder, write_json
 from flrplan.nnunet.architecture import resolved_configuration
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
@@ -88,7 +88,8 @@ def _write(
 ) -> None:
     """Writes the model as ours into the folder ``beside``, and opens it there."""
     dataset, plans = (read_json_object(model.folder / name) for name in ("dataset.json", "plans.json"))
-    before = dataset.get(OWN_BLOCK) or {}
+    before = dataset.get(OWN_BLOCK)
+    before = before if isinstance(before, dict) else {}
     if before.get("stage", stage.name) != stage.name:
         raise ModelError(
             f"{model.name} is a model of stage {before['stage']}, not of stage {stage}; import it for its own stage"
@@ -154,7 +155,10 @@ def _with_channels(dataset: Mapping[str, Any], stage: Stage, source: str) -> dic
 def _input(stage: Stage, before: Mapping[str, Any], asked: InputSettings | None, source: str) -> InputSettings:
     """What the network sees of the CT: as it was trained with for ours, else as the person says who knows it."""
     if before:
-        own = InputSettings.from_json(before.get("input") or {})
+        try:
+            own = InputSettings.from_json(before.get("input") or {})
+        except (SettingsError, TypeError) as error:
+            raise ModelError(f"{source}: dataset.json holds input settings that cannot be read: {error}") from error
         if asked is not None and asked != own:
             raise ModelError(f"{source} says itself what it was trained on ({own.describe(stage)}); leave --input out")
         return own

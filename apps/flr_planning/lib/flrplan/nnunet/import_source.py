@@ -84,7 +84,7 @@ def _names(source: Path) -> set[str]:
     """Paths of the files in a folder (not deeper than nnU-Net's) or a zip, with slashes, without hidden ones."""
     if source.is_dir():
         found = set()
-        for folder, folders, files in os.walk(source):
+        for folder, folders, files in os.walk(source, followlinks=True):
             inside = Path(folder).relative_to(source)
             folders[:] = [] if len(inside.parts) >= _DEPTH else [name for name in folders if not _is_hidden(name)]
             found |= {(inside / name).as_posix() for name in files if not _is_hidden(name)}
