@@ -13,6 +13,7 @@ from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
 from flrplan.geometry import Geometry
 from flrplan.io import CT
+from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.models import DEMO_NOTE
 from flrplan.planning.volumetry import measure_volumes
@@ -145,6 +146,32 @@ def test_masks_fit_one_input_only(
     sitk.WriteImage(small_case.geometry.image(small_case.hu_zyx), str(second))
     assert main(["plan", str(ct_file), str(second), "--out", str(tmp_path), "--liver", "liver.nii.gz"]) == 1
     assert "fits one CT" in capsys.readouterr().err
+
+
+def test_names_of_cases_and_files_that_are_not_used(
+    tmp_path: Path, ct_file: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("s0001", "s0002"):  # as TotalSegmentator's data lie
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ct.nii.gz").write_bytes(ct_file.read_bytes())
+    series = tmp_path / "export" / "dcm"
+    series.parent.mkdir()
+    hu = small_ct.array_zyx.astype(np.int16)
+    for file in write_dicom_series(series, hu, small_ct.geometry, "CRLM/CT 7", SYNTHETIC_DESCRIPTION):
+        (series / f"._{file.name}").write_bytes(b"\0\5\26\7 Mac OS X")
+    (series / "LOST").write_bytes(b"")
+    inputs = [str(tmp_path / name) for name in ("s0001/ct.nii.gz", "s0002/ct.nii.gz", "export/dcm")]
+    out = tmp_path / "out"
+    assert main(["plan", *inputs, "--out", str(out), "--device", "cpu"]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["CRLM_CT_7", "s0001", "s0002"]
+    reports = {p.name: json.loads((p / "plan.json").read_text()) for p in out.iterdir()}
+    assert {name: report["case"] for name, report in reports.items()} == {name: name for name in reports}
+    text = "1 files of the folder are not used (empty): LOST; is a slice among them?"
+    assert [text in reports[name]["warnings"] for name in ("CRLM_CT_7", "s0001")] == [True, False]
+    assert f"warning: {text}" in capsys.readouterr().err
+    (series / ".DS_Store").write_bytes(b"")  # what a system leaves there makes it no other CT
+    assert main(["plan", inputs[2], "--out", str(out), "--device", "cpu"]) == 0
+    assert "already planned, kept" in capsys.readouterr().err
 
 
 def test_a_missing_model_and_device_are_told(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,9 @@ def test_rounded_directions_of_other_formats(tmp_path: Path, hu: Any, suffix: st
         write_label_map(tmp_path / "out.nii.gz", np.zeros(hu.shape, np.uint8), ct.geometry)  # ITK refuses a sheared NIfTI
     image.SetDirection((1, 0, 0.05, 0, 1, 0, 0, 0, 1))
     sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"))
-    with pytest.raises(ImageError, match=rf"ct{suffix}: the voxel grid is sheared .*2.8.. degrees off a right angle, 1.3[78] mm"):
+    with pytest.raises(
+        ImageError, match=rf"ct{suffix}: the voxel grid is sheared .*2.8.. degrees off a right angle, 1.3[78] mm"
+    ):
         read_ct(tmp_path / f"ct{suffix}")
 
 
