@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from flrplan.io import CT
 from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.models import DEMO_NOTE
-from flrplan.planning.volumetry import measure_volumes
+from flrplan.planning.volumetry import Volumes, measure_volumes
 
 
 @pytest.fixture
@@ -148,29 +149,42 @@ def test_masks_fit_one_input_only(
     assert "fits one CT" in capsys.readouterr().err
 
 
-def test_names_of_cases_and_files_that_are_not_used(
-    tmp_path: Path, ct_file: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+def test_files_of_one_name_are_planned_under_that_of_their_folder(
+    tmp_path: Path, ct_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    planned = {}
+
+    def plan_one(path: Path, folder: Path, *_: Any) -> tuple[Volumes, list[str]]:
+        planned[path.parent.name] = folder.name
+        return measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0), []
+
+    monkeypatch.setattr("flrplan.commands.plan.plan_one", plan_one)
     for name in ("s0001", "s0002"):  # as TotalSegmentator's data lie
         (tmp_path / name).mkdir()
         (tmp_path / name / "ct.nii.gz").write_bytes(ct_file.read_bytes())
+    inputs = [str(tmp_path / name / "ct.nii.gz") for name in ("s0001", "s0002")]
+    assert main(["plan", *inputs, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert planned == {"s0001": "s0001", "s0002": "s0002"}
+
+
+def test_a_dicom_case_is_called_after_the_patient_and_says_what_was_not_used(
+    tmp_path: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
     series = tmp_path / "export" / "dcm"
     series.parent.mkdir()
     hu = small_ct.array_zyx.astype(np.int16)
     for file in write_dicom_series(series, hu, small_ct.geometry, "CRLM/CT 7", SYNTHETIC_DESCRIPTION):
         (series / f"._{file.name}").write_bytes(b"\0\5\26\7 Mac OS X")
     (series / "LOST").write_bytes(b"")
-    inputs = [str(tmp_path / name) for name in ("s0001/ct.nii.gz", "s0002/ct.nii.gz", "export/dcm")]
-    out = tmp_path / "out"
-    assert main(["plan", *inputs, "--out", str(out), "--device", "cpu"]) == 0
-    assert sorted(p.name for p in out.iterdir()) == ["CRLM_CT_7", "s0001", "s0002"]
-    reports = {p.name: json.loads((p / "plan.json").read_text()) for p in out.iterdir()}
-    assert {name: report["case"] for name, report in reports.items()} == {name: name for name in reports}
+    command = ["plan", str(series), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(command) == 0
+    report = json.loads((tmp_path / "out" / "CRLM_CT_7" / "plan.json").read_text())
+    assert report["case"] == "CRLM_CT_7"
     text = "1 files of the folder are not used (empty): LOST; is a slice among them?"
-    assert [text in reports[name]["warnings"] for name in ("CRLM_CT_7", "s0001")] == [True, False]
+    assert text in report["warnings"]
     assert f"warning: {text}" in capsys.readouterr().err
     (series / ".DS_Store").write_bytes(b"")  # what a system leaves there makes it no other CT
-    assert main(["plan", inputs[2], "--out", str(out), "--device", "cpu"]) == 0
+    assert main(command) == 0
     assert "already planned, kept" in capsys.readouterr().err
 
 
