@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from monailabel.datastore.dicom import DICOMWebDatastore
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from flrplan.app.client_error import ClientError
 from flrplan.app.dicomweb import PlanningDICOMWebDatastore
 from flrplan.app.host import IMAGE_ID, image_path
 from flrplan.geometry import Geometry
+from flrplan.io import read_ct
+from flrplan.io.dicom_write import write_dicom_series
 
 GRID = Geometry((4, 4, 2), (1.0, 1.0, 5.0))
 
@@ -33,7 +37,8 @@ class FakeServer:
 
     base_url = "http://dicomweb.invalid"
 
-    def __init__(self, segs: list[Dataset]) -> None:
+    def __init__(self, segs: list[Dataset], images: list[Dataset] | None = None) -> None:
+        self.images, self.stated = images or [], len(images or [])
         self.segs = {str(s.SeriesInstanceUID): s for s in segs}
 
     def search_for_series(self, search_filters: dict[str, str]) -> list[dict[str, Any]]:
@@ -41,7 +46,12 @@ class FakeServer:
             return [s.to_json_dict() for s in self.segs.values()]
         ct = Dataset()
         ct.StudyInstanceUID, ct.SeriesInstanceUID = "1.1", "1.2.3"
+        if self.images:
+            ct.NumberOfSeriesRelatedInstances = self.stated
         return [ct.to_json_dict()] if search_filters.get("SeriesInstanceUID") == "1.2.3" else []
+
+    def retrieve_series(self, study: str, series: str) -> list[Dataset]:
+        return self.images
 
     def retrieve_series_metadata(self, study: str, series: str) -> list[dict[str, Any]]:
         return [self.segs[series].to_json_dict()]
@@ -144,3 +154,19 @@ def test_what_a_seg_could_not_hold_is_refused(
     with pytest.raises(ClientError, match=message):
         make_store().save_label("1.2.3", str(file), "final", {"label_info": [{"name": n, "idx": i} for n, i in names.items()]})
     assert sent == []
+
+
+def test_a_download_that_stopped_half_way_is_made_again(tmp_path: Path) -> None:
+    hu = np.random.default_rng(3).integers(-1000, 300, (6, 20, 24)).astype(np.int16)
+    files = write_dicom_series(tmp_path / "dcm", hu, Geometry((24, 20, 6), (0.8, 0.9, 2.5)), "P1", "portal")
+    server = FakeServer([], [dcmread(file) for file in files])
+    store = PlanningDICOMWebDatastore(server, {"Modality": "CT"}, str(tmp_path / "cache"))
+    cached = Path(store._datastore.image_path(), "1.2.3")
+    cached.mkdir(parents=True)
+    for file in files[:4]:  # killed after the fourth of six
+        shutil.copy(file, cached)
+    store.get_image_uri("1.2.3")
+    assert np.array_equal(read_ct(image_path({"image": "x", IMAGE_ID: "1.2.3"}, store)).array_zyx, hu)
+    server.stated = 9
+    with pytest.raises(ClientError, match=r"series 1.2.3: 3 images that http://dicomweb.invalid lists did not come"):
+        store.get_image_uri("1.2.3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
 from flrplan.geometry import Geometry
 from flrplan.io import CT
+from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.models import DEMO_NOTE, MODEL_ROOT
-from flrplan.planning.volumetry import measure_volumes
+from flrplan.planning.volumetry import Volumes, measure_volumes
 
 
 @pytest.fixture
@@ -146,6 +148,45 @@ def test_masks_fit_one_input_only(
     sitk.WriteImage(small_case.geometry.image(small_case.hu_zyx), str(second))
     assert main(["plan", str(ct_file), str(second), "--out", str(tmp_path), "--liver", "liver.nii.gz"]) == 1
     assert "fits one CT" in capsys.readouterr().err
+
+
+def test_files_of_one_name_are_planned_under_that_of_their_folder(
+    tmp_path: Path, ct_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = {}
+
+    def plan_one(path: Path, folder: Path, *_: Any) -> tuple[Volumes, list[str]]:
+        planned[path.parent.name] = folder.name
+        return measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0), []
+
+    monkeypatch.setattr("flrplan.commands.plan.plan_one", plan_one)
+    for name in ("s0001", "s0002"):  # as TotalSegmentator's data lie
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ct.nii.gz").write_bytes(ct_file.read_bytes())
+    inputs = [str(tmp_path / name / "ct.nii.gz") for name in ("s0001", "s0002")]
+    assert main(["plan", *inputs, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert planned == {"s0001": "s0001", "s0002": "s0002"}
+
+
+def test_a_dicom_case_is_called_after_the_patient_and_says_what_was_not_used(
+    tmp_path: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = tmp_path / "export" / "dcm"
+    series.parent.mkdir()
+    hu = small_ct.array_zyx.astype(np.int16)
+    for file in write_dicom_series(series, hu, small_ct.geometry, "CRLM/CT 7", SYNTHETIC_DESCRIPTION):
+        (series / f"._{file.name}").write_bytes(b"\0\5\26\7 Mac OS X")
+    (series / "LOST").write_bytes(b"")
+    command = ["plan", str(series), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(command) == 0
+    report = json.loads((tmp_path / "out" / "CRLM_CT_7" / "plan.json").read_text())
+    assert report["case"] == "CRLM_CT_7"
+    text = "1 files of the folder are not used (empty): LOST; is a slice among them?"
+    assert text in report["warnings"]
+    assert f"warning: {text}" in capsys.readouterr().err
+    (series / ".DS_Store").write_bytes(b"")  # what a system leaves there makes it no other CT
+    assert main(command) == 0
+    assert "already planned, kept" in capsys.readouterr().err
 
 
 def test_a_missing_model_and_device_are_told(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

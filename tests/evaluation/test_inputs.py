@@ -262,6 +262,18 @@ def test_other_files_beside_predictions_are_passed_over(whole, command):
     assert command(whole.arguments()) == 0
 
 
+def test_hidden_files_and_upper_case_endings(whole, command):
+    labels, predictions = whole.labels, whole.predictions
+    first = next(labels.iterdir())
+    first.rename(first.with_name(first.name.replace(".nii.gz", ".NII.GZ")))
+    for file in [*labels.iterdir(), *predictions.rglob("*.nii.gz")]:
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\26\7")
+    for folder in (labels, predictions, next(predictions.iterdir())):
+        (folder / "__MACOSX").mkdir()
+        (folder / "__MACOSX" / "a.nii.gz").write_bytes(b"\0\5\26\7")
+    assert command(whole.arguments()) == 0
+
+
 def test_half_of_the_options_names_the_other_half(command, capsys, tmp_path):
     assert command(["--labels", str(tmp_path)]) == 1
     assert "--predictions, --splits, --out" in capsys.readouterr().err

@@ -53,6 +53,19 @@ def test_no_labels(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
         prepare(cohort, tiny_recipe())
 
 
+def test_images_that_would_not_be_used_are_refused_and_junk_is_not(cohort: Path) -> None:
+    known = [c.case_id for c in find_labelled_cases(cohort)]
+    (cohort / "images" / "._synth-5-0000.nii.gz").write_bytes(b"\0\5\26\7")
+    (cohort / "images" / "notes.txt").write_text("x")
+    assert [c.case_id for c in find_labelled_cases(cohort)] == known
+    for name in ("a.nrrd", "b.NII.GZ"):
+        (cohort / "images" / name).touch()
+    with pytest.raises(
+        LabelError, match=r"expected <case>.nii.gz alone, found a.nrrd, b.NII.GZ \(2 images that would not be used\)"
+    ):
+        find_labelled_cases(cohort)
+
+
 def test_fewer_cases_than_folds(cohort: Path, tiny_recipe: Callable[..., Recipe]) -> None:
     with pytest.raises(SettingsError, match="5 folds need at least 5 cases to train on, found 4"):
         prepare(cohort, tiny_recipe(), folds=5)

@@ -65,3 +65,13 @@ def test_the_hash_follows_every_slice(series: list[LabelledCase]) -> None:
     content[-1] ^= 1
     slices[-1].write_bytes(content)
     assert case.sha256() != before
+
+
+def test_what_is_odd_about_a_ct_is_logged(series: list[LabelledCase], caplog: pytest.LogCaptureFixture) -> None:
+    (series[0].image / "LOST").touch()
+    (series[0].image / "._slice_0001.dcm").write_bytes(b"\0\5\26\7 Mac OS X")
+    series[0].load(())
+    assert [r.getMessage() for r in caplog.records] == [
+        f"case {series[0].case_id}: 1 files of the folder are not used (empty): LOST; is a slice among them?"
+    ]
+    assert not any(f.name.startswith(".") for f in files_of(series[0].image))

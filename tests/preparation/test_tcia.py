@@ -186,6 +186,27 @@ def test_a_prepared_ct_is_the_downloaded_ct(tree: Any, tmp_path: Path) -> None:
     assert dicom.geometry.is_same_grid(nifti.geometry)
 
 
+def test_junk_is_passed_over_and_what_is_odd_about_a_ct_is_noted(tree: Any, hu: Any, tmp_path: Path) -> None:
+    tree.add("CRLM-CT-1001")
+    root = tree.save()
+    for file in [p for p in root.rglob("*") if p.is_file()]:
+        (file.parent / f"._{file.name}").write_bytes(b"\0\5\26\7 Mac OS X")
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX" / "metadata.csv").write_bytes(b"\0\5\26\7")
+    folder = tree.folder("CRLM-CT-1001", "CT")
+    for name in ("Thumbs.db", "DICOMDIR"):
+        (folder / name).write_bytes(b"\0" * 128 + b"DICM")
+    (folder / "LICENSE").write_text("CC BY")
+    result = prepared(root, tmp_path / "W")
+    assert result.problems == ()
+    assert np.array_equal(read_ct(tmp_path / "W/images/CRLM-CT-1001.nii.gz").array_zyx, hu)
+    note = "1 files of the folder are not used (no DICOM): LICENSE; is a slice among them?"
+    assert note in table(tmp_path / "W")["CRLM-CT-1001"]["notes"]
+    for number in (92, 93):
+        (folder / f"1-{number}.dcm").write_bytes(b"")
+    assert "1-92.dcm: this DICOM file is cut off" in str(prepared(root, tmp_path / "W").problems[0])
+
+
 def test_slices_at_rounded_positions_still_find_their_frames(
     tree: Any, masks: Any, make_ct: Any, hu: Any, tmp_path: Path
 ) -> None:

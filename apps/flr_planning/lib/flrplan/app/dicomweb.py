@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,40 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
     - a SEG read back is cropped to the slices with voxels, has lost its names, and an older file in the cache wins over it.
       :meth:`newest_seg` gives the newest SEG of one CT itself, without downloading all other labelled studies;
     - ``get_labeled_images`` is cached for two hours: "completed" stayed 0 after a save. The cache is emptied by a save;
-    - an unknown id died with IndexError.
+    - an unknown id died with IndexError;
+    - a download that was stopped half-way stayed in the cache as the whole series: where the server states more images than are
+      there, it is downloaded again.
     """
 
     def get_image_uri(self, image_id: str) -> str:
-        """Path of the series as NIfTI, downloaded at first use. Raises ClientError for an unknown SeriesInstanceUID."""
+        """Path of the series as NIfTI, downloaded at first use.
+
+        Raises: ClientError for an unknown SeriesInstanceUID, and for a series that does not come whole.
+        """
         with errors_for_client():
+            lacking = self._lacking(image_id)
+            if lacking:
+                shutil.rmtree(Path(self._datastore.image_path(), image_id))
+                Path(self._datastore.image_path(), f"{image_id}.nii.gz").unlink(missing_ok=True)
             try:
-                return str(super().get_image_uri(image_id))
+                path = str(super().get_image_uri(image_id))
             except IndexError:
                 raise ImageError(f"no series {image_id!r} at {self.name()}; expected a SeriesInstanceUID of its CTs") from None
+            lacking = self._lacking(image_id) if lacking else 0
+            if lacking:
+                raise ImageError(
+                    f"series {image_id}: {lacking} images that {self.name()} lists did not come; send the series to it again"
+                )
+            return path
+
+    def _lacking(self, image_id: str) -> int:
+        """How many images of a cached series the server has and the cache has not; 0 where nothing is cached, or it does not say."""
+        folder = self.series_folder(image_id)
+        if folder is None:
+            return 0
+        entries = self._client.search_for_series(search_filters={"SeriesInstanceUID": image_id})
+        stated = max((int(Dataset.from_json(e).get("NumberOfSeriesRelatedInstances") or 0) for e in entries), default=0)
+        return max(stated - len(list(folder.glob("*.dcm"))), 0)
 
     def series_folder(self, image_id: str) -> Path | None:
         """The cached DICOM files of a series, or None where there are none."""
