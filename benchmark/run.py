@@ -6,6 +6,7 @@
 
 Needs 'make workflow' (Snakemake in .venv-workflow). Stop it as you like and call it again: finished jobs stay, a training
 continues at its last saved epoch, predictions case by case. Words after ``--`` go to Snakemake.
+On this machine each job that asks for a GPU (``resources`` in the YAML) has its own, of those visible, or of ``--gpus``.
 Writes W: the cases, training/, models/, predictions/, evaluation/ (tables and report.html) and workflow/ (markers,
 logs/<rule>/<job>.log, Snakemake's own files).
 Cost: benchmark/README.md.

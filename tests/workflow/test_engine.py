@@ -95,13 +95,16 @@ def test_gpus_that_wait_for_cores_or_memory_are_told(tmp_path: Path) -> None:
     engine = EngineSettings(tmp_path, tmp_path, cores=4, gpus=tuple("01234567"))
     settings = BenchmarkSettings(resources=GPUS)
     assert idle_gpus(settings, engine) == [
-        "train: only 2 at once, for want of 4 cores (threads: 2); GPUs stay idle (resources in the YAML, --cores)",
-        "predict: only 4 at once, for want of 4 cores (threads: 1); GPUs stay idle (resources in the YAML, --cores)",
+        "train: 2 of 4 jobs at once (4 cores, threads: 2); see resources in the YAML, and --cores",
+        "predict: 4 of 8 jobs at once (4 cores, threads: 1); see resources in the YAML, and --cores",
     ]
     assert idle_gpus(settings, replace(engine, cores=8)) == []
     assert idle_gpus(settings, replace(engine, gpus=())) == []
-    big = BenchmarkSettings(resources=dict.fromkeys(Rule, Resources(gpus=8, mem_mb=10**7)))
-    assert [line.split(",")[0] for line in idle_gpus(big, engine)] == ["train: only 1 at once", "predict: only 1 at once"]
+    big = BenchmarkSettings(resources=dict.fromkeys(Rule, Resources(gpus=4, mem_mb=10**7)))
+    assert [line.split(" (")[0] for line in idle_gpus(big, engine)] == [
+        "train: 1 of 2 jobs at once",
+        "predict: 1 of 2 jobs at once",
+    ]
 
 
 def test_snakemake_runs_as_many_jobs_as_there_are_gpus_each_on_its_own(

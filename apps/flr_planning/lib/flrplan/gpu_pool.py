@@ -65,7 +65,10 @@ class GpuPool:
 
     @contextmanager
     def take(self, count: int = 1) -> Iterator[Lease]:
-        """Waits until so many devices are free, and holds them in the block. All or none are taken, so two takers never block each other.
+        """Waits until so many devices are free, and holds them in the block. All or none are taken, so takers never block each other.
+
+        For a process of its own: ``Popen(command, env=lease.environment(), pass_fds=lease.descriptors)`` lets it hold them as well.
+        In this process ``os.environ.update(lease.environment())``, before torch looks for GPUs.
 
         Raises: SettingsError where the pool has fewer.
         """

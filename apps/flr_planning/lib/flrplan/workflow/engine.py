@@ -78,16 +78,13 @@ def idle_gpus(settings: BenchmarkSettings, engine: EngineSettings) -> list[str]:
     for rule in (Rule.TRAIN, Rule.PREDICT) if engine.gpus else ():
         need = settings.resources_of(rule)
         by_gpus = len(engine.gpus) // max(1, need.gpus)
-        at_once = {
-            f"of {len(engine.gpus)} GPUs": by_gpus,
-            f"of {engine.cores} cores (threads: {need.threads})": engine.cores // need.threads,
-            f"of {_memory_mb()} MB (mem_mb: {need.mem_mb})": _memory_mb() // need.mem_mb,
+        limits = {
+            f"{engine.cores} cores, threads: {need.threads}": engine.cores // need.threads,
+            f"{_memory_mb()} MB, mem_mb: {need.mem_mb}": _memory_mb() // need.mem_mb,
         }
-        what, count = min(at_once.items(), key=lambda item: item[1])
+        limit, count = min(limits.items(), key=lambda item: item[1])
         if count < by_gpus:
-            lines.append(
-                f"{rule}: only {max(1, count)} at once, for want {what}; GPUs stay idle (resources in the YAML, --cores)"
-            )
+            lines.append(f"{rule}: {max(1, count)} of {by_gpus} jobs at once ({limit}); see resources in the YAML, and --cores")
     return lines
 
 
