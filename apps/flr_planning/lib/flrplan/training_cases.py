@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +111,33 @@ def find_labelled_cases(folder: Path) -> list[LabelledCase]:
     cases = []
     for image in images:
         case_id = image.name.removesuffix(IMAGE_SUFFIX)
-        label = folder / "labels" / image.name
-        masks = {s: p for s in Structure if (p := folder / "masks" / case_id / f"{s}{IMAGE_SUFFIX}").is_file()}
-        if not label.is_file() and not masks:
-            raise LabelError(f"{image} has no label; expected {label} or masks/{case_id}/<structure>{IMAGE_SUFFIX}")
-        cases.append(LabelledCase(case_id, image, label if label.is_file() else None, masks))
+        label, masks = _labels_of(folder, case_id)
+        if label is None and not masks:
+            expected = folder / "labels" / image.name
+            raise LabelError(f"{image} has no label; expected {expected} or masks/{case_id}/<structure>{IMAGE_SUFFIX}")
+        cases.append(LabelledCase(case_id, image, label, masks))
     return cases
+
+
+def with_labels_of(cases: Iterable[LabelledCase], folder: Path) -> list[LabelledCase]:
+    """The same cases with the labels of another folder in that layout, which need not have the images.
+
+    Raises: LabelError naming the cases that have none there. That a label lies on its CT's grid is found when it is loaded.
+    """
+    relabelled = [
+        replace(case, label=label, masks=masks) for case in cases for label, masks in [_labels_of(folder, case.case_id)]
+    ]
+    without = [case.case_id for case in relabelled if case.label is None and not case.masks]
+    if without:
+        raise LabelError(
+            f"{folder}: expected labels/<case>{IMAGE_SUFFIX} or masks/<case>/<structure>{IMAGE_SUFFIX} of every case; "
+            f"{len(without)} have none: {', '.join(without)}"
+        )
+    return relabelled
+
+
+def _labels_of(folder: Path, case_id: str) -> tuple[Path | None, dict[Structure, Path]]:
+    """The planning map of a case and its binary masks, as far as they are there."""
+    label = folder / "labels" / f"{case_id}{IMAGE_SUFFIX}"
+    masks = {s: p for s in Structure if (p := folder / "masks" / case_id / f"{s}{IMAGE_SUFFIX}").is_file()}
+    return label if label.is_file() else None, masks
