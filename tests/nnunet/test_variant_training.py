@@ -26,10 +26,10 @@ NAMES = ("another_seed", "apart")
 
 @pytest.fixture(scope="module")
 def root(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both variants of stage liver, trained by one command; ``other`` holds the same CTs, each label with one more voxel of liver."""
+    """Both variants of stage liver, trained by one command; ``other`` holds labels of the same CTs, each with one more voxel of liver."""
     root = tmp_path_factory.mktemp("variants")
-    for name in ("cohort", "other"):
-        shutil.copytree(tiny_cohort, root / name)
+    shutil.copytree(tiny_cohort, root / "cohort")
+    shutil.copytree(tiny_cohort / "labels", root / "other" / "labels")
     for path in (root / "other" / "labels").iterdir():
         label, geometry = read_label_map(path)
         label[0, 0, 0] = 1
@@ -82,6 +82,19 @@ def test_a_variant_that_was_changed_is_not_taken_for_trained(root: Path, capsys:
     assert (
         "another_seed/fold_0: the model there is of the variant {'architecture': 'nnunet', 'training': {'seed': 1}}, and"
         in (capsys.readouterr().err)
+    )
+
+
+def test_a_case_without_the_other_label(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = next((root / "other" / "labels").iterdir())
+    moved = lost.rename(tmp_path / lost.name)
+    words = command(root, "apart")
+    words[words.index("--models") + 1] = str(tmp_path / "models")
+    status = main(words)
+    moved.rename(lost)
+    assert status == 1
+    assert f"{root}/other: expected labels/<case>.nii.gz or masks/<case>/<structure>.nii.gz of every case; 1 have none: " in (
+        capsys.readouterr().err
     )
 
 

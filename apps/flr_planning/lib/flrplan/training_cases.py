@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +141,25 @@ def find_labelled_cases(folder: Path) -> list[LabelledCase]:
     return cases
 
 
+def with_labels_of(cases: Iterable[LabelledCase], folder: Path) -> list[LabelledCase]:
+    """The same cases with the labels of another folder in that layout, which need not have the images.
+
+    Raises: LabelError naming the cases that have none there. That a label lies on its CT's grid is found when it is loaded.
+    """
+    relabelled = [
+        replace(case, label=label, masks=masks) for case in cases for label, masks in [_labels_of(folder, case.case_id)]
+    ]
+    without = [case.case_id for case in relabelled if case.label is None and not case.masks]
+    if without:
+        raise LabelError(
+            f"{folder}: expected labels/<case>{IMAGE_SUFFIX} or masks/<case>/<structure>{IMAGE_SUFFIX} of every case; "
+            f"{len(without)} have none: {', '.join(without)}"
+        )
+    return relabelled
+
+
 def _labels_of(folder: Path, case_id: str) -> tuple[Path | None, dict[Structure, Path]]:
+    """The planning map of a case and its binary masks, as far as they are there."""
     label = folder / "labels" / f"{case_id}{IMAGE_SUFFIX}"
     masks = {s: p for s in Structure if (p := folder / "masks" / case_id / f"{s}{IMAGE_SUFFIX}").is_file()}
     return label if label.is_file() else None, masks

@@ -30,7 +30,7 @@ class Variant:
 
     architecture: of :mod:`flrplan.networks.table`.
     pretrained: a file of weights, or ``scratch``: random ones; None: what is said of the architecture.
-    labels: folder with the same cases (``images/``, ``labels/`` or ``masks/``) whose labels are trained on; None: the benchmark's own.
+    labels: folder with other labels of the same CTs (``labels/`` or ``masks/``), to train on; None: the benchmark's own.
     input, plan, training: settings of a recipe, over those of the recipe, for all stages.
     """
 

@@ -27,7 +27,7 @@ from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 from flrplan.stage_input import InputMasks
 from flrplan.stages import ARCHITECTURES, STAGES, Stage, stage_named
-from flrplan.training_cases import LabelledCase, find_labelled_cases
+from flrplan.training_cases import LabelledCase, find_labelled_cases, with_labels_of
 from flrplan.variants import Variant
 
 
@@ -103,18 +103,17 @@ def run(arguments: argparse.Namespace) -> int:
     variant = variants.get(arguments.architecture)
     recipe = _recipe(arguments, stage, variant)
     architecture = architecture_named(variant.architecture if variant else arguments.architecture)
-    if variant and arguments.pretrained is None and variant.pretrained is not None:
-        arguments.pretrained = variant.pretrained
     architecture.size(recipe.plan.network_size)
-    pretrained: Path | None = None if arguments.pretrained == SCRATCH else arguments.pretrained
-    if tell and architecture.pretrained and arguments.pretrained is None:
+    start = variant.pretrained if variant and arguments.pretrained is None else arguments.pretrained
+    pretrained: Path | None = None if start == SCRATCH else start
+    if tell and architecture.pretrained and start is None:
         note(
             f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random "
             f"(--pretrained {SCRATCH} says that it is meant)"
         )
     if pretrained is not None:
         require_weights_of(architecture, recipe.plan.network_size, pretrained)  # told now, not after the preparation
-    cases = find_labelled_cases(variant.labels if variant and variant.labels else arguments.cases)
+    cases = find_labelled_cases(arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
     split.require_training()
@@ -124,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
         seen = learned_from(pretrained)
         for fold in folds:
             require_unseen(seen, str(pretrained), split.test, split.validation_ids(fold))
+    if variant and variant.labels:
+        cases = with_labels_of([c for c in cases if c.case_id not in split.test], variant.labels)
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
     work = StageWork(arguments.work / variant.preparation if variant else arguments.work, stage)

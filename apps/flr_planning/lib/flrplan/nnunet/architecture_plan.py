@@ -127,8 +127,9 @@ def plan_training(
             )
         own = {name: value for name, value in shared.items() if name != TAKEN_OVER}
         return {OWN_BLOCK: {"architecture": architecture.name, "network_size": BASE}, **own}
-    by_preset = architecture.presets and settings.patch_size_zyx is None
-    preset = preset_configuration(preprocessed, shared, architecture.presets[settings.network_size]) if by_preset else None
+    architecture.size(settings.network_size)
+    planner = architecture.presets.get(settings.network_size) if settings.patch_size_zyx is None else None
+    preset = preset_configuration(preprocessed, shared, planner) if planner else None
     plans = architecture_plan(shared, architecture, settings, variant, preset)
     if start is not None and brings_network(start):
         _take_network(plans, ModelFolder.open(start.parents[1]), architecture)
