@@ -3,6 +3,7 @@
     python benchmark/evaluate.py                      # evaluates ./work
     python benchmark/evaluate.py --work W             # a work folder of the benchmark; writes W/evaluation/
     python benchmark/evaluate.py --labels DIR --predictions DIR --splits FILE --out DIR
+    python benchmark/evaluate.py --work W --original W_original    # the labels before their refinement as one more row
 
 Labels: ``<case>.nii.gz`` (planning label maps) or ``<case>/<structure>.nii.gz`` (binary; liver, crlm, flr).
 Predictions: ``<architecture>/<column>/<case>.nii.gz``, binary; any architecture name but those of the baselines and original_labels;

@@ -235,6 +235,13 @@ def test_tumour_distances_where_something_is_missing(reference, prediction, crlm
     assert [found[f"tumour_cut_{n}_mm"] for n in ("reference", "prediction", "error", "abs_error")] == expected
 
 
+def test_an_empty_liver_has_no_cut_and_resects_nothing():
+    nothing = cut(FLR, EMPTY)
+    assert (len(nothing.points_zyx), nothing.area_mm2) == (0, 0.0)
+    assert [m.fate for m in lesion_margins(nothing, Region.of(TAKEN | LEFT, SPACING))] == [Fate.LEFT, Fate.OUTSIDE]
+    assert lesion_margins(nothing, Region.of(EMPTY, SPACING)) == ()
+
+
 def test_another_grid_is_refused():
     with pytest.raises(GridError, match="one grid"):
         Cut.of_masks(LIVER, FLR[1:], SPACING)

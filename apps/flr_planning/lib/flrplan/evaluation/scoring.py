@@ -38,9 +38,9 @@ Predicted = dict[tuple[str, str], Region]
 
 
 def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
-    """All rows of one case; ``plane`` is the fixed one that its training cases chose. A broken file becomes a gap with its message; what depends on it is left out, the rest is scored.
+    """All rows of one case. A broken file becomes a gap with its message; what depends on it is left out, the rest is scored.
 
-    Reads each file once; the truth's surfaces are computed once. Memory: the truth and one whole prediction at a time, the
+    plane: the fixed one that its training cases chose. Reads each file once; the truth's surfaces are computed once. Memory: the truth and one whole prediction at a time, the
     others only as crops.
     """
     try:

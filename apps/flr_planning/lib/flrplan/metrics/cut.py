@@ -26,7 +26,7 @@ from flrplan.metrics.empty import EMPTY_CUTS, Emptiness, Outcome, Undefined
 from flrplan.metrics.lesions import components
 from flrplan.metrics.nearest import far_distances_mm
 from flrplan.metrics.region import Region, Spacing
-from flrplan.metrics.surface import Surface, SurfaceDistances, neighbourhoods
+from flrplan.metrics.surface import Surface, distances_between, neighbourhoods
 from flrplan.metrics.surface_elements import area_table_mm2
 
 RIND_MM = 5.0
@@ -170,7 +170,7 @@ def cut_outcomes(reference: Cut, prediction: Cut, crlm: Region) -> dict[str, Out
 
     reference, prediction: cuts on one grid, each in a liver of its own or in the same one. crlm: the reference's tumours, for both.
 
-    cut_mean_mm, cut_hd95_mm: area-weighted mean and 95 % distance (:class:`SurfaceDistances`) of the two cuts below the rind.
+    cut_mean_mm, cut_hd95_mm: area-weighted mean and 95 % distance (:class:`flrplan.metrics.surface.SurfaceDistances`) of the two cuts below the rind.
     cut_nsd_5mm, cut_nsd_10mm: the part of both cuts within that distance of the other, 0..1.
     tumour_cut_reference_mm, tumour_cut_prediction_mm: the smallest distance of the lesions that the REFERENCE resects or cuts
         through; a lesion of these that the prediction leaves or cuts through has 0, so that leaving a tumour never looks safe.
@@ -195,7 +195,7 @@ def cut_outcomes(reference: Cut, prediction: Cut, crlm: Region) -> dict[str, Out
     if emptiness is not Emptiness.NONE:
         outcomes = {name: row[emptiness] for name, row in EMPTY_CUTS.items()}
     else:
-        apart = SurfaceDistances.between(reference.surface, prediction.surface)
+        apart = distances_between(reference.surface, prediction.surface)
         outcomes = {f"cut_nsd_{mm:g}mm": apart.nsd(mm) for mm in CUT_TOLERANCES_MM}
         outcomes |= {"cut_hd95_mm": apart.hd95_mm(), "cut_mean_mm": apart.mean_mm()}
     outcomes |= _tumour_outcomes(lesion_margins(reference, crlm), lesion_margins(prediction, crlm))

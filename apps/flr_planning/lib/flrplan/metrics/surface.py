@@ -7,6 +7,7 @@ do not all agree, each weighted by the area of the surface element there.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,16 +83,6 @@ class SurfaceDistances:
 
     sides: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
-    @classmethod
-    def between(cls, reference: Surface, prediction: Surface) -> SurfaceDistances:
-        """Both directions."""
-        return cls(
-            (
-                (reference.distances_to_mm(prediction), reference.areas_mm2),
-                (prediction.distances_to_mm(reference), prediction.areas_mm2),
-            )
-        )
-
     @property
     def _area_mm2(self) -> float:
         return sum(float(areas.sum()) for _, areas in self.sides)
@@ -107,6 +98,13 @@ class SurfaceDistances:
     def mean_mm(self) -> float:
         """Area-weighted mean over both surfaces together (Heimann 2009: pooled, not the mean of two means)."""
         return sum(float(np.dot(distances, areas)) for distances, areas in self.sides) / self._area_mm2
+
+
+@lru_cache(maxsize=2)
+def distances_between(reference: Surface, prediction: Surface) -> SurfaceDistances:
+    """Both directions. The last are kept, for a prediction that is scored beside several livers."""
+    one = reference.distances_to_mm(prediction), reference.areas_mm2
+    return SurfaceDistances((one, (prediction.distances_to_mm(reference), prediction.areas_mm2)))
 
 
 def surface_outcomes(reference: Surface, prediction: Surface, tolerance_mm: float) -> dict[str, Outcome]:
@@ -125,5 +123,5 @@ def surface_outcomes(reference: Surface, prediction: Surface, tolerance_mm: floa
     emptiness = Emptiness.of(len(reference.points_zyx), len(prediction.points_zyx))
     if emptiness is not Emptiness.NONE:
         return {name: on_empty(name, emptiness) for name in SURFACE_METRICS}
-    distances = SurfaceDistances.between(reference, prediction)
+    distances = distances_between(reference, prediction)
     return {"nsd": distances.nsd(tolerance_mm), "hd95_mm": distances.hd95_mm(), "assd_mm": distances.mean_mm()}
