@@ -127,8 +127,9 @@ def flr_percent_agreement(results: Results, own: str = "") -> Nested:
 def _flr_percents(rows: Iterable[Row], own: str) -> Floats:
     """``(cases, 2)``: FLR% of reference and prediction, of the cases that have both."""
     names = ("flr_percent_reference", f"flr_percent_{own}prediction")
-    both = np.array([[row.values.get(name, math.nan) for name in names] for row in rows])
-    return both[~np.isnan(both).any(axis=1)]
+    both: Floats = np.array([[row.values.get(name, math.nan) for name in names] for row in rows], float)
+    defined: Floats = both[~np.isnan(both).any(axis=1)]
+    return defined
 
 
 def _limits(errors: Floats) -> dict[str, float | int | None]:

@@ -87,8 +87,9 @@ class _Case:
 
     def _score(self, architecture: str | None, column: Column, region: Region) -> Scores:
         """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
-        own = {s: self.predicted[architecture, name] for s, name in OWN_MASKS.items() if (architecture, name) in self.predicted}
-        return score_mask(column.target, self.truth, region, own if len(own) == len(OWN_MASKS) else None)
+        own = {s: self.predicted.get((architecture or "", name)) for s, name in OWN_MASKS.items()}
+        known = {structure: mask for structure, mask in own.items() if mask is not None}
+        return score_mask(column.target, self.truth, region, known if len(known) == len(OWN_MASKS) else None)
 
     def _row(self, architecture: str, column: Column, scores: Scores) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
