@@ -1,12 +1,14 @@
-"""Trains the stages after the liver on true, perturbed and predicted masks, and tells what each does to the cascade.
+"""Trains one stage on true, perturbed and predicted masks, several times each, and tells what each does to the cascade.
 
     python benchmark/compare_input_masks.py --work W
 
-The paper trains CRLM and FLR on true masks and feeds them predicted ones; Dice falls. This trains, on a synthetic cohort, the
-liver once and the stages after it three times (setting ``input_masks``), two folds each; the cascade of each way takes its own masks
-throughout. It then predicts the held-out cases with true (pipelined) and with predicted (cascaded) masks and writes the Dice of every
-case (``W/dice.json``) and a table a stage (``W/table.md``), with bootstrap intervals over cases.
-Everything is done by the commands of the benchmark; what is done is kept, so a stopped run continues with the same command.
+The paper trains CRLM and FLR on true masks and feeds them predicted ones; Dice falls. On a synthetic cohort this trains the stages
+before ``--stage`` once, on true masks, predicts their masks out-of-fold, and trains the stage in four ways: with each
+``input_masks``, and on true masks with the region's mask as one more channel (``region_channel``), each from several seeds. It then
+predicts the held-out cases with true (pipelined) and with predicted (cascaded) masks and writes the Dice of every case and seed
+(``W/dice.json``), a table (``W/table.md``) with bootstrap intervals over cases of the seeds' mean, and every training's pseudo Dice by
+epoch (``W/curves.png``): a way of training says something only where its curves have left 0 and flattened.
+What is done is kept, so a stopped run continues with the same command.
 """
 
 from __future__ import annotations
@@ -14,148 +16,226 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
+from tqdm import tqdm
 
 import draw_split
-import predict
-from flrplan import cli
+from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.device import choose_device
 from flrplan.errors import FlrError
-from flrplan.evaluation.columns import COLUMNS, Inputs
+from flrplan.evaluation.columns import COLUMNS, Column, Inputs
 from flrplan.evaluation.robustness import PairedDice, markdown, robustness
-from flrplan.io import read_mask, write_json, write_text
+from flrplan.input_masks import with_predictions
+from flrplan.input_masks.predictions import column_of
+from flrplan.io import replacing, write_json, write_label_map, write_text
 from flrplan.metrics.overlap import dice
-from flrplan.splits import read_split
+from flrplan.models import ModelStore
+from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
+from flrplan.nnunet.precision import precision_context
+from flrplan.nnunet.settings import Recipe
+from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.process_memory import keep_freed_memory
+from flrplan.splits import Split, read_split
 from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, CASCADE, Stage
-from flrplan.training_cases import find_labelled_cases
+from flrplan.stages import ARCHITECTURES, CASCADE, Stage, stage_named
+from flrplan.training_cases import LabelledCase, find_labelled_cases
+from predict import predict_columns
+
+matplotlib.use("Agg")
 
 logger = logging.getLogger("compare_input_masks")
 
 FOLDS = 2
+"""Of the stages before, so that every training case has a prediction of a model that has not seen it."""
+VALIDATION_SHARE = 0.12
+"""Of the training cases, for the pseudo Dice; the stage itself trains on the others, the same in every way and seed."""
+WAYS: Mapping[str, tuple[InputMasks, bool]] = {
+    **{source.value: (source, False) for source in InputMasks},
+    "ground_truth, region_channel": (InputMasks.GROUND_TRUTH, True),
+}
+"""The ways of training, the reference first: ``input_masks`` and ``region_channel``."""
 
 
-def make_cohort(arguments: argparse.Namespace) -> Path:
-    """The cohort of the comparison and its split."""
+def make_cohort(arguments: argparse.Namespace) -> tuple[list[LabelledCase], Split]:
+    """The cases of the comparison and their split."""
     cohort: Path = arguments.work / "cohort"
     cases = arguments.train_cases + arguments.test_cases
     write_cohort(CohortSettings(cases=cases, seed=arguments.seed, size=arguments.size), cohort)
-    if not (cohort / "splits.json").is_file():
-        words = ["--cases", cohort, "--held-out", arguments.test_cases, "--folds", FOLDS, "--out", cohort / "splits.json"]
-        _run(draw_split.main, words, "drawing the split")
-    return cohort
+    split = cohort / "splits.json"
+    if not split.is_file():
+        words = ["--cases", cohort, "--held-out", arguments.test_cases, "--folds", FOLDS, "--out", split]
+        if draw_split.main([str(word) for word in words]):
+            raise FlrError("the split could not be drawn (see above)")
+    return find_labelled_cases(cohort), read_split(split)
 
 
-def train(arguments: argparse.Namespace, work: Path, stage: Stage, source: InputMasks) -> None:
-    """Both folds of one stage; predicted masks are those that lie in ``work`` already."""
-    folder = work / "models" / stage.name / arguments.architecture
-    missing = [k for k in range(FOLDS) if not (folder / f"fold_{k}" / "run.json").is_file()]
-    if not missing:
-        return
-    words: list[object] = ["train", "--cases", work, "--stage", stage, "--architecture", arguments.architecture]
-    words += ["--split", work / "splits.json", "--work", work / "training", "--models", work / "models"]
-    words += ["--recipe", arguments.recipe, "--device", arguments.device]
-    words += [word for fold in missing for word in ("--fold", fold)]
-    if stage.needs and source is not InputMasks.GROUND_TRUTH:
-        words += ["--input-masks", source.value, "--predictions", work / "predictions" / arguments.architecture]
-    _run(cli.main, words, f"training {stage} on {source.value}")
+class Comparison:
+    """One stage, its cases, and the models of the stages before it."""
 
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.work: Path = arguments.work
+        self.stage = stage_named(arguments.stage)
+        self.before = CASCADE[: CASCADE.index(self.stage)]
+        self.device = choose_device(arguments.device)
+        self.cases, self.split = make_cohort(arguments)
+        columns = {c.inputs: c for c in COLUMNS.values() if c.stage is self.stage}
+        self.columns: tuple[Column, Column] = (columns[Inputs.PIPELINED], columns[Inputs.CASCADED])
+        self.models = self.work / "models"
+        ids = sorted(case_id for fold in self.split.folds for case_id in fold)
+        few = max(1, round(VALIDATION_SHARE * len(ids)))
+        self.own_split = Split((tuple(ids[:few]), tuple(ids[few:])), self.split.test)
 
-def predict_part(arguments: argparse.Namespace, work: Path, stages: list[Stage], held_out: bool) -> None:
-    """The columns of these stages: of the held-out cases by both folds, or of the others out-of-fold."""
-    words: list[object] = ["--work", work, "--models", work / "models", "--architecture", arguments.architecture]
-    words += ["--device", arguments.device, "--no-mirroring", "--cascaded-cv"]
-    words += [word for stage in stages for word in ("--stage", stage)]
-    parts = ["held-out"] if held_out else [f"fold-{k}" for k in range(FOLDS)]
-    words += [word for part in parts for word in ("--part", part)]
-    _run(predict.main, words, f"predicting in {work}")
+    def recipe(self, stage: Stage) -> Recipe:
+        """The recipe of a stage."""
+        return Recipe.from_yaml(self.arguments.recipe, stage.name)
 
+    def prepare(self) -> list[LabelledCase]:
+        """Trains the stages before this one on true masks, and returns the cases with what these predict: out-of-fold, held-out all folds."""
+        predictions = self.work / "predictions"
+        for stage in self.before:
+            work = StageWork(self.work / "training", stage)
+            folder = self.models / stage.name / self.arguments.architecture
+            if any(not (folder / f"fold_{k}" / "run.json").is_file() for k in range(FOLDS)):
+                prepare_stage(self.cases, work, self.recipe(stage), self.split)
+            for fold in range(FOLDS):
+                if not (folder / f"fold_{fold}" / "run.json").is_file():
+                    self.train(work, fold, self.recipe(stage), folder)
+            column = column_of(stage.target)
+            parts: list[tuple[tuple[int, ...] | None, Sequence[str]]] = [(None, self.split.test)]
+            parts += [((fold,), self.split.validation_ids(fold)) for fold in range(FOLDS)]
+            for folds, ids in parts:
+                cascade = self.cascade(self.models, folds)
+                for case in tqdm([c for c in self.cases if c.case_id in set(ids)], desc=f"{stage}: predictions", disable=None):
+                    path = predictions / column / f"{case.case_id}.nii.gz"
+                    if not path.is_file():
+                        ct, truth = case.load(stage.needs)
+                        with self.precision(stage):
+                            mask = predict_columns(ct, truth, cascade, [column])[column]
+                        write_label_map(path, mask, ct.geometry)
+        return with_predictions(self.cases, self.stage, predictions)
 
-def run_source(arguments: argparse.Namespace, cohort: Path, source: InputMasks) -> Path:
-    """The whole cascade trained one way, and its predictions of the held-out cases. Returns its work folder."""
-    work: Path = arguments.work / source.value
-    work.mkdir(parents=True, exist_ok=True)
-    for name in ("images", "labels", "masks"):
-        if (cohort / name).is_dir() and not (work / name).exists():
-            (work / name).symlink_to((cohort / name).resolve(), target_is_directory=True)
-    shutil.copyfile(cohort / "splits.json", work / "splits.json")
-    first = arguments.work / InputMasks.GROUND_TRUTH.value
-    for number, stage in enumerate(CASCADE):
-        if not stage.needs and work != first:
-            for part in (f"models/{stage}", "predictions", "predicted"):
-                if not (work / part).exists():
-                    _copy_liver(first / part, work / part, arguments.architecture)
-            continue
-        train(arguments, work, stage, source)
-        if stage is not CASCADE[-1]:
-            predict_part(arguments, work, list(CASCADE[: number + 1]), held_out=False)
-    predict_part(arguments, work, list(CASCADE), held_out=True)
-    return work
+    def train(self, work: StageWork, fold: int, recipe: Recipe, folder: Path) -> None:
+        """One training, with a bar on standard error."""
 
+        def tell(report: EpochReport) -> None:
+            bar.update(report.epoch + 1 - bar.n)
 
-def _copy_liver(source: Path, target: Path, architecture: str) -> None:
-    """The liver's models and out-of-fold predictions are the same for all ways of training."""
-    beside = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    if source.name == "predictions":
-        column = f"{Inputs.PIPELINED}_{CASCADE[0].target}"
-        shutil.copytree(source / architecture / column, beside / architecture / column)
-    elif source.name == "predicted":
-        for path in (source / architecture).glob("fold-*.json"):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            kept = {k: v for k, v in record.items() if k in ("mirroring", CASCADE[0].name)}
-            write_json(beside / architecture / path.name, kept)
-    else:
-        shutil.copytree(source, beside)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside.rename(target)
+        with tqdm(total=recipe.training.epochs, desc=f"{folder}, fold {fold}", unit="epoch", disable=None) as bar:
+            train_fold(
+                *(work, fold, recipe, folder, self.device),
+                on_epoch=tell,
+                held_out=self.split.test,
+                architecture=self.arguments.architecture,
+            )
 
+    def precision(self, stage: Stage) -> Any:
+        """Predictions are computed in the precision of the training."""
+        return precision_context(self.device, self.recipe(stage).training.mixed_precision)
 
-def scores(work: Path, architecture: str, stage: Stage) -> dict[str, list[float]]:
-    """Dice of the held-out cases by column of one stage, in the order of their ids."""
-    cases = {c.case_id: c for c in find_labelled_cases(work)}
-    result: dict[str, list[float]] = {name: [] for name, column in COLUMNS.items() if column.stage is stage}
-    for case_id in sorted(read_split(work / "splits.json").test):
-        ct, truth = cases[case_id].load((stage.target,))
-        for name, values in result.items():
-            mask = read_mask(work / "predictions" / architecture / name / f"{case_id}.nii.gz", ct, stage.target)
-            values.append(dice(truth[stage.target], mask))
-    return result
+    def cascade(self, models: Path, folds: tuple[int, ...] | None) -> Cascade:
+        """The cascade of these models as the benchmark runs it, without mirroring."""
+        settings = CascadeSettings(self.arguments.architecture, self.arguments.device, mirroring=False, largest_liver=False)
+        return Cascade(ModelStore(models, demo=None, folds=folds), settings)
+
+    def run_way(self, cases: Sequence[LabelledCase], way: str, seed: int) -> dict[str, Any]:
+        """One way of training from one seed: ``dice`` of the held-out cases by column, and ``pseudo_dice`` by epoch."""
+        place = self.work / way.replace(", ", "_")
+        own = place / f"seed_{seed}"
+        result = own / "result.json"
+        if result.is_file():
+            return dict(json.loads(result.read_text(encoding="utf-8")))
+        recipe = self.recipe(self.stage)
+        source, channel = WAYS[way]
+        given = replace(recipe.input, input_masks=source, region_channel=channel)
+        recipe = replace(recipe, input=given, training=replace(recipe.training, seed=seed))
+        prepared = StageWork(place / "prepared", self.stage)
+        prepare_stage(cases, prepared, recipe, self.own_split)
+        if not own.is_dir():  # a training continues in its own folder; the prepared arrays are hard links
+            beside = own.with_name(f".{own.name}.partial")
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(prepared.root, beside / "training", copy_function=os.link)
+            beside.rename(own)
+        work = StageWork(own / "training", self.stage)
+        self.train(work, 0, recipe, own / "models" / self.stage.name / self.arguments.architecture)
+        state = next((work.folder / "results").rglob(TRAINING_NAME))
+        curve = [float(v) for v in load_checkpoint(state)["logging"]["mean_fg_dice"]]
+        done = {"dice": self.scores(cases, own / "models"), "pseudo_dice": curve, "seconds": self.seconds(own)}
+        write_json(result, done)
+        return done
+
+    def seconds(self, own: Path) -> float:
+        """Seconds that a training took, those before an interruption included."""
+        run = next(own.glob(f"models/{self.stage}/*/fold_0/run.json"))
+        return float(json.loads(run.read_text(encoding="utf-8"))["trained_seconds"])
+
+    def scores(self, cases: Sequence[LabelledCase], models: Path) -> dict[str, list[float]]:
+        """Dice of the held-out cases, in the order of their ids, by column."""
+        cascade = self.cascade(models, None)
+        found: dict[str, list[float]] = {column.name: [] for column in self.columns}
+        for case in tqdm([c for c in cases if c.case_id in set(self.split.test)], desc=f"{models}: held-out", disable=None):
+            ct, truth = case.load({*self.stage.needs, self.stage.target})
+            given = {s: truth[s] for s in self.stage.needs}
+            for column, masks in zip(self.columns, (given, case.load_predicted(self.stage.needs, ct)), strict=True):
+                mask = np.zeros(ct.geometry.shape_zyx, bool)
+                if self.stage.region is None or masks[self.stage.region].any():  # a liver that was not found holds nothing
+                    with self.precision(self.stage):
+                        mask = cascade.run(ct, masks, (self.stage,)).masks[self.stage.target]
+                found[column.name].append(dice(truth[self.stage.target], mask))
+        return found
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, predicts, scores, writes. Returns the exit status."""
-    cohort = make_cohort(arguments)
-    works = {source: run_source(arguments, cohort, source) for source in InputMasks}
-    everything: dict[str, dict[str, dict[str, list[float]]]] = {}
-    text = ""
-    for stage in (s for s in CASCADE if s.needs):
-        found = {source.value: scores(work, arguments.architecture, stage) for source, work in works.items()}
-        everything[stage.name] = found
-        pairs = {
-            name: PairedDice(*(np.array(columns[f"{kind}_{stage.target}"]) for kind in (Inputs.PIPELINED, Inputs.CASCADED)))
-            for name, columns in found.items()
-        }
-        rows = robustness(pairs, InputMasks.GROUND_TRUTH.value)
-        text += f"Stage {stage}, Dice of {rows[0].n} held-out cases\n\n{markdown(rows)}\n"
-    write_json(arguments.work / "dice.json", everything)
+    comparison = Comparison(arguments)
+    cases = comparison.prepare()
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    for seed in range(arguments.seeds):  # seed by seed: what is done after a stop is a comparison, too
+        for way, done in runs.items():
+            done.append(comparison.run_way(cases, way, seed))
+    means = {
+        way: PairedDice(*(np.mean([done["dice"][column.name] for done in of_way], axis=0) for column in comparison.columns))
+        for way, of_way in runs.items()
+    }
+    rows = robustness(means, next(iter(WAYS)))
+    text = (
+        f"Stage {comparison.stage}, Dice of {rows[0].n} held-out cases, mean of {arguments.seeds} seeds\n\n{markdown(rows)}\n"
+    )
+    text += "| trained on | " + " | ".join(f"{c.inputs}, by seed" for c in comparison.columns) + " |\n|---|---|---|\n"
+    for way, of_way in runs.items():
+        cells = [" ".join(f"{np.nanmean(done['dice'][c.name]):.3f}" for done in of_way) for c in comparison.columns]
+        text += f"| {way} | {' | '.join(cells)} |\n"
+    write_json(arguments.work / "dice.json", runs)
     write_text(arguments.work / "table.md", text)
+    draw_curves(runs, arguments.work / "curves.png")
     sys.stdout.write(text)
     return 0
 
 
-def _run(command: Callable[[list[str]], int], words: Sequence[object], what: str) -> None:
-    """Runs a command of ours; what it writes to standard output goes to standard error, for the table alone belongs there."""
-    with redirect_stdout(sys.stderr):
-        status = command([str(word) for word in words])
-    if status:
-        raise FlrError(f"{what} failed (see above); the same command continues")
+def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Pseudo Dice by epoch, a colour a way, a line a seed."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    for number, (way, of_way) in enumerate(runs.items()):
+        for seed, done in enumerate(of_way):
+            axes.plot(done["pseudo_dice"], color=f"C{number}", linewidth=0.8, label=None if seed else way)
+    axes.set(xlabel="epoch", ylabel="pseudo Dice of the validation patches", ylim=(0, 1))
+    axes.legend(loc="lower right")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110, format="png")
+    pyplot.close(figure)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -165,14 +245,17 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compare_input_masks.py", description=head, epilog=tail, formatter_class=raw)
     here = Path(__file__).resolve().parent
     parser.add_argument("--work", type=Path, required=True, help="folder of everything; continue with the same")
-    parser.add_argument("--train-cases", type=int, default=40, help="cases of the two folds (default: 40)")
+    parser.add_argument("--stage", choices=[s.name for s in CASCADE if s.needs], default="crlm", help="default: crlm")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each way (default: 3)")
+    parser.add_argument("--train-cases", type=int, default=100, help="cases of the two folds (default: 100)")
     parser.add_argument("--test-cases", type=int, default=40, help="held-out cases (default: 40)")
     parser.add_argument("--size", default="small", help="size of the synthetic cases (default: small)")
-    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--seed", type=int, default=11, help="seed of the cohort (default: 11)")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--recipe", type=Path, default=here / "configs" / "input_masks_recipe.yaml")
     parser.add_argument("--device", default="auto")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    keep_freed_memory()
     try:
         return run(parser.parse_args(words))
     except FlrError as error:

@@ -5,8 +5,12 @@
     python benchmark/evaluate.py --labels DIR --predictions DIR --splits FILE --out DIR
 
 Labels: ``<case>.nii.gz`` (planning label maps) or ``<case>/<structure>.nii.gz`` (binary; liver, crlm, flr).
-Predictions: ``<architecture>/<column>/<case>.nii.gz``, binary; any architecture name but those of the baselines;
+Predictions: ``<architecture>/<column>/<case>.nii.gz``, binary; any architecture name but those of the baselines and original_labels;
 column one of pipelined_liver, pipelined_crlm, pipelined_flr, cascaded_crlm, cascaded_flr, e2e_flr.
+Instances (lesions told apart; W/instances, or --instances): ``<case>/layer1.nii.gz``, ... as prepare.py writes them; a case without
+has the 26-connected components of its CRLM as lesions.
+Probabilities (W/probabilities, or --probabilities): ``<architecture>/<column>/<case>.nii.gz``, uint8, round(255 p); with them the
+report shows FROC, calibration and Dice by threshold.
 Split: ``{"test": [ids], "folds": [[validation ids], ...]}``.
 Writes cases.csv, baselines.csv, lesions.csv, summary.json, table1.md, table2.md, checklist.md and report.html.
 Cost: about 0.2 s a prediction of 512x512x100 beside reading it; memory: one case per worker, whatever the number of cases.
@@ -38,6 +42,18 @@ def parse(arguments: list[str] | None = None) -> EvaluationSettings:
     parser.add_argument("--predictions", type=Path, help="folder of the predictions")
     parser.add_argument("--splits", type=Path, help="split file")
     parser.add_argument("--out", type=Path, help="where to write (default: W/evaluation)")
+    parser.add_argument(
+        "--original",
+        type=Path,
+        metavar="DIR",
+        help="work folder or labels of the same cases before refinement, scored as a row",
+    )
+    parser.add_argument(
+        "--instances", type=Path, help="folder of the truth's instances (default: W/instances, with W's labels)"
+    )
+    parser.add_argument(
+        "--probabilities", type=Path, help="folder of saved probabilities (default: W/probabilities, with W's predictions)"
+    )
     parser.add_argument("--images", type=Path, help="folder of CTs <case>.nii.gz for the pictures (default: W/images)")
     parser.add_argument("--allow-missing", action="store_true", help="evaluate what is there; every table says what is not")
     parser.add_argument(

@@ -7,7 +7,9 @@ the model of fold k alone (out-of-fold). Pipelined columns take the true masks, 
 before; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
 Refuses a model that was trained on a case that it is to predict (``run.json`` beside each checkpoint).
 Writes ``W/predictions/<architecture>/<column>/<case>.nii.gz``, uint8; what is there already is kept, so a stopped run continues,
-if the same models made it (``W/predicted/<architecture>/<part>.json``).
+if the same models made it (``W/predicted/<architecture>/<part>.json``). ``--probabilities`` writes
+``W/probabilities/<architecture>/<column>/<case>.nii.gz``, too: round(255 p) as uint8 on the CT's grid, 0 outside the crop that the
+network saw, at least 128 where p > 0.5; masks that lack theirs are made again with them.
 Cost: six runs of a network a held-out case, each up to 8 times with mirroring (``--no-mirroring`` leaves it out).
 Exit status: 0 done, 1 something could not be predicted (stderr says what).
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +30,11 @@ from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Inputs, Part, columns_of
 from flrplan.evaluation.provenance import STARTED, start_of
 from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
-from flrplan.io import CT, write_json, write_label_map
+from flrplan.io import CT, write_json, write_label_map, write_volume
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
 from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
+from flrplan.probabilities import Probability, probability_path
 from flrplan.process_memory import keep_freed_memory
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
@@ -40,28 +43,34 @@ from flrplan.training_cases import LabelledCase, find_labelled_cases
 logger = logging.getLogger("predict")
 
 
-def predict_columns(ct: CT, truth: Mapping[Structure, Mask], cascade: Cascade, columns: Sequence[str]) -> dict[str, Mask]:
-    """The asked columns of one case, ``(Z, Y, X) bool`` on the CT's grid.
+def predict_columns(
+    ct: CT, truth: Mapping[Structure, Mask], cascade: Cascade, columns: Sequence[str], with_probability: bool = False
+) -> Iterator[tuple[str, Mask, Probability | None]]:
+    """The asked columns of one case, masks ``(Z, Y, X) bool`` on the CT's grid, and their probabilities where they are asked for.
 
     Raises: EmptyLiverError where the TRUE liver is empty and a pipelined column needs it.
     """
     from_ct = {name for name in columns if _is_cascaded(name)}
     stages = tuple(s for s in CASCADE if any(COLUMNS[name].stage is s for name in from_ct))
     cascaded: Mapping[Structure, Mask]
+    kept: dict[Structure, Probability] = {}
+    keep = kept.__setitem__ if with_probability else None
     try:
-        cascaded = cascade.run(ct, stages=stages).masks
+        cascaded = cascade.run(ct, stages=stages, on_probability=keep).masks
     except EmptyLiverError:
         logger.warning("case %s: no liver found; its liver, CRLM and FLR are empty", ct.name)
         cascaded = dict.fromkeys(Structure, np.zeros(ct.geometry.shape_zyx, bool))
-    masks = {}
+        for structure in Structure if with_probability else ():  # the liver has its own; no network ran for the others
+            kept.setdefault(structure, np.zeros(ct.geometry.shape_zyx, np.uint8))
     for name in columns:
-        column = COLUMNS[name]
         if name in from_ct:
-            masks[name] = cascaded[column.target]
-        else:
-            given = {s: truth[s] for s in column.stage.needs}
-            masks[name] = cascade.run(ct, given, (column.stage,)).masks[column.target]
-    return masks
+            yield name, cascaded[COLUMNS[name].target], kept.get(COLUMNS[name].target)
+    for name in columns:
+        if name not in from_ct:
+            stage = COLUMNS[name].stage
+            kept.clear()
+            mask = cascade.run(ct, {s: truth[s] for s in stage.needs}, (stage,), on_probability=keep).masks[stage.target]
+            yield name, mask, kept.get(stage.target)
 
 
 def _is_cascaded(name: str) -> bool:
@@ -149,20 +158,35 @@ def check_not_trained_on(
 
 
 def predict_part(
-    cases: Mapping[str, LabelledCase], ids: Sequence[str], cascade: Cascade, columns: Sequence[str], out: Path, title: str
+    cases: Mapping[str, LabelledCase],
+    ids: Sequence[str],
+    cascade: Cascade,
+    columns: Sequence[str],
+    work: Path,
+    title: str,
+    with_probability: bool = False,
 ) -> list[str]:
-    """Predicts and writes the cases of one part; returns the ids that failed, after telling why."""
+    """Predicts and writes the cases of one part; returns the ids that failed, after telling why.
+
+    A probability that is there belongs to the mask beside it, whenever the process is killed: the old one goes before the mask is
+    written, the new one comes after it.
+    """
     failed = []
+    architecture = cascade.settings.architecture
     for case_id in tqdm(ids, desc=title, unit="case", disable=None):
-        paths = {name: out / name / f"{case_id}.nii.gz" for name in columns}
-        todo = [name for name, path in paths.items() if not path.is_file()]
+        masks = {name: work / "predictions" / architecture / name / f"{case_id}.nii.gz" for name in columns}
+        probabilities = {name: probability_path(work, architecture, name, case_id) for name in columns}
+        todo = [n for n in columns if not (masks[n].is_file() and (not with_probability or probabilities[n].is_file()))]
         if not todo:
             continue
         try:
             ct, truth = cases[case_id].load((Structure.LIVER, Structure.CRLM))
-            for name, mask in predict_columns(ct, truth, cascade, todo).items():
-                write_label_map(paths[name], mask, ct.geometry)
-        except FlrError as error:
+            for name, mask, probability in predict_columns(ct, truth, cascade, todo, with_probability):
+                probabilities[name].unlink(missing_ok=True)
+                write_label_map(masks[name], mask, ct.geometry)
+                if probability is not None:
+                    write_volume(probabilities[name], probability, ct.geometry)
+        except (FlrError, OSError) as error:
             logger.error("case %s: %s", case_id, error)
             failed.append(case_id)
     return failed
@@ -187,7 +211,6 @@ def run(arguments: argparse.Namespace) -> int:
     split.require_cover(list(cases), split_file, arguments.work)
     settings = CascadeSettings(arguments.architecture, arguments.device, not arguments.no_mirroring, largest_liver=False)
     stages = tuple(STAGES[name] for name in STAGES if arguments.stage is None or name in arguments.stage)
-    out = arguments.work / "predictions" / arguments.architecture
     failed = []
     for title, (fold, ids) in parts_of(split, arguments.part, arguments.fold).items():
         part = Part.TEST if fold is None else Part.CV
@@ -200,10 +223,10 @@ def run(arguments: argparse.Namespace) -> int:
         unrecorded = check_not_trained_on(cascade, ensemble, ids, used)
         record = arguments.work / PREDICTED / arguments.architecture / f"{title}.json"
         require_same_models(record, cascade, used, ids, unrecorded, starts(cascade, used))
-        failed += predict_part(cases, ids, cascade, columns, out, title)
+        failed += predict_part(cases, ids, cascade, columns, arguments.work, title, arguments.probabilities)
     if failed:
         sys.stderr.write(f"{len(failed)} cases could not be predicted: {', '.join(failed)}\n")
-    sys.stdout.write(f"{out}\n")
+    sys.stdout.write(f"{arguments.work / 'predictions' / arguments.architecture}\n")
     return 1 if failed else 0
 
 
@@ -222,9 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--models", type=Path, help="folder with <stage>/<architecture>/ models (default: the app's, or its demo's)"
     )
-    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    parser.add_argument(
+        "--architecture", default=ARCHITECTURES[0], metavar="NAME", help="of the models: an architecture or a variant"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--no-mirroring", action="store_true", help="no test-time mirroring (nnU-Net's standard has it)")
+    parser.add_argument("--probabilities", action="store_true", help="also save what the masks are thresholded from")
     parser.add_argument("--part", action="append", help="held-out, fold-0, fold-1 ...; repeatable (default: all)")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="only these folds, in the ensemble, too")
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="only columns of these stages (default: all)")

@@ -24,11 +24,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flrplan.errors import FlrError, SettingsError
+from flrplan.gpu_pool import VARIABLE, choose_gpus, visible_gpus
 from flrplan.training_cases import find_labelled_cases
 from flrplan.workflow.engine import (
     EngineSettings,
     find_snakemake,
+    idle_gpus,
     only_run,
+    require_own_gpus,
     run_command,
     snakemake_command,
     write_jobs,
@@ -53,7 +56,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("work"), help="work folder W (default: ./work)")
     parser.add_argument("--dry-run", action="store_true", help="show what remains; runs and writes nothing")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="cores to use here (default: all)")
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs to use here: 0 or 1 (default: 1)")
+    parser.add_argument(
+        "--gpus", metavar="N|0,1,..", help="GPUs to use here, a number or a list; each job has its own (default: all visible)"
+    )
     parser.add_argument("--slurm", action="store_true", help=f"submit the jobs to Slurm (profile {SLURM_PROFILE.name})")
     parser.add_argument("--profile", type=Path, help="folder of a Snakemake profile of your own instead")
     parser.add_argument("snakemake", nargs="*", metavar="-- WORDS", help="passed on to Snakemake")
@@ -89,8 +94,11 @@ def run(options: argparse.Namespace) -> int:
     require_usable(settings, work)
     profile = options.profile or (SLURM_PROFILE if options.slurm else None)
     snakemake = find_snakemake(HERE.parent)
+    here = profile is None and settings.device != "cpu"
+    gpus = choose_gpus(options.gpus, visible_gpus()) if here else ()
+    require_own_gpus(settings, gpus)
     engine = EngineSettings(
-        HERE / "Snakefile", snakemake, options.cores, options.gpus, profile, options.dry_run, tuple(options.snakemake)
+        HERE / "Snakefile", snakemake, options.cores, gpus, profile, options.dry_run, tuple(options.snakemake)
     )
     places = Places(work, HERE, sys.executable)
     jobs: list[Job] = benchmark_jobs(settings, places)
@@ -102,10 +110,11 @@ def run(options: argparse.Namespace) -> int:
         )
         if not options.dry_run:
             drop_markers(stale, work)
-        write_jobs(settings, jobs, state)
+        write_jobs(settings, jobs, state, gpus)
         command = snakemake_command(engine, state)
-        sys.stderr.write(f"{shlex.join(command)}\n")
-        status = run_command(command, lock)
+        sys.stderr.write("".join(f"{line}\n" for line in [*idle_gpus(settings, engine), shlex.join(command)]))
+        without = here and options.gpus is not None and not gpus
+        status = run_command(command, lock, {**os.environ, VARIABLE: ""} if without else None)
     if not options.dry_run:
         jobs = benchmark_jobs(settings, places)  # the split may have been drawn meanwhile
     sys.stdout.write("".join(f"{line}\n" for line in progress_lines(jobs, work)))

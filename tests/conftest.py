@@ -40,6 +40,23 @@ def full_while(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     return use
 
 
+@pytest.fixture
+def use_gpu() -> Callable[[Path, int], str]:
+    """A shell job that fails where its pretended GPU is in use, or where ``at_once`` of them never are; it says which it was given.
+
+    One in use has a folder, which only one job can make.
+    """
+
+    def script(folder: Path, at_once: int) -> str:
+        return (
+            f"cd {folder}; d=use-$(echo $CUDA_VISIBLE_DEVICES | tr / _); mkdir $d || exit 3; n=0; "
+            f"until [ -e all ]; do [ $(ls -d use-* | wc -l) -ge {at_once} ] && touch all; "
+            "n=$((n+1)); [ $n -lt 1200 ] || exit 4; sleep 0.05; done; sleep 0.2; rmdir $d; echo $CUDA_VISIBLE_DEVICES"
+        )
+
+    return script
+
+
 @pytest.fixture(scope="session")
 def small_case() -> SyntheticCase:
     """One synthetic case, about 96 x 96 x 40 voxels, that no demo model was trained on."""

@@ -19,6 +19,8 @@ from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import DEMO_NOTE, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.probabilities import Probability
+from flrplan.stage_input import InputSettings
 from flrplan.stages import CASCADE, CRLM, FLR, FLR_E2E, LIVER
 
 
@@ -90,9 +92,11 @@ def test_no_liver_found_is_an_error(small_ct: CT, tmp_path: Path) -> None:
             if name.startswith("decoder.seg_layers") and name.endswith("bias"):
                 content["network_weights"][name] = torch.full_like(weight, -1000.0)
         torch.save(content, path)
+    kept: dict[Structure, Probability] = {}
     blind = Cascade(ModelStore(tmp_path, demo=None), CascadeSettings(device="cpu"))
     with pytest.raises(EmptyLiverError, match=f"{small_ct.name}: no liver was found in synthetic"):
-        blind.run(small_ct)
+        blind.run(small_ct, on_probability=kept.__setitem__)
+    assert [s for s, p in kept.items() if p.shape == small_ct.geometry.shape_zyx and p.max() < 128] == [Structure.LIVER]
 
 
 def test_wrong_shapes_and_devices_are_refused(cascade: Cascade, small_ct: CT, demo_store: ModelStore) -> None:
@@ -131,4 +135,4 @@ def test_stray_pieces_of_a_predicted_liver_are_dropped_and_told(demo_store: Mode
 def test_order_of_the_cascade() -> None:
     assert CASCADE == (LIVER, CRLM, FLR)
     assert FLR.needs == (Structure.LIVER, Structure.CRLM)
-    assert FLR.channel_names == ("CT", "crlm")
+    assert InputSettings().channel_names(FLR) == ("CT", "crlm")

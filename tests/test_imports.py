@@ -43,7 +43,7 @@ def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> No
 
 BELOW = [
     "labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics", "networks",
-    "input_masks",
+    "input_masks", "gpu_pool", "probabilities",
 ]  # fmt: skip
 
 
@@ -57,6 +57,6 @@ def test_lower_layers_do_not_know_the_higher_ones(part: str) -> None:
 
 
 def test_planning_metrics_and_workflow_do_not_load_torch() -> None:
-    modules = "flrplan.planning.plan, flrplan.metrics, flrplan.input_masks, flrplan.cohort, flrplan.workflow.jobs, flrplan.workflow.engine"
+    modules = "flrplan.planning.plan, flrplan.metrics, flrplan.input_masks, flrplan.cohort, flrplan.workflow.jobs, flrplan.workflow.engine, flrplan.gpu_pool, flrplan.probabilities"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

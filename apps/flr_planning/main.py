@@ -23,6 +23,7 @@ from flrplan.app.infer import PlanningTask, Service, infer_tasks
 from flrplan.app.label_table import label_colors
 from flrplan.app.ohif_colors import serve_ohif_colors
 from flrplan.app.settings import AppSettings
+from flrplan.app.studies import open_studies
 from flrplan.app.train import StageTrainTask, TrainService, newest_first, train_tasks
 from flrplan.labels import KNOWN_LABEL_NAMES
 from flrplan.models import DEMO_NAME, ModelStore
@@ -81,6 +82,11 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
     def _store(self) -> ModelStore:
         own = Path(self.app_dir) / "model"
         return ModelStore(self.settings.models or own, own / DEMO_NAME)
+
+    def init_datastore(self) -> Datastore:
+        """A folder's datastore without hidden files; a server's as the host opens it."""
+        remote = self.studies.startswith(("http://", "https://"))
+        return super().init_datastore() if remote else open_studies(self.studies)
 
     def _init_dicomweb_datastore(self) -> PlanningDICOMWebDatastore:
         self._download_dcmqi_tools()

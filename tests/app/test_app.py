@@ -177,3 +177,25 @@ def test_tasks_share_their_models_and_run_one_at_a_time(app: Any, case: Syntheti
         assert not done.wait(0.5)
     assert done.wait(60)
     thread.join(60)
+
+
+def test_hidden_and_junk_files_of_a_studies_folder_are_no_images(
+    tmp_path: Path, make_studies: Callable[[Path], Path], make_app: Callable[..., Any], cases: list[SyntheticCase]
+) -> None:
+    studies = make_studies(tmp_path)
+    first = studies / f"{cases[0].case_id}.nii.gz"
+    first.rename(studies / f"{cases[0].case_id}.NII.GZ")
+    for name in (f"._{cases[1].case_id}.nii.gz", ".hidden.nii", "desktop.ini"):
+        (studies / name).write_bytes(b"\0\5\26\7 Mac OS X")
+    known = {"image": {"ext": ".nii.gz"}, "labels": {}}
+    index = {"name": "n", "description": "d", "images_dir": ".", "objects": {f"._{cases[1].case_id}": known}}
+    (studies / "datastore_v2.json").write_text(json.dumps(index))  # as a server of before had written it
+    app = make_app(studies, {"device": "cpu"})
+    ids = {case.case_id for case in cases}
+    assert set(app.datastore().list_images()) == ids
+    assert {app.next_sample({"strategy": name})["id"] for name in ("first", "random", "random")} <= ids
+    labels = studies / "labels" / "final"
+    (labels / f"._{cases[1].case_id}.nii.gz").write_bytes(b"\0\5\26\7 Mac OS X")
+    app.datastore().refresh()
+    assert app.datastore().get_labeled_images() == []
+    assert Path(app.datastore().get_image_uri(cases[0].case_id)).name == f"{cases[0].case_id}.NII.GZ"

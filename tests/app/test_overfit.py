@@ -1,4 +1,4 @@
-"""Three architectures x four stages, narrow: each learns two small cases by heart, and the app answers so, again after a restart.
+"""The paper's three architectures x four stages, narrow: each learns two small cases by heart, and the app answers so, again after a restart.
 
     pytest -s tests/app/test_overfit.py          # the whole table, a line per row
 
@@ -26,11 +26,11 @@ from flrplan.cohort import make_case
 from flrplan.demo.ohif.server import APP
 from flrplan.geometry import Geometry
 from flrplan.labels import Compartment, Mask, structure_mask
-from flrplan.networks.table import NARROW
+from flrplan.networks.table import NARROW, PAPER
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import Split
-from flrplan.stages import ARCHITECTURES, CRLM, FLR, FLR_E2E, STAGES
+from flrplan.stages import CRLM, FLR, FLR_E2E, STAGES
 from flrplan.training_cases import find_labelled_cases
 
 SPACING_ZYX_MM = (5.0, 4.5, 5.0)
@@ -72,7 +72,7 @@ SHORT = {("nnunet", FLR.name)}
 ROWS = [
     pytest.param(architecture, stage, marks=[] if (architecture, stage) in SHORT else pytest.mark.slow)
     for stage in STAGES
-    for architecture in ARCHITECTURES
+    for architecture in PAPER
 ]
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from flrplan.app.settings import AppSettings, parse_bool
 from flrplan.errors import SettingsError
+from flrplan.models import MODEL_ROOT
 
 
 def test_no_conf_gives_the_defaults() -> None:
@@ -35,6 +36,7 @@ def test_an_unknown_key_names_the_known_ones() -> None:
         ({"architecture": "unet"}, r"conf architecture must be one of nnunet.*got 'unet'"),
         ({"device": "tpu"}, r"unknown device 'tpu'"),
         ({"models": "/nowhere"}, r"conf models: no folder /nowhere"),
+        ({"models": str(MODEL_ROOT / "demo" / "liver" / "nnunet")}, r"conf models: .* is one model, .*flrplan models import"),
     ],
 )
 def test_a_bad_value_says_what_was_expected(conf: dict[str, str], message: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ import torch
 
 from flrplan.cascade import CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
-from flrplan.errors import ModelError
+from flrplan.errors import EmptyLiverError, ModelError
 from flrplan.evaluation.columns import COLUMNS
+from flrplan.geometry import Geometry
+from flrplan.io import CT
 from flrplan.models import MODEL_ROOT
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.stages import STAGES
@@ -31,13 +34,26 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
+def predict_module() -> Any:
+    spec = importlib.util.spec_from_file_location("predict", BENCHMARK / "predict.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def probability_of(mask: Path, work: Path) -> Path:
+    return work / "probabilities" / mask.relative_to(work / "predictions")
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two held-out synthetic cases, predicted by the demo models, evaluated."""
     folder = tmp_path_factory.mktemp("demo") / "work"
     write_cohort(CohortSettings(cases=2, seed=5), folder, progress=False)
     (folder / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
-    done = run("predict.py", "--work", folder, "--device", "cpu", "--no-mirroring")
+    done = run("predict.py", "--work", folder, "--device", "cpu", "--no-mirroring", "--probabilities")
     assert done.returncode == 0, done.stderr[-3000:]
     done = run("evaluate.py", "--work", folder, "--note", "not comparable with the paper")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -54,14 +70,97 @@ def test_the_demo_models_give_every_column_and_the_tables(work: Path) -> None:
     assert "not comparable" in (work / "evaluation" / "table2.md").read_text()
 
 
+def test_every_mask_has_its_probability_on_its_grid(work: Path) -> None:
+    files = sorted((work / "predictions").rglob("*.nii.gz"))
+    assert len(files) == 2 * len(COLUMNS)
+    for path in files:
+        mask, probability = (sitk.ReadImage(str(p)) for p in (path, probability_of(path, work)))
+        assert probability.GetPixelID() == sitk.sitkUInt8
+        for of in (sitk.Image.GetSize, sitk.Image.GetSpacing, sitk.Image.GetOrigin, sitk.Image.GetDirection):
+            assert of(probability) == of(mask)
+        assert np.array_equal(sitk.GetArrayViewFromImage(probability) >= 128, sitk.GetArrayViewFromImage(mask) == 1)
+
+
 def test_a_second_run_keeps_what_is_there(work: Path) -> None:
-    files = {p: p.stat().st_mtime_ns for p in (work / "predictions").rglob("*.nii.gz")}
-    changed = min(files)
-    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(changed)))
-    changed.unlink()
-    assert run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring").returncode == 0
-    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(changed))), truth), "the same prediction again"
-    assert all(p.stat().st_mtime_ns == t for p, t in files.items() if p != changed)
+    """A mask is gone, and the probability of another one, which is predicted again with its mask."""
+    files = {p: p.stat().st_mtime_ns for name in ("predictions", "probabilities") for p in (work / name).rglob("*.nii.gz")}
+    masks = sorted(p for p in files if p.is_relative_to(work / "predictions"))
+    gone = [masks[0], probability_of(masks[1], work)]
+    before = [sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in gone]
+    for path in gone:
+        path.unlink()
+    assert run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring", "--probabilities").returncode == 0
+    for path, array in zip(gone, before, strict=True):
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array), "the same prediction again"
+    assert {p for p, t in files.items() if p.stat().st_mtime_ns != t} == {
+        p for m in masks[:2] for p in (m, probability_of(m, work))
+    }
+
+
+class FakeCascade:
+    """Each run finds its target in one more voxel, with probability 1 there. From the CT alone it finds no liver in "nothing"."""
+
+    settings = CascadeSettings()
+    found = 0
+
+    def run(self, ct: CT, given: object = None, stages: Any = (), on_probability: Any = None) -> SimpleNamespace:
+        self.found += 1
+        mask = np.zeros(ct.geometry.shape_zyx, bool)
+        mask.ravel()[: self.found] = True
+        blind = ct.name == "nothing" and not given
+        if on_probability is not None:
+            on_probability(stages[0].target, np.where(mask & (not blind), 255, 3).astype(np.uint8))
+        if blind:
+            raise EmptyLiverError("no liver")
+        return SimpleNamespace(masks={stages[0].target: mask})
+
+
+def fake_case(name: str) -> SimpleNamespace:
+    ct = CT(np.zeros((2, 3, 4), np.int16), Geometry((4, 3, 2), (1.0, 2.0, 3.0), (0.0, 0.0, 0.0)), name, "made here", ())
+    return SimpleNamespace(load=lambda structures: (ct, dict.fromkeys(structures, np.ones((2, 3, 4), bool))))
+
+
+def voxels_of(path: Path) -> int:
+    return int((sitk.GetArrayFromImage(sitk.ReadImage(str(path))) >= (128 if "probabilities" in path.parts else 1)).sum())
+
+
+def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict, cascade = predict_module(), FakeCascade()
+    mask = tmp_path / "predictions" / "nnunet" / "pipelined_liver" / "c1.nii.gz"
+    probability = probability_of(mask, tmp_path)
+
+    def part(with_probability: bool) -> object:
+        return predict.predict_part(
+            {"c1": fake_case("c1")}, ["c1"], cascade, ["pipelined_liver"], tmp_path, "held-out", with_probability
+        )
+
+    assert part(with_probability=False) == []
+    assert (voxels_of(mask), probability.exists(), cascade.found) == (1, False, 1)
+    with monkeypatch.context() as patch:  # killed between the two files
+        patch.setattr(predict, "write_volume", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            part(with_probability=True)
+    assert (voxels_of(mask), probability.exists()) == (2, False), "made again because it was asked for"
+    part(with_probability=True)
+    assert (voxels_of(mask), voxels_of(probability), cascade.found) == (3, 3, 3)
+    part(with_probability=True)
+    part(with_probability=False)
+    assert cascade.found == 3, "all there"
+    mask.unlink()
+    part(with_probability=False)
+    assert (voxels_of(mask), probability.exists()) == (4, False), "that of the mask before is gone with it"
+
+
+def test_a_liver_that_is_not_found_keeps_its_probability(tmp_path: Path) -> None:
+    columns = ["pipelined_liver", "cascaded_crlm", "pipelined_crlm"]
+    case = {"n": fake_case("nothing")}
+    assert predict_module().predict_part(case, ["n"], FakeCascade(), columns, tmp_path, "held-out", True) == []
+    masks = [tmp_path / "predictions" / "nnunet" / name / "n.nii.gz" for name in columns]
+    assert [voxels_of(mask) for mask in masks] == [0, 0, 2]
+    liver, *crlm = (sitk.GetArrayFromImage(sitk.ReadImage(str(probability_of(mask, tmp_path)))) for mask in masks)
+    assert liver.min() == 3, "as predicted"
+    assert not crlm[0].any(), "no network looked"
+    assert (crlm[1] == 255).sum() == 2, "with the true liver one did"
 
 
 def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
@@ -75,11 +174,7 @@ def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
 
 
 def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_those_of_another(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("predict", BENCHMARK / "predict.py")
-    assert spec is not None
-    assert spec.loader is not None
-    predict = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(predict)
+    predict = predict_module()
     cascade = SimpleNamespace(settings=CascadeSettings(), identity=lambda stage: {"weights_sha256": {"0": "abc"}})
     stages = (STAGES["liver"],)
     record = tmp_path / "fold-0.json"

@@ -26,6 +26,7 @@ recipe: recipe.yaml
 train_size: narrow
 device: cpu
 mirroring: false
+probabilities: true
 trainings_per_job: 2
 predictions_per_job: 3
 note: Smoke run, not comparable with the paper.
@@ -105,6 +106,12 @@ def test_tables_hold_every_column_and_say_what_they_are(work: Path) -> None:
     assert summary["gaps"] == summary["absent_columns"] == []
     for name in ("table1.md", "table2.md"):
         assert "not comparable with the paper" in (work / "evaluation" / name).read_text()
+
+
+def test_every_prediction_has_its_probability(work: Path) -> None:
+    there = [{p.relative_to(work / name) for p in (work / name).rglob("*.nii.gz")} for name in ("predictions", "probabilities")]
+    assert len(there[0]) == 6 + 4 * 4
+    assert there[1] == there[0]
 
 
 def test_models_never_saw_what_they_predict(work: Path) -> None:

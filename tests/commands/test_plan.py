@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.geometry import Geometry
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure, structure_mask
-from flrplan.models import DEMO_NOTE
+from flrplan.models import DEMO_NOTE, MODEL_ROOT
 from flrplan.planning.volumetry import measure_volumes
 
 
@@ -150,3 +151,14 @@ def test_masks_fit_one_input_only(
 def test_a_missing_model_and_device_are_told(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cuda:7"]) == 1
     assert "cuda:7 was asked for" in capsys.readouterr().err
+
+
+def test_a_models_folder_that_is_none_is_told(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the demo models would answer in place of those that were asked for."""
+    model = MODEL_ROOT / "demo" / "liver" / "nnunet"
+    for folder, said in (
+        (tmp_path / "typo", "typo is not there; expected a folder with"),
+        (model, "is one model, .*models import"),
+    ):
+        assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--models", str(folder)]) == 1
+        assert re.search(said, capsys.readouterr().err)

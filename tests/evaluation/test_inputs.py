@@ -136,6 +136,27 @@ def test_prediction_that_is_not_binary(whole, command, capsys, array, values):
     refused(command, capsys, whole, "broken prediction: t1", "0 and 1", values, "nnunet/pipelined_flr/t1.nii.gz")
 
 
+def test_what_stands_in_place_of_a_binary_mask_is_named(whole, command, capsys):
+    whole.predict("nnunet", "pipelined_flr", "t1", np.full((12, 20, 20), 255, np.uint8))
+    refused(command, capsys, whole, "which looks like a binary mask as pictures hold it (write 1 for 255)")
+    label = whole.labels / "t1.nii.gz"
+    (whole.predictions / "nnunet" / "pipelined_flr" / "t1.nii.gz").write_bytes(label.read_bytes())
+    refused(command, capsys, whole, "found [2, 3], which looks like a planning map (of it, the liver is every value but 0")
+
+
+def test_names_of_nnunets_images_are_their_cases(whole, command):
+    for folder in (whole.labels, whole.predictions / "nnunet" / "pipelined_flr"):
+        (folder / "t1.nii.gz").rename(folder / "t1_0000.nii.gz")
+    assert command(whole.arguments()) == 0
+    assert "INCOMPLETE" not in "".join(whole.tables())
+
+
+def test_a_case_that_is_there_under_both_names_is_named(whole, command, capsys):
+    folder = whole.predictions / "nnunet" / "pipelined_flr"
+    (folder / "t1_0000.nii.gz").write_bytes((folder / "t1.nii.gz").read_bytes())
+    refused(command, capsys, whole, "extra prediction, nnunet/pipelined_flr: t1_0000\n")
+
+
 def test_probabilities_are_not_binary(whole, command, capsys):
     whole.predict("nnunet", "pipelined_flr", "t1", np.full((12, 20, 20), 0.5, np.float32))
     refused(command, capsys, whole, "broken prediction: t1", "nnunet/pipelined_flr/t1.nii.gz")
@@ -213,7 +234,7 @@ def test_unknown_column_names_the_known_ones(whole, command, capsys):
 @pytest.mark.parametrize("name", ["whole_liver", "liver_minus_tumour", "whole_predicted_liver:nnunet"])
 def test_an_architecture_called_like_a_baseline_is_refused(whole, command, capsys, name):
     whole.predict(name, "pipelined_flr", "t1", whole.FLR)
-    refused(command, capsys, whole, str(whole.predictions / name), "a baseline of this name", "rename the folder")
+    refused(command, capsys, whole, str(whole.predictions / name), "a row of this name", "rename the folder")
 
 
 def test_prediction_on_the_wrong_level(whole, command, capsys):

@@ -31,6 +31,9 @@ def test_cases_csv(outputs):
     shifted = rows["t1", "nnunet", "pipelined_flr"]
     assert numbers(shifted, "dice", "precision", "recall") == pytest.approx([0.9, 0.9, 0.9])
     assert numbers(shifted, "hd95_mm", "nsd", "volume_error_ml") == pytest.approx([1.25, 1.0, 0.0])
+    # The cut moves by a column; a column of rind before the remnant is no cut. The tumours start two columns behind the true cut.
+    assert numbers(shifted, "cut_mean_mm", "cut_hd95_mm", "cut_nsd_5mm", "cut_nsd_10mm") == [1.25, 1.25, 1.0, 1.0]
+    assert numbers(shifted, *(f"tumour_cut_{n}_mm" for n in ("reference", "prediction", "error"))) == [2.5, 1.25, -1.25]
     # 1600 of 2524 voxels without tumour in truth; the shift moves nothing over a tumour (they start at column 14).
     assert numbers(shifted, "flr_percent_reference", "flr_percent_error") == pytest.approx([100 * 1600 / 2524, 0.0])
 
@@ -42,12 +45,20 @@ def test_cases_csv(outputs):
     empty = rows["t3", "nnunet", "pipelined_flr"]
     assert numbers(empty, "dice", "recall", "nsd", "flr_percent_prediction") == [0.0, 0.0, 0.0, 0.0]
     assert [empty[k] for k in ("precision", "hd95_mm", "assd_mm")] == ["nan", "nan", "nan"]
-    assert empty["undefined"] == "precision: prediction empty; hd95_mm: prediction empty; assd_mm: prediction empty"
+    no_cut = ("cut_hd95_mm", "cut_mean_mm", *(f"tumour_cut_{n}_mm" for n in ("prediction", "error", "abs_error")))
+    assert empty["undefined"] == "; ".join(
+        [f"{name}: prediction empty" for name in ("precision", "hd95_mm", "assd_mm")]
+        + [f"{name}: no cut in the prediction" for name in no_cut]
+    )
+    assert numbers(empty, "cut_nsd_5mm", "tumour_cut_reference_mm", "tumour_in_flr_prediction_ml") == [0.0, 2.5, 0.0]
     assert numbers(empty, "crossing_20", "crossing_30", "crossing_40") == [1.0, 1.0, 1.0]
 
     whole = rows["t4", "nnunet", "pipelined_flr"]
     assert numbers(whole, "dice", "precision", "recall") == pytest.approx([WHOLE, 0.625, 1.0])
     assert float(whole["flr_percent_prediction"]) == pytest.approx(100.0)
+    # Every tumour is left, 36 voxels: no margin at all, though there is no cut either.
+    left = ("cut_nsd_5mm", "tumour_cut_prediction_mm", "tumour_cut_abs_error_mm", "tumour_in_flr_prediction_ml")
+    assert numbers(whole, *left) == pytest.approx([0.0, 0.0, 2.5, 0.225])
 
     dropped = rows["t1", "nnunet", "pipelined_crlm"]
     assert numbers(dropped, "dice", "precision", "recall") == pytest.approx([DROPPED, 1.0, 32 / 36])
@@ -99,6 +110,11 @@ def test_baselines(outputs):
         assert of["liver_minus_tumour"][column]["dice"]["mean"] == pytest.approx(without)
     for column in ("cascaded_flr", "e2e_flr"):  # the predicted liver is perfect here
         assert of["whole_predicted_liver:nnunet"][column]["dice"]["mean"] == pytest.approx(WHOLE)
+    # The left 35 % of the liver are its last 6 columns, with all tumours: what is left is the FLR.
+    assert of["liver_minus_tumour_side"]["pipelined_flr"]["dice"]["mean"] == 1.0
+    # Tumours in the cascade: t1 none, so the whole liver; t2 more in the first columns, so the last 6; then as in truth.
+    side = of["predicted_liver_minus_tumour_side:nnunet"]
+    assert side["cascaded_flr"]["dice"]["mean"] == side["e2e_flr"]["dice"]["mean"] == pytest.approx((WHOLE + 0 + 1 + 1) / 4)
     assert set(summary["baselines"]["cv"]["whole_predicted_liver:nnunet"]) == {"e2e_flr"}
     assert set(summary["baselines"]["cv"]["whole_liver"]) == {"pipelined_flr", "e2e_flr"}
 
@@ -121,10 +137,12 @@ def test_lesions_by_size(outputs):
     counts = summary["lesions"]["test"]["nnunet"]["pipelined_crlm"]["iou50"]
     diameter_a = (6 * 32 * 6.25 / math.pi) ** (1 / 3)  # 7.26 mm
     assert diameter_a < 10
-    assert counts["all"] == {"reference": 8, "found": 4, "predicted": 4, "false_alarms": 0, "recall": 0.5, "precision": 1.0}
+    assert counts["all"] == {
+        "reference": 8, "found": 4, "missed_but_covered": 0, "predicted": 4, "false_alarms": 0, "recall": 0.5, "precision": 1.0
+    }  # fmt: skip
     assert counts["<10 mm"]["reference"] == 8
     assert counts["10-20 mm"] == {
-        "reference": 0, "found": 0, "predicted": 0, "false_alarms": 0, "recall": None, "precision": None
+        "reference": 0, "found": 0, "missed_but_covered": 0, "predicted": 0, "false_alarms": 0, "recall": None, "precision": None
     }  # fmt: skip
     first = next(r for r in csv.DictReader((out / "lesions.csv").open()) if r["side"] == "reference")
     assert float(first["diameter_mm"]) == pytest.approx(diameter_a)
@@ -208,7 +226,9 @@ def test_tables(outputs):
     assert (
         f"| baseline: whole liver | D | - | - | {WHOLE:.3f} ! / - / - | - | {WHOLE:.3f} / - / - | {WHOLE:.3f} / - / - |" in two
     )
-    assert "whole liver and liver minus tumour know the true liver" in one
+    assert "fixed plane know the true liver" in one
+    # The given livers hold all of the truth, and the tumours of the cascade lie in its own liver.
+    assert "| ceiling: nnU-Net | D | - | 1.000 / - / - | 1.000 / - / - | 1.000 / - / - | - | - |" in two
 
 
 def test_report(outputs):

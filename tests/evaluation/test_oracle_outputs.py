@@ -47,13 +47,18 @@ def test_surface_distances_in_cases_csv(oracle):
 
 def test_baselines_csv(oracle):
     rows = rows_of(oracle.out / "baselines.csv")
-    of_truth = ("whole_liver", "liver_minus_tumour")
+    of_truth = ("whole_liver", "liver_minus_tumour", "liver_minus_tumour_10mm", "liver_minus_tumour_side", "fixed_plane")
+    predicted = {f"{name}:nnunet" for name in ("whole_predicted_liver", "predicted_fixed_plane")}
+    with_tumours = {f"predicted_liver_minus_tumour_{name}:nnunet" for name in ("10mm", "side")}  # tumours of the cascade
     expected = {(name, column, case) for name in of_truth for column in ("pipelined_flr", "e2e_flr") for case in CASES}
-    expected |= {("whole_predicted_liver:nnunet", "e2e_flr", case) for case in CASES}
-    expected |= {(name, "cascaded_flr", case) for name in (*of_truth, "whole_predicted_liver:nnunet") for case in CASES[4:]}
+    expected |= {(name, "e2e_flr", case) for name in predicted for case in CASES}
+    expected |= {(name, "e2e_flr", case) for name in with_tumours for case in CASES[4:]}
+    expected |= {(name, "cascaded_flr", case) for name in (*of_truth, *predicted, *with_tumours) for case in CASES[4:]}
     assert {(r["architecture"], r["column"], r["case"]) for r in rows} == expected
-    assert len(rows) == len(expected) == 52
+    assert len(rows) == len(expected) == 5 * 8 * 2 + 2 * 8 + 2 * 4 + 9 * 4
     for row in rows:
+        if row["architecture"] not in ("whole_liver", "liver_minus_tumour", "whole_predicted_liver:nnunet"):
+            continue  # by hand in test_floors_and_ceilings.py
         whole = row["architecture"] != "liver_minus_tumour"
         overlap = [DICE_WHOLE, 0.625, 1.0] if whole else [DICE_WITHOUT, 1600 / 2524, 1.0]
         assert floats(row, ["dice", "precision", "recall"]) == pytest.approx(overlap)
@@ -71,7 +76,11 @@ def test_baselines_csv(oracle):
         facts = [row[k] for k in ("split", "fold", "structure", "status", "slice_spacing_mm", "tumours")]
         place = {"a": ["cv", "0"], "b": ["cv", "1"], "t": ["test", ""]}[row["case"][0]]
         assert facts == [*place, "flr", "scored", "5", "2"]
-        assert row["undefined"] == ""
+        # Whole: no cut. Around the tumours: a cut, but nowhere deeper than 5 mm below the capsule.
+        assert row["undefined"] == "cut_hd95_mm: no cut in the prediction; cut_mean_mm: no cut in the prediction"
+        left_ml = 0.225 if whole else 0.0
+        cut = ["cut_nsd_5mm", "tumour_cut_reference_mm", "tumour_cut_prediction_mm", "tumour_in_flr_prediction_ml"]
+        assert floats(row, cut) == pytest.approx([0.0, 2.5, 0.0, left_ml])
 
 
 def test_lesions_csv_row_by_row(oracle):
@@ -112,8 +121,10 @@ FLR_VALUES = {
     "flr_percent_prediction": [FLR_PERCENT, 1.1 * FLR_PERCENT, 0.0, 100.0],
     "flr_percent_error": [0.0, 0.1 * FLR_PERCENT, -FLR_PERCENT, 100 - FLR_PERCENT],
     "crossing_30": [0.0, 0.0, 1.0, 0.0],
+    "cut_nsd_5mm": [1.0, 1.0, 0.0, 0.0],
+    "tumour_cut_abs_error_mm": [1.25, 1.25, None, 2.5],
 }
-PERFECT = {"dice": 1.0, "precision": 1.0, "recall": 1.0, "nsd": 1.0, "flr_percent_prediction": FLR_PERCENT}
+PERFECT = {"dice": 1.0, "precision": 1.0, "recall": 1.0, "nsd": 1.0, "flr_percent_prediction": FLR_PERCENT, "cut_nsd_5mm": 1.0}
 
 
 def mean(values):

@@ -54,7 +54,8 @@ def test_an_e2e_model_alone_stands_beside_the_trivial_answers(bench, command):
         assert "know the true liver" in text
     summary = json.loads((bench.out / "summary.json").read_text())
     sides = [c["b"] for c in summary["comparisons"] if (c["part"], c["kind"]) == ("test", "model minus baseline")]
-    assert sides == [["liver_minus_tumour", "e2e_flr"], ["whole_liver", "e2e_flr"]]
+    names = ["fixed_plane", "liver_minus_tumour", "liver_minus_tumour_10mm", "liver_minus_tumour_side", "whole_liver"]
+    assert sides == [[name, "e2e_flr"] for name in names]
 
 
 def test_without_held_out_cases_table_2_is_all_dashes(bench, command):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 from flrplan.geometry import Geometry
 
@@ -42,7 +42,7 @@ def write_slice() -> WriteSlice:
 
     def write(path: Path, stored: NDArray[Any], z: float = 0.0, **tags: Any) -> Path:
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CTImageStorage)
+        meta.MediaStorageSOPClassUID = tags.get("SOPClassUID") or CTImageStorage
         meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.{abs(hash(str(path))) % 10**9}")
         meta.TransferSyntaxUID = tags.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
         data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
@@ -90,6 +90,57 @@ def write_series(write_slice: WriteSlice, hu: Hu) -> Callable[..., Path]:
             if z not in skip:
                 write_slice(folder / f"{99 - z}.dcm", plane, z=100 + 2.5 * z, **tags)
         return folder
+
+    return write
+
+
+def _item(**values: Any) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        if value is not None:
+            setattr(item, keyword, value)
+    return item
+
+
+@pytest.fixture
+def write_enhanced(write_slice: WriteSlice) -> Callable[..., Path]:
+    """Writes an enhanced CT (PS3.3, A.38.1) of stored values ``(N, Y, X)``, a frame at each of ``z_mm``.
+
+    ``frames`` holds for each frame what differs from the shared groups: slope, intercept, stack, time, cosines, kind. Keywords are
+    tags of the whole.
+    """
+
+    def write(path: Path, stored: NDArray[Any], z_mm: Sequence[float], frames: Any = None, **tags: Any) -> Path:
+        groups = []
+        for z, own in zip(z_mm, frames or [{}] * len(stored), strict=True):
+            content = _item(StackID=own.get("stack", "1"), InStackPositionNumber=1, TemporalPositionIndex=own.get("time"))
+            group = _item(
+                FrameContentSequence=[content], PlanePositionSequence=[_item(ImagePositionPatient=[-10.5, 20.25, float(z)])]
+            )
+            if "slope" in own:
+                scale = _item(RescaleSlope=own["slope"], RescaleIntercept=own["intercept"], RescaleType="HU")
+                group.PixelValueTransformationSequence = [scale]
+            if "cosines" in own:
+                group.PlaneOrientationSequence = [_item(ImageOrientationPatient=own["cosines"])]
+            if "kind" in own:
+                group.CTImageFrameTypeSequence = [_item(FrameType=["ORIGINAL", "PRIMARY", own["kind"], "NONE"])]
+            groups.append(group)
+        shared = _item(
+            PixelMeasuresSequence=[_item(PixelSpacing=[0.9, 0.8], SliceThickness=7)],
+            PlaneOrientationSequence=[_item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelValueTransformationSequence=[_item(RescaleSlope=1, RescaleIntercept=0, RescaleType="HU")],
+        )
+        whole: dict[str, Any] = {
+            "SOPClassUID": EnhancedCTImageStorage,
+            "NumberOfFrames": len(stored),
+            "SharedFunctionalGroupsSequence": [shared],
+            "PerFrameFunctionalGroupsSequence": groups,
+            "PixelData": stored.tobytes(),
+            **dict.fromkeys(
+                ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept")
+            ),
+        }
+        return write_slice(path, stored[0], **{**whole, **tags})
 
     return write
 

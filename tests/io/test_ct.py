@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 
 from flrplan.errors import GridError, ImageError, SettingsError
 from flrplan.geometry import Geometry
-from flrplan.io import CT, ct_from_image, read_ct
+from flrplan.io import CT, ct_from_image, read_ct, write_label_map
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, -0.9, 0, 7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])
@@ -146,6 +147,66 @@ def test_sheared_nifti(nifti: Nifti) -> None:
     with pytest.raises(ImageError, match="the voxel grid is sheared"):
         read_ct(nifti(sform=sheared, codes=(1, 0)))
     assert "disagree by up to" in read_ct(nifti(sform=sheared, codes=(1, 1))).warnings[0]
+
+
+@pytest.mark.parametrize(("axis", "beside"), [(1, "0.01 mm at the end of the y"), (2, "0.01 mm at the end of the z")])
+@pytest.mark.parametrize("dtype", ["<i2", "<f4"])
+def test_a_rounded_sform_is_straightened_with_a_warning(nifti: Nifti, hu: Any, axis: int, beside: str, dtype: str) -> None:
+    sheared = AFFINE.copy()  # 5e-4 to the side: 0.15 mm over 300 mm
+    sheared[:3, axis] += 5e-4 * np.linalg.norm(AFFINE[:3, axis]) * AFFINE[:3, 0] / np.linalg.norm(AFFINE[:3, 0])
+    array = np.ascontiguousarray(hu.T).astype(dtype)
+    ct = read_ct(nifti(array=array, sform=sheared, codes=(1, 0)))
+    assert np.array_equal(ct.array_zyx, hu)
+    assert ct.warnings == (
+        f"the axes of the voxel grid are 0.029 degrees off a right angle, {beside} axis; the grid was straightened",
+    )
+    assert np.allclose(ct.geometry.direction_matrix.T @ ct.geometry.direction_matrix, np.eye(3), atol=1e-12)
+    assert ct.geometry.spacing_mm == pytest.approx((0.8, 0.9, 2.5), rel=1e-5)
+    centre = np.array([[11.5, 9.5, 5.5]])
+    assert np.allclose(ct.geometry.world_mm(centre)[0], (sheared @ [*centre[0], 1])[:3] * [-1, -1, 1], atol=1e-4)
+
+
+def test_a_shear_of_more_than_half_a_voxel_is_told_in_degrees_and_mm(nifti: Nifti) -> None:
+    sheared = AFFINE.copy()
+    for lean, allowed in ((0.014, True), (0.015, False)):  # times 11 steps of 2.5 mm: 0.39 and 0.41 mm; half a voxel is 0.40 mm
+        sheared[:3, 2] = 2.5 * np.array([lean, 0, np.sqrt(1 - lean**2)])
+        if allowed:
+            assert "0.802 degrees off a right angle" in read_ct(nifti(sform=sheared, codes=(1, 0))).warnings[0]
+            continue
+        with pytest.raises(
+            ImageError, match=r"sheared .* 0.859 degrees off a right angle, 0.41 mm at the end of the z axis; up to 0.40"
+        ):
+            read_ct(nifti(sform=sheared, codes=(1, 0)))
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_rounded_directions_of_other_formats(tmp_path: Path, hu: Any, suffix: str) -> None:
+    image = Geometry((24, 20, 12), (0.8, 0.9, 2.5)).image(hu)
+    for lean in (5e-4, 2e-3):
+        image.SetDirection((1, 0, lean, 0, 1, 0, 0, 0, 1))
+        sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"))
+        ct = read_ct(tmp_path / f"ct{suffix}")
+        assert np.array_equal(ct.array_zyx, hu)
+        assert f"{np.degrees(lean):.3f} degrees off a right angle" in ct.warnings[0]
+        assert ct_from_image(sitk.ReadImage(str(tmp_path / f"ct{suffix}")), "a", "memory").warnings == ct.warnings
+        write_label_map(tmp_path / "out.nii.gz", np.zeros(hu.shape, np.uint8), ct.geometry)  # ITK refuses a sheared NIfTI
+    image.SetDirection((1, 0, 0.05, 0, 1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"))
+    with pytest.raises(
+        ImageError, match=rf"ct{suffix}: the voxel grid is sheared .*2.8.. degrees off a right angle, 1.3[78] mm"
+    ):
+        read_ct(tmp_path / f"ct{suffix}")
+
+
+def test_an_ending_in_upper_case(nifti: Nifti, tmp_path: Path, hu: Any) -> None:
+    sheared = AFFINE.copy()
+    sheared[0, 2] = 1e-3
+    for sform in (AFFINE, sheared):
+        path = tmp_path / "P1.NII.GZ"
+        path.write_bytes(gzip.compress(nifti(sform=sform, codes=(1, 0)).read_bytes()))
+        ct = read_ct(path)
+        assert ct.name == "P1"
+        assert np.array_equal(ct.array_zyx, hu)
 
 
 def test_nan_in_the_sform(nifti: Nifti) -> None:

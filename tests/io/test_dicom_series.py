@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def test_a_localizer_and_a_screenshot_do_not_count(
     write_slice(tmp_path / "shot", hu[0], SeriesInstanceUID="1.2.7", SOPClassUID=SecondaryCaptureImageStorage)
     assert read_ct(tmp_path).array_zyx.shape == (12, 20, 24)
     write_slice(tmp_path / "l9", hu[0], z=500, ImageType=["DERIVED", "SECONDARY", "MIP"])
-    assert read_ct(tmp_path).warnings == ("1 images of the series are not used: ImageType MIP",)
+    assert read_ct(tmp_path).warnings == ("1 images of the series are not used: ImageType MIP: l9",)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +142,46 @@ def test_gantry_tilt(tmp_path: Path, hu: Any, write_slice: Callable[..., Path]) 
         write_slice(tmp_path / f"{z}.dcm", plane, ImagePositionPatient=[0, 0.5 * z, 2.5 * z], GantryDetectorTilt=11.3)
     with pytest.raises(ImageError, match=r"11.dcm is 5.50 mm beside the first one, as after a gantry tilt of 11.3 degrees"):
         read_ct(tmp_path)
+
+
+def test_a_slight_drift_is_a_warning(tmp_path: Path, hu: Any, write_slice: Callable[..., Path]) -> None:
+    for z, plane in enumerate(hu):
+        write_slice(tmp_path / f"{z}.dcm", plane, ImagePositionPatient=[0, 0.01 * z, 2.5 * z])
+    warnings = read_ct(tmp_path).warnings
+    assert warnings == ("slices lie up to 0.11 mm beside a straight line, as by 0.23 degrees; a straight grid is assumed",)
+
+
+@pytest.mark.parametrize(
+    ("digits", "doubt"), [(6, ""), (3, "0.0.. degrees off a right angle"), (2, "0.894 degrees off a right angle")]
+)
+def test_rounded_cosines_are_straightened(
+    tmp_path: Path, hu: Any, write_slice: Callable[..., Path], digits: int, doubt: str
+) -> None:
+    c, s = np.cos(0.31), np.sin(0.31)
+    row, column = np.array([c, s, 0]), np.array([-s * c, c * c, s])
+    normal = np.cross(row, column)
+    cosines = [round(float(v), digits) for v in (*row, *column)]
+    positions = [[float(v) for v in np.round(2.5 * z * normal, 3)] for z in range(12)]
+    if digits == 2:
+        cosines[1] += 0.01  # as careless as two digits can be
+        positions = [[float(v) for v in 2.5 * z * np.cross(cosines[:3], cosines[3:])] for z in range(12)]
+    for z, plane in enumerate(hu):
+        write_slice(tmp_path / f"{z}.dcm", plane, ImagePositionPatient=positions[z], ImageOrientationPatient=cosines)
+    ct = read_ct(tmp_path)
+    assert np.array_equal(ct.array_zyx, hu)
+    assert np.allclose(ct.geometry.direction_matrix.T @ ct.geometry.direction_matrix, np.eye(3), atol=2e-6)
+    assert ct.geometry.spacing_mm[2] == pytest.approx(2.5, rel=2e-2 if digits == 2 else 1e-3)
+    assert bool(ct.warnings) == bool(doubt)
+    assert re.search(doubt, " ".join(ct.warnings))
+
+
+def test_cosines_that_are_no_axes(tmp_path: Path, write_series: Callable[..., Path]) -> None:
+    with pytest.raises(ImageError, match=r"ImageOrientationPatient: the direction is not orthonormal: \[1.1, "):
+        read_ct(write_series(tmp_path / "a", ImageOrientationPatient=[1.1, 0, 0, 0, 1, 0]))
+    with pytest.raises(
+        ImageError, match=r"ImageOrientationPatient: the voxel grid is sheared .* 5.7.. degrees off a right angle, 1.71 mm"
+    ):
+        read_ct(write_series(tmp_path / "b", ImageOrientationPatient=[1, 0, 0, 0.1, 0.995, 0]))
 
 
 @pytest.mark.parametrize(

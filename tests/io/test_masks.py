@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError
 from flrplan.geometry import Geometry
 from flrplan.io import CT, read_ct, read_label_map, read_mask
-from flrplan.labels import Structure
+from flrplan.labels import Structure, check_planning_map
 
 Write = Callable[..., Path]
 
@@ -105,3 +105,68 @@ def test_a_dicom_seg_with_a_known_answer(public_data: Path) -> None:
 def test_a_dicom_ct_slice_is_no_mask(ct: CT, write_slice: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="expected a BINARY DICOM SEG"):
         read_mask(write_slice(tmp_path / "1.dcm", ct.array_zyx[0]), ct, Structure.LIVER)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            [1, 2, 3],
+            r"found the values \[0, 1, 2, 3\], which looks like a planning map \(of it, .* crlm 3 and 4, flr 1 and 4\)",
+        ),
+        ([-900, 40, 1200], "which looks like a CT in place of a mask"),
+        (range(1, 200), "which looks like an image or a probability map in place of a mask"),
+    ],
+)
+def test_what_stands_in_place_of_a_mask_is_named(ct: CT, write: Write, values: Any, said: str) -> None:
+    array = np.zeros(ct.array_zyx.shape, np.int16)
+    array.ravel()[: len(values)] = values
+    with pytest.raises(LabelError, match=said):
+        read_mask(write(array), ct, Structure.LIVER)
+    with pytest.raises(LabelError, match=r"with fractions \(a CT\)"):
+        read_label_map(write(np.full(ct.array_zyx.shape, -0.5, np.float32)))
+
+
+def test_what_stands_in_place_of_a_planning_map_is_named() -> None:
+    for values, said in (
+        ([0, 255], r"a binary mask as pictures hold it \(write 1 for 255\)"),
+        ([0, -1000, 70], "a CT in place"),
+    ):
+        with pytest.raises(LabelError, match=f"which looks like {said}"):
+            check_planning_map(np.array(values), "map")
+
+
+def test_the_segments_of_3d_slicer(ct: CT, tmp_path: Path) -> None:
+    """A ``.seg.nrrd`` names its segments in the header; they may have any values, and a liver holds its tumours."""
+    array = np.zeros(ct.array_zyx.shape, np.uint8)
+    array[2:8, 4:12, 4:12], array[3, 5, 5:9], array[0, 0, 0] = 7, 2, 4
+    image = ct.geometry.image(array)
+    for number, (name, value) in enumerate((("Liver", 7), ("CRLM", 2), ("spleen", 4))):
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_LabelValue", str(value))
+    path = tmp_path / "drawn.seg.nrrd"
+    sitk.WriteImage(image, str(path))
+    assert np.array_equal(read_mask(path, ct, Structure.LIVER), (array == 7) | (array == 2))
+    assert np.array_equal(read_mask(path, ct, Structure.CRLM), array == 2)
+    with pytest.raises(LabelError, match="do not hold flr"):
+        read_mask(path, ct, Structure.FLR)
+    image.SetMetaData("Segment1_Name", "Liver")
+    sitk.WriteImage(image, str(path))
+    with pytest.raises(LabelError, match="are not all called differently"):
+        read_mask(path, ct, Structure.LIVER)
+
+
+def test_a_folder_in_place_of_a_mask(ct: CT, write: Write, write_slice: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    write_slice(folder / "1.dcm", ct.array_zyx[0])
+    with pytest.raises(LabelError, match=r"1\.dcm: expected a BINARY DICOM SEG, found a slice of a CT; give the segmentation"):
+        read_mask(folder, ct, Structure.LIVER)
+    write_slice(folder / "2.dcm", ct.array_zyx[1])
+    with pytest.raises(
+        ImageError, match=r"exported is a folder, expected the file of a mask or of a DICOM SEG; give one of its 2"
+    ):
+        read_mask(folder, ct, Structure.LIVER)
+    write_slice(tmp_path / "rt.dcm", ct.array_zyx[0], Modality="RTSTRUCT")
+    with pytest.raises(LabelError, match="found an RT structure set, which holds contours; convert it"):
+        read_mask(tmp_path / "rt.dcm", ct, Structure.LIVER)

@@ -9,13 +9,14 @@ import sys
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.networks.table import BASE, NARROW, TABLE, Schedule, architecture_named
+from flrplan.networks.table import BASE, NARROW, PAPER, TABLE, Schedule, architecture_named
 from flrplan.nnunet.settings import TrainingSettings
 from flrplan.stages import ARCHITECTURES
 
 
 def test_names_stand_in_one_place() -> None:
-    assert tuple(TABLE) == ARCHITECTURES == ("nnunet", "swinunetr", "stunet")
+    assert tuple(TABLE) == ARCHITECTURES == (*PAPER, "resenc")
+    assert PAPER == ("nnunet", "swinunetr", "stunet")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -24,6 +25,7 @@ def test_rows_are_complete(name: str) -> None:
     assert {BASE, NARROW} <= set(row.sizes)
     assert row.source
     assert row.hyperparameters.source
+    assert set(row.presets) in (set(), set(row.sizes))
     assert isinstance(pydoc.locate(row.network), type)
     assert (row.hyperparameters.schedule is Schedule.WARMUP_COSINE) == (row.hyperparameters.warmup_fraction > 0)
 
@@ -31,7 +33,12 @@ def test_rows_are_complete(name: str) -> None:
 def test_only_stunet_starts_from_published_weights() -> None:
     """arXiv:2604.07999, section 3.3: nnU-Net and SwinUNETR from scratch, STU-Net from the official weights."""
     assert [row.name for row in TABLE.values() if row.pretrained] == ["stunet"]
-    assert {row.name: row.patch.spacing_mm for row in TABLE.values()} == {"nnunet": None, "swinunetr": None, "stunet": 1.5}
+    assert {row.name: row.patch.spacing_mm for row in TABLE.values()} == {
+        "nnunet": None,
+        "swinunetr": None,
+        "stunet": 1.5,
+        "resenc": None,
+    }
 
 
 def test_unknown_names() -> None:

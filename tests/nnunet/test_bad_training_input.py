@@ -256,3 +256,21 @@ def test_a_split_without_training_cases() -> None:
     split = Split((("a",), ()))
     with pytest.raises(SettingsError, match="fold 0 has 0 cases to train on and 1 to validate"):
         require_fold([{"train": split.train_ids(0), "val": split.validation_ids(0)}], 0)
+
+
+def test_names_and_folders_of_nnunet(cohort: Path) -> None:
+    first = labels_of(cohort)[0]
+    case_id = first.name.removesuffix(".nii.gz")
+    image = cohort / "images" / first.name
+    image.rename(image.with_name(f"{case_id}_0000.nii.gz"))
+    (case,) = [c for c in find_labelled_cases(cohort) if c.case_id == case_id]
+    assert (case.label, case.image.name) == (first, f"{case_id}_0000.nii.gz")
+    shutil.copy(case.image, image.with_name(f"{case_id}_0001.nii.gz"))
+    with pytest.raises(LabelError, match=r"_0001.nii.gz has no label; .*a second channel of nnU-Net\? A case is one CT"):
+        find_labelled_cases(cohort)
+    for name in ("images", "labels"):
+        (cohort / name).rename(cohort / f"{name}Tr")
+    with pytest.raises(
+        LabelError, match=rf"{cohort} is nnU-Net's raw data: .*values: \[1, 2\](.|\n)*prepare\.py folder {cohort}"
+    ):
+        find_labelled_cases(cohort)

@@ -68,6 +68,8 @@ def test_truncated_and_missing_files_are_named(tmp_path: Path) -> None:
         load_checkpoint(path)
     with pytest.raises(ModelError, match="is missing"):
         load_checkpoint(tmp_path / "nothing.pth")
+    with pytest.raises(ModelError, match="is a folder, expected a checkpoint; give the file in it"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_failed_write_keeps_the_previous_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def test_defaults_are_the_papers() -> None:
         ({"plan": {"features": [8, 16], "patch_size_zyx": [16] * 3, "network_size": "narrow"}}, "leave network_size at base"),
         ({"plan": {"patch_size_zyx": [16, 16]}}, r"patch_size_zyx must be 3 whole numbers or null, got \(16, 16\)"),
         ({"training": {"schedule": "step"}}, "schedule must be one of poly, warmup_cosine, got 'step'"),
+        ({"training": {"loss": "dice"}}, "loss must be one of bce, dice_bce, got 'dice'"),
+        ({"training": {"loss": None}}, "loss must be one of bce, dice_bce, got None"),
         ({"training": {"pretrained_channels": "copy"}}, "pretrained_channels must be one of repeat, divide, zero"),
         ({"training": {"warmup_fraction": 1}}, "warmup_fraction must lie in"),
         ({"input": {"region_mode": "masked"}}, "region_mode must be one of mask, crop, mask_and_crop"),
@@ -88,8 +91,19 @@ def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(SettingsError, match=message):
             Recipe.from_yaml(path, "liver")
-    with pytest.raises(SettingsError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="no such file; check the path"):
         Recipe.from_yaml(tmp_path / "none.yaml", "liver")
+
+
+def test_later_blocks_go_over_earlier_ones_setting_by_setting(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("common: {training: {epochs: 3, seed: 5}}\ncrlm: {training: {epochs: 4}}\n")
+    over = Recipe.from_yaml(path, "crlm", {"training": {"seed": 6}}, {"plan": {"spacing_zyx_mm": [2, 1, 1]}})
+    assert over.training == TrainingSettings(epochs=4, seed=6)
+    assert over.plan.spacing_zyx_mm == (2, 1, 1)
+    assert Recipe.layered() == Recipe.from_mapping({})
+    with pytest.raises(SettingsError, match="training: expected names with values, found 3"):
+        Recipe.layered({"training": 3})
 
 
 @pytest.mark.parametrize(
@@ -151,3 +165,24 @@ def test_bad_splits(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(SettingsError, match=r"split\.json: expected"):
         read_split(tmp_path / "split.json")
+
+
+def test_nnunets_own_splits_are_taken_where_they_are_a_cross_validation(tmp_path: Path) -> None:
+    split = Split((("a", "c"), ("b",), ("d",)))
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(split.nnunet_folds()))
+    assert read_split(path) == split
+    path.write_text(json.dumps([{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a", "c"]}]))
+    with pytest.raises(SettingsError, match=r"splits_final\.json: .*fold 0 does not train on exactly the cases .*\(c\)"):
+        read_split(path)
+    path.write_text(json.dumps([{"train": ["a", "b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]))
+    with pytest.raises(SettingsError, match="fold 0 does not train on exactly"):
+        read_split(path)
+    path.write_text('[["a"], ["b"]]')
+    with pytest.raises(SettingsError, match="found a list, but not of nnU-Net's"):
+        read_split(path)
+    path.write_text('{"folds": [["a"], ["b"]], "held_out": ["c"]}')
+    with pytest.raises(SettingsError, match="unknown keys held_out"):
+        read_split(path)
+    with pytest.raises(SettingsError, match="a pickle could run code and is not opened"):
+        read_split(tmp_path / "splits_final.pkl")

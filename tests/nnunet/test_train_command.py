@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from flrplan.cli import main
 from flrplan.io import write_json
 from flrplan.networks.stunet import STUNet
-from flrplan.networks.table import STUNET, TABLE
+from flrplan.networks.table import PAPER, STUNET, TABLE
 from flrplan.nnunet.network_cost import weight_names
 from flrplan.nnunet.settings import Recipe
 
@@ -70,7 +71,10 @@ def test_weights_of_another_size_or_architecture(refused: Refused, small: Path) 
 
 def test_names_tell_the_architectures_apart() -> None:
     names = [{n for n in weight_names(row) if not n.startswith(row.heads)} for row in TABLE.values()]
-    assert all(a and not a & b for a in names for b in names if a is not b)
+    assert all(a - b for a in names for b in names if a is not b)
+    assert not any(a & b for a, b in combinations(names[: len(PAPER)], 2)), (
+        "resenc has the decoder of nnunet, the others share nothing"
+    )
 
 
 def test_a_models_folder_that_cannot_be_written(refused: Refused, tmp_path: Path) -> None:

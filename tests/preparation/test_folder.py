@@ -250,3 +250,21 @@ def test_a_layout_that_is_wrong_is_refused(tmp_path: Path, text: str, message: s
     with pytest.raises(SettingsError, match=message) as error:
         read_layout(tmp_path / "l.yaml")
     assert "l.yaml" in str(error.value) or "pattern" in str(error.value)
+
+
+def test_nnunets_raw_data_are_taken_with_a_layout_that_reads_its_labels(
+    write: Any, hu: Any, masks: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "Dataset003_Liver"
+    write(root / "imagesTr" / "liver_1_0000.nii.gz", hu)
+    label = masks["liver"].astype(np.uint8)
+    label[masks["crlm"]] = 2
+    write(root / "labelsTr" / "liver_1.nii.gz", label)
+    with pytest.raises(LabelError, match=r"Dataset003_Liver is nnU-Net's raw data: .*prepare\.py folder .* --layout LAYOUT"):
+        find_folder_cases(root)
+    layout = tmp_path / "layout.yaml"
+    layout.write_text("structures: {liver: [{pattern: 'labelsTr/{case}{ext}', values: [1, 2]}]}")
+    (case,) = find_folder_cases(root, read_layout(layout)).cases
+    assert case.case_id == "liver_1"
+    assert case.problem is None
+    assert case.labels.masks[Structure.LIVER].values == (1, 2)

@@ -51,14 +51,15 @@ def work(tree: Any, tmp_path: Path) -> Path:
 
 def test_complete_cases_are_kept_and_others_made_again(tree: Any, work: Path) -> None:
     before = files(work)
-    assert len(before) == 10
+    assert len(before) == 14  # image, map, three masks and two layers of instances a case
     assert run(tree.root, work).kept == ("CRLM-CT-1001", "CRLM-CT-1002")
     assert files(work) == before
     (work / "prepared/CRLM-CT-1001.json").unlink()  # killed before its record
     assert run(tree.root, work).kept == ("CRLM-CT-1002",)
-    changed = work / "masks/CRLM-CT-1002/crlm.nii.gz"
-    changed.write_bytes(changed.read_bytes()[:-1] + b"\1")  # same size, other content
-    assert run(tree.root, work).kept == ("CRLM-CT-1001",)
+    for name in ("masks/CRLM-CT-1002/crlm.nii.gz", "instances/CRLM-CT-1002/layer2.nii.gz"):
+        changed = work / name
+        changed.write_bytes(changed.read_bytes()[:-1] + b"\1")  # same size, other content
+        assert run(tree.root, work).kept == ("CRLM-CT-1001",)
     assert run(tree.root, work).kept == ("CRLM-CT-1001", "CRLM-CT-1002")
     assert run(tree.root, work, force=True).kept == ()
 
@@ -76,9 +77,11 @@ def test_a_run_killed_while_it_wrote_its_first_case_goes_on(tree: Any, work: Pat
 def test_a_case_that_broke_since_leaves_nothing_behind(tree: Any, work: Path) -> None:
     seg = tree.folder("CRLM-CT-1002", "SEG") / "1-1.dcm"
     seg.write_bytes(b"broken")
+    (work / "instances/CRLM-CT-1002/.part-0123abcd-layer1.nii.gz").write_bytes(b"half")
     result = run(tree.root, work)
     assert result.ready == ("CRLM-CT-1001",)
     assert not [name for name in files(work) if "1002" in name]
+    assert not (work / "instances/CRLM-CT-1002").exists()
     assert "CRLM-CT-1002" not in (work / "dataset.csv").read_text()
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.networks.table import PAPER
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.preparation.run import DATASET, SPLITS
-from flrplan.stages import ARCHITECTURES
+from flrplan.variants import Variant
 from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
@@ -87,6 +88,27 @@ def test_products_of_predictions_are_the_files_that_the_evaluation_expects(place
     assert files == cv | {f"nnunet/{c}/t1.nii.gz" for c in columns}
 
 
+def test_probabilities_are_files_of_the_prediction_so_asking_for_them_makes_it_again(places: Places) -> None:
+    without = BenchmarkSettings(architectures=("nnunet",), predictions_per_job=3)
+    jobs = benchmark_jobs(without, places)
+    for job in jobs:
+        for path in (places.work / STATE / job.done, *job.products):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    asked = benchmark_jobs(replace(without, probabilities=True), places)
+    (job,) = of(asked, Rule.PREDICT)
+    files = {
+        p.relative_to(places.work / "probabilities") for p in job.products if p.is_relative_to(places.work / "probabilities")
+    }
+    assert files == {p.relative_to(places.work / "predictions") for p in of(jobs, Rule.PREDICT)[0].products}
+    assert "--probabilities" in job.command
+    assert stale_markers(asked, places.work) == [job.done, asked[-1].done]
+    assert "predict: 0 of 1 jobs done; 18 of 36 files there" in progress_lines(asked, places.work)
+    split = settled_split(without, places.work)
+    require_same_benchmark(without, split, places.work)
+    require_same_benchmark(replace(without, probabilities=True), split, places.work)
+
+
 def test_a_part_of_the_benchmark_says_what_it_leaves_out(places: Places) -> None:
     settings = BenchmarkSettings(architectures=("nnunet",), stages=("crlm", "liver"), folds=(1,), note="partial")
     jobs = benchmark_jobs(settings, places)
@@ -131,7 +153,7 @@ def test_a_split_of_a_download_is_drawn_from_its_strata_and_no_other_is_written_
     assert "--splits" not in prepare.command
     assert f"--dataset {tmp_path / 'dataset.csv'} --held-out 30 --folds 5" in " ".join(draw.command)
     assert draw.after == (prepare.done,)
-    assert len(of(rest, Rule.TRAIN)) == len(ARCHITECTURES) * 4 * 5
+    assert len(of(rest, Rule.TRAIN)) == len(PAPER) * 4 * 5
 
 
 def test_a_prepared_folder_is_drawn_from_its_strata_where_it_has_them(places: Places) -> None:
@@ -206,7 +228,7 @@ def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -
     split = settled_split(settings, places.work)
     require_same_benchmark(settings, None, places.work)  # before the split is drawn
     require_same_benchmark(settings, split, places.work)
-    require_same_benchmark(replace(settings, architectures=(ARCHITECTURES[0],), note="x"), split, places.work)
+    require_same_benchmark(replace(settings, architectures=(PAPER[0],), note="x"), split, places.work)
     recipe.write_text("common: {training: {epochs: 3}}")
     with pytest.raises(SettingsError, match=r"made with other settings \(recipe\)"):
         require_same_benchmark(settings, split, places.work)
@@ -261,6 +283,90 @@ def test_random_weights_on_purpose_are_handed_on_and_recorded(places: Places) ->
     weights.write_text("")
     with pytest.raises(SettingsError, match=r"made with other settings \(pretrained stunet\)"):
         require_same_benchmark(replace(settings, pretrained={"stunet": weights}), None, places.work)
+
+
+def test_variants_are_trained_and_predicted_like_architectures_on_arrays_of_their_own_kind(places: Places) -> None:
+    coarse = {"spacing_zyx_mm": [2, 2, 2]}
+    variants = {
+        "seed_1": Variant("seed_1", "nnunet", training={"seed": 1}),
+        "coarse": Variant("coarse", "nnunet", plan=coarse),
+        "coarse_seed_1": Variant("coarse_seed_1", "nnunet", plan=coarse, training={"seed": 1}),
+    }
+    settings = BenchmarkSettings(
+        architectures=("nnunet",),
+        variants=variants,
+        variants_file=Path("/b/controls.yaml"),
+        stages=("liver",),
+        trainings_per_job=9,
+        predictions_per_job=9,
+    )
+    jobs = benchmark_jobs(settings, places)
+    own, other = of(jobs, Rule.PREPROCESS)
+    prepared = variants["coarse"].preparation
+    assert (own.name, other.name) == ("liver", f"liver-{prepared}")
+    assert "--architecture" not in own.command
+    assert "--architecture coarse --variants /b/controls.yaml" in " ".join(other.command)
+    assert other.products == (places.work / "training" / prepared / "liver" / "prepared.json",)
+    first, second = of(jobs, Rule.TRAIN)
+    assert (first.name, first.after) == ("liver-nnunet-0-seed_1-1", (own.done,))
+    assert (second.name, second.after) == ("liver-coarse-0-coarse_seed_1-1", (other.done,))
+    assert "--variants /b/controls.yaml --" in " ".join(second.command)
+    assert places.work / "models" / "liver" / "coarse" / "fold_1" / FINAL_NAME in second.products
+    assert [job.name.split("-")[0] for job in of(jobs, Rule.PREDICT)] == ["nnunet", "seed_1", "coarse", "coarse_seed_1"]
+    assert all("--variants" not in job.command for job in of(jobs, Rule.PREDICT)), "the models say what they are"
+
+
+def test_a_variant_starts_from_its_own_weights_else_from_those_of_its_architecture(places: Places) -> None:
+    weights = places.work / "w.model"
+    weights.write_text("")
+    variants = {
+        "from_scratch": Variant("from_scratch", "stunet", pretrained="scratch"),
+        "at_seed_1": Variant("at_seed_1", "stunet", training={"seed": 1}),
+    }
+    settings = BenchmarkSettings(
+        architectures=("stunet",), variants=variants, stages=("liver",), pretrained={"stunet": weights}, trainings_per_job=9
+    )
+    train = " ".join(of(benchmark_jobs(settings, places), Rule.TRAIN)[0].command)
+    assert f"--pretrained stunet={weights} --pretrained at_seed_1={weights} -- " in train, (
+        "flrplan train reads from_scratch's own"
+    )
+
+
+def test_an_ensemble_comes_after_its_members_and_before_the_tables(places: Places) -> None:
+    variants = {"seed_1": Variant("seed_1", "nnunet", training={"seed": 1})}
+    settings = BenchmarkSettings(
+        architectures=("nnunet", "swinunetr"),
+        variants=variants,
+        ensembles={"both": ("nnunet", "seed_1")},
+        stages=("liver",),
+        predictions_per_job=9,
+    )
+    jobs = benchmark_jobs(settings, places)
+    [made] = of(jobs, Rule.ENSEMBLE)
+    assert [job.split("/")[-1].split("-")[0] for job in made.after] == ["nnunet", "seed_1"]
+    assert " ".join(made.command).endswith("--name both --of nnunet --of seed_1")
+    assert {p.parts[-3:-1] for p in made.products} == {("both", "pipelined_liver")}
+    assert {p.name for p in made.products} == {f"{case}.nii.gz" for case in ("t1", "a1", "a2", "b1")}
+    assert made.done in jobs[-1].after
+    for ensembles, said in (
+        ({"both": ("nnunet",)}, "ensembles: both: expected at least two different rows"),
+        ({"both": ("nnunet", "nnunet")}, "expected at least two different rows"),
+        ({"both": ("nnunet", "stunet")}, "ensembles: both: unknown stunet; known are nnunet, swinunetr, seed_1"),
+        ({"seed_1": ("nnunet", "swinunetr")}, "and a name of its own"),
+        ({"whole_liver": ("nnunet", "swinunetr")}, "'whole_liver' cannot be a name"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            replace(settings, ensembles=ensembles)
+
+
+def test_variants_may_be_added_to_a_work_folder_but_not_changed(places: Places) -> None:
+    plain = BenchmarkSettings(architectures=("nnunet",))
+    one = replace(plain, variants={"seed_1": Variant("seed_1", "nnunet", training={"seed": 1})})
+    other = replace(plain, variants={"seed_1": Variant("seed_1", "nnunet", training={"seed": 2})})
+    for settings in (plain, one, plain):
+        require_same_benchmark(settings, None, places.work)
+    with pytest.raises(SettingsError, match=r"made with other settings \(variant seed_1\)"):
+        require_same_benchmark(other, None, places.work)
 
 
 def test_names_that_are_written_twice_agree() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.stages import ARCHITECTURES, STAGES
-from flrplan.workflow.reading import read_benchmark
+from flrplan.networks.table import PAPER
+from flrplan.stages import STAGES
+from flrplan.variants import Variant
+from flrplan.workflow.reading import read_benchmark, read_variants
 from flrplan.workflow.settings import DataKind, Resources, Rule
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "benchmark").glob("**/*.yaml"))
@@ -26,7 +29,7 @@ def write(folder: Path, text: str) -> Path:
 def test_a_file_that_only_says_the_start_is_the_paper_on_a_prepared_folder(tmp_path: Path) -> None:
     settings = read_benchmark(write(tmp_path, SCRATCH))
     assert settings.data.kind is DataKind.PREPARED
-    assert settings.architectures == ARCHITECTURES
+    assert settings.architectures == PAPER
     assert settings.stages == tuple(STAGES)
     assert (settings.mirroring, settings.recipe, settings.folds) == (True, None, ())
 
@@ -44,6 +47,48 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.pretrained == {"stunet": tmp_path / "w.model"}
     assert settings.resources_of(Rule.TRAIN) == Resources(threads=4, gpus=1)
     assert settings.resources_of(Rule.PREDICT) == Resources()
+
+
+def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path) -> None:
+    folder = tmp_path / "below"
+    folder.mkdir()
+    (folder / "r.yaml").write_text("")
+    (folder / "base.yaml").write_text(
+        SCRATCH + "\nrecipe: r.yaml\nfolds: [0]\nvariants: {a: {architecture: nnunet}}\nmirroring: false"
+    )
+    settings = read_benchmark(write(tmp_path, "extends: below/base.yaml\nfolds: [1]"))
+    assert (settings.recipe, settings.folds, settings.mirroring) == (folder / "r.yaml", (1,), False)
+    assert settings.rows == (*PAPER, "a")
+    assert settings.variants_file == tmp_path / "b.yaml"
+    assert list(read_variants(tmp_path / "b.yaml")) == ["a"]
+    own = write(
+        tmp_path, "extends: below/base.yaml\nvariants: {b: {architecture: stunet, pretrained: scratch}}\narchitectures: []"
+    )
+    assert read_benchmark(own).rows == ("b",)
+    made = write(tmp_path, "extends: below/base.yaml\nensembles: {both: [a, stunet]}")
+    assert read_benchmark(made).ensembles == {"both": ("a", "stunet")}
+    with pytest.raises(SettingsError, match=r"b\.yaml: extends goes round in a circle: b\.yaml -> b\.yaml"):
+        read_benchmark(write(tmp_path, "extends: b.yaml"))
+    with pytest.raises(SettingsError, match=r"none\.yaml: expected the YAML file of a benchmark, but it cannot be read"):
+        read_benchmark(write(tmp_path, "extends: none.yaml"))
+    with pytest.raises(
+        SettingsError, match=r"b\.yaml: variants: 'whole_liver' cannot be a name: .* nor a stage or a baseline of the tables"
+    ):
+        read_benchmark(write(tmp_path, SCRATCH + "\nvariants: {whole_liver: {architecture: nnunet}}"))
+
+
+def test_a_recipe_that_no_row_can_take_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("crlm: {training: {epochs: 0}}")
+    text = "architectures: [nnunet]\nrecipe: r.yaml"
+    with pytest.raises(SettingsError, match=r"b\.yaml: .*r\.yaml, stage crlm: epochs must be at least 1, got 0"):
+        read_benchmark(write(tmp_path, text))
+    assert read_benchmark(write(tmp_path, f"{text}\nstages: [liver]")).recipe is not None
+    with pytest.raises(SettingsError, match="nnunet has no network_size 'huge'"):
+        read_benchmark(write(tmp_path, "architectures: [nnunet]\ntrain_size: huge"))
+    (tmp_path / "r.yaml").write_text("common: {plan: {network_size: narrow}}")
+    variant = "variants: {a: {architecture: nnunet, plan: {features: [4, 8], patch_size_zyx: [32, 32, 32]}}}"
+    with pytest.raises(SettingsError, match="features is a size of its own; leave network_size at base, got 'narrow'"):
+        read_benchmark(write(tmp_path, f"{text}\n{variant}"))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +113,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("architectures: [nnunet]\npretrained: {stunet: scratch}", "pretrained: unknown stunet; known are nnunet"),
         ("resources: {training: {}}", "resources: unknown training; known are prepare, split, preprocess, train"),
         ("resources: {train: {gpu: 1}}", "resources: train: unknown gpu; known are threads, mem_mb, minutes, gpus"),
+        ("probabilities: all", "probabilities must be true or false, got 'all'"),
+        ("mirroring: 0", "mirroring must be true or false, got 0"),
         ("trainings_per_job: 0", "trainings_per_job must be a whole number in 1..1000"),
         ("- a", "the file: expected names with values"),
         ("a: [", "cannot be read"),
@@ -85,10 +132,27 @@ def test_without_an_architecture_that_the_paper_pretrains_nothing_need_be_said(t
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if "data:" in p.read_text() and p.name != "benchmark.yaml"], ids=lambda p: p.name
+    "path",
+    [p for p in CONFIGS if "data:" in p.read_text() and p.name != "benchmark.yaml"],
+    ids=lambda p: p.name,
 )
 def test_the_files_of_the_repository_can_be_read(path: Path) -> None:
-    assert read_benchmark(path).stages == tuple(STAGES)
+    assert set(read_benchmark(path).stages) <= set(STAGES)
+
+
+def test_controls_and_recipes_stand_beside_the_papers_rows(tmp_path: Path) -> None:
+    files = {p.name: p.read_text() for p in CONFIGS}
+    (tmp_path / "benchmark.yaml").write_text(files["benchmark.yaml"].replace("  stunet: ", "  stunet: scratch "))
+    variants: dict[str, Variant] = {}
+    for name in ("controls.yaml", "recipes.yaml"):
+        settings = read_benchmark(write(tmp_path, files[name]))
+        assert settings.architectures == PAPER
+        assert not set(settings.variants) & set(variants), "both run in one work folder"
+        variants |= settings.variants
+    assert settings.ensembles == {"ensemble": ("nnunet", "stunet", "resenc_l")}
+    assert [name for name, v in variants.items() if v.preparation] == ["stunet_1p5mm", "swinunetr_own_spacing"]
+    original = re.sub("(?m)^  # ", "  ", files["controls.yaml"]).replace("/data/W_original", str(tmp_path))
+    assert read_benchmark(write(tmp_path, original)).variants["nnunet_original"].labels == tmp_path
 
 
 def test_the_papers_benchmark_asks_what_stunet_starts_from_and_is_whole_but_for_that(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from flrplan.errors import EmptyLiverError, GridError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import DEMO_NOTE, FINE_TUNED_NOTE, FROM_DEMO, ModelStore
+from flrplan.probabilities import Probability
 from flrplan.qc.liver_in_view import liver_in_view_findings
 from flrplan.stage_input import build_stage_input
 from flrplan.stages import CASCADE, Stage
@@ -28,6 +29,7 @@ from flrplan.stages import CASCADE, Stage
 logger = logging.getLogger(__name__)
 
 NoteStep = Callable[[str], None]
+TakeProbability = Callable[[Structure, Probability], object]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class _Run:
     ct: CT
     masks: dict[Structure, Mask]
     sources: dict[Structure, Source]
+    on_probability: TakeProbability | None
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -72,6 +75,7 @@ class Cascade:
         given: Mapping[Structure, Mask] | None = None,
         stages: Sequence[Stage] = CASCADE,
         on_step: NoteStep | None = None,
+        on_probability: TakeProbability | None = None,
     ) -> CascadeResult:
         """Predicts what the stages ask for and what they need, unless it is given.
 
@@ -79,6 +83,9 @@ class Cascade:
             given: masks ``(Z, Y, X) bool`` on the CT's grid; a given mask is never predicted. CRLM without a liver: the
                 liver is predicted.
             on_step: called with a short text before each step, for progress.
+            on_probability: called with each predicted structure and its probability on the CT's grid, also with a liver that is
+                then found empty; ``{}.__setitem__`` keeps them. Raw: pieces that are dropped from the mask are in it. None: no
+                probability is made.
 
         Raises:
             EmptyLiverError: the given or the predicted liver is empty.
@@ -90,7 +97,7 @@ class Cascade:
                 raise GridError(f"case {ct.name}: the given {structure} has shape {mask.shape}, the CT {ct.geometry.shape_zyx}")
         if Structure.LIVER in given and not given[Structure.LIVER].any():
             raise EmptyLiverError(f"case {ct.name}: the given liver mask is empty; draw the liver, or let it be predicted")
-        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), warnings=list(ct.warnings))
+        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), on_probability, warnings=list(ct.warnings))
         for stage in stages:
             self._provide(stage, run, on_step)
         if Structure.LIVER in run.masks:
@@ -119,12 +126,18 @@ class Cascade:
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        mask = stage_input.restore(predictor.predict(stage_input))
+        if run.on_probability is None:
+            mask = stage_input.restore(predictor.predict(stage_input))
+        else:
+            mask, probability = predictor.predict_with_probability(stage_input)
+            run.on_probability(stage.target, stage_input.restore(probability))
+            mask = stage_input.restore(mask)
         if stage.target is Structure.LIVER:
             mask = self._checked_liver(mask, run)
         run.masks[stage.target] = mask
         run.sources[stage.target] = Source.PREDICTED
         run.models[stage.name] = identity
+        run.warnings += [f"{stage}: {warning}" for warning in predictor.folder.warnings]
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 

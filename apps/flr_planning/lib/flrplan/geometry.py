@@ -19,6 +19,14 @@ Float32 headers (NIfTI) move a corner by some 1e-4 mm; a wrong spacing of 0.1 % 
 """
 
 
+MAX_SHEAR_VOXELS = 0.5
+"""How far the end of an axis may lie beside a right angle, as a part of the smallest voxel edge: within it every voxel still covers
+its own place. A gantry tilt of 1 degree over 200 mm of slices is 3.5 mm, four to five voxels."""
+
+_ROUNDED_COSINE, _ROUNDED_LENGTH = 1e-4, 1e-2
+"""What headers with four digits leave of a right angle, and with two digits of the length of a direction cosine vector."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Size, spacing, origin and direction of a 3D grid; ``x, y, z`` are index axes, the world frame is LPS in mm.
@@ -105,6 +113,49 @@ class Geometry:
         origin = ", ".join(f"{o:.2f}" for o in self.origin_mm)
         direction = ", ".join(f"{d:.3f}" for d in self.direction)
         return f"size {'x'.join(map(str, self.size_xyz))}, spacing {spacing} mm, origin ({origin}), direction ({direction})"
+
+
+def straighten(
+    size_xyz: tuple[int, ...],
+    spacing_mm: tuple[float, ...],
+    origin_mm: tuple[float, ...],
+    direction: NDArray[np.floating[Any]],
+    source: str,
+) -> tuple[Geometry, tuple[str, ...]]:
+    """The grid at right angles that is nearest to the stated one about its centre, and a warning where they differ by more than rounding.
+
+    direction: ``(3, 3)``, columns are the stated axes, which a header may round or shear; nearest is the polar decomposition.
+
+    Raises: ImageError, with degrees and mm, for a shear of more than :data:`MAX_SHEAR_VOXELS`, and for a broken direction.
+    """
+    stated = np.asarray(direction, float).reshape(3, 3)
+    lengths = np.linalg.norm(stated, axis=0)
+    if not np.isfinite(stated).all() or np.abs(lengths - 1).max() > _ROUNDED_LENGTH:
+        raise ImageError(f"{source}: the direction is not orthonormal: {np.round(stated.ravel(), 4).tolist()}; export it again")
+    left, _, right = np.linalg.svd(stated / lengths)
+    straight = left @ right
+    x, y, z = (
+        np.asarray(origin_mm) + ((stated / lengths - straight) * np.asarray(spacing_mm)) @ ((np.asarray(size_xyz) - 1) / 2)
+    ).tolist()
+    cosines = np.triu((stated / lengths).T @ (stated / lengths), 1)
+    extent_mm = (np.asarray(size_xyz) - 1) * np.asarray(spacing_mm)
+    beside_mm, allowed_mm = float(np.abs(cosines * extent_mm).max()), MAX_SHEAR_VOXELS * min(spacing_mm)
+    angle, axis = np.degrees(np.arcsin(min(np.abs(cosines).max(), 1.0))), "xyz"[int(np.abs(cosines).max(axis=0).argmax())]
+    how_far = f"{angle:.3f} degrees off a right angle, {beside_mm:.2f} mm at the end of the {axis} axis"
+    if beside_mm > allowed_mm:
+        raise ImageError(
+            f"{source}: the voxel grid is sheared (not orthonormal), as after an uncorrected gantry tilt: {how_far}; up to {allowed_mm:.2f} mm, half a "
+            "voxel, are taken for rounding; resample the image onto a straight grid first"
+        )
+    rounding = np.abs(cosines).max() <= _ROUNDED_COSINE and beside_mm <= SAME_GRID_TOLERANCE_VOXELS * min(spacing_mm)
+    exact = rounding and np.allclose(stated.T @ stated, np.eye(3), atol=1e-6)
+    grid = Geometry(
+        (size_xyz[0], size_xyz[1], size_xyz[2]),
+        (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2])),
+        (float(origin_mm[0]), float(origin_mm[1]), float(origin_mm[2])) if exact else (x, y, z),
+        tuple(float(d) for d in (stated if exact else straight).ravel()),
+    )
+    return grid, () if rounding else (f"the axes of the voxel grid are {how_far}; the grid was straightened",)
 
 
 def require_same_grid(reference: Geometry, other: Geometry, reference_name: str, other_name: str) -> None:

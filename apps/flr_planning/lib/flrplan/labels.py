@@ -6,7 +6,7 @@ four disjoint compartments, and the structures are unions of compartments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -131,6 +131,10 @@ def structure_mask(label_zyx: NDArray[np.uint8], structure: Structure) -> Mask:
     return np.isin(label_zyx, [int(c) for c in COMPARTMENTS_OF[structure]])
 
 
+MANY_VALUES = 50
+"""More labels than a label map of the liver holds; the most is one a tumour."""
+
+
 def check_planning_map(label_zyx: NDArray[np.generic], what: str) -> NDArray[np.uint8]:
     """The same array as uint8, once every value is known to be a compartment or background.
 
@@ -142,10 +146,27 @@ def check_planning_map(label_zyx: NDArray[np.generic], what: str) -> NDArray[np.
     if unknown:
         raise LabelError(
             f"{what}: a planning label map holds 0..{max(known)} "
-            f"({', '.join(f'{int(c)} {c.label_name}' for c in Compartment)}), found {unknown[:5]}; give these "
-            "voxels one of those values and save the map again"
+            f"({', '.join(f'{int(c)} {c.label_name}' for c in Compartment)}), found {unknown[:5]}{resemblance(values.tolist())}; give "
+            "these voxels one of those values and save the map again"
         )
     return label_zyx.astype(np.uint8)
+
+
+def resemblance(values: Sequence[float]) -> str:
+    """What an array of these values looks like where a mask or a planning map was expected: ", which looks like ...", or "" if unknown."""
+    found = [v for v in values if v != 0]
+    if found and min(found) < 0:
+        return ", which looks like a CT in place of a mask"
+    if len(found) > MANY_VALUES:
+        return (
+            ", which looks like an image or a probability map in place of a mask (of a probability, take what exceeds one half)"
+        )
+    if len(found) == 1:
+        return f", which looks like a binary mask{' as pictures hold it' if found == [255] else ''} (write 1 for {found[0]})"
+    if found and {*found} <= {int(c) for c in Compartment}:
+        crlm, flr = (" and ".join(str(int(c)) for c in sorted(COMPARTMENTS_OF[s])) for s in (Structure.CRLM, Structure.FLR))
+        return f", which looks like a planning map (of it, the liver is every value but 0, crlm {crlm}, flr {flr})"
+    return ""
 
 
 @dataclass(frozen=True)

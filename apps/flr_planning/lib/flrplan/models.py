@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flrplan.errors import ModelError
+from flrplan.io.listing import entries
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.stages import Stage
@@ -40,6 +41,18 @@ def replaced_folder(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
 
 
+def require_models_folder(path: Path) -> None:
+    """Raises ModelError for what can hold no ``<stage>/<architecture>/``: else the demo models would silently serve in its place."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "is not there"
+        raise ModelError(f"{path} {what}; expected a folder with <stage>/<architecture>/ models")
+    if (path / "plans.json").is_file() or any(path.glob("fold_*")):
+        raise ModelError(
+            f"{path} is one model, expected a folder with <stage>/<architecture>/ models; take it up with: flrplan models import {path} "
+            "--stage STAGE"
+        )
+
+
 class ModelStore:
     """Finds models and keeps their predictors; a folder that changed on disk is loaded anew at its next use.
 
@@ -61,7 +74,7 @@ class ModelStore:
 
     def has(self, stage: Stage, architecture: str) -> bool:
         """Whether a model is there at all, whole or not."""
-        return any(path.is_dir() and any(path.iterdir()) for path, _ in self._candidates(stage, architecture))
+        return any(path.is_dir() and bool(entries(path)) for path, _ in self._candidates(stage, architecture))
 
     def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
         own = self.folder(stage, architecture)
@@ -87,7 +100,7 @@ class ModelStore:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
         candidates = self._candidates(stage, architecture)
         for path, demo in candidates:
-            if path.is_dir() and any(path.iterdir()):
+            if path.is_dir() and entries(path):
                 folder = ModelFolder.open(path)
                 folder.require_stage(stage)
                 from_demo = bool(folder.published().get(FROM_DEMO))
@@ -118,6 +131,8 @@ class ModelStore:
         warm = self._warm.get(key)
         if warm is None or warm[0] != stamp:
             logger.info("loading model %s", found.folder.path)
+            for warning in found.folder.warnings:
+                logger.warning("%s: %s", found.folder.path, warning)
             warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
             if found.folder.fingerprint() != stamp[1]:
                 raise ModelError(f"{found.folder.path} was changed while it was being read; try again")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sklearn.model_selection import KFold
 
 from flrplan.errors import SettingsError
+from flrplan.io import read_json
 
 NNUNET_SEED = 12345
 """Seed of nnU-Net's own cross-validation draw over the sorted ids (nnunetv2.utilities.crossval_split)."""
@@ -18,6 +19,8 @@ SPLITS_NAME = "splits_final.json"
 """nnU-Net's name of the file with its folds, in the preprocessed folder."""
 SPLIT_FILE = "splits.json"
 """Name of our own split file beside ``images/``, where it is used unasked."""
+
+_SPLIT_FORM = '{"test": [ids], "folds": [[validation ids], ...]}'
 
 HELD_OUT_PART = "held-out"
 """Name of the part that is predicted by the ensemble of all folds."""
@@ -91,12 +94,38 @@ def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = 
 
 
 def read_split(path: Path) -> Split:
-    """A split file ``{"test": [ids], "folds": [[validation ids], ...]}``. Raises SettingsError naming the file."""
+    """A split file ``{"test": [ids], "folds": [[validation ids], ...]}``, or nnU-Net's ``splits_final.json``, which holds out no case.
+
+    Raises: SettingsError naming the file; for nnU-Net's also where its folds are no cross-validation.
+    """
+    if path.suffix == ".pkl":
+        raise SettingsError(f"{path}: a pickle could run code and is not opened; save its folds as {_SPLIT_FORM}")
+    content = read_json(path, _SPLIT_FORM)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, list):
+            return _from_nnunet(content)
+        unknown = sorted(set(content) - {"test", "folds"})
+        if unknown:
+            raise SettingsError(f"unknown keys {', '.join(unknown)}")
         return Split(tuple(_ids(fold) for fold in content["folds"]), _ids(content.get("test", [])))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SettingsError(f'{path}: expected {{"test": [ids], "folds": [[validation ids], ...]}}: {error}') from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise SettingsError(f"{path}: expected {_SPLIT_FORM}: {found}") from error
+
+
+def _from_nnunet(content: list[Any]) -> Split:
+    """nnU-Net's list of ``{"train": [ids], "val": [ids]}``, where each fold trains on all cases that it does not validate."""
+    if not content or not all(isinstance(fold, Mapping) and set(fold) == {"train", "val"} for fold in content):
+        raise TypeError('found a list, but not of nnU-Net\'s {"train": [ids], "val": [ids]}')
+    split = Split(tuple(_ids(fold["val"]) for fold in content))
+    for k, fold in enumerate(content):
+        differ = set(_ids(fold["train"])) ^ set(split.train_ids(k))
+        if differ:
+            raise SettingsError(
+                f"found nnU-Net's form, but fold {k} does not train on exactly the cases that the other folds validate "
+                f"({', '.join(sorted(differ)[:5])}), so it is no cross-validation"
+            )
+    return split
 
 
 def require_fold(

@@ -25,6 +25,8 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 AIR_HU = -1024.0
 """Lowest value of a CT here; scanners write padding as low as -3024, which carries no information."""
+MAX_HU = 32767.0
+"""Largest value: that of int16."""
 
 
 class RegionMode(str, Enum):
@@ -33,6 +35,17 @@ class RegionMode(str, Enum):
     MASK = "mask"
     CROP = "crop"
     MASK_AND_CROP = "mask_and_crop"
+    WHOLE = "whole"
+
+    @property
+    def masks(self) -> bool:
+        """Whether the CT outside the region is hidden."""
+        return self in (RegionMode.MASK, RegionMode.MASK_AND_CROP)
+
+    @property
+    def crops(self) -> bool:
+        """Whether the CT is cut to a box around the region."""
+        return self in (RegionMode.CROP, RegionMode.MASK_AND_CROP)
 
 
 class InputMasks(str, Enum):
@@ -47,11 +60,13 @@ class InputMasks(str, Enum):
 class InputSettings:
     """What the paper leaves open in "the liver mask is used to mask the CT input (i.e., cropping to the liver ROI)".
 
-    region_mode: ``mask_and_crop`` by default, since that sentence says both.
+    region_mode: ``mask_and_crop`` by default, since that sentence says both; ``whole`` is the whole CT, as most foreign models want it.
     crop_margin_mm: 10, so that convolutions see the capsule from both sides and resampling has room.
     mask_margin_mm: 0, the letter of the paper; a few mm let tumours at the capsule survive a predicted liver that is too small.
-    outside_hu: -1024 (air). Liver and lesions never have it, so the border is always visible; nnU-Net's clipping to the
-        foreground's 0.5 percentile bounds its weight; and it is not 0, which nnU-Net would crop away and normalise apart.
+    outside_hu: -1024 (air). nnU-Net clips it to the 0.5 percentile of the target's intensities, which bounds its weight; the price
+        is that the darkest voxels of liver and lesions then look like the outside (about 1 %). It is not 0, which nnU-Net would crop away and normalise apart.
+    region_channel: the region's mask as one more channel, the last, so that the border is known where intensities do not show it.
+        False, since the paper names none.
     input_masks: which masks a stage is trained with; ground_truth as the paper, perturbed (with the errors that predictions have) or
         predicted_oof (out-of-fold predictions of the stage before). The other settings hold in training and use, this one in training.
 
@@ -62,6 +77,7 @@ class InputSettings:
     crop_margin_mm: float = 10.0
     mask_margin_mm: float = 0.0
     outside_hu: float = AIR_HU
+    region_channel: bool = False
     input_masks: InputMasks = InputMasks.GROUND_TRUTH
 
     def __post_init__(self) -> None:
@@ -80,9 +96,30 @@ class InputSettings:
         if not AIR_HU <= self.outside_hu <= 3071:
             raise SettingsError(f"outside_hu must lie in {AIR_HU:.0f}..3071, got {self.outside_hu}")
 
+    def mask_channels(self, stage: Stage) -> tuple[Structure, ...]:
+        """The structures whose masks follow the CT as channels of a stage's input."""
+        return (*stage.mask_channels, *((stage.region,) if stage.region and self.region_channel else ()))
+
+    def channel_names(self, stage: Stage) -> tuple[str, ...]:
+        """Channels of a stage's input: the CT first, then the masks."""
+        return ("CT", *(s.value for s in self.mask_channels(stage)))
+
+    def outside_of(self, stage: Stage) -> float | None:
+        """HU of the CT channel outside the stage's region; None where a stage shows the CT everywhere."""
+        return self.outside_hu if stage.region is not None and self.region_mode.masks else None
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``dataset.json``."""
         return {**asdict(self), "region_mode": self.region_mode.value, "input_masks": self.input_masks.value}
+
+    def describe(self, stage: Stage) -> str:
+        """What a stage's network sees of the CT, in words."""
+        if stage.region is None or self.region_mode is RegionMode.WHOLE:
+            return "the whole CT"
+        margins = f"{self.mask_margin_mm:g} mm around it kept, " if self.region_mode.masks and self.mask_margin_mm else ""
+        masked = f"outside the {stage.region} set to {self.outside_hu:g} HU" if self.region_mode.masks else ""
+        cropped = f"cut to the {stage.region} and {self.crop_margin_mm:g} mm around it" if self.region_mode.crops else ""
+        return f"the CT {margins}{' and '.join(filter(None, (cropped, masked)))}"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> InputSettings:
@@ -101,12 +138,14 @@ Box = tuple[slice, slice, slice]
 class StageInput:
     """What a network sees, and where it lies.
 
-    channels_czyx: ``(C, Z, Y, X) float32`` in canonical axis order; channel 0 is HU, the others are masks of 0 and 1.
+    channels_czyx: ``(C, Z, Y, X) float32`` in canonical axis order; channel 0 is HU in whole numbers, the others are masks of 0 and 1.
+    shown_zyx: ``(Z, Y, X) bool``, where channel 0 is the CT and not ``outside_hu``.
     geometry: grid of these channels (canonical, cropped).
     """
 
     stage: Stage
     channels_czyx: NDArray[np.float32]
+    shown_zyx: Mask
     geometry: Geometry
     canonical: Canonical
     box_zyx: Box
@@ -158,7 +197,8 @@ def build_stage_input(
     ct = canonical.forward(ct_zyx)
     box: Box = (slice(0, ct.shape[0]), slice(0, ct.shape[1]), slice(0, ct.shape[2]))
     if stage.region is None:
-        channel = np.maximum(ct, AIR_HU, dtype=np.float32)
+        channel = _whole_hu(ct)
+        shown = np.broadcast_to(np.True_, channel.shape)
     else:
         region = canonical.forward(masks[stage.region])
         if not region.any():
@@ -167,13 +207,21 @@ def build_stage_input(
                 "Check that the CT shows the liver and that the mask belongs to it, or draw the liver by hand"
             )
         spacing = canonical.target.spacing_zyx_mm
-        if settings.region_mode is not RegionMode.MASK:
+        if settings.region_mode.crops:
             box = _bounding_box(region, spacing, settings.crop_margin_mm + settings.mask_margin_mm)
-        channel = np.maximum(ct[box], AIR_HU, dtype=np.float32)
-        if settings.region_mode is not RegionMode.CROP:
-            channel[~_dilated(region[box], spacing, settings.mask_margin_mm)] = settings.outside_hu
-    mask_channels = [canonical.forward(masks[s])[box].astype(np.float32) for s in stage.mask_channels]
-    return StageInput(stage, np.stack([channel, *mask_channels]), _cropped(canonical.target, box), canonical, box)
+        channel = _whole_hu(ct[box])
+        shown = np.broadcast_to(np.True_, channel.shape)
+        if settings.region_mode.masks:
+            shown = _dilated(region[box], spacing, settings.mask_margin_mm)
+            channel[~shown] = settings.outside_hu
+    mask_channels = [canonical.forward(masks[s])[box].astype(np.float32) for s in settings.mask_channels(stage)]
+    return StageInput(stage, np.stack([channel, *mask_channels]), shown, _cropped(canonical.target, box), canonical, box)
+
+
+def _whole_hu(ct_zyx: NDArray[Any]) -> NDArray[np.float32]:
+    """HU in whole numbers between :data:`AIR_HU` and the largest int16: what the raw data set of a training can hold."""
+    clipped: NDArray[np.float32] = np.clip(ct_zyx, AIR_HU, MAX_HU, dtype=np.float32)
+    return np.rint(clipped, out=clipped)
 
 
 def _bounding_box(region: Mask, spacing_zyx_mm: tuple[float, float, float], margin_mm: float) -> Box:

@@ -29,11 +29,6 @@ class Stage:
         """The masks that this stage takes beside the CT, in the order of the cascade."""
         return (*((self.region,) if self.region else ()), *self.mask_channels)
 
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Channels of the network's input: the CT first, then the masks."""
-        return ("CT", *(s.value for s in self.mask_channels))
-
     def __str__(self) -> str:
         return self.name
 

@@ -7,6 +7,8 @@ Layout: ``images/<case>.nii.gz``, ``labels/<case>.nii.gz`` (planning label map) 
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +17,12 @@ import numpy as np
 
 from flrplan.errors import EmptyLiverError, LabelError
 from flrplan.geometry import require_same_grid
-from flrplan.io import CT, read_ct, read_label_map, read_mask
+from flrplan.io import CHANNEL, CT, read_ct, read_label_map, read_mask
+from flrplan.io.listing import entries, files_below
+from flrplan.io.volume_file import image_suffix
 from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIX = ".nii.gz"
 
@@ -52,11 +58,13 @@ class LabelledCase:
         return digest.hexdigest()
 
     def load(self, structures: Iterable[Structure]) -> tuple[CT, dict[Structure, Mask]]:
-        """The CT and the asked masks, ``(Z, Y, X) bool`` on its grid; masks may be empty.
+        """The CT and the asked masks, ``(Z, Y, X) bool`` on its grid; masks may be empty. What is odd about the CT is logged.
 
         Raises: ImageError, GridError, LabelError; LabelError also where a structure is held by no file.
         """
         ct = read_ct(self.image)
+        for warning in ct.warnings:
+            logger.warning("case %s: %s", self.case_id, warning)
         result: dict[Structure, Mask] = {}
         planning = None
         for structure in structures:
@@ -96,24 +104,62 @@ class LabelledCase:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files behind an image or a mask: the file itself, or everything in the folder of a DICOM series, sorted by path."""
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """The files behind an image or a mask: the file itself, or every file in the folder of a DICOM series but hidden ones, sorted by path."""
+    return files_below(path) if path.is_dir() else [path]
 
 
 def find_labelled_cases(folder: Path) -> list[LabelledCase]:
     """Every case of a folder in the layout above, sorted by id.
 
-    Raises: LabelError where there is no image, or an image has no label; the message names them.
+    Raises: LabelError where there is no image, one of another format, or one without a label; the message names them.
     """
-    images = sorted(p for p in (folder / "images").glob(f"*{IMAGE_SUFFIX}") if not p.name.startswith("."))
+    listed = entries(folder / "images") if (folder / "images").is_dir() else []
+    images = [p for p in listed if p.name.endswith(IMAGE_SUFFIX)]
+    others = [p.name for p in listed if p not in images and image_suffix(p) is not None]
+    if others:
+        raise LabelError(
+            f"{folder / 'images'}: expected <case>{IMAGE_SUFFIX} alone, found {', '.join(others[:5])} ({len(others)} images that would "
+            f"not be used); convert them or move them away"
+        )
     if not images:
+        require_no_nnunet_data(folder)
         raise LabelError(f"{folder}: expected images/<case>{IMAGE_SUFFIX} and labels/<case>{IMAGE_SUFFIX}, found no image")
     cases = []
     for image in images:
         case_id = image.name.removesuffix(IMAGE_SUFFIX)
-        label = folder / "labels" / image.name
-        masks = {s: p for s in Structure if (p := folder / "masks" / case_id / f"{s}{IMAGE_SUFFIX}").is_file()}
-        if not label.is_file() and not masks:
-            raise LabelError(f"{image} has no label; expected {label} or masks/{case_id}/<structure>{IMAGE_SUFFIX}")
-        cases.append(LabelledCase(case_id, image, label if label.is_file() else None, masks))
+        label, masks = _labels_of(folder, case_id)
+        if label is None and not masks and case_id.endswith(CHANNEL):  # nnU-Net's name of an image, whose label has none
+            case_id = case_id.removesuffix(CHANNEL)
+            label, masks = _labels_of(folder, case_id)
+        if label is None and not masks:
+            channel = (
+                f" (a second channel of nnU-Net? A case is one CT: take {image.name} out)" if _SECOND.search(case_id) else ""
+            )
+            expected = f"{folder / 'labels' / f'{case_id}{IMAGE_SUFFIX}'} or masks/{case_id}/<structure>{IMAGE_SUFFIX}"
+            raise LabelError(f"{image} has no label; expected {expected}{channel}")
+        cases.append(LabelledCase(case_id, image, label, masks))
     return cases
+
+
+def _labels_of(folder: Path, case_id: str) -> tuple[Path | None, dict[Structure, Path]]:
+    label = folder / "labels" / f"{case_id}{IMAGE_SUFFIX}"
+    masks = {s: p for s in Structure if (p := folder / "masks" / case_id / f"{s}{IMAGE_SUFFIX}").is_file()}
+    return label if label.is_file() else None, masks
+
+
+_SECOND = re.compile(r"_000[1-9]$")
+
+
+def require_no_nnunet_data(folder: Path) -> None:
+    """Raises LabelError for nnU-Net's raw data, whose label values mean what its ``dataset.json`` says, with the way from there to here."""
+    if (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir():
+        raise LabelError(
+            f"{folder} is nnU-Net's raw data: the values in labelsTr mean what its dataset.json says, they are no planning maps. Say which "
+            "values are which structure in a layout file, such as\n"
+            "  structures:\n"
+            "    liver: [{pattern: 'labelsTr/{case}{ext}', values: [1, 2]}]\n"
+            "    crlm: [{pattern: 'labelsTr/{case}{ext}', values: [2]}]\n"
+            "    flr: ...\n"
+            f"then make a work folder of it: benchmark/prepare.py folder {folder} --layout LAYOUT --out W. A stage that needs no FLR "
+            "trains on images/<case>.nii.gz and masks/<case>/<structure>.nii.gz alone"
+        )

@@ -52,6 +52,11 @@ class AppSettings:
     def __post_init__(self) -> None:
         if self.models is not None and not self.models.is_dir():
             raise SettingsError(f"conf models: no folder {self.models}; expected one with <stage>/<architecture>/ in it")
+        if self.models is not None and (self.models / "plans.json").is_file():
+            raise SettingsError(
+                f"conf models: {self.models} is one model, expected a folder with <stage>/<architecture>/ in it; take it up with: "
+                f"flrplan models import {self.models} --stage STAGE"
+            )
         if self.architecture not in ARCHITECTURES:
             raise SettingsError(f"conf architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
         choose_device(self.device)

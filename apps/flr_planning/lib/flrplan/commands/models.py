@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.commands.say import say
-from flrplan.errors import ModelError
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.errors import ModelError, SettingsError
+from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.nnunet.import_model import import_model
+from flrplan.nnunet.import_source import CHECKPOINTS
+from flrplan.stage_input import InputSettings, RegionMode
 from flrplan.stages import ARCHITECTURES, STAGES, stage_named
+
+_INPUT_NUMBERS = {
+    "outside_hu": "HU outside a mask (default: -1024)",
+    "crop_margin_mm": "mm kept around the liver where the CT is cropped (default: 10)",
+    "mask_margin_mm": "mm kept around the liver where it is masked (default: 0)",
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -20,10 +28,34 @@ def add_parser(commands: Any) -> None:
     listing = actions.add_parser("list", help="which model serves which stage")
     listing.add_argument("--models", type=Path, default=MODEL_ROOT)
     listing.set_defaults(run=run_list)
-    importing = actions.add_parser("import", help="take a trained nnU-Net v2 folder (opened without running its code)")
-    importing.add_argument("folder", type=Path, help="folder with plans.json, dataset.json and fold_<k>/checkpoint_final.pth")
+    importing = actions.add_parser(
+        "import", help="take a trained nnU-Net 2 model, folder or zip (opened without running its code)"
+    )
+    importing.add_argument(
+        "source",
+        type=Path,
+        help="folder with plans.json, dataset.json and fold_<k>/checkpoint_final.pth, or the zip of nnUNetv2_export_model_to_zip",
+    )
     importing.add_argument("--stage", required=True, choices=list(STAGES))
-    importing.add_argument("--label", help="the label in its dataset.json that is this stage's target (default: same name)")
+    importing.add_argument(
+        "--label",
+        metavar="NAME[,NAME...]",
+        help="labels of its dataset.json that together are this stage's target: liver,tumor where the tumour is labelled apart "
+        "(default: the target's own name)",
+    )
+    importing.add_argument(
+        "--input",
+        choices=[mode.value for mode in RegionMode],
+        help="what the model was trained to see, for crlm and flr: the whole CT, the CT masked by the liver, cropped to it, or both",
+    )
+    for name, what in _INPUT_NUMBERS.items():
+        importing.add_argument(f"--{name.replace('_', '-')}", type=float, metavar="N", help=what)
+    importing.add_argument(
+        "--configuration", metavar="NAME", help="3d_fullres, for example, where the source holds several models"
+    )
+    importing.add_argument(
+        "--checkpoint", choices=CHECKPOINTS, default=CHECKPOINTS[0], help="the file of each fold (default: %(default)s)"
+    )
     importing.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     importing.add_argument("--models", type=Path, default=MODEL_ROOT)
     importing.add_argument("--force", action="store_true", help="replace the model that is there")
@@ -32,6 +64,7 @@ def add_parser(commands: Any) -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """One line per stage and architecture."""
+    require_models_folder(arguments.models)
     store = ModelStore(arguments.models)
     for stage in STAGES.values():
         for architecture in ARCHITECTURES:
@@ -44,13 +77,46 @@ def run_list(arguments: argparse.Namespace) -> int:
                 say(f"{stage.name:8} {architecture:10} not usable: {error}")
                 continue
             kind = "demo (not for patients)" if found.demo else "fine-tuned from demo" if found.from_demo else "trained"
+            if found.folder.imported_from:
+                kind = f"imported from {found.folder.imported_from} ({found.folder.describe()})"
             say(f"{stage.name:8} {architecture:10} {kind}, folds {list(found.folder.folds)}: {found.folder.path}")
+            for warning in found.folder.warnings:
+                say(f"{'':8} {'':10} warning: {warning}")
     return 0
 
 
 def run_import(arguments: argparse.Namespace) -> int:
-    """Imports a folder for a stage."""
+    """Imports a folder or a zip for a stage, and says what was understood."""
     target = arguments.models / arguments.stage / arguments.architecture
-    import_model(arguments.folder, stage_named(arguments.stage), target, arguments.label, arguments.force)
+    model = import_model(
+        arguments.source,
+        stage_named(arguments.stage),
+        target,
+        arguments.label,
+        arguments.force,
+        _input_settings(arguments),
+        arguments.configuration,
+        arguments.checkpoint,
+    )
     say(f"imported for stage {arguments.stage}: {target}")
+    say(f"  {model.describe()}; folds {', '.join(map(str, model.folds))}")
+    for warning in model.warnings:
+        say(f"  warning: {warning}")
     return 0
+
+
+def _input_settings(arguments: argparse.Namespace) -> InputSettings | None:
+    """What the options say of the model's input; None where they say nothing. Raises SettingsError for a number that has no use."""
+    numbers = {name: value for name in _INPUT_NUMBERS if (value := getattr(arguments, name)) is not None}
+    mode = None if arguments.input is None else RegionMode(arguments.input)
+    used = {
+        "outside_hu": mode and mode.masks,
+        "crop_margin_mm": mode and mode.crops,
+        "mask_margin_mm": mode not in (None, RegionMode.WHOLE),
+    }
+    idle = [f"--{name.replace('_', '-')}" for name in numbers if not used[name]]
+    if idle:
+        raise SettingsError(
+            f"{', '.join(idle)} has no effect with {f'--input {mode.value}' if mode else 'no --input'}; leave it out or choose another --input"
+        )
+    return None if mode is None else InputSettings(region_mode=mode, **numbers)

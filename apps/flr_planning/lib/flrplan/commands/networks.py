@@ -11,7 +11,7 @@ from flrplan.commands.say import note, say
 from flrplan.device import choose_device
 from flrplan.errors import SettingsError
 from flrplan.networks.estimate import A100, UTILIZATION, Workload
-from flrplan.networks.table import BASE, TABLE
+from flrplan.networks.table import BASE, PAPER, TABLE
 from flrplan.nnunet.network_cost import TYPICAL_PATCH, NetworkCost, network_cost, typical_plans
 from flrplan.nnunet.settings import TrainingSettings
 from flrplan.stages import STAGES
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         costs.append(network_cost(row, size, shared, device))
         say(_line(costs[-1]))
     if arguments.size == BASE and rows == list(TABLE.values()):
-        for line in benchmark_estimate(costs):
+        for line in benchmark_estimate([cost for cost in costs if cost.architecture in PAPER]):
             say(line)
     return 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from flrplan.cascade import CascadeSettings
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.errors import SettingsError
+from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.stages import ARCHITECTURES
+from flrplan.variants import Variant
+from flrplan.workflow.reading import read_variants
 
 
 def add_cascade_options(parser: argparse.ArgumentParser) -> None:
@@ -19,11 +23,34 @@ def add_cascade_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirroring", action="store_true", help="test-time mirroring: up to 8 times the work")
 
 
+def add_variants_option(parser: argparse.ArgumentParser) -> None:
+    """``--variants``: names beside those of the architectures."""
+    parser.add_argument(
+        "--variants",
+        type=Path,
+        metavar="FILE",
+        help="YAML of a benchmark whose variants can be named where an architecture can (benchmark/README.md)",
+    )
+
+
+def known_variants(path: Path | None) -> dict[str, Variant]:
+    """The variants of ``--variants``, by name."""
+    return read_variants(path) if path is not None else {}
+
+
+def require_known_name(name: str, variants: Mapping[str, Variant], what: str) -> None:
+    """Raises SettingsError where ``name`` is neither an architecture nor one of the variants."""
+    if name not in ARCHITECTURES and name not in variants:
+        more = f" and the variants {', '.join(variants)}" if variants else "; variants need --variants FILE"
+        raise SettingsError(f"{what}: unknown {name!r}; known are {', '.join(ARCHITECTURES)}{more}")
+
+
 def cascade_settings(arguments: argparse.Namespace, base: CascadeSettings) -> CascadeSettings:
     """The settings that these options give."""
     return replace(base, architecture=arguments.architecture, device=arguments.device, mirroring=arguments.mirroring)
 
 
 def model_store(arguments: argparse.Namespace) -> ModelStore:
-    """The models of ``--models``, else the demo models of the repository."""
+    """The models of ``--models``, else the demo models of the repository. Raises ModelError for another kind of folder, or none."""
+    require_models_folder(arguments.models)
     return ModelStore(arguments.models)

@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.commands.options import add_cascade_options, cascade_settings, model_store
 from flrplan.commands.say import note, say
 from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
-from flrplan.io import case_name, find_cases, read_ct, read_mask
+from flrplan.io import case_names, find_cases, read_ct, read_mask
+from flrplan.io.listing import files_below
 from flrplan.labels import Mask, Structure
 from flrplan.planning.plan import REPORT_NAME, write_plan
 from flrplan.planning.volumetry import Volumes
@@ -27,7 +29,11 @@ def add_parser(commands: Any) -> None:
     """Adds ``plan`` to the command line."""
     parser = commands.add_parser("plan", help="segment CTs and measure the future liver remnant")
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="CT: NIfTI, NRRD, DICOM folder, or a folder of these"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="CT: NIfTI, NRRD, DICOM folder, or a folder of these; a case is called after its file or PatientID, where that repeats after its folder",
     )
     parser.add_argument("--out", type=Path, required=True, help="one folder per case is written here")
     for structure in GIVEN:
@@ -42,13 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
     keep_freed_memory()
     failed: dict[Path, str] = {}
-    cases = _cases(arguments.inputs, failed)
+    cases = _cases(arguments.inputs, arguments.series, failed)
     masks = {s: getattr(arguments, s.value) for s in GIVEN if getattr(arguments, s.value)}
     if masks and len(cases) != 1:
         raise SettingsError(f"--{next(iter(masks))} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     cascade = Cascade(model_store(arguments), cascade_settings(arguments, CascadeSettings()))
+    names = case_names(cases, arguments.series)
     for number, path in enumerate(cases, 1):
-        folder = arguments.out / case_name(path)
+        folder = arguments.out / names[path]
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
             if not arguments.force and _is_planned(folder, _request(path, masks), cascade):
@@ -75,14 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
 def plan_one(
     path: Path, folder: Path, cascade: Cascade, masks: dict[Structure, Path], series: str | None = None
 ) -> tuple[Volumes, list[str]]:
-    """Reads, plans and writes one case; returns its volumes and warnings. Raises FlrError."""
-    ct = read_ct(path, series=series)
+    """Reads, plans and writes one case, called after ``folder``; returns its volumes and warnings. Raises FlrError."""
+    ct = replace(read_ct(path, series=series), name=folder.name)
     given: dict[Structure, Mask] = {s: read_mask(p, ct, s) for s, p in masks.items()}
     result = cascade.run(ct, given, on_step=lambda step: note(f"  {step}"))
     return write_plan(result, folder, _request(path, masks))
 
 
-def _cases(inputs: Sequence[Path], failed: dict[Path, str]) -> list[Path]:
+def _cases(inputs: Sequence[Path], series: str | None, failed: dict[Path, str]) -> list[Path]:
     """The cases of the inputs; an input that is none goes into ``failed``. Raises ImageError where two share a name."""
     usable = []
     for path in inputs:
@@ -92,14 +99,14 @@ def _cases(inputs: Sequence[Path], failed: dict[Path, str]) -> list[Path]:
         except ImageError as error:
             failed[path] = str(error)
             note(f"failed: {error}")
-    return find_cases(usable) if usable else []
+    return find_cases(usable, series) if usable else []
 
 
 def _request(path: Path, masks: Mapping[Structure, Path]) -> dict[str, Any]:
     """What is asked for one case: the files, with size and time, so that a plan of other files is never taken for it."""
 
     def stamp(file: Path) -> list[object]:
-        parts = sorted(p for p in file.rglob("*") if p.is_file()) if file.is_dir() else [file] if file.is_file() else []
+        parts = files_below(file) if file.is_dir() else [file] if file.is_file() else []
         return [
             str(file.resolve()),
             sum(p.stat().st_size for p in parts),

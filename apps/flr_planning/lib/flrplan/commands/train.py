@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from flrplan.commands.options import add_variants_option, known_variants, require_known_name
 from flrplan.commands.say import note, say
 from flrplan.device import choose_device
 from flrplan.errors import SettingsError
@@ -28,6 +28,7 @@ from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_
 from flrplan.stage_input import InputMasks
 from flrplan.stages import ARCHITECTURES, STAGES, Stage, stage_named
 from flrplan.training_cases import LabelledCase, find_labelled_cases
+from flrplan.variants import Variant
 
 
 def add_parser(commands: Any) -> None:
@@ -35,7 +36,13 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("train", help="train one stage on labelled cases")
     parser.add_argument("--cases", type=Path, required=True, help="folder with images/ and labels/ (planning label maps)")
     parser.add_argument("--stage", required=True, choices=list(STAGES))
-    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    parser.add_argument(
+        "--architecture",
+        default=ARCHITECTURES[0],
+        metavar="NAME",
+        help=f"{', '.join(ARCHITECTURES)} (default: {ARCHITECTURES[0]}), or a variant",
+    )
+    add_variants_option(parser)
     sizes = list(dict.fromkeys(size for row in TABLE.values() for size in row.sizes))
     parser.add_argument("--size", choices=sizes, help="size of the network (default: the recipe's network_size, else base)")
     parser.add_argument(
@@ -64,7 +71,7 @@ def add_parser(commands: Any) -> None:
         help="out-of-fold predictions <column>/<case>.nii.gz for --input-masks predicted_oof; perturbed takes their errors",
     )
     parser.add_argument("--work", type=Path, required=True, help="prepared data and training states; continue with the same")
-    parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the model goes to <models>/<stage>/<architecture>")
+    parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="the model goes to <models>/<stage>/<NAME>")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--gpus", type=int, default=1, help="GPUs that train together (with --device cpu: processes)")
     parser.add_argument("--workers", type=int, default=1, help="processes that prepare the data (default: 1)")
@@ -91,12 +98,13 @@ def run(arguments: argparse.Namespace) -> int:
         return launch(arguments.gpus, device, arguments.words)
     tell = launched_rank() == 0
     stage = stage_named(arguments.stage)
-    recipe = Recipe.from_yaml(arguments.recipe, stage.name) if arguments.recipe else Recipe.from_mapping({})
-    if arguments.size:
-        recipe = replace(recipe, plan=replace(recipe.plan, network_size=arguments.size))
-    if arguments.input_masks:
-        recipe = replace(recipe, input=replace(recipe.input, input_masks=InputMasks(arguments.input_masks)))
-    architecture = architecture_named(arguments.architecture)
+    variants = known_variants(arguments.variants)
+    require_known_name(arguments.architecture, variants, "--architecture")
+    variant = variants.get(arguments.architecture)
+    recipe = _recipe(arguments, stage, variant)
+    architecture = architecture_named(variant.architecture if variant else arguments.architecture)
+    if variant and arguments.pretrained is None and variant.pretrained is not None:
+        arguments.pretrained = variant.pretrained
     architecture.size(recipe.plan.network_size)
     pretrained: Path | None = None if arguments.pretrained == SCRATCH else arguments.pretrained
     if tell and architecture.pretrained and arguments.pretrained is None:
@@ -106,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if pretrained is not None:
         require_weights_of(architecture, recipe.plan.network_size, pretrained)  # told now, not after the preparation
-    cases = find_labelled_cases(arguments.cases)
+    cases = find_labelled_cases(variant.labels if variant and variant.labels else arguments.cases)
     split = _split(arguments, [c.case_id for c in cases])
     folds = arguments.fold if arguments.fold is not None else range(len(split.folds))
     split.require_training()
@@ -118,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
             require_unseen(seen, str(pretrained), split.test, split.validation_ids(fold))
     if arguments.predictions is not None:
         cases = _with_predictions(arguments.predictions, cases, split, stage, recipe)
-    work = StageWork(arguments.work, stage)
+    work = StageWork(arguments.work / variant.preparation if variant else arguments.work, stage)
     if tell:
         note(f"stage {stage}: {len(cases)} cases, {len(split.folds)} folds, {len(split.test)} held out, on {device}")
     target = arguments.models / stage.name / arguments.architecture
@@ -134,11 +142,32 @@ def run(arguments: argparse.Namespace) -> int:
             ) as bar:
                 show = partial(_show, bar=bar, what=f"{stage} fold {fold}")
                 path = train_fold(
-                    work, fold, recipe, target, own, arguments.half, show, split.test, architecture.name, pretrained
+                    work,
+                    fold,
+                    recipe,
+                    target,
+                    own,
+                    arguments.half,
+                    show,
+                    split.test,
+                    architecture.name,
+                    pretrained,
+                    variant=variant,
                 )
             if tell:
                 say(str(path))
     return 0
+
+
+def _recipe(arguments: argparse.Namespace, stage: Stage, variant: Variant | None) -> Recipe:
+    """The recipe file, then what the options say, then the variant."""
+    options: dict[str, dict[str, Any]] = {}
+    if arguments.size:
+        options["plan"] = {"network_size": arguments.size}
+    if arguments.input_masks:
+        options["input"] = {"input_masks": arguments.input_masks}
+    over = (options, variant.over if variant else {})
+    return Recipe.from_yaml(arguments.recipe, stage.name, *over) if arguments.recipe else Recipe.layered(*over)
 
 
 def _with_predictions(

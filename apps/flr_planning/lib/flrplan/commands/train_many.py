@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flrplan.commands import train
+from flrplan.commands.options import add_variants_option, known_variants
 from flrplan.commands.say import note
 from flrplan.errors import SettingsError, TrainingError
 from flrplan.models import MODEL_ROOT
@@ -18,25 +19,27 @@ from flrplan.nnunet.preparation import StageWork
 from flrplan.nnunet.trained import require_same_training
 from flrplan.splits import read_split
 from flrplan.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.variants import Variant
 
 
 @dataclass(frozen=True)
 class Training:
-    """One of them: which stage, architecture and fold."""
+    """One of them: which stage, architecture (or variant) and fold."""
 
     stage: str
     architecture: str
     fold: int
 
     @classmethod
-    def parse(cls, text: str) -> Training:
+    def parse(cls, text: str, variants: Mapping[str, Variant]) -> Training:
         """From ``STAGE/ARCHITECTURE/FOLD``. Raises SettingsError saying what is known."""
         stage, _, rest = text.partition("/")
         architecture, _, fold = rest.partition("/")
-        if stage not in STAGES or architecture not in ARCHITECTURES or not fold.isdigit():
+        known = (*ARCHITECTURES, *variants)
+        if stage not in STAGES or architecture not in known or not fold.isdigit():
             raise SettingsError(
                 f"--training takes STAGE/ARCHITECTURE/FOLD with a stage of {', '.join(STAGES)} and an architecture of "
-                f"{', '.join(ARCHITECTURES)}, got {text!r}"
+                f"{', '.join(known)}, got {text!r}"
             )
         return cls(stage, architecture, int(fold))
 
@@ -62,15 +65,18 @@ def add_parser(commands: Any) -> None:
         metavar="ARCHITECTURE=FILE",
         help="weights that its trainings start from, or scratch",
     )
+    add_variants_option(parser)
     parser.add_argument("options", nargs="*", metavar="OPTION", help="options of 'flrplan train', after --")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
-    trainings = [Training.parse(text) for text in arguments.training]
+    variants = known_variants(arguments.variants)
+    trainings = [Training.parse(text, variants) for text in arguments.training]
     split = read_split(arguments.split)
-    weights = dict(_weights(text) for text in arguments.pretrained)
+    weights = {name: str(variant.pretrained) for name, variant in variants.items() if variant.pretrained is not None}
+    weights |= dict(_weights(text, variants) for text in arguments.pretrained)
     parser = _train_parser()
     options = [
         *arguments.options,
@@ -80,12 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
         str(arguments.work),
         "--models",
         str(arguments.models),
+        *(["--variants", str(arguments.variants)] if arguments.variants else []),
     ]
     for number, training in enumerate(trainings, 1):
         title = f"{training} ({number} of {len(trainings)})"
         folder = arguments.models / training.stage / training.architecture / f"fold_{training.fold}"
         with _lock(arguments.work, training, title):
-            if require_same_training(folder, split, training.fold, weights.get(training.architecture)):
+            variant = variants.get(training.architecture)
+            if require_same_training(folder, split, training.fold, weights.get(training.architecture), variant):
                 note(f"{title}: trained before")
                 continue
             note(f"{title}: starts")
@@ -106,10 +114,11 @@ def _train(parser: argparse.ArgumentParser, words: list[str], title: str) -> Non
         )
 
 
-def _weights(text: str) -> tuple[str, str]:
+def _weights(text: str, variants: Mapping[str, Variant]) -> tuple[str, str]:
     architecture, _, path = text.partition("=")
-    if architecture not in ARCHITECTURES or not path:
-        raise SettingsError(f"--pretrained takes ARCHITECTURE=FILE, got {text!r}; architectures are {', '.join(ARCHITECTURES)}")
+    known = (*ARCHITECTURES, *variants)
+    if architecture not in known or not path:
+        raise SettingsError(f"--pretrained takes ARCHITECTURE=FILE, got {text!r}; architectures are {', '.join(known)}")
     return architecture, path
 
 

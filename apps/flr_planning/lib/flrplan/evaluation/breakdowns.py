@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flrplan.evaluation.columns import Part
-from flrplan.evaluation.rows import LesionRow, Row
+from flrplan.evaluation.rows import COMPONENTS, INSTANCES, LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results, groups_of
@@ -50,7 +50,8 @@ def strata(results: Results) -> Nested:
 def lesion_detection(results: Results) -> Nested:
     """``{part: {architecture: {column: {iou10: {size class or "all": counts}}}}}``, lesions of all cases pooled.
 
-    Counts: ``reference``, ``found`` (true positives), ``predicted``, ``false_alarms``; ``recall`` = found / reference and
+    Counts: ``reference``, ``found`` (true positives), ``missed_but_covered`` (more than half of the lesion lies in one predicted lesion
+    that is matched to another or far larger), ``predicted``, ``false_alarms``; ``recall`` = found / reference and
     ``precision`` = 1 - false alarms / predicted, None where there are none. Predicted lesions count by their own size.
     """
     tree: Nested = {}
@@ -72,15 +73,26 @@ def lesion_detection(results: Results) -> Nested:
 
 def _detection(lesions: list[LesionRow], key: str) -> dict[str, float | int | None]:
     truth = [lesion.found[key] for lesion in lesions if lesion.side == "reference"]
+    covered = [not lesion.found[key] and lesion.is_covered for lesion in lesions if lesion.side == "reference"]
     predicted = [lesion.found[key] for lesion in lesions if lesion.side == "prediction"]
     return {
         "reference": len(truth),
         "found": sum(truth),
+        "missed_but_covered": sum(covered),
         "predicted": len(predicted),
         "false_alarms": len(predicted) - sum(predicted),
         "recall": sum(truth) / len(truth) if truth else None,
         "precision": sum(predicted) / len(predicted) if predicted else None,
     }
+
+
+def lesion_sources(results: Results) -> Nested:
+    """``{part: {"instances": [cases], "components": [cases]}}``: of which cases the source tells the lesions of the truth apart."""
+    tree: Nested = {}
+    for part in Part:
+        told = {row.case: row.lesions_from for row in results.rows if row.part is part}
+        tree[part.value] = {name: [case for case in told if told[case] == name] for name in (INSTANCES, COMPONENTS)}
+    return tree
 
 
 def _flr_cells(results: Results, metric: str) -> dict[tuple[Part, str, str], list[Row]]:

@@ -60,8 +60,10 @@ def dice_boxes(results: Results, part: Part) -> str:
     if not columns:
         return ""
     palette = colours(results)
+    boxes = {(row.architecture, row.column_name) for row in (*results.rows, *results.baselines) if row.part is part}
+    widest = max(sum(column == c for _, c in boxes) for column in columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(max(5.0, 1.9 * len(columns) + 1.5), 3.6), layout="constrained")
+        figure = Figure(figsize=(max(5.0, max(1.9, 0.15 * widest) * len(columns) + 1.5), 3.6), layout="constrained")
         axes = figure.add_subplot()
         for place, column in enumerate(columns):
             cells = [(palette[a], results.select(part, a, column)) for a in results.architectures]

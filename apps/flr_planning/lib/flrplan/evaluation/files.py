@@ -13,8 +13,8 @@ from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 
 CASE_FIELDS: tuple[str, ...] = (
-    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours", "tumour_percent",
-    "nsd_tolerance_mm", *METRICS, "undefined",
+    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours", "lesions_from",
+    "tumour_percent", "nsd_tolerance_mm", *METRICS, "undefined",
 )  # fmt: skip
 """Columns of ``cases.csv``. A metric's cell is blank where it does not apply to the structure, ``nan`` where it is
 undefined; ``undefined`` then says why, as ``metric: reason; ...``. ``status`` is "scored", or what is missing or broken."""
@@ -48,13 +48,16 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
             "status": SCORED,
             "slice_spacing_mm": f"{row.slice_spacing_mm:.6g}",
             "tumours": str(row.tumours),
+            "lesions_from": row.lesions_from,
             "tumour_percent": _cell(row.tumour_percent),
             "nsd_tolerance_mm": f"{NSD_TOLERANCE_MM[row.column.target]:g}",
             "undefined": "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items()),
         }
         lines.append(line | {name: _cell(value) for name, value in row.values.items()})
     for gap in gaps:
-        architecture, _, column = gap.where.partition("/") if "prediction" in gap.kind else ("", "", "")
+        architecture, _, column = (
+            gap.where.partition("/") if gap.kind.endswith(("prediction", "probabilities")) else ("", "", "")
+        )
         place = {"case": gap.case, "architecture": architecture, "column": column, "status": gap.kind}
         lines.append(place | {"undefined": gap.detail or gap.where})
     return _csv(CASE_FIELDS, lines)
@@ -63,7 +66,20 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
 def lesions_csv(lesions: Sequence[LesionRow]) -> str:
     """One line per lesion of a reference or a prediction, in the CRLM columns."""
     found = [f"found_{iou_key(t)}" for t in IOU_THRESHOLDS]
-    fields = ["case", "split", "fold", "architecture", "column", "side", "diameter_mm", "size", "iou", *found]
+    fields = [
+        "case",
+        "split",
+        "fold",
+        "architecture",
+        "column",
+        "side",
+        "lesion",
+        "diameter_mm",
+        "size",
+        "iou",
+        *found,
+        "covered",
+    ]
     lines = []
     for lesion in lesions:
         line = {
@@ -73,9 +89,11 @@ def lesions_csv(lesions: Sequence[LesionRow]) -> str:
             "architecture": lesion.architecture,
             "column": lesion.column_name,
             "side": lesion.side,
+            "lesion": str(lesion.number),
             "diameter_mm": repr(lesion.diameter_mm),
             "size": lesion.size.value,
             "iou": repr(lesion.iou),
+            "covered": str(int(lesion.is_covered)) if lesion.side == "reference" else "",
         }
         lines.append(line | {f"found_{key}": str(int(hit)) for key, hit in lesion.found.items()})
     return _csv(fields, lines)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from flrplan.errors import FlrError, ImageError
 from flrplan.evaluation.inputs import IMAGE_SUFFIXES, CaseFiles, Gap
-from flrplan.geometry import Geometry, require_same_grid
+from flrplan.geometry import Geometry, require_same_grid, straighten
 
 
 def header_geometry(path: Path) -> Geometry | None:
@@ -31,7 +32,8 @@ def header_geometry(path: Path) -> Geometry | None:
         ) from error
     if reader.GetDimension() != 3:
         return None  # whether such a file can be used is decided when it is read
-    return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    direction = np.array(reader.GetDirection()).reshape(3, 3)
+    return straighten(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, str(path))[0]
 
 
 def header_gaps(cases: Iterable[CaseFiles]) -> list[Gap]:
@@ -43,13 +45,15 @@ def header_gaps(cases: Iterable[CaseFiles]) -> list[Gap]:
         except (FlrError, OSError) as error:
             gaps.append(Gap("broken label", str(case.label.first), case.case, _one_line(error)))
             continue
-        for (architecture, column), path in case.predictions.items():
+        files = [("broken prediction", *item) for item in case.predictions.items()]
+        files += [("broken probabilities", *item) for item in case.probabilities.items()]
+        for kind, (architecture, column), path in files:
             try:
                 found = header_geometry(path)
                 if expected is not None and found is not None:
                     require_same_grid(expected, found, str(case.label.first), str(path))
             except (FlrError, OSError) as error:
-                gaps.append(Gap("broken prediction", f"{architecture}/{column}", case.case, _one_line(error)))
+                gaps.append(Gap(kind, f"{architecture}/{column}", case.case, _one_line(error)))
     return gaps
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.io import natural_key
+from flrplan.instances import layer_paths
+from flrplan.io import natural_key, without_channel
+from flrplan.io.listing import entries
 from flrplan.labels import Structure
 from flrplan.splits import Split
 
@@ -22,10 +25,14 @@ NEEDED: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth)."""
+    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth).
+
+    instances: the layers that tell its lesions apart (:mod:`flrplan.instances`); none: nobody tells them.
+    """
 
     planning_map: Path | None = None
     masks: Mapping[Structure, Path] = field(default_factory=dict)
+    instances: tuple[Path, ...] = ()
 
     @property
     def first(self) -> Path:
@@ -35,12 +42,17 @@ class LabelFiles:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """One case: its truth, and its predictions by (architecture, column). ``fold`` is None for a held-out case."""
+    """One case: its truth, and its predictions and saved probabilities by (architecture, column). ``fold``: None if held out.
+
+    original: labels of another rater of the same case, to be scored too.
+    """
 
     case: str
     fold: int | None
     label: LabelFiles
     predictions: Mapping[tuple[str, str], Path]
+    original: LabelFiles | None = None
+    probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
 
     @property
     def part(self) -> Part:
@@ -65,23 +77,26 @@ class Gap:
 class Found:
     """All cases that can be scored, in natural order, what is missing or extra, and the columns that have no prediction at all.
 
-    absent: ``<architecture>/<column>`` of each.
+    absent: ``<architecture>/<column>`` of each. without_original: cases whose original labels are asked for and not there.
+    unscored_probabilities: a sentence for each place where probabilities lack.
     """
 
     cases: tuple[CaseFiles, ...]
     architectures: tuple[str, ...]
     gaps: tuple[Gap, ...]
     absent: tuple[str, ...] = ()
+    without_original: tuple[str, ...] = ()
+    unscored_probabilities: tuple[str, ...] = ()
 
 
 def files_by_case(folder: Path) -> dict[str, Path]:
     """The masks of a folder by case id. Raises SettingsError for two files of one case."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((s for s in IMAGE_SUFFIXES if path.name.endswith(s)), None)
-        if suffix is None or path.name.startswith(".") or not path.is_file():
+    for path in entries(folder):
+        suffix = next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), None)
+        if suffix is None or not path.is_file():
             continue
-        case = path.name.removesuffix(suffix)
+        case = path.name[: -len(suffix)]
         if case in found:
             raise SettingsError(f"case {case} occurs twice: {found[case]} and {path}; delete or rename one of them")
         found[case] = path
@@ -95,7 +110,7 @@ def find_labels(folder: Path) -> dict[str, LabelFiles]:
     """
     _require_folder(folder, "labels")
     labels = {case: LabelFiles(planning_map=path) for case, path in files_by_case(folder).items()}
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for sub in [p for p in entries(folder) if p.is_dir()]:
         masks = {Structure(name): path for name, path in files_by_case(sub).items() if name in set(Structure)}
         if not masks:
             continue
@@ -120,6 +135,29 @@ def find_work_labels(work: Path) -> dict[str, LabelFiles]:
     return {c: LabelFiles(maps.get(c, LabelFiles()).planning_map, masks.get(c, LabelFiles()).masks) for c in cases}
 
 
+Files = TypeVar("Files", Path, LabelFiles)
+
+
+def find_label_set(folder: Path) -> dict[str, LabelFiles]:
+    """The labels of a work folder, or of a folder of labels as ``evaluate.py --labels`` takes it. Raises SettingsError."""
+    if (folder / "labels").is_dir() or (folder / "masks").is_dir():
+        return find_work_labels(folder)
+    return find_labels(folder)
+
+
+def with_instances(labels: Mapping[str, LabelFiles], folder: Path) -> dict[str, LabelFiles]:
+    """The same truth with the layers in ``folder/<case>`` that tell its lesions apart; a case without keeps its components.
+
+    Raises: LabelError for incomplete layers; SettingsError where no case has any.
+    """
+    told = {case: replace(label, instances=layer_paths(folder / case)) for case, label in labels.items()}
+    if not any(label.instances for label in told.values()):
+        raise SettingsError(
+            f"{folder}: no instances of any labelled case; expected <case>/layer1.nii.gz. Remove the folder, or prepare it"
+        )
+    return told
+
+
 Predictions = dict[tuple[str, str], dict[str, Path]]
 
 
@@ -129,21 +167,21 @@ def find_predictions(folder: Path, out: Path | None = None) -> Predictions:
     out: where results go; below ``folder``, it is no architecture without masks.
 
     Raises: SettingsError for a missing or empty folder, one of an architecture without a single mask, an architecture called like a
-        baseline, an unknown column and files on the wrong level.
+        baseline or the original labels, an unknown column and files on the wrong level.
     """
     _require_folder(folder, "predictions")
     expected = f"expected <architecture>/<column>/<case>.nii.gz with a column of {', '.join(COLUMNS)}"
     predictions: Predictions = {}
     stray = files_by_case(folder)
-    folders = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = [p for p in entries(folder) if p.is_dir()]
     for architecture in folders:
         if (baseline := baseline_title(architecture.name)) is not None:
             raise SettingsError(
-                f"{architecture}: tables and comparisons have a baseline of this name ({baseline}); rename the folder, "
+                f"{architecture}: the tables have a row of this name ({baseline}); rename the folder, "
                 f"for example to my_{architecture.name.replace(':', '_')}"
             )
         stray |= files_by_case(architecture)
-        for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for column in (p for p in entries(architecture) if p.is_dir()):
             if column.name not in COLUMNS:
                 raise SettingsError(f"{column}: unknown column {column.name!r}; {expected}")
             predictions[architecture.name, column.name] = files_by_case(column)
@@ -171,10 +209,12 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
 
     A held-out case is missing where an architecture has the column but not the case; so is a cross-validation case, except
     in cascaded columns, which are optional there, but for an empty folder where no case is held out: something was meant to be
-    in it. A label or prediction of a case that the split does not name is extra.
+    in it. A label or prediction of a case that the split does not name is extra; ``<case>_0000`` is nnU-Net's name of ``<case>``.
     """
     fold_of: dict[str, int | None] = dict.fromkeys(split.test)
     fold_of |= {case: k for k, fold in enumerate(split.folds) for case in fold}
+    labels = _by_known_name(labels, fold_of)
+    predictions = {key: _by_known_name(files, fold_of) for key, files in predictions.items()}
     gaps = [Gap("extra label", "labels", case) for case in labels if case not in fold_of]
     gaps += [Gap("missing label", "labels", case) for case in fold_of if case not in labels]
     for (architecture, column), files in predictions.items():
@@ -191,6 +231,12 @@ def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, spli
         cases.append(CaseFiles(case, fold_of[case], labels[case], own))
     architectures = tuple(sorted({architecture for architecture, _ in predictions}))
     return Found(tuple(cases), architectures, tuple(sorted(gaps)), absent_columns(predictions, split))
+
+
+def _by_known_name(files: Mapping[str, Files], known: Collection[str]) -> dict[str, Files]:
+    """Files under the split's name of their case, where they have nnU-Net's ``_0000`` behind it and no other file has that name."""
+    names = {name: without_channel(name, known) for name in files}
+    return {names[name] if names[name] not in files else name: file for name, file in files.items()}
 
 
 def absent_columns(predictions: Predictions, split: Split) -> tuple[str, ...]:

@@ -18,9 +18,8 @@ from flrplan.difference_picture import draw_difference
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, files_by_case
 from flrplan.evaluation.paper import architecture_title
-from flrplan.evaluation.reading import read_binary, read_truth
+from flrplan.evaluation.reading import UNREADABLE, read_binary, read_truth
 from flrplan.evaluation.rows import Row
-from flrplan.evaluation.scoring import UNREADABLE
 from flrplan.evaluation.summary import Results
 from flrplan.geometry import require_same_grid
 from flrplan.io import read_ct

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flrplan.errors import LabelError
+from flrplan.errors import FlrError, LabelError
 from flrplan.evaluation.inputs import NEEDED, LabelFiles
 from flrplan.geometry import Geometry, require_same_grid
+from flrplan.instances import read_instances, union_of
 from flrplan.io import read_label_map
-from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
+from flrplan.metrics.region import Region
 from flrplan.orientation import Canonical
+
+UNREADABLE = (FlrError, OSError, RuntimeError)
+"""What a broken file raises; SimpleITK's own errors are RuntimeErrors."""
 
 
 def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str = "") -> tuple[Mask, Geometry]:
@@ -25,8 +30,11 @@ def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str
         require_same_grid(geometry, found, geometry_name, str(path))
     mask = array == 1
     if np.count_nonzero(mask) + np.count_nonzero(array == 0) != array.size:
-        values = np.unique(array[~mask & (array != 0)])[:5].tolist()
-        raise LabelError(f"{path}: a binary mask holds 0 and 1, found {values}; write one binary file per structure")
+        values = np.unique(array).tolist()
+        others = [v for v in values if v not in (0, 1)]
+        raise LabelError(
+            f"{path}: a binary mask holds 0 and 1, found {others[:5]}{resemblance(values)}; write one binary file per structure"
+        )
     return mask, found
 
 
@@ -55,6 +63,23 @@ def read_truth(label: LabelFiles, case: str) -> tuple[dict[Structure, Mask], Geo
     if geometry is None:
         raise LabelError(f"case {case}: no label file")
     return masks, geometry
+
+
+def read_lesions(label: LabelFiles, crlm: Mask, geometry: Geometry) -> dict[int, Region] | None:
+    """The lesions of the truth by number, as its instances tell them apart; None without instances.
+
+    Raises: LabelError where they are not together the CRLM of the truth (instances of other labels); GridError; ImageError.
+    """
+    if not label.instances:
+        return None
+    lesions = read_instances(label.instances, geometry, str(label.first))
+    differ = int(np.count_nonzero(union_of(lesions, geometry) ^ crlm))
+    if differ:
+        raise LabelError(
+            f"{label.instances[0].parent}: its lesions together differ from the CRLM of {label.first} in {differ} voxels; they are of "
+            "other labels. Prepare them anew, or remove them to count components"
+        )
+    return lesions
 
 
 def slice_spacing_mm(geometry: Geometry) -> float:

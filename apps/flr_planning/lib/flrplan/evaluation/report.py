@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flrplan.evaluation import figures, html
+from flrplan.evaluation import figures, html, probability_figures
+from flrplan.evaluation.baselines import ORIGINAL
 from flrplan.evaluation.breakdowns import STRATIFIED
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
 from flrplan.evaluation.figures import display_name
 from flrplan.evaluation.pictures import Picture
 from flrplan.evaluation.power import ALPHA, POWER, largest_spread
+from flrplan.evaluation.probabilities import cells_of
+from flrplan.evaluation.rows import COMPONENTS, INSTANCES
 from flrplan.evaluation.statistics import MIN_CASES, RESAMPLES, SEED
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
+from flrplan.evaluation.variants import seed_lines
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
-from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Outcome, Undefined
+from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Outcome, Undefined
+from flrplan.metrics.froc import CANDIDATE_THRESHOLD, FALSE_POSITIVES_PER_CASE, HIT_IOU
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 
 Document = Mapping[str, Any]
@@ -31,7 +36,8 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
     sections: list[tuple[str, str, str]] = []
     for part in Part:
         head, rows = table_rows(results, document, document["baselines"], part)
-        text = "".join(html.paragraph(line, "note") for line in preface(results, part))
+        notes = (*preface(results, part), *seed_lines(results.variants, document[part.value], part))
+        text = "".join(html.paragraph(line, "note") for line in notes)
         title = f"Table {NUMBER[part]}: {part.caption}"
         sections.append((f"table{NUMBER[part]}", title, text + html.table(head, rows, wide=range(len(head)))))
     boxes = "Dice per case (dots) with median and quartiles"
@@ -43,6 +49,7 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
         ("ranking", "Ranking and its stability", banner + _ranking(document)),
         ("volumes", "FLR volume and decisions", banner + _volumes(results, document)),
         ("lesions", "Metastases by size", banner + _lesions(results, document)),
+        ("probabilities", "Probabilities: FROC, calibration, thresholds", _probabilities(results, document, banner)),
         ("strata", "Subgroups", banner + _strata(results, document)),
         ("further", "Further metrics", banner + _further(results, document)),
         ("worst", "Worst cases", _pictures(pictures)),
@@ -91,6 +98,8 @@ def _further(results: Results, document: Document) -> str:
             ]
             of_baselines = document["baselines"][part.value]
             own += [(b, of_baselines[b][column]) for b in results.baseline_names if column in of_baselines.get(b, {})]
+            of_original = document["original_labels"].get(part.value, {})
+            own += [(ORIGINAL, of_original[column])] if column in of_original else []
             rows = []
             for name in names:
                 metric = METRICS[name]
@@ -240,14 +249,66 @@ def _lesions(results: Results, document: Document) -> str:
         for name, columns in architectures.items():
             for column, thresholds in columns.items():
                 for key, sizes in thresholds.items():
-                    cells = [f"{c['found']} of {c['reference']}, {c['false_alarms']} false" for c in sizes.values()]
+                    cells = [_detected(c) for c in sizes.values()]
                     rows.append([part, display_name(name), COLUMNS[column].title, f"IoU > 0.{key[3:].rstrip('0')}", *cells])
     sizes = list(_first(_first(_first(_first(document["lesions"])))))
+    told = document["lesions_from"].values()
+    instances, components = (sum(len(of_part[key]) for of_part in told) for key in (INSTANCES, COMPONENTS))
     text = (
-        "A lesion is a 26-connected component; its size is the diameter of the sphere of its volume; lesions are matched one "
-        "to one, best IoU first. A false alarm is a predicted lesion without a match, counted by its own size."
+        f"Lesions of the truth: told apart by the source of the labels in {instances} cases, 26-connected components in {components}. "
+        "A predicted lesion is a component; a size is the diameter of the sphere of the volume; lesions are matched one to one, best "
+        "IoU first. Covered: missed, but more than half of it lies in one predicted lesion (of a neighbour that it touches, or far too "
+        "large). A false alarm is a predicted lesion without a match, counted by its own size."
     )
     return plots + html.paragraph(text, "note") + html.table(["", "Model", "Column", "", *sizes], rows)
+
+
+def _detected(counts: Mapping[str, Any]) -> str:
+    covered = f" ({counts['missed_but_covered']} covered)" if counts["missed_but_covered"] else ""
+    return f"{counts['found']} of {counts['reference']}{covered}, {counts['false_alarms']} false"
+
+
+def _probabilities(results: Results, document: Document, banner: str) -> str:
+    tree = document["probabilities"]
+    if not tree:
+        return ""
+    lacking = "".join(html.paragraph(line, "warn") for line in document["unscored_probabilities"])
+    froc = (
+        f"FROC of metastases: a candidate is a 26-connected component of p > {CANDIDATE_THRESHOLD:g}, made once; its score is its maximum "
+        f"probability, and a threshold keeps or drops it whole. By falling score, each finds the lesion left that it overlaps best, with "
+        f"an IoU above {HIT_IOU:g}, or is a false positive"
+    )
+    reliability = "Reliability by bins of probability, voxels of all cases together: inside the liver that the stage was given, or the whole CT"
+    sweep = "Mean Dice of the masks p > threshold, over the cases whose truth is not empty"
+    parts = [
+        _plots(results, probability_figures.froc_panels, froc, tree),
+        _plots(results, probability_figures.reliability_panels, reliability, tree),
+        _plots(results, probability_figures.sweep_panels, sweep, tree),
+    ]
+    rows, found = [], []
+    for part, name, column, cell in cells_of(tree):
+        of = [part, display_name(name), COLUMNS[column].title]
+        errors = [
+            f"{_number(cell[k]['mean'], 4)} {_interval(cell[k]['ci95'], 4)} (n = {cell[k]['n']})" for k in ("brier", "ece")
+        ]
+        dice = [DASH] * 3
+        if swept := cell["sweep"]:
+            best = f"{_number(swept['best_dice'])} at {swept['best_threshold']:g}"
+            dice = [str(swept["n"]), _number(swept["dice_at_half"]), best]
+        rows.append([*of, *errors, *dice])
+        if curve := cell.get("froc"):
+            at = [
+                f"{_number(value)} {_interval(curve['sensitivity_ci95'][fp])}" for fp, value in curve["sensitivity_at"].items()
+            ]
+            found.append([*of, str(curve["cases"]), str(curve["lesions"]), *at])
+    heads = [f"at {fp:g} FP" for fp in FALSE_POSITIVES_PER_CASE]
+    text = (
+        "Sensitivity at so many false positives per case; Brier score and expected calibration error (10 bins) per case, mean; each with "
+        "its 95 % interval. The best threshold was chosen on these very cases, so its Dice is too good; choose one on other cases."
+    )
+    tables = html.table(["", "Model", "Column", "cases", "lesions", *heads], found) if found else ""
+    head = ["", "Model", "Column", "Brier score", "ECE", "n", "Dice at 0.5", "best Dice"]
+    return banner + lacking + "".join(parts) + html.paragraph(text, "note") + tables + html.table(head, rows)
 
 
 def _strata(results: Results, document: Document) -> str:
@@ -293,10 +354,11 @@ def _method() -> str:
         f"the area-weighted mean over both surfaces. NSD tolerances: {tolerances}. In the cross-validation, mean and ± are "
         "the mean and the standard deviation (ddof 0) of the fold means, our reading of the paper's ±; on the held-out cases "
         f"they are over the cases. Intervals: percentile bootstrap, {RESAMPLES} resamples of the cases (inside each fold), "
-        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here:"
+        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here "
+        "(for the cut, empty: no interface of remnant and resection deeper than the rind):"
     )
     states = [Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH]
-    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in EMPTY_MASKS.items()]
+    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in {**EMPTY_MASKS, **EMPTY_CUTS}.items()]
     return html.paragraph(text) + html.table(["", *(state.value for state in states)], rows)
 
 

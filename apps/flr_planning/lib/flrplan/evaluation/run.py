@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,20 @@ from tqdm import tqdm
 
 import flrplan
 from flrplan.errors import SettingsError
-from flrplan.evaluation.breakdowns import bland_altman, flr_percent_agreement, lesion_detection, strata, threshold_crossings
+from flrplan.evaluation.breakdowns import (
+    bland_altman,
+    flr_percent_agreement,
+    lesion_detection,
+    lesion_sources,
+    strata,
+    threshold_crossings,
+)
 from flrplan.evaluation.checklist import checklist
 from flrplan.evaluation.claims import check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import comparisons, rankings
 from flrplan.evaluation.files import cases_csv, lesions_csv
+from flrplan.evaluation.fixed_plane import LiverSample, fit_planes, planes_json, sample_case
 from flrplan.evaluation.headers import header_gaps
 from flrplan.evaluation.inputs import (
     CaseFiles,
@@ -30,22 +39,26 @@ from flrplan.evaluation.inputs import (
     match_cases,
     require_columns,
     require_no_gaps,
+    with_instances,
 )
+from flrplan.evaluation.original import summarise_original, with_original
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
 from flrplan.evaluation.power import ALPHA, POWER, detectable
+from flrplan.evaluation.probabilities import ProbabilityRow, find_probabilities, summarise_probabilities, with_probabilities
 from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
-from flrplan.evaluation.scoring import score_cases
+from flrplan.evaluation.scoring import each, processes, score_cases
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.subgroups import read_clinical
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
-from flrplan.io import write_json, write_text
+from flrplan.evaluation.variants import is_ensemble, variants_of
+from flrplan.io import natural_key, write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import OWN
 from flrplan.splits import Split, read_split
@@ -67,11 +80,15 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
             require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
             if settings.predictions is None:
                 require_columns(found.absent, settings.absent)
-        running = score_cases(found.cases, settings.workers)
-        scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-        models = model_records(settings.models_work, found.architectures)
+        with processes(settings.workers, len(found.cases)) as pool:
+            planes = fit_planes(read_samples(found.cases, pool))
+            running = score_cases(found.cases, pool, planes)
+            scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
+        variants = variants_of(settings.models_work, found.architectures)
+        models = model_records(settings.models_work, [row for row in found.architectures if not is_ensemble(variants[row])])
         results = collect(scored, found, split, settings.table_note)
-        results = replace(results, unrecorded=unrecorded, models=models, clinical=clinical)
+        results = replace(results, unrecorded=unrecorded, models=models, variants=variants, clinical=clinical)
+        results = replace(results, planes=planes, original_missing=found.without_original)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -90,10 +107,25 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
         labels = find_work_labels(settings.work)
     else:
         raise SettingsError("give --labels or --work")
+    if settings.instances_folder is not None:
+        labels = with_instances(labels, settings.instances_folder)
     predictions = find_predictions(settings.predictions_folder, settings.out_folder)
     of_work = settings.models_work
     unrecorded = require_unseen(of_work, predictions, split, settings.splits_file) if of_work else ()
-    return match_cases(labels, predictions, split), split, unrecorded
+    found = match_cases(labels, predictions, split)
+    if settings.original is not None:
+        cases, missing = with_original(found.cases, settings.original)
+        found = replace(found, cases=cases, without_original=missing)
+    if settings.probabilities_folder is not None:
+        found = with_probabilities(found, find_probabilities(settings.probabilities_folder))
+    return found, split, unrecorded
+
+
+def read_samples(cases: Sequence[CaseFiles], pool: Executor | None) -> list[LiverSample]:
+    """The first pass: samples of the livers of all folds, in the order of the cases."""
+    tasks = [(case,) for case in cases if case.fold is not None]
+    running = tqdm(each(sample_case, tasks, pool), total=len(tasks), desc="fixed plane", unit="case")
+    return sorted((sample for sample in running if sample is not None), key=lambda sample: natural_key(sample.case))
 
 
 def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str) -> Results:
@@ -102,7 +134,7 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
     rank = {name: k for k, name in enumerate(architecture_order(set(found.architectures)))}
     column = {name: k for k, name in enumerate(COLUMNS)}
 
-    def order(row: Row | LesionRow) -> tuple[Any, ...]:
+    def order(row: Row | LesionRow | ProbabilityRow) -> tuple[Any, ...]:
         # A baseline's name is no architecture: baselines keep to their own names' order.
         architecture = (rank.get(row.architecture, len(rank)), row.architecture)
         return row.part is Part.TEST, architecture, column[row.column_name], place[row.case]
@@ -111,10 +143,13 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
     return Results(
         rows=tuple(sorted((row for result in scored for row in result.rows), key=order)),
         baselines=tuple(sorted((row for result in scored for row in result.baselines), key=order)),
+        original=tuple(sorted((row for result in scored for row in result.original), key=order)),
         lesions=tuple(sorted((row for result in scored for row in result.lesions), key=order)),
+        probabilities=tuple(sorted((row for result in scored for row in result.probabilities), key=order)),
         cases={Part.CV: tuple(c for fold in split.folds for c in fold), Part.TEST: split.test},
         gaps=tuple(gaps),
         absent=found.absent,
+        unscored_probabilities=found.unscored_probabilities,
         note=note,
     )
 
@@ -126,11 +161,16 @@ def build_document(results: Results) -> dict[str, Any]:
     return {
         **summary,
         "baselines": summarise(results, baselines=True),
+        "original_labels": summarise_original(results),
+        "fixed_planes": planes_json(results.planes),
         "comparisons": compared,
         "detectable": {"alpha": ALPHA, "power": POWER, "pairs": detectable(results, compared)},
         "rankings": rankings(results),
         "strata": strata(results),
         "lesions": lesion_detection(results),
+        "lesions_from": lesion_sources(results),
+        "probabilities": summarise_probabilities(results.probabilities),
+        "unscored_probabilities": list(results.unscored_probabilities),
         "threshold_crossings": threshold_crossings(results),
         "threshold_crossings_own": threshold_crossings(results, OWN),
         "flr_percent_agreement": flr_percent_agreement(results),
@@ -141,6 +181,7 @@ def build_document(results: Results) -> dict[str, Any]:
         "absent_columns": list(results.absent),
         "unrecorded_models": list(results.unrecorded),
         "models": {record.architecture: record.to_json() for record in results.models},
+        "variants": {row: list(own) for row, own in results.variants.items() if own},
         "note": results.note,
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},
@@ -160,7 +201,7 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     pictures = worst_pictures(results, files, settings.images_folder)
     texts: dict[str, Callable[[], str]] = {
         "cases.csv": lambda: cases_csv(results.rows, results.gaps),
-        "baselines.csv": lambda: cases_csv(results.baselines),
+        "baselines.csv": lambda: cases_csv((*results.baselines, *results.original)),
         "lesions.csv": lambda: lesions_csv(results.lesions),
         **{table_name(p): lambda p=p: markdown_table(results, document, document["baselines"], p) for p in Part},  # type: ignore[misc]
         "checklist.md": lambda: checklist(results, document),
@@ -171,6 +212,8 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     for name, text in texts.items():
         write_text(written[name], text())
     write_json(written["summary.json"], document)
+    for line in results.unscored_probabilities:
+        log.warning("%s", line)
     for gap in results.gaps:
         log.warning("left out: %s", gap)
     return written

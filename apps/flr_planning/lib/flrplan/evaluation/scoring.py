@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-from flrplan.errors import FlrError, OutputError
-from flrplan.evaluation.baselines import LIVER_COLUMN, TRUTH_BASELINES, Baseline, predicted_liver_baseline
-from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, Column, Inputs, Part
+from flrplan.errors import OutputError
+from flrplan.evaluation.baselines import (
+    CRLM_COLUMN,
+    LIVER_COLUMN,
+    ORIGINAL,
+    TRUTH_BASELINES,
+    Baseline,
+    predicted_baselines,
+)
+from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, REQUIRED, Column, Inputs, Part
 from flrplan.evaluation.inputs import CaseFiles, Gap
-from flrplan.evaluation.reading import read_binary, read_truth, slice_spacing_mm
-from flrplan.evaluation.rows import CaseResult, LesionRow, Row
-from flrplan.geometry import Geometry
-from flrplan.labels import Structure
-from flrplan.metrics import Region, Scores, score_mask
-from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, components, iou_key
+from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, read_probabilities
+from flrplan.evaluation.reading import UNREADABLE, read_binary, read_lesions, read_truth, slice_spacing_mm
+from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
+from flrplan.evaluation.trivial_plans import Plane
+from flrplan.geometry import Geometry, require_same_grid
+from flrplan.labels import Mask, Structure
+from flrplan.metrics import Region, Scores, Undefined, score_mask
+from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 from flrplan.metrics.volume import flr_percent
 
-UNREADABLE = (FlrError, OSError, RuntimeError)
-"""What a broken file raises; SimpleITK's own errors are RuntimeErrors."""
-
 Regions = Mapping[Structure, Region]
+Result = TypeVar("Result")
 Predicted = dict[tuple[str, str], Region]
 
 
-def score_case(files: CaseFiles) -> CaseResult:
-    """All rows of one case. A broken file becomes a gap with its message; what depends on it is left out, the rest is scored.
+def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
+    """All rows of one case; ``plane`` is the fixed one that its training cases chose. A broken file becomes a gap with its message; what depends on it is left out, the rest is scored.
 
     Reads each file once; the truth's surfaces are computed once. Memory: the truth and one whole prediction at a time, the
     others only as crops.
@@ -38,9 +48,12 @@ def score_case(files: CaseFiles) -> CaseResult:
     except UNREADABLE as error:
         return CaseResult(gaps=(Gap("broken label", str(files.label.first), files.case, _one_line(error)),))
     truth = {structure: Region.of(mask, geometry.spacing_zyx_mm) for structure, mask in masks.items()}
+    case = _Case(files, truth, geometry, plane)
+    case.read_lesions(masks[Structure.CRLM])
     del masks
-    case = _Case(files, truth, slice_spacing_mm(geometry))
-    case.read_predictions(geometry)
+    case.read_predictions()
+    case.read_original()
+    case.read_probabilities()
     return case.result()
 
 
@@ -51,21 +64,39 @@ def _one_line(error: Exception) -> str:
 class _Case:
     """One case while it is scored."""
 
-    def __init__(self, files: CaseFiles, truth: Regions, slice_spacing: float) -> None:
+    def __init__(self, files: CaseFiles, truth: Regions, geometry: Geometry, plane: Plane | None) -> None:
         self.files = files
         self.truth = truth
-        self.slice_spacing = slice_spacing
-        self.tumours = len(components(truth[Structure.CRLM])[1])
+        self.geometry = geometry
+        self.plane = plane
+        self.slice_spacing = slice_spacing_mm(geometry)
         liver, crlm = truth[Structure.LIVER], truth[Structure.CRLM]
         percent = flr_percent(liver, crlm, truth[Structure.FLR])
         self.flr_percent = math.nan if percent is None else percent
         self.tumour_percent = 100.0 * crlm.voxels / liver.voxels if liver.voxels else math.nan
+        self.lesions: dict[int, Region] = {}
+        self.lesions_from = INSTANCES
         self.predicted: Predicted = {}
+        self.original: Regions = {}
+        self.probabilities: list[ProbabilityRow] = []
         self.gaps: list[Gap] = []
 
-    def read_predictions(self, geometry: Geometry) -> None:
+    def read_lesions(self, crlm: Mask) -> None:
+        """The lesions of the truth: its instances, else its components; instances that cannot be used become a gap."""
+        label = self.files.label
+        try:
+            lesions = read_lesions(label, crlm, self.geometry)
+        except UNREADABLE as error:
+            lesions = None
+            self.gaps.append(Gap("broken instances", str(label.instances[0].parent), self.files.case, _one_line(error)))
+        if lesions is None:
+            self.lesions_from = COMPONENTS
+            lesions = dict(enumerate(lesions_of(self.truth[Structure.CRLM]), 1))
+        self.lesions = lesions
+
+    def read_predictions(self) -> None:
         """Reads every prediction of the case as a region; a broken one becomes a gap."""
-        name = str(self.files.label.first)
+        name, geometry = str(self.files.label.first), self.geometry
         for (architecture, column), path in self.files.predictions.items():
             try:
                 mask, _ = read_binary(path, geometry, name)
@@ -75,27 +106,82 @@ class _Case:
                 continue
             self.predicted[architecture, column] = Region.of(mask, geometry.spacing_zyx_mm)
 
+    def read_original(self) -> None:
+        """Reads the original labels of the case, where they are asked for; broken ones become a gap."""
+        files = self.files.original
+        if files is None:
+            return
+        try:
+            masks, found = read_truth(files, self.files.case)
+            require_same_grid(self.geometry, found, str(self.files.label.first), str(files.first))
+        except UNREADABLE as error:
+            self.gaps.append(Gap("broken original label", str(files.first), self.files.case, _one_line(error)))
+            return
+        self.original = {structure: Region.of(mask, found.spacing_zyx_mm) for structure, mask in masks.items()}
+
+    def read_probabilities(self) -> None:
+        """Scores the saved probabilities one after the other; those that are broken or another mask's become a gap."""
+        for key, path in self.files.probabilities.items():
+            if key not in self.predicted:
+                continue  # its prediction is broken, which is a gap already
+            try:
+                values = read_probabilities(path, self.predicted[key], self.geometry, str(self.files.label.first))
+            except UNREADABLE as error:
+                self.gaps.append(Gap("broken probabilities", "/".join(key), self.files.case, _one_line(error)))
+                continue
+            column = COLUMNS[key[1]]
+            seen: Region | None = self.truth[Structure.LIVER]
+            if column.inputs is Inputs.CASCADED:
+                seen = self.predicted.get((key[0], LIVER_COLUMN))
+            lesions = list(self.lesions.values())
+            self.probabilities.append(probability_row(self.files, key, values, self.truth[column.target], lesions, seen))
+
     def result(self) -> CaseResult:
         """Scores everything that was read."""
         rows, lesions = [], []
         for (architecture, name), region in self.predicted.items():
-            scores = self._score(architecture, COLUMNS[name], region)
+            scores = self._score(architecture, COLUMNS[name], region, self._given(architecture, COLUMNS[name]))
             rows.append(self._row(architecture, COLUMNS[name], scores))
             if scores.lesions is not None:
                 lesions += list(self._lesion_rows(architecture, name, scores.lesions))
-        return CaseResult(tuple(rows), tuple(self._baselines()), tuple(lesions), tuple(self.gaps))
+        return CaseResult(
+            tuple(rows),
+            tuple(self._baselines()),
+            tuple(lesions),
+            tuple(self.probabilities),
+            tuple(self.gaps),
+            tuple(self._original_rows()),
+        )
 
-    def _score(self, architecture: str | None, column: Column, region: Region) -> Scores:
+    def _given(self, architecture: str, column: Column) -> Region | Undefined | None:
+        """The region inside which the model of a column looked: of the truth, or what the cascade itself predicted."""
+        if column.stage.region is None:
+            return None
+        if column.inputs is Inputs.CASCADED:
+            return self.predicted.get((architecture, LIVER_COLUMN), Undefined.NO_GIVEN_LIVER)
+        return self.truth[column.stage.region]
+
+    def _original_rows(self) -> Iterator[Row]:
+        """The original labels as one more rater: a liver, its tumours and its FLR, beside every column of those."""
+        for name in REQUIRED[self.files.part] if self.original else ():
+            column, own = COLUMNS[name], self.original
+            yield self._row(ORIGINAL, column, self._against_truth(column, own[column.target], own, own[Structure.LIVER]))
+
+    def _score(self, architecture: str | None, column: Column, region: Region, given: Region | Undefined | None) -> Scores:
         """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
         own = {s: self.predicted.get((architecture or "", name)) for s, name in OWN_MASKS.items()}
         known = {structure: mask for structure, mask in own.items() if mask is not None}
-        return score_mask(column.target, self.truth, region, known if len(known) == len(OWN_MASKS) else None)
+        return self._against_truth(column, region, known if len(known) == len(OWN_MASKS) else None, given)
+
+    def _against_truth(self, column: Column, region: Region, own: Regions | None, given: Region | Undefined | None) -> Scores:
+        return score_mask(column.target, self.truth, region, own, given, list(self.lesions.values()))
 
     def _row(self, architecture: str, column: Column, scores: Scores) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
-        facts = (self.slice_spacing, self.tumours)
         place = (self.files.case, self.files.fold, architecture, column.name)
-        return Row(*place, *facts, scores.values, reasons, self.tumour_percent, self.flr_percent)
+        facts = (self.slice_spacing, len(self.lesions))
+        of_truth = (self.tumour_percent, self.flr_percent)
+        return Row(*place, *facts, scores.values, reasons, *of_truth, self.lesions_from)
 
     def _lesion_rows(self, architecture: str, column: str, matching: LesionMatching) -> Iterator[LesionRow]:
         matched = {iou_key(t): matching.matched(t) for t in IOU_THRESHOLDS}
@@ -103,22 +189,30 @@ class _Case:
         sides = (("reference", 1, matching.reference_diameters_mm), ("prediction", 2, matching.prediction_diameters_mm))
         for side, place, diameters in sides:
             iou_of = {pair[place]: pair[0] for pair in lowest}
+            is_reference = side == "reference"
+            numbers = list(self.lesions) if is_reference else range(1, len(diameters) + 1)
             for k, diameter in enumerate(diameters):
                 found = {key: any(pair[place] == k for pair in pairs) for key, pairs in matched.items()}
                 ids = (self.files.case, self.files.fold, architecture, column)
-                yield LesionRow(*ids, side, diameter, float(iou_of.get(k, 0.0)), found)
+                facts = (numbers[k], is_reference and matching.covered[k])
+                yield LesionRow(*ids, side, diameter, float(iou_of.get(k, 0.0)), found, *facts)
 
     def _baselines(self) -> Iterator[Row]:
         liver, crlm = self.truth[Structure.LIVER], self.truth[Structure.CRLM]
-        without = _without(liver, crlm)
-        for baseline, region in zip(TRUTH_BASELINES, (liver, without), strict=True):
-            scored = self._score(None, baseline.columns[0], region)  # against the truth it is the same in each of its columns
-            yield from (self._row(baseline.name, column, scored) for column in self._open_columns(baseline))
-        for (architecture, column), region in self.predicted.items():
-            if column == LIVER_COLUMN:
-                own = predicted_liver_baseline(architecture)
-                for open_column in self._open_columns(own):
-                    yield self._row(own.name, open_column, self._score(architecture, open_column, region))
+        for baseline in TRUTH_BASELINES:
+            region = baseline.rule.remnant(liver, crlm, self.geometry, self.plane)
+            if region is not None:
+                scored = self._score(None, baseline.columns[0], region, liver)  # the same in each of its columns
+                yield from (self._row(baseline.name, column, scored) for column in self._open_columns(baseline))
+        for (architecture, column), own_liver in self.predicted.items():
+            if column != LIVER_COLUMN:
+                continue
+            own_crlm = self.predicted.get((architecture, CRLM_COLUMN))
+            for own in predicted_baselines(architecture):
+                region = own.rule.remnant(own_liver, own_crlm, self.geometry, self.plane)
+                if region is not None:
+                    for open_column in self._open_columns(own):
+                        yield self._row(own.name, open_column, self._score(architecture, open_column, region, own_liver))
 
     def _open_columns(self, baseline: Baseline) -> Iterator[Column]:
         """The columns of a baseline that the case's part has, cascaded ones of the cross-validation where its architecture has them.
@@ -131,29 +225,33 @@ class _Case:
                 yield column
 
 
-def _without(region: Region, other: Region) -> Region:
-    """The voxels of one region that are not in the other."""
-    crop = region.crop_zyx.copy()
-    boxes = region.shared_box(other)
-    if boxes is not None:
-        crop[boxes[0]] &= ~other.crop_zyx[boxes[1]]
-    left = Region.of(crop, region.spacing_zyx_mm)
-    start = tuple(a + b for a, b in zip(region.start_zyx, left.start_zyx, strict=True))
-    return Region(left.crop_zyx, (start[0], start[1], start[2]), region.grid_shape_zyx, region.spacing_zyx_mm, left.voxels)
-
-
-def score_cases(cases: Iterable[CaseFiles], workers: int) -> Iterator[CaseResult]:
-    """Results as they are ready, in any order; ``workers`` processes, each holding one case at a time."""
-    listed = list(cases)
-    if workers <= 1 or len(listed) <= 1:
-        yield from map(score_case, listed)
+@contextmanager
+def processes(workers: int, cases: int) -> Iterator[Executor | None]:
+    """A pool of ``workers`` processes for that many cases, each holding one case at a time; None where one is enough: this one."""
+    if min(workers, cases) <= 1:
+        yield None
         return
     # spawn: a forked child of a process in which SimpleITK has started threads can hang.
-    with ProcessPoolExecutor(min(workers, len(listed)), mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(score_case, case) for case in listed]):
-            try:
-                yield future.result()
-            except BrokenProcessPool as error:
-                raise OutputError(
-                    f"a worker process was ended from outside (out of memory?) with {workers} workers; use --workers 1"
-                ) from error
+    with ProcessPoolExecutor(min(workers, cases), mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise OutputError(
+                f"a worker process was ended from outside (out of memory?) with {workers} workers; use --workers 1"
+            ) from error
+
+
+def each(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], pool: Executor | None) -> Iterator[Result]:
+    """``function(*task)`` of each task as they are ready, in any order."""
+    if pool is None:
+        yield from (function(*task) for task in tasks)
+        return
+    for future in as_completed([pool.submit(function, *task) for task in tasks]):
+        yield future.result()
+
+
+def score_cases(
+    cases: Iterable[CaseFiles], pool: Executor | None, planes: Mapping[int | None, Plane] = MappingProxyType({})
+) -> Iterator[CaseResult]:
+    """Results as they are ready, in any order. planes: the fixed plane by fold, and of held-out cases (None)."""
+    return each(score_case, [(case, planes.get(case.fold)) for case in cases], pool)

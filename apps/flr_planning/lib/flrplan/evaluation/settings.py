@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flrplan.errors import SettingsError
+from flrplan.instances import INSTANCES
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
+
+PROBABILITIES = "probabilities"
+"""The folder of saved probabilities in a work folder."""
 
 COHORT_NAME = "cohort.json"
 """What a synthetic cohort leaves beside its labels (named here too, since the evaluation makes no cases; a test compares them)."""
@@ -23,6 +27,9 @@ class EvaluationSettings:
 
     work: a work folder of the benchmark (``masks/`` or ``labels/``, ``predictions/``, ``splits.json``, ``images/``); or None,
         then labels, predictions, splits and out must be given. Whatever is given goes before the work folder's.
+    original: labels of the same cases before their refinement (a work folder or a folder of labels), scored as a row of their own.
+    instances: ``<case>/layer1.nii.gz``, ...: what tells the lesions of given ``labels`` apart; a work folder's labels have their own.
+    probabilities: ``<architecture>/<column>/<case>.nii.gz`` of given ``predictions``; a work folder's predictions have their own.
     images: CTs for the pictures of the worst cases, ``<case>.nii.gz``; optional.
     allow_missing: evaluate what is there; every table then names what is missing.
     absent: columns (``<column>`` or ``<architecture>/<column>``) that are not there on purpose. In a work folder any other column
@@ -36,6 +43,9 @@ class EvaluationSettings:
     predictions: Path | None = None
     splits: Path | None = None
     out: Path | None = None
+    original: Path | None = None
+    instances: Path | None = None
+    probabilities: Path | None = None
     images: Path | None = None
     allow_missing: bool = False
     absent: tuple[str, ...] = ()
@@ -82,6 +92,23 @@ class EvaluationSettings:
     def out_folder(self) -> Path:
         """Where the results go."""
         return self._path(self.out, "evaluation")
+
+    @property
+    def instances_folder(self) -> Path | None:
+        """Folder of instances; None where lesions are components. Raises SettingsError for a given one that is not there."""
+        return self._beside(self.instances, INSTANCES, self.labels)
+
+    @property
+    def probabilities_folder(self) -> Path | None:
+        """Folder of probabilities; None where there is none. Raises SettingsError for a given one that is not there."""
+        return self._beside(self.probabilities, PROBABILITIES, self.predictions)
+
+    def _beside(self, given: Path | None, name: str, instead: Path | None) -> Path | None:
+        """A given folder, or the work folder's own unless what belongs to it was given, too."""
+        if given is not None and not given.is_dir():
+            raise SettingsError(f"{given}: no such folder of {name}")
+        own = self.work / name if self.work is not None and instead is None else None
+        return given or (own if own is not None and own.is_dir() else None)
 
     @property
     def table_note(self) -> str:

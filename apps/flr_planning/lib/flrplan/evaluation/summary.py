@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from flrplan.evaluation.baselines import TRUTH_BASELINES, predicted_liver_baseline
+from flrplan.evaluation.baselines import baseline_order
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import Gap
 from flrplan.evaluation.paper import architecture_order
+from flrplan.evaluation.probabilities import ProbabilityRow
 from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
 from flrplan.evaluation.subgroups import Clinical
+from flrplan.evaluation.trivial_plans import Plane
+from flrplan.evaluation.variants import Variants
 from flrplan.metrics.catalogue import metrics_of
 
 
@@ -29,6 +32,10 @@ class Results:
     unrecorded: models of a work folder that do not record what they were trained on.
     clinical: what the work folder's table says of the patients, by case.
     models: what the models of each architecture started from and how much they see.
+    variants: what the rows are that are no architecture as it is.
+    planes: the fixed plane of each fold's baseline, and of the held-out cases (None).
+    original: the original labels scored as a rater; original_missing: the cases without one.
+    probabilities: what saved probabilities say; unscored_probabilities: a sentence for each place where they lack.
     """
 
     rows: tuple[Row, ...]
@@ -40,7 +47,13 @@ class Results:
     unrecorded: tuple[str, ...] = ()
     models: tuple[ModelRecord, ...] = ()
     clinical: Clinical = field(default_factory=dict)
+    variants: Variants = field(default_factory=dict)
+    probabilities: tuple[ProbabilityRow, ...] = ()
+    unscored_probabilities: tuple[str, ...] = ()
     note: str = ""
+    planes: Mapping[int | None, Plane] = field(default_factory=dict)
+    original: tuple[Row, ...] = ()
+    original_missing: tuple[str, ...] = ()
 
     @property
     def architectures(self) -> list[str]:
@@ -50,10 +63,7 @@ class Results:
     @property
     def baseline_names(self) -> list[str]:
         """Names of the baselines that have a row: those of ground truth first, then by architecture in the order of tables."""
-        present = {row.architecture for row in self.baselines}
-        given = [baseline.name for baseline in TRUTH_BASELINES]
-        predicted = [predicted_liver_baseline(a).name for a in architecture_order({n.partition(":")[2] for n in present})]
-        return [name for name in (*given, *predicted) if name in present]
+        return baseline_order({row.architecture for row in self.baselines})
 
     def select(self, part: Part, architecture: str, column: str, baselines: bool = False) -> list[Row]:
         """The rows of one cell of a table, by case."""

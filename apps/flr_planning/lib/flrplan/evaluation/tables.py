@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flrplan.evaluation.baselines import TRUTH_NOTE, baseline_title, knows_truth
+from flrplan.evaluation.baselines import ORIGINAL_TITLE, TRUTH_NOTE, baseline_title, knows_truth
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
 from flrplan.evaluation.provenance import start_lines, view_lines
-from flrplan.evaluation.summary import Results
+from flrplan.evaluation.summary import Results, describe_rows
+from flrplan.evaluation.variants import seed_lines, variant_lines
 from flrplan.metrics.catalogue import PAPER_METRICS
 
 DASH = "-"
@@ -43,6 +44,25 @@ def unrecorded_lines(unrecorded: tuple[str, ...]) -> list[str]:
     return [f"NOT CHECKED: nothing records what these models were trained on, held-out cases perhaps: {', '.join(unrecorded)}."]
 
 
+CEILING_NOTE = (
+    "Ceiling: the mean of the highest Dice that any prediction inside the given liver can have: the true liver in pipelined columns, "
+    "the architecture's own predicted one in cascaded columns."
+)
+"""Stands over the tables."""
+
+
+def original_lines(results: Results) -> list[str]:
+    """The sentence about the pseudo-rater, and how many cases it lacks. Empty where it was not asked for."""
+    if not results.original and not results.original_missing:
+        return []
+    missing = results.original_missing
+    lacks = f" {len(missing)} cases have none: {', '.join(missing)}." if missing else ""
+    return [
+        f"Pseudo-rater: the {ORIGINAL_TITLE}, scored against the labels used here as if they were a prediction, beside every column of "
+        f"their structure; neither ranked, compared nor bold.{lacks}"
+    ]
+
+
 def preface(results: Results, part: Part) -> list[str]:
     """What must be known to read a table: how many cases, what is missing, how far the paper's numbers compare."""
     cases = results.cases[part]
@@ -51,6 +71,7 @@ def preface(results: Results, part: Part) -> list[str]:
     lines += gap_lines(results.gaps)
     lines += absent_lines(results.absent)
     lines += unrecorded_lines(results.unrecorded)
+    lines += variant_lines(results.variants)
     lines += [*start_lines(results.models), *view_lines(results.models)]
     lines.append(
         f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
@@ -60,6 +81,9 @@ def preface(results: Results, part: Part) -> list[str]:
         f"(n of {len(cases)}): only n cases were predicted; such a cell is not compared, so neither bold nor marked."
     )
     lines += [TRUTH_NOTE] if any(knows_truth(name) for name in results.baseline_names) else []
+    lines += original_lines(results)
+    if any("dice_ceiling" in row.values for row in results.rows):
+        lines.append(CEILING_NOTE)
     lines.append(
         "The paper's numbers are of its own split of the refined CRLM-CT-Seg labels, which is not published; on any other "
         "cases or labels they are context, not a target."
@@ -122,7 +146,9 @@ def best_values(of_part: Mapping[str, Mapping[str, Any]], cases: int) -> dict[tu
 
 
 def table_rows(results: Results, summary: Summary, baselines: Summary, part: Part) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of one table: the paper's architectures and ours, three rows each, then the baselines."""
+    """Head and cells of one table: the paper's architectures and ours, three rows each, then the baselines, the
+    original labels and each architecture's ceilings.
+    """
     columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
     head = ["Model", "", *(COLUMNS[c].title for c in columns)]
     cases = len(results.cases[part])
@@ -148,7 +174,24 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
                 mark = "!" if mean is not None and mean >= best.get((column, metric), math.inf) else ""
                 row.append(_cell(stats, None, part, mark, cases) if stats else DASH)
             rows.append(row)
-    return head, rows
+    return head, [*rows, *_original_rows(results, columns, part), *_ceiling_rows(results, summary, columns, part)]
+
+
+def _original_rows(results: Results, columns: list[str], part: Part) -> Iterator[list[str]]:
+    cells = {c: describe_rows([r for r in results.original if (r.part, r.column_name) == (part, c)]) for c in columns}
+    for k, metric in enumerate(PAPER_METRICS if any(cells.values()) else ()):
+        stats = [cells[c].get(metric) for c in columns]
+        shown = [_cell(s, None, part, "", len(results.cases[part])) if s else DASH for s in stats]
+        yield [f"pseudo-rater: {ORIGINAL_TITLE}" if k == 0 else "", metric[0].upper(), *shown]
+
+
+def _ceiling_rows(results: Results, summary: Summary, columns: list[str], part: Part) -> Iterator[list[str]]:
+    for architecture in results.architectures:
+        own = summary[part.value].get(architecture, {})
+        stats = [own.get(c, {}).get("dice_ceiling") if COLUMNS[c].stage.region is not None else None for c in columns]
+        if any(s and s["n"] for s in stats):
+            shown = [_cell(s, None, part, "", len(results.cases[part])) if s else DASH for s in stats]
+            yield [f"ceiling: {architecture_title(architecture)}", PAPER_METRICS[0][0].upper(), *shown]
 
 
 def markdown_line(cells: list[str]) -> str:
@@ -160,7 +203,7 @@ def markdown_table(results: Results, summary: Summary, baselines: Summary, part:
     """One of the paper's tables as a Markdown document."""
     head, rows = table_rows(results, summary, baselines, part)
     lines = [f"# Table {NUMBER[part]}: {part.caption} performance", ""]
-    for paragraph in preface(results, part):
+    for paragraph in (*preface(results, part), *seed_lines(results.variants, summary[part.value], part)):
         lines += [paragraph, ""]
     lines += [markdown_line(head), "|" + "---|" * len(head), *(markdown_line(row) for row in rows)]
     return "\n".join(lines) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
-from flrplan.io import natural_key
+from flrplan.io import natural_key, read_json
+from flrplan.io.listing import is_junk
 from flrplan.splits import HELD_OUT_PART, Split, fold_part
 
 PREDICTED = "predicted"
@@ -103,15 +103,15 @@ def _training_cases(folder: Path) -> list[str]:
 
 def records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """What ``predict.py`` recorded of each predicted part of an architecture, and where."""
-    for path in sorted((work / PREDICTED / architecture).glob("*.json")):
+    for path in sorted(p for p in (work / PREDICTED / architecture).glob("*.json") if not is_junk(p)):
         yield path, json_object(path)
 
 
 def json_object(path: Path) -> dict[str, Any]:
     """A record in JSON. Raises: SettingsError naming the file where it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path, "a JSON object")
+    except SettingsError as error:
         raise SettingsError(f"{path} is damaged: {error}; copy it again, or train or predict anew") from error
     if not isinstance(content, dict):
         raise SettingsError(f"{path} is damaged: expected a JSON object; copy it again, or train or predict anew")

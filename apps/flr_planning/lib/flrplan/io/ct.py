@@ -61,7 +61,7 @@ def read_ct(path: Path, series: str | None = None) -> CT:
 def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:
     """A CT from an image in memory, after the same checks. Raises ImageError naming ``source``."""
     volume = scalar_volume(image, source)
-    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, name, source)
+    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, name, source, volume.warnings)
 
 
 def _checked(array: NDArray[Any], geometry: Geometry, name: str, source: str, warnings: tuple[str, ...] = ()) -> CT:

@@ -2,7 +2,7 @@
 
 Seen with SimpleITK 2.5 (ITK 5.4): a spacing of 0, NaN or infinity becomes 1, a negative one its absolute value; a file that
 was cut off is read with made-up voxels at the end; a voxel that is NaN or infinite is read as 0 (of other formats it is not);
-with a wrong scale in the sform the spacing is taken from ``pixdim``.
+with a wrong scale in the sform the spacing is taken from ``pixdim``. A sform that is sheared by a rounding is refused.
 Metres and micrometres (``xyzt_units``) are converted to millimetres, and ``scl_slope``/``scl_inter`` are applied: both right.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
@@ -72,6 +72,24 @@ def nifti_warnings(header: Header, geometry: Geometry) -> list[str]:
         f"the sform and the qform of the NIfTI header disagree by up to {moved_mm:.2f} mm; the {used} is used, "
         "another program may take the other"
     ]
+
+
+def read_sheared(path: Path, header: Header) -> tuple[NDArray[Any], tuple[float, ...], tuple[float, ...], NDArray[np.float64]]:
+    """Voxels ``(X, Y, Z)`` after their scaling, spacing, origin and direction (LPS) as the sform states them; ITK reads no sheared one.
+
+    Raises: ImageError for other than one 3D volume of real numbers.
+    """
+    kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
+    with _open(path) as stream:  # by content: nibabel itself goes by the ending
+        array = np.asanyarray(kind.from_stream(stream).dataobj)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    affine = _coded(header, "sform")
+    if array.ndim != 3 or array.dtype.kind not in "iuf" or affine is None:
+        raise ImageError(f"{path}: expected one 3D volume of real numbers, found {array.dtype} of size {array.shape}")
+    affine = _LPS_OF_RAS @ affine
+    spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+    return array, tuple(spacing_mm.tolist()), tuple(affine[:3, 3].tolist()), affine[:3, :3] / spacing_mm
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from flrplan.errors import ImageError
-from flrplan.geometry import Geometry
-from flrplan.io.nifti_header import Header, check_nifti, nifti_warnings
+from flrplan.geometry import Geometry, straighten
+from flrplan.io.nifti_header import Header, check_nifti, nifti_warnings, read_sheared
 from flrplan.io.text_header import check_text_header
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -49,17 +50,14 @@ def read_volume(path: Path) -> Volume:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
-        if "orthonormal" in str(error):
-            raise ImageError(
-                f"{path}: the voxel grid is sheared (its axes are not at right angles, as after an uncorrected gantry tilt); "
-                "resample the image onto a straight grid first"
-            ) from error
+        if header is not None and "orthonormal" in str(error):
+            return _straightened(path, header)
         raise ImageError(
             f"{path}: the file is cut off, damaged or not what its name says ({reason}); copy or export it again"
         ) from error
     volume = scalar_volume(image, str(path))
     if header is not None:
-        return Volume(volume.image, volume.geometry, tuple(nifti_warnings(header, volume.geometry)))
+        return replace(volume, warnings=(*volume.warnings, *nifti_warnings(header, volume.geometry)))
     check_text_header(path, suffix)
     return volume
 
@@ -81,6 +79,16 @@ def scalar_volume(image: sitk.Image, source: str) -> Volume:
         what = "a 2D picture" if image.GetDimension() < 3 else "several volumes in one file; save the phase to plan on alone"
         raise ImageError(f"{source}: expected one 3D volume, found size {size}: {what}")
     try:
-        return Volume(image, Geometry.of(image))
+        geometry, warnings = straighten(
+            image.GetSize(), image.GetSpacing(), image.GetOrigin(), np.array(image.GetDirection()).reshape(3, 3), source
+        )
     except ImageError as error:
-        raise ImageError(f"{source}: {error}") from error
+        raise error if str(error).startswith(source) else ImageError(f"{source}: {error}") from error
+    return Volume(image, geometry, warnings)
+
+
+def _straightened(path: Path, header: Header) -> Volume:
+    """A NIfTI file that ITK refuses for its shear: on the nearest straight grid, where that is near enough."""
+    array, spacing_mm, origin_mm, direction = read_sheared(path, header)
+    geometry, warnings = straighten(array.shape, spacing_mm, origin_mm, direction, str(path))
+    return Volume(geometry.image(np.ascontiguousarray(array.T)), geometry, warnings)

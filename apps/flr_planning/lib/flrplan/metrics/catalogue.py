@@ -8,7 +8,8 @@ from enum import Enum
 from types import MappingProxyType
 
 from flrplan.labels import Structure
-from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
+from flrplan.metrics.cut import CUT_TOLERANCES_MM
+from flrplan.metrics.lesions import IOU_THRESHOLDS, LESION_RATIOS, iou_key
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
 
 NSD_TOLERANCE_MM: Mapping[Structure, float] = MappingProxyType(
@@ -55,9 +56,9 @@ def _lesion_metrics() -> list[Metric]:
         Metric("lesions_predicted", "lesions predicted", "", Better.NEITHER, _CRLM),
     ]
     for threshold in IOU_THRESHOLDS:
-        for name in ("recall", "precision", "f1"):
-            title = f"lesion {name.replace('f1', 'F1')} (IoU > {threshold})"
-            metrics.append(Metric(f"lesion_{name}_{iou_key(threshold)}", title, "", Better.HIGHER, _CRLM))
+        for name, title in LESION_RATIOS.items():
+            full = f"{title} (IoU > {threshold})"
+            metrics.append(Metric(f"{name}_{iou_key(threshold)}", full, "", Better.HIGHER, _CRLM))
     return metrics
 
 
@@ -83,6 +84,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("nsd", "NSD", "", Better.HIGHER),
             Metric("hd95_mm", "HD95", "mm", Better.LOWER),
             Metric("assd_mm", "ASSD", "mm", Better.LOWER),
+            Metric("dice_ceiling", "highest Dice inside the given liver", "", Better.NEITHER, _FLR | _CRLM),
             Metric("volume_reference_ml", "volume, reference", "ml", Better.NEITHER),
             Metric("volume_prediction_ml", "volume, prediction", "ml", Better.NEITHER),
             Metric("volume_error_ml", "volume error", "ml", Better.ZERO),
@@ -90,6 +92,15 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("flr_percent_reference", "FLR%, reference", "%", Better.NEITHER, _FLR),
             *_flr_percent_metrics(),
             *_flr_percent_metrics(OWN, " of its own liver"),
+            *(Metric(f"cut_nsd_{mm:g}mm", f"NSD of the cut at {mm:g} mm", "", Better.HIGHER, _FLR) for mm in CUT_TOLERANCES_MM),
+            Metric("cut_hd95_mm", "HD95 of the cut", "mm", Better.LOWER, _FLR),
+            Metric("cut_mean_mm", "mean distance of the cut", "mm", Better.LOWER, _FLR),
+            Metric("tumour_cut_reference_mm", "tumour to cut, reference", "mm", Better.NEITHER, _FLR),
+            Metric("tumour_cut_prediction_mm", "tumour to cut, prediction", "mm", Better.NEITHER, _FLR),
+            Metric("tumour_cut_error_mm", "tumour to cut, error", "mm", Better.ZERO, _FLR),
+            Metric("tumour_cut_abs_error_mm", "tumour to cut, absolute error", "mm", Better.LOWER, _FLR),
+            Metric("tumour_in_flr_reference_ml", "tumour in the FLR, reference", "ml", Better.NEITHER, _FLR),
+            Metric("tumour_in_flr_prediction_ml", "tumour in the FLR, prediction", "ml", Better.LOWER, _FLR),
             *_lesion_metrics(),
         )
     }

@@ -32,8 +32,15 @@ class Undefined(str, Enum):
     BOTH_EMPTY = "both empty"
     REFERENCE_EMPTY = "reference empty"
     PREDICTION_EMPTY = "prediction empty"
+    NO_LESION_MATCHED = "no lesion matched"
+    NO_REGION = "the network saw no voxel"
     NO_REFERENCE_LIVER = "reference liver holds nothing but tumour"
     NO_PREDICTED_LIVER = "liver of the prediction holds nothing but tumour"
+    NO_GIVEN_LIVER = "the liver of this cascade was not predicted"
+    NO_REFERENCE_CUT = "no cut in the reference"
+    NO_PREDICTED_CUT = "no cut in the prediction"
+    NO_CUT = "no cut in either"
+    NO_RESECTED_TUMOUR = "no tumour in the resection of the reference"
 
     def __str__(self) -> str:
         return self.value
@@ -63,15 +70,31 @@ EMPTY_MASKS: Mapping[str, Mapping[Emptiness, Outcome]] = MappingProxyType(
         "lesion_recall": _row(_REFERENCE, 0.0, _BOTH),
         "lesion_precision": _row(0.0, _PREDICTION, _BOTH),
         "lesion_f1": _row(0.0, 0.0, _BOTH),
+        "lesion_pq": _row(0.0, 0.0, _BOTH),
+        "lesion_sq": _row(_REFERENCE, _PREDICTION, _BOTH),
     }
 )
 """Results on empty masks by metric. Volumes and volume errors are always defined: an empty mask has 0 ml.
 
 A ratio 0/0 is undefined (NaN), never 0 or 1: a case without tumours in which none is found says nothing about overlap,
 and the precision of a model that marked nothing is unknown. Dice and NSD of an empty against a filled mask are 0 by their
-formula. Distances to a surface that is not there are undefined, not infinite. Means leave NaN out and the tables count it.
+formula. Distances to a surface that is not there are undefined, not infinite. The mean IoU of matched lesions (``lesion_sq``)
+is undefined wherever none is matched, also where neither mask is empty. Means leave NaN out and the tables count it.
 The paper does not say how it scored such cases.
 """
+
+
+EMPTY_CUTS: Mapping[str, Mapping[Emptiness, Outcome]] = MappingProxyType(
+    {
+        #                        no cut in reference, in prediction, in either
+        "cut_nsd_5mm": _row(0.0, 0.0, Undefined.NO_CUT),
+        "cut_nsd_10mm": _row(0.0, 0.0, Undefined.NO_CUT),
+        "cut_hd95_mm": _row(Undefined.NO_REFERENCE_CUT, Undefined.NO_PREDICTED_CUT, Undefined.NO_CUT),
+        "cut_mean_mm": _row(Undefined.NO_REFERENCE_CUT, Undefined.NO_PREDICTED_CUT, Undefined.NO_CUT),
+    }
+)
+"""Results where there is no cut (:mod:`flrplan.metrics.cut`): the FLR is empty, or the whole liver, or no part of the interface
+lies deep enough. As for surfaces of masks: a share of nothing against something is 0, a distance to nothing undefined."""
 
 
 def on_empty(metric: str, emptiness: Emptiness) -> Outcome:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flrplan.labels import Mask
-from flrplan.metrics.empty import Emptiness, Outcome, on_empty
+from flrplan.metrics.empty import Emptiness, Outcome, Undefined, on_empty
 from flrplan.metrics.region import Region
 
 
@@ -37,3 +37,15 @@ def overlap_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome
         "precision": shared / prediction.voxels,
         "recall": shared / reference.voxels,
     }
+
+
+def dice_ceiling(reference: Region, given: Region | None) -> Outcome:
+    """The highest Dice that a prediction inside a given region can have: 2|A and G| / (|A| + |A and G|), for the prediction A and G.
+
+    given: the region that the model was shown (a liver); None: the whole image, where the ceiling is 1. 0 where it holds nothing of
+    the reference, undefined for an empty reference. Raises: GridError where the two lie on different grids.
+    """
+    if reference.is_empty:
+        return Undefined.REFERENCE_EMPTY
+    reached = reference.voxels if given is None else reference.voxels_shared_with(given)
+    return 2.0 * reached / (reference.voxels + reached)

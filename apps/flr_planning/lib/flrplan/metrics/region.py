@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
 from flrplan.errors import GridError
 from flrplan.labels import Mask
@@ -45,6 +48,12 @@ class Region:
         return cls(crop, (start[0], start[1], start[2]), (z, y, x), spacing_zyx_mm, int(np.count_nonzero(crop)))
 
     @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """Where the crop lies in an array on the grid."""
+        z, y, x = (slice(a, a + n) for a, n in zip(self.start_zyx, self.crop_zyx.shape, strict=True))
+        return z, y, x
+
+    @property
     def is_empty(self) -> bool:
         """True if no voxel is set."""
         return self.voxels == 0
@@ -80,9 +89,39 @@ class Region:
             theirs.append(slice(low - other.start_zyx[axis], high - other.start_zyx[axis]))
         return (mine[0], mine[1], mine[2]), (theirs[0], theirs[1], theirs[2])
 
+    def on_crop_of(self, other: Region) -> Mask:
+        """``(Z, Y, X) bool``: this mask on the other's crop, a copy. Raises GridError for different grids."""
+        mask = np.zeros(other.crop_zyx.shape, np.bool_)
+        boxes = self.shared_box(other)
+        if boxes is not None:
+            mask[boxes[1]] = self.crop_zyx[boxes[0]]
+        return mask
+
+    def kept(self, keep_zyx: Mask) -> Region:
+        """The voxels of this region where ``keep_zyx``, ``bool`` on this crop, is true."""
+        left = Region.of(self.crop_zyx & keep_zyx, self.spacing_zyx_mm)
+        z, y, x = (a + b for a, b in zip(self.start_zyx, left.start_zyx, strict=True))
+        return Region(left.crop_zyx, (z, y, x), self.grid_shape_zyx, self.spacing_zyx_mm, left.voxels)
+
     def voxels_shared_with(self, other: Region) -> int:
         """The number of voxels that lie in both masks."""
         boxes = self.shared_box(other)
         if boxes is None:
             return 0
         return int(np.count_nonzero(self.crop_zyx[boxes[0]] & other.crop_zyx[boxes[1]]))
+
+
+def regions_of(
+    labels_zyx: NDArray[np.integer[Any]], spacing_zyx_mm: Spacing, part_of: Region | None = None
+) -> dict[int, Region]:
+    """The region of each label > 0 of a label map ``(Z, Y, X)``, by rising number. ``part_of``: the map is on this region's crop."""
+    start, shape = ((0, 0, 0), labels_zyx.shape) if part_of is None else (part_of.start_zyx, part_of.grid_shape_zyx)
+    found: dict[int, Region] = {}
+    boxes = ndimage.find_objects(labels_zyx) if labels_zyx.size else []
+    for number, box in enumerate(boxes, 1):
+        if box is None:
+            continue
+        crop = labels_zyx[box] == number
+        z, y, x = (a + s.start for a, s in zip(start, box, strict=True))
+        found[number] = Region(crop, (z, y, x), (shape[0], shape[1], shape[2]), spacing_zyx_mm, int(np.count_nonzero(crop)))
+    return found

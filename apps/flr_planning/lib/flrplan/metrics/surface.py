@@ -22,6 +22,17 @@ HAUSDORFF_FRACTION = 0.95
 SURFACE_METRICS = ("nsd", "hd95_mm", "assd_mm")
 
 
+def neighbourhoods(mask_zyx: Mask) -> NDArray[np.uint8]:
+    """``(Z+1, Y+1, X+1) uint8``: the eight voxels around each corner, which lies before the voxel of its index.
+
+    Bit ``4*dz + 2*dy + dx`` (:mod:`flrplan.metrics.surface_elements`); voxels beyond the array are outside the mask.
+    """
+    voxels = np.pad(mask_zyx, 1).view(np.uint8)
+    code = voxels[:, :, :-1] | (voxels[:, :, 1:] << 1)
+    code = code[:, :-1] | (code[:, 1:] << 2)
+    return np.asarray(code[:-1] | (code[1:] << 4))
+
+
 @dataclass(frozen=True, eq=False)
 class Surface:
     """Surface elements of one mask.
@@ -42,10 +53,7 @@ class Surface:
         """
         if not crop_zyx.any():
             return cls(np.zeros((0, 3), np.int32), np.zeros(0), spacing_zyx_mm)
-        voxels = np.pad(crop_zyx, 1).view(np.uint8)
-        code = voxels[:, :, :-1] | (voxels[:, :, 1:] << 1)
-        code = code[:, :-1] | (code[:, 1:] << 2)
-        code = code[:-1] | (code[1:] << 4)
+        code = neighbourhoods(crop_zyx)
         # 0 (all outside) and 255 (all inside) become 1 and 0 in this arithmetic modulo 256; all others are surface.
         flat = np.flatnonzero((code + np.uint8(1)) > 1)
         points = np.stack(np.unravel_index(flat, code.shape), axis=1).astype(np.int32) + np.array(start_zyx, np.int32)
@@ -68,12 +76,41 @@ def _area_percentile(distances_mm: NDArray[np.float64], areas_mm2: NDArray[np.fl
     return float(distances_mm[order[min(int(np.searchsorted(covered, fraction)), len(order) - 1)]])
 
 
-def surface_outcomes(reference: Surface, prediction: Surface, tolerance_mm: float) -> dict[str, Outcome]:
-    """NSD at a tolerance (0..1), HD95 and ASSD (mm) of two surfaces on one grid.
+@dataclass(frozen=True, eq=False)
+class SurfaceDistances:
+    """Distances between two surfaces, neither of them empty: for each of the two, from its points to the other, with its areas."""
 
-    nsd: area of both surfaces that lies within ``tolerance_mm`` (inclusive) of the other, over the area of both.
-    hd95_mm: the larger of the two directed area-weighted 95 % percentiles.
-    assd_mm: area-weighted mean distance over both surfaces together (Heimann 2009: pooled, not the mean of two means).
+    sides: tuple[tuple[NDArray[np.float64], NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+    @classmethod
+    def between(cls, reference: Surface, prediction: Surface) -> SurfaceDistances:
+        """Both directions."""
+        return cls(
+            (
+                (reference.distances_to_mm(prediction), reference.areas_mm2),
+                (prediction.distances_to_mm(reference), prediction.areas_mm2),
+            )
+        )
+
+    @property
+    def _area_mm2(self) -> float:
+        return sum(float(areas.sum()) for _, areas in self.sides)
+
+    def nsd(self, tolerance_mm: float) -> float:
+        """Area of both surfaces that lies within ``tolerance_mm`` (inclusive) of the other, over the area of both; 0..1."""
+        return sum(float(areas[distances <= tolerance_mm].sum()) for distances, areas in self.sides) / self._area_mm2
+
+    def hd95_mm(self) -> float:
+        """The larger of the two directed area-weighted 95 % percentiles."""
+        return max(_area_percentile(distances, areas, HAUSDORFF_FRACTION) for distances, areas in self.sides)
+
+    def mean_mm(self) -> float:
+        """Area-weighted mean over both surfaces together (Heimann 2009: pooled, not the mean of two means)."""
+        return sum(float(np.dot(distances, areas)) for distances, areas in self.sides) / self._area_mm2
+
+
+def surface_outcomes(reference: Surface, prediction: Surface, tolerance_mm: float) -> dict[str, Outcome]:
+    """NSD at a tolerance (0..1), HD95 and ASSD (mm) of two surfaces on one grid (:class:`SurfaceDistances`).
 
     Empty masks (:data:`flrplan.metrics.empty.EMPTY_MASKS`):
 
@@ -88,14 +125,5 @@ def surface_outcomes(reference: Surface, prediction: Surface, tolerance_mm: floa
     emptiness = Emptiness.of(len(reference.points_zyx), len(prediction.points_zyx))
     if emptiness is not Emptiness.NONE:
         return {name: on_empty(name, emptiness) for name in SURFACE_METRICS}
-    sides = (
-        (reference.distances_to_mm(prediction), reference.areas_mm2),
-        (prediction.distances_to_mm(reference), prediction.areas_mm2),
-    )
-    area = reference.area_mm2 + prediction.area_mm2
-    within = sum(float(areas[distances <= tolerance_mm].sum()) for distances, areas in sides)
-    return {
-        "nsd": within / area,
-        "hd95_mm": max(_area_percentile(distances, areas, HAUSDORFF_FRACTION) for distances, areas in sides),
-        "assd_mm": sum(float(np.dot(distances, areas)) for distances, areas in sides) / area,
-    }
+    distances = SurfaceDistances.between(reference, prediction)
+    return {"nsd": distances.nsd(tolerance_mm), "hd95_mm": distances.hd95_mm(), "assd_mm": distances.mean_mm()}

@@ -8,7 +8,7 @@ the defaults of :class:`flrplan.nnunet.settings.TrainingSettings`. Nothing here 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
@@ -82,6 +82,7 @@ class Architecture:
     network: dotted path of the class, as ``plans.json`` names it.
     sizes: keyword arguments of the class by size.
     planned_by_nnunet: nnU-Net's planner makes the other arguments; else the size's arguments (and strides) are all there are.
+    presets: by size the class of nnU-Net's that plans patch, batch and network on the prepared data; none: those of its usual planner.
     deep_supervision: the network gives outputs at several resolutions.
     pretrained: the paper starts from published weights (they cannot be redistributed, so a file must be given).
     heads: beginnings of the names of the output layers, which are new where the number of outputs differs.
@@ -96,6 +97,7 @@ class Architecture:
     patch: PatchRule = field(default_factory=PatchRule)
     deep_supervision: bool = False
     planned_by_nnunet: bool = False
+    presets: Mapping[str, str] = field(default_factory=dict)
     pretrained: bool = False
 
     def size(self, name: str) -> Mapping[str, Any]:
@@ -174,8 +176,30 @@ STUNET = Architecture(
     pretrained=True,
 )
 
-TABLE: Mapping[str, Architecture] = MappingProxyType({row.name: row for row in (NNUNET, SWINUNETR, STUNET)})
+RESENC = Architecture(
+    name="resenc",
+    network="dynamic_network_architectures.architectures.unet.ResidualEncoderUNet",
+    sizes={BASE: {}, "large": {}, "huge": {}, NARROW: {**NNUNET.sizes[NARROW], "n_blocks_per_stage": [1] * 8}},
+    hyperparameters=replace(
+        NNUNET.hyperparameters, source="as nnU-Net's; its authors train this network by SGD, with the same rate for both"
+    ),
+    source="Isensee et al. 2024, nnU-Net Revisited, doi 10.1007/978-3-031-72114-4_47; presets M (base), L (large), XL (huge) of nnU-Net 2.8",
+    heads=("decoder.seg_layers.",),
+    deep_supervision=True,
+    planned_by_nnunet=True,
+    presets={
+        BASE: "nnUNetPlannerResEncM",
+        "large": "nnUNetPlannerResEncL",
+        "huge": "nnUNetPlannerResEncXL",
+        NARROW: "nnUNetPlannerResEncM",
+    },
+)
+
+TABLE: Mapping[str, Architecture] = MappingProxyType({row.name: row for row in (NNUNET, SWINUNETR, STUNET, RESENC)})
 """All architectures by name; the first is the default."""
+
+PAPER: tuple[str, ...] = (NNUNET.name, SWINUNETR.name, STUNET.name)
+"""Those that arXiv:2604.07999 compares; the benchmark trains them where nothing else is said."""
 
 
 def architecture_named(name: str) -> Architecture:

@@ -25,7 +25,7 @@ def check_architecture(folder: ModelFolder, configuration: str) -> None:
     :data:`flrplan.networks.table.TABLE`, blocks are classes of torch.nn, and all other arguments are plain values.
     """
     try:
-        settings = _resolved(folder.plans["configurations"], configuration)
+        settings = resolved_configuration(folder.plans["configurations"], configuration)
         architecture = settings["architecture"]
         network = architecture["network_class_name"]
         arguments = dict(architecture["arch_kwargs"])
@@ -66,7 +66,8 @@ def _refusal(folder: ModelFolder, found: Any, key: str, what: str) -> ModelError
     )
 
 
-def _resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+def resolved_configuration(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration of a ``plans.json`` with what it inherits. Raises KeyError for one that is not there, or inherits from itself."""
     settings = dict(configurations[name])
     seen = {name}
     while "inherits_from" in settings:

@@ -22,7 +22,7 @@ from flrplan.networks.table import BASE, Architecture, architecture_named
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.planning import CONFIGURATION, PLANS
+from flrplan.nnunet.planning import CONFIGURATION, PLANS, preset_configuration
 from flrplan.nnunet.settings import PlanSettings
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,16 @@ TAKEN_OVER = "flrplan_taken_over"
 """Key of a plan that is a trained model's own and is used as it is; its value is the architecture."""
 PLAN_TAKEN_OVER = "that of the model it started from"
 """Stands for the plan's settings in the records of such a training: those of the recipe were not used."""
+_BLOCKS = (1, 3, 4, *([6] * 10))
+"""Residual blocks per resolution in nnU-Net's presets (``ResEncUNetPlanner``)."""
 _SMALLEST_EDGE = 4
 """nnU-Net pools a side while at least this many voxels remain."""
 
 
-def plans_name(architecture: Architecture, settings: PlanSettings) -> str:
-    """nnU-Net's identifier of the plan, and the name of its file: ``nnUNetPlans_<architecture>``, with the size if not base."""
+def plans_name(name: str, settings: PlanSettings) -> str:
+    """nnU-Net's identifier of the plan, and the name of its file: ``nnUNetPlans_<architecture or variant>``, with the size if not base."""
     size = "" if settings.network_size == BASE else f"_{settings.network_size}"
-    return f"{PLANS}_{architecture.name}{size}"
+    return f"{PLANS}_{name}{size}"
 
 
 def planned_architecture(plans: Mapping[str, Any]) -> Architecture:
@@ -48,24 +50,37 @@ def planned_architecture(plans: Mapping[str, Any]) -> Architecture:
     return architecture_named(plans.get(OWN_BLOCK, {}).get("architecture", "nnunet"))
 
 
-def architecture_plan(shared: Mapping[str, Any], architecture: Architecture, settings: PlanSettings) -> dict[str, Any]:
+def architecture_plan(
+    shared: Mapping[str, Any],
+    architecture: Architecture,
+    settings: PlanSettings,
+    variant: str | None = None,
+    preset: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The plans (as JSON holds them) of one architecture, from the plans that ``shared`` preparation made.
 
+    variant: the name of a variant of it, for its plan; None: the architecture's. preset: patch, batch and network of one of nnU-Net's
+    presets (:func:`flrplan.nnunet.planning.preset_configuration`), where the architecture has them and the settings say no patch.
     The patch is made valid for the network, with a note in the log where that changes it.
     Raises: SettingsError for an unknown size, or settings that only nnU-Net's U-Net has.
     """
     plans: dict[str, Any] = json.loads(json.dumps(shared))
     size = architecture.size(settings.network_size)
-    if settings.features is not None and not architecture.planned_by_nnunet:
+    if settings.features is not None and (not architecture.planned_by_nnunet or architecture.presets):
         raise SettingsError(f"features are those of nnU-Net's U-Net; {architecture.name} has network_size instead")
     configuration = plans["configurations"][CONFIGURATION]
+    configuration.update(json.loads(json.dumps(preset or {})))
     patch: Sequence[int] = configuration["patch_size"]
     if settings.patch_size_zyx is not None:
         patch = [settings.patch_size_zyx[axis] for axis in plans["transpose_forward"]]
     arguments = configuration["architecture"]["arch_kwargs"]
     if settings.patch_size_zyx is not None and settings.features is None:
         arguments.update(unet_topology(configuration["spacing"], patch))
-    if architecture.planned_by_nnunet:
+    if architecture.presets:
+        configuration["architecture"]["network_class_name"] = architecture.network
+        _make_residual(arguments, size)
+        strides = arguments["strides"]
+    elif architecture.planned_by_nnunet:
         arguments.update(_features(arguments, size, settings))
         strides = arguments["strides"]
     else:
@@ -83,15 +98,19 @@ def architecture_plan(shared: Mapping[str, Any], architecture: Architecture, set
         )
     configuration["patch_size"] = fitted
     configuration["batch_size"] = settings.batch_size or configuration["batch_size"]
-    plans["plans_name"] = plans_name(architecture, settings)
+    plans["plans_name"] = plans_name(variant or architecture.name, settings)
     plans[OWN_BLOCK] = {"architecture": architecture.name, "network_size": settings.network_size}
     return plans
 
 
 def plan_training(
-    preprocessed: Path, architecture: Architecture, settings: PlanSettings, start: Path | None = None
+    preprocessed: Path,
+    architecture: Architecture,
+    settings: PlanSettings,
+    start: Path | None = None,
+    variant: str | None = None,
 ) -> dict[str, Any]:
-    """The plans of one architecture in a prepared folder, kept there as ``nnUNetPlans_<architecture>.json``.
+    """The plans of one architecture in a prepared folder, kept there as ``nnUNetPlans_<architecture or variant>.json``.
 
     A plan that was taken over from a trained model is returned as it is.
     start: the checkpoint that the training starts from. A model of ours brings its network, patch and batch along, whatever the new
@@ -108,7 +127,9 @@ def plan_training(
             )
         own = {name: value for name, value in shared.items() if name != TAKEN_OVER}
         return {OWN_BLOCK: {"architecture": architecture.name, "network_size": BASE}, **own}
-    plans = architecture_plan(shared, architecture, settings)
+    by_preset = architecture.presets and settings.patch_size_zyx is None
+    preset = preset_configuration(preprocessed, shared, architecture.presets[settings.network_size]) if by_preset else None
+    plans = architecture_plan(shared, architecture, settings, variant, preset)
     if start is not None and brings_network(start):
         _take_network(plans, ModelFolder.open(start.parents[1]), architecture)
     path = preprocessed / f"{plans['plans_name']}.json"
@@ -159,6 +180,15 @@ def unet_topology(spacing: Sequence[float], patch: Sequence[int]) -> dict[str, A
         "n_conv_per_stage": [2] * count,
         "n_conv_per_stage_decoder": [2] * (count - 1),
     }
+
+
+def _make_residual(arguments: dict[str, Any], size: Mapping[str, Any]) -> None:
+    """Turns the arguments of nnU-Net's plain U-Net into those of its residual encoder, with the blocks of its presets; narrowed to a size."""
+    count = arguments["n_stages"]
+    arguments.pop("n_conv_per_stage", None)
+    arguments["n_blocks_per_stage"] = list(size.get("n_blocks_per_stage", _BLOCKS)[:count])
+    arguments["n_conv_per_stage_decoder"] = [1] * (count - 1)
+    arguments["features_per_stage"] = list(size.get("features_per_stage", arguments["features_per_stage"])[:count])
 
 
 def _features(arguments: Mapping[str, Any], size: Mapping[str, Any], settings: PlanSettings) -> dict[str, Any]:

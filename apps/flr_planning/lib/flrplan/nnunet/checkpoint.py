@@ -46,6 +46,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises: ModelError where the file is missing, damaged, no checkpoint, or holds objects that could execute code.
     """
+    if path.is_dir():
+        raise ModelError(
+            f"{path} is a folder, expected a checkpoint; give the file in it, fold_0/{FINAL_NAME} of a model folder"
+        )
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)

@@ -2,14 +2,20 @@
 
 One sigmoid channel: nnU-Net 2.8 builds that only for regions, a label with more than one value. So the target is declared
 as ``[1, 2]`` although 2 never occurs. Mask channels are called ``noNorm``; any unknown name would be z-scored.
+
+A target need not nest in the region that masks the CT (raw labels do not, nor do predicted regions). The target stays whole; a
+case of which the network is not shown all gets a second label, ``shownTr/<case>``, from which nnU-Net's fingerprint takes the
+intensities (:class:`flrplan.nnunet.planning.ShownFingerprint`): outside the region it would find ``outside_hu``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
@@ -30,6 +36,16 @@ logger = logging.getLogger(__name__)
 FILE_ENDING = ".nii.gz"
 OWN_BLOCK = "flrplan"
 """Key of our own block in ``dataset.json``; nnU-Net ignores keys that it does not know."""
+SHOWN_NAME = "shownTr"
+"""Beside ``labelsTr``: the target where the network is shown the CT, of the cases in which that is not all of it."""
+
+
+@dataclass(frozen=True)
+class TargetVoxels:
+    """Voxels of one case's target: where the network is shown the CT, and outside of that (masked, or cut off by the crop)."""
+
+    shown: int
+    outside: int
 
 
 def dataset_name(stage: Stage) -> str:
@@ -39,7 +55,7 @@ def dataset_name(stage: Stage) -> str:
 
 def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str, Any]:
     """The content of ``dataset.json`` for one stage."""
-    names = ["CT", *("noNorm" for _ in stage.mask_channels)]
+    names = ["CT", *("noNorm" for _ in settings.mask_channels(stage))]
     return {
         "channel_names": {str(i): name for i, name in enumerate(names)},
         "labels": {"background": 0, stage.target.value: [1, 2]},
@@ -57,8 +73,8 @@ def convert_case(
     folder: Path,
     shared: Path | None = None,
     errors: MaskErrors | None = None,
-) -> int:
-    """Writes one case of one stage; returns the number of target voxels (0 for an empty target, which is allowed).
+) -> TargetVoxels:
+    """Writes one case of one stage; returns its target voxels (0 for an empty target, which is allowed).
 
     ``settings.input_masks`` says which masks are the inputs; the target is always the truth. A case whose files are all there is left
     as it is. errors: what perturbed masks are drawn from (None: the default).
@@ -71,15 +87,19 @@ def convert_case(
         inputs = masks_for_training(case, ct, masks, stage, settings.input_masks, errors)
         given = build_stage_input(ct.array_zyx, ct.geometry, inputs, stage, settings)
         target = given.crop(masks[stage.target])
+        shown = target & given.shown_zyx
+        count = int(np.count_nonzero(shown))
+        voxels = TargetVoxels(count, int(np.count_nonzero(masks[stage.target])) - count)
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
-                values = np.clip(np.rint(channel), -32768, 32767).astype(np.int16)
-                write_shared(path, values, given.geometry, shared)
+                write_shared(path, channel.astype(np.int16), given.geometry, shared)
+            if (shown != target).any():
+                write_label_map(folder / SHOWN_NAME / label_path.name, shown.astype(np.uint8), given.geometry)
             write_label_map(label_path, target.astype(np.uint8), given.geometry)
     except FlrError as error:
         raise type(error)(f"case {case.case_id}: {error}") from error
-    return int(np.count_nonzero(target))
+    return voxels
 
 
 def convert_dataset(
@@ -90,10 +110,10 @@ def convert_dataset(
     workers: int = 1,
     shared: Path | None = None,
     errors: MaskErrors | None = None,
-) -> dict[str, int]:
+) -> dict[str, TargetVoxels]:
     """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns the target voxels of each case.
 
-    Raises: LabelError where there is no case, or the target is empty in every one: nothing could be learned.
+    Raises: LabelError where there is no case, or no case shows a voxel of the target: nothing could be learned.
     """
     if not cases:
         raise LabelError(f"stage {stage}: no labelled case to train on")
@@ -105,15 +125,31 @@ def convert_dataset(
     convert = partial(convert_case, stage=stage, settings=settings, folder=folder, shared=shared, errors=errors)
     bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
     voxels = list(bar(map_cases(convert, cases, workers)))
-    if not any(voxels):
+    if not any(v.shown for v in voxels):
         files = [case.masks.get(stage.target, case.label) for case in cases]
         folders = dict.fromkeys(str(file.parent) for file in files if file is not None)
         raise LabelError(
-            f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases of {', '.join(list(folders)[:3])}, expected "
+            f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases of {', '.join(list(folders)[:3])}"
+            f"{', or lies outside the ' + stage.region if stage.region and any(v.outside for v in voxels) else ''}, expected "
             f"voxels of it in some; nothing can be learned. Label {stage.target} where it is to be seen, or add cases that show it"
         )
-    empty = [case.case_id for case, count in zip(cases, voxels, strict=True) if not count]
+    found = {case.case_id: count for case, count in zip(cases, voxels, strict=True)}
+    empty = [case_id for case_id, count in found.items() if not count.shown]
     if empty:
-        logger.info("stage %s: %d of %d cases have an empty %s: %s", stage, len(empty), len(cases), stage.target, empty)
+        logger.info("stage %s: %d of %d cases show no %s: %s", stage, len(empty), len(cases), stage.target, empty)
+    outside = {case_id: count.outside for case_id, count in found.items() if count.outside}
+    if outside:
+        logger.warning(
+            "stage %s: %d voxels of %s (%.2g %% of all) in %d of %d cases lie outside the %s that the network is shown; they stay in "
+            "the target and are left out of the intensity statistics: %s",
+            *(stage, sum(outside.values()), stage.target, 100 * outside_share(found.values()), len(outside), len(cases)),
+            *(stage.region, shortened(outside)),
+        )
     write_json(folder / "dataset.json", dataset_json(stage, settings, len(cases)))
-    return {case.case_id: count for case, count in zip(cases, voxels, strict=True)}
+    return found
+
+
+def outside_share(voxels: Iterable[TargetVoxels]) -> float:
+    """The share of the pooled target voxels, 0..1, that the network is not shown; NaN where there is no target."""
+    shown, outside = (sum(values) for values in zip(*((v.shown, v.outside) for v in voxels), strict=True))
+    return outside / (shown + outside) if shown + outside else float("nan")

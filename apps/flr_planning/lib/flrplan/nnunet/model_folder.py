@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flrplan.errors import ModelError, SettingsError
+from flrplan.io import read_json
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
+from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.lineage import INHERITED
 from flrplan.stage_input import InputSettings
 from flrplan.stages import STAGES, Stage
@@ -22,6 +24,11 @@ RUN_NAME = "run.json"
 """Beside each published checkpoint: settings, cases, versions and result of its training."""
 PUBLISHED_NAME = "published.json"
 """In a model folder that was trained from the viewer: what it was compared with, and what it started from."""
+
+IMPORTED = "imported_from"
+"""In our block of an imported model: the name of the folder or zip that it came from; ``import`` says what was taken of it."""
+APART = "labels_apart"
+"""In our block of an imported model: labels that are named like a part of the target and were said to be none."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,10 @@ class ModelFolder:
             settings = InputSettings.from_json(own.get("input") or {})
         except (SettingsError, TypeError) as error:
             raise ModelError(f"{path}: dataset.json holds input settings that cannot be read: {error}") from error
-        if len(dataset.get("channel_names") or {}) != len(stage.channel_names):
+        channels = settings.channel_names(stage)
+        if len(dataset.get("channel_names") or {}) != len(channels):
             raise ModelError(
-                f"{path}: stage {stage} takes {len(stage.channel_names)} channels {stage.channel_names}, "
+                f"{path}: stage {stage} takes {len(channels)} channels {channels}, "
                 f"dataset.json declares {dataset.get('channel_names')}"
             )
         numbers = (f.parent.name.removeprefix("fold_") for f in path.glob(f"fold_[0-9]*/{FINAL_NAME}"))
@@ -80,6 +88,30 @@ class ModelFolder:
         """Ids that trained one fold (:func:`trained_ids`)."""
         return trained_ids(self.checkpoint(fold))
 
+    @property
+    def imported_from(self) -> str | None:
+        """The name of the folder or zip that a foreign model came from; None for a model of ours."""
+        return self.dataset[OWN_BLOCK].get(IMPORTED)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in ``dataset.json`` whose union is the target."""
+        return target_labels(self.dataset[OWN_BLOCK], self.stage)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of this model's results should know, a sentence each, without the folder's name."""
+        fault = clip_floor_fault(self.plans, self.stage, self.input)
+        apart = self.dataset[OWN_BLOCK].get(APART) or ()
+        return (
+            *([f"this model was trained on wrongly normalised images: {fault}; train it anew"] if fault else ()),
+            *(f"the imported model labels {name!r} apart, and it is not counted as {self.stage.target}" for name in apart),
+        )
+
+    def describe(self) -> str:
+        """In words: which labels are the target, and what the network sees of the CT."""
+        return f"label {' + '.join(self.labels)}, sees {self.input.describe(self.stage)}"
+
     def published(self) -> dict[str, Any]:
         """What the training from the viewer recorded (:mod:`flrplan.refinement`); empty for every other model."""
         path = self.path / PUBLISHED_NAME
@@ -96,6 +128,12 @@ class ModelFolder:
         return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
+def target_labels(own: Mapping[str, Any], stage: Stage) -> tuple[str, ...]:
+    """The target's labels by our block of a ``dataset.json``; earlier versions wrote one name."""
+    label = own.get("label", stage.target.value)
+    return tuple(label) if isinstance(label, list) else (str(label),)
+
+
 def trained_ids(checkpoint: Path) -> frozenset[str]:
     """Ids that the weights of a checkpoint learned from, also in the models that they began as, by the ``run.json`` beside it.
 
@@ -108,13 +146,13 @@ def trained_ids(checkpoint: Path) -> frozenset[str]:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder. Raises: ModelError where it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise ModelError(
             f"{path.parent}: {path.name} is missing; a trained nnU-Net folder holds plans.json, dataset.json and fold_<k>"
-        ) from None
-    except (OSError, ValueError) as error:
+        )
+    try:
+        content = read_json(path, "a JSON object", ModelError)
+    except ModelError as error:
         raise ModelError(f"{path} is damaged: {error}; copy the model folder again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is damaged: expected a JSON object; copy the model folder again")

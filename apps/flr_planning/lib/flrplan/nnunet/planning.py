@@ -7,24 +7,47 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners
 from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprint_dataset
 from nnunetv2.preprocessing.resampling.resample_torch import resample_torch_fornnunet
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
+from flrplan.errors import SettingsError
 from flrplan.io import write_json
-from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, quiet
+from flrplan.nnunet.dataset import SHOWN_NAME
+from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, nnunet_folders, quiet
 from flrplan.nnunet.preprocessed import preprocess_cases
 from flrplan.nnunet.processes import with_fewer
 from flrplan.nnunet.settings import PlanSettings
 
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
+
+
+class ShownFingerprint(DatasetFingerprintExtractor):  # type: ignore[misc]  # nnU-Net is untyped
+    """nnU-Net's fingerprint with the intensities of the target where the network is shown the CT (:data:`SHOWN_NAME`).
+
+    nnU-Net draws 100 million voxels from all cases together. Fewer than 100 cases give a million each here: more would be the same
+    voxels again and again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_foreground_voxels_for_intensitystats = min(10e7, 1e6 * len(self.dataset))
+        for files in self.dataset.values():
+            label = Path(files["label"])
+            shown = label.parents[1] / SHOWN_NAME / label.name
+            if shown.is_file():
+                files["label"] = str(shown)
 
 
 class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyped
@@ -63,6 +86,29 @@ class StagePlanner(ExperimentPlanner):  # type: ignore[misc]  # nnU-Net is untyp
         super().save_plans(plans)
 
 
+def preset_configuration(preprocessed: Path, plans: Mapping[str, Any], preset: str) -> dict[str, Any]:
+    """What a planner of nnU-Net's residual encoder presets makes of a prepared stage: ``patch_size``, ``batch_size``, ``architecture``.
+
+    plans: those of the preparation, whose spacing and median size it takes. preset: the planner's class.
+    Raises: SettingsError where ``raw/`` of the preparation, which the planner reads, is gone.
+    """
+    shared = plans["configurations"][CONFIGURATION]
+    spacing, median = np.array(shared["spacing"]), np.array(shared["median_image_size_in_voxels"])
+    with nnunet_folders(preprocessed.parents[1]), quiet(), files_listed_in_process(), augmentation_workers(1):
+        try:
+            planner = getattr(residual_encoder_unet_planners, preset)(preprocessed.name)
+        except OSError as error:
+            raise SettingsError(
+                f"{preprocessed.parents[1]}: {preset} needs the raw/ of the preparation: {error}; prepare it again"
+            ) from error
+        voxels = float(np.prod(median) * planner.dataset_json["numTraining"])
+        with torch.device("meta"):  # it builds networks to estimate their memory, and only their shapes count
+            planned = planner.get_plans_for_configuration(spacing, median, shared["data_identifier"], voxels, {})
+    planned = {key: planned[key] for key in ("patch_size", "batch_size", "architecture")}
+    recursive_fix_for_json_export(planned)
+    return dict(json.loads(json.dumps(planned)))
+
+
 def plan_and_preprocess(
     dataset: str,
     settings: PlanSettings,
@@ -83,7 +129,9 @@ def plan_and_preprocess(
         augmentation_workers(1),
     ):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
         number = convert_dataset_name_to_id(dataset)
-        with_fewer(lambda n: extract_fingerprint_dataset(number, num_processes=n, clean=True, show_progress_bar=False), workers)
+        with_fewer(
+            lambda n: extract_fingerprint_dataset(number, ShownFingerprint, n, clean=True, show_progress_bar=False), workers
+        )
         if plans is None:
             plans = dict(StagePlanner(dataset, settings).plan_experiment())
         else:  # what the planner would leave

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
 
 from flrplan.errors import ModelError
 from flrplan.labels import Mask
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
-from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.probabilities import Probability, encode
 from flrplan.stage_input import StageInput
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class StagePredictor:
             ) from error
         self.fold_sha256 = {fold: weights_sha256(w) for fold, w in zip(folder.folds, weights, strict=True)}
         self._values = _target_values(folder)
+        self._ras = str(folder.plans.get("image_reader_writer")).endswith("WithReorient")
         self._predictor = self._build(weights, configuration, tuple(axes) if axes else None, device, mirroring)
 
     def _build(
@@ -66,12 +67,13 @@ class StagePredictor:
             settings = plans.get_configuration(configuration)
             heads = plans.get_label_manager(self.folder.dataset).num_segmentation_heads
             network = nnUNetTrainer.build_network_architecture(
-                plans, settings, len(self.folder.stage.channel_names), heads, enable_deep_supervision=False
+                plans, settings, len(self.folder.input.channel_names(self.folder.stage)), heads, enable_deep_supervision=False
             )
             for fold_weights in weights:
                 network.load_state_dict(fold_weights)
         except (KeyError, RuntimeError, ImportError, AttributeError, TypeError, AssertionError, ValueError) as error:
-            raise ModelError(f"{self.folder.path}: the weights do not fit the network of plans.json: {error}") from error
+            reason = " ".join(str(error).split())[:500]
+            raise ModelError(f"{self.folder.path}: the weights do not fit the network of plans.json: {reason}") from error
         with quiet():  # the constructor prints a note on every CPU
             predictor = nnUNetPredictor(
                 use_mirroring=mirroring and axes is not None,
@@ -91,7 +93,13 @@ class StagePredictor:
             "folder": f"{self.folder.path.parent.name}/{self.folder.path.name}",
             "folds": list(self.folder.folds),
             "weights_sha256": {str(fold): digest for fold, digest in self.fold_sha256.items()},
+            **({"imported": self._imported} if self.folder.imported_from else {}),
         }
+
+    @property
+    def _imported(self) -> dict[str, Any]:
+        folder = self.folder
+        return {"from": folder.imported_from, "labels": list(folder.labels), "sees": folder.input.describe(folder.stage)}
 
     def predict(self, given: StageInput) -> Mask:
         """The target's mask, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
@@ -99,11 +107,25 @@ class StagePredictor:
         Empty where the network finds nothing. Safe to call from several threads: one prediction at a time.
         Raises: ModelError where ``given`` was built for another stage.
         """
+        return self._checked(given, with_probability=False)[0]
+
+    def predict_with_probability(self, given: StageInput) -> tuple[Mask, Probability]:
+        """The mask as :meth:`predict` gives it, and the target's probability that it comes from, on the same grid.
+
+        The probability is the sigmoid of the averaged logits, after resampling, and the mask is where it exceeds 0.5. A foreign
+        model may have several outputs. Of labels that exclude each other (softmax) it is the sum over those that are the target,
+        and the mask is where one of them is the likeliest of all labels: 0.4 for the background and 0.3 for each of two labels is
+        0.6 outside the mask. Of regions (sigmoids) it is the greatest of those inside the target: they lie in each other.
+        """
+        mask, probability = self._checked(given, with_probability=True)
+        return mask, probability
+
+    def _checked(self, given: StageInput, with_probability: bool) -> tuple[NDArray[Any], ...]:
         if given.stage != self.stage:
             raise ModelError(f"{self.folder.path} is of stage {self.stage}, the input was built for stage {given.stage}")
         threads = torch.get_num_threads()
         try:
-            return self._predict(given)
+            return self._predict(given, with_probability)
         except (RuntimeError, MemoryError) as error:  # nnU-Net's and torch's, out of memory among them
             if isinstance(error, ModelError):
                 raise
@@ -114,14 +136,15 @@ class StagePredictor:
                 "if memory ran out, use --device cpu or a machine with more"
             ) from error
 
-    def _predict(self, given: StageInput) -> Mask:
+    def _predict(self, given: StageInput, with_probability: bool) -> tuple[NDArray[Any], ...]:
+        """The mask, and the probability where it is asked for."""
         predictor = self._predictor
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", category=UserWarning)
             properties: dict[str, Any] = {"spacing": list(given.geometry.spacing_zyx_mm)}
             preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
             data, _, properties = preprocessor.run_case_npy(
-                given.channels_czyx,
+                self._turned(given.channels_czyx),
                 None,
                 properties,
                 predictor.plans_manager,
@@ -129,25 +152,60 @@ class StagePredictor:
                 predictor.dataset_json,
             )
             logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).float()
+            del data
             if not bool(torch.isfinite(logits).all()):
                 raise ModelError(
                     f"{self.folder.path}: the network's output is NaN or infinite, so it says nothing; its training diverged, "
                     "or its weights overflow in half precision. Use another model"
                 )
-            label = convert_predicted_logits_to_segmentation_with_correct_shape(
-                logits,
-                predictor.plans_manager,
-                predictor.configuration_manager,
-                predictor.label_manager,
-                properties,
-            )
-        return np.isin(label, self._values)
+            found = self._target(self._resampled(logits, properties), with_probability)
+        return tuple(self._turned(self._uncropped(array, properties)) for array in found)
+
+    def _resampled(self, logits: torch.Tensor, properties: dict[str, Any]) -> torch.Tensor:
+        """Logits ``(C, Z, Y, X)`` on the grid of the input, as nnU-Net's ``convert_predicted_logits_to_segmentation...`` does it."""
+        configuration = self._predictor.configuration_manager
+        spacing = [properties["spacing"][axis] for axis in self._predictor.plans_manager.transpose_forward]
+        shape = properties["shape_after_cropping_and_before_resampling"]
+        trained = configuration.spacing
+        current = trained if len(trained) == len(shape) else [spacing[0], *trained]
+        return torch.as_tensor(configuration.resampling_fn_probabilities(logits, shape, current, spacing))
+
+    def _target(self, logits: torch.Tensor, with_probability: bool) -> tuple[NDArray[Any], ...]:
+        """Mask, and probability where it is asked for, from the same numbers; float copies of a slice at a time only."""
+        labels = self._predictor.label_manager
+        if labels.has_regions:
+            logits = labels.apply_inference_nonlin(logits)  # probabilities from here on
+            label = labels.convert_probabilities_to_segmentation(logits)
+        else:
+            label = labels.convert_logits_to_segmentation(logits)
+        mask = np.isin(label, self._values)
+        if not with_probability:
+            return (mask,)
+        heads = labels.foreground_regions if labels.has_regions else labels.all_labels
+        own = [number for number, head in enumerate(heads) if {*np.ravel(head)} <= {*self._values}]
+        probability = np.empty(mask.shape, np.uint8)
+        for z in range(len(probability)):
+            p = logits[own, z].amax(0) if labels.has_regions else labels.apply_inference_nonlin(logits[:, z])[own].sum(0)
+            probability[z] = encode(p.numpy())
+        return mask, probability
+
+    def _uncropped(self, array: NDArray[Any], properties: dict[str, Any]) -> NDArray[Any]:
+        """On the grid that nnU-Net's preprocessing cropped and transposed; 0 outside its crop."""
+        whole = np.zeros(properties["shape_before_cropping"], array.dtype)
+        whole[tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"])] = array
+        return whole.transpose(self._predictor.plans_manager.transpose_backward)
+
+    def _turned(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Between our axis order, towards left and back (LPS), and that of nnU-Net's readers that turn every image to RAS."""
+        return np.ascontiguousarray(array[..., ::-1, ::-1]) if self._ras else array
 
 
 def _target_values(folder: ModelFolder) -> tuple[int, ...]:
-    name = folder.dataset[OWN_BLOCK].get("label", folder.stage.target.value)
     labels = folder.dataset.get("labels", {})
-    if name not in labels:
-        raise ModelError(f"{folder.path}: dataset.json has no label {name!r}; it has {sorted(labels)}")
-    values = labels[name]
-    return tuple(int(v) for v in values) if isinstance(values, list) else (int(values),)
+    found: set[int] = set()
+    for name in folder.labels:
+        if name not in labels:
+            raise ModelError(f"{folder.path}: dataset.json has no label {name!r}; it has {sorted(labels)}")
+        values = labels[name]
+        found |= {int(v) for v in values} if isinstance(values, list) else {int(values)}
+    return tuple(sorted(found))

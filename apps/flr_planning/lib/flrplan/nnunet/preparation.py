@@ -16,12 +16,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from flrplan.errors import FlrError, OutputError, SettingsError, TrainingError
+from flrplan.errors import FlrError, LabelError, OutputError, SettingsError, TrainingError
 from flrplan.input_masks import MaskErrors, errors_of_predictions
 from flrplan.io import make_writable, require_room, write_json
+from flrplan.nnunet.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
-from flrplan.nnunet.planning import CONFIGURATION, plan_and_preprocess
+from flrplan.nnunet.intensities import clip_floor_fault
+from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.preprocessed import expected_bytes
 from flrplan.nnunet.same_preparation import require_same
 from flrplan.nnunet.settings import Recipe
@@ -82,7 +84,7 @@ def prepare_stage(
     plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.fine_tuning`).
     Only cases of the split's folds are prepared: held-out ids never come near a training.
     Raises: SettingsError for fewer than 2 folds, and where the folder was prepared with other settings or cases (by content: files may
-    move); LabelError, GridError, ImageError from the cases; OutputError where the work folder cannot be written or the disk is full;
+    move); LabelError for intensity statistics that are not those of the target; LabelError, GridError, ImageError from the cases; OutputError where the work folder cannot be written or the disk is full;
     TrainingError where preprocessing fails.
     """
     split.require_training()
@@ -103,12 +105,14 @@ def prepare_stage(
     with FileLock(work.lock):  # two folds may be started at once
         if work.marker.is_file():
             _require_same(work, content, used)
+            _require_plausible(work, recipe, json.loads((work.preprocessed / f"{PLANS}.json").read_text(encoding="utf-8")))
         else:
             _prepare(work, used, recipe, content, workers, plans)
 
 
 def read_prepared(work: StageWork) -> dict[str, Any]:
-    """What :func:`prepare_stage` recorded: settings, folds, ids, ``data_sha256``, ``cases_sha256``, ``target_voxels``.
+    """What :func:`prepare_stage` recorded: settings, folds, ids, ``data_sha256``, ``cases_sha256``, ``target_voxels``
+    (of each case, where the network is shown the CT) and ``target_voxels_outside`` (the others; cases without any are left out).
 
     Raises: SettingsError where the stage is not prepared.
     """
@@ -145,14 +149,19 @@ def _prepare(
     voxels = convert_dataset(used, work.stage, recipe.input, work.folder / "raw", workers, work.root / CHANNELS_NAME, errors)
     try:
         with nnunet_folders(work.folder):
-            plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, partial(_require_room, work), plans)
+            check = partial(_check_plan, work, recipe)
+            plan_and_preprocess(dataset_name(work.stage), recipe.plan, workers, check, plans)
     except FlrError:
         raise
     except Exception as error:  # nnU-Net, blosc2 and their pools raise many kinds
         raise _named(error, work.folder) from error
     write_json(work.preprocessed / SPLITS_NAME, content["folds"])
     digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    record = {**content, "data_sha256": digest, "cases_sha256": hashes, "target_voxels": voxels}
+    counts = {
+        "target_voxels": {case_id: count.shown for case_id, count in voxels.items()},
+        "target_voxels_outside": {case_id: count.outside for case_id, count in voxels.items() if count.outside},
+    }
+    record = {**content, "data_sha256": digest, "cases_sha256": hashes, **counts}
     write_json(work.marker, record if errors is None else {**record, "mask_errors": errors.to_json()})
 
 
@@ -163,8 +172,22 @@ def _mask_errors(used: Sequence[LabelledCase], stage: Stage, recipe: Recipe) -> 
     return errors_of_predictions(used)
 
 
-def _require_room(work: StageWork, plans: Mapping[str, Any]) -> None:
+def _check_plan(work: StageWork, recipe: Recipe, plans: Mapping[str, Any]) -> None:
+    _require_plausible(work, recipe, plans)
     require_room(work.folder, expected_bytes(work.preprocessed, plans, CONFIGURATION), f"preprocessing stage {work.stage}")
+
+
+def _require_plausible(work: StageWork, recipe: Recipe, plans: Mapping[str, Any]) -> None:
+    """Raises: LabelError where the plan would normalise tissue by the value outside the region, or by air."""
+    fault = clip_floor_fault(plans, work.stage, recipe.input, whole_ct=TAKEN_OVER not in plans)
+    if not fault:
+        return
+    if TAKEN_OVER in plans:
+        raise LabelError(f"stage {work.stage}: the model to start from cannot be trained further: {fault}; start anew")
+    raise LabelError(
+        f"{work.folder}: {fault}. Either it was prepared by flrplan 0.1.0, which took in what lies outside the region: then delete the "
+        f"folder and prepare again; or the labels of {work.stage.target} hold air: correct them"
+    )
 
 
 def _named(error: Exception, folder: Path) -> FlrError:

@@ -120,11 +120,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def data_record(prepared: Mapping[str, Any], fold: int) -> dict[str, Any]:
-    """Ids of a fold, and the hash of all that was prepared for it."""
+    """Ids of a fold, the hash of all that was prepared for it, and the target voxels that its network is not shown."""
     folds = prepared["folds"]
+    outside = prepared.get("target_voxels_outside", {})
     return {
         "train_ids": folds[fold]["train"],
         "validation_ids": folds[fold]["val"],
         "test_ids": prepared.get("test", []),
         "data_sha256": prepared.get("data_sha256"),
+        "target_voxels_outside": {case_id: outside[case_id] for case_id in folds[fold]["train"] if case_id in outside},
     }

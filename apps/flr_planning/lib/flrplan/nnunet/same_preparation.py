@@ -11,6 +11,8 @@ from flrplan.errors import SettingsError
 from flrplan.training_cases import LabelledCase
 
 _SETTINGS = ("input", "plan")
+_ADDED = {"input": {"region_channel": False}}
+"""Settings that older preparations do not name, with the value that they had."""
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], cases: Sequence[LabelledCase], folder: Path) -> list[str]:
@@ -38,7 +40,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     """What differs without a look into the files, in words."""
     found = []
     for part in _SETTINGS:
-        old, new = before.get(part) or {}, now[part]
+        old, new = {**_ADDED.get(part, {}), **(before.get(part) or {})}, now[part]
         found += [
             f"{part}.{name} was {shortened(old.get(name))}, is {shortened(new.get(name))}"
             for name in sorted({*old, *new})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from enum import Enum
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from flrplan.errors import SettingsError
+from flrplan.io import read_yaml
 from flrplan.networks.table import BASE, Architecture, ChannelMode, Schedule
 from flrplan.setting_checks import require_bounds, require_types, with_numbers
 from flrplan.stage_input import InputSettings
@@ -27,6 +27,15 @@ _TRAINING_BOUNDS = {
     "oversample_foreground": (0, 1),
     "seed": (0, inf),
 }
+
+
+class Loss(str, Enum):
+    """What a training minimises, at every resolution that the network gives outputs at."""
+
+    BCE = "bce"
+    """Binary cross entropy, the paper's."""
+    DICE_BCE = "dice_bce"
+    """Binary cross entropy minus soft Dice: nnU-Net's "Dice + cross entropy" for sigmoid outputs."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class TrainingSettings:
     (:mod:`flrplan.nnunet.precision` says why not by itself); off = float32.
     compile: auto = torch.compile on CUDA where triton is installed; on; off.
     workers: processes for augmentation; 0 = in the training process; auto = 0 on a CPU, cores - 1 (at most 12) beside a GPU.
+    loss: ``bce`` (the paper's binary cross entropy) or ``dice_bce`` (nnU-Net's soft Dice + binary cross entropy).
     """
 
     epochs: int = 200
@@ -107,11 +117,12 @@ class TrainingSettings:
     workers: int | str = "auto"
     save_every: int = 5
     seed: int = 0
+    loss: str = Loss.BCE.value
 
     def __post_init__(self) -> None:
-        for name, known in (("schedule", Schedule), ("pretrained_channels", ChannelMode)):
+        for name, known in (("schedule", Schedule), ("pretrained_channels", ChannelMode), ("loss", Loss)):
             value = getattr(self, name)
-            if value not in (None, *(mode.value for mode in known)):
+            if value not in (*(mode.value for mode in known), *([None] if name == "schedule" else [])):
                 raise SettingsError(f"{name} must be one of {', '.join(mode.value for mode in known)}, got {value!r}")
         for name in ("mixed_precision", "compile"):
             value = getattr(self, name)
@@ -168,28 +179,32 @@ class Recipe:
         )
 
     @classmethod
-    def from_yaml(cls, path: Path, stage: str) -> Recipe:
-        """The recipe of one stage in a YAML file: its block ``common``, overridden by its block ``<stage>``.
+    def from_yaml(cls, path: Path, stage: str, *over: Mapping[str, Any]) -> Recipe:
+        """The recipe of one stage in a YAML file: its block ``common``, overridden by its block ``<stage>``, then by each of ``over``.
 
         Raises: SettingsError naming the file for unknown keys or a file that is not YAML.
         """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise SettingsError(f"{path}: expected a YAML file with recipes, but it cannot be read: {error}") from error
+        content = read_yaml(path, "a YAML file with recipes") or {}
         known = {"common", *STAGES}
         if not isinstance(content, dict) or set(content) - known:
             found = sorted(set(content) - known) if isinstance(content, dict) else type(content).__name__
             raise SettingsError(f"{path}: expected blocks {', '.join(sorted(known))}, found {found}")
-        merged: dict[str, dict[str, Any]] = {}
         for block in (content.get("common") or {}, content.get(stage) or {}):
             for part, settings in _mapping(block, f"{path}: a block").items():
                 _mapping(settings, f"{path}: {part}")
-                merged.setdefault(part, {}).update(settings)
         try:
-            return cls.from_mapping(merged)
+            return cls.layered(content.get("common") or {}, content.get(stage) or {}, *over)
         except SettingsError as error:
             raise SettingsError(f"{path}, stage {stage}: {error}") from error
+
+    @classmethod
+    def layered(cls, *blocks: Mapping[str, Any]) -> Recipe:
+        """The recipe of several nested mappings, setting by setting; a later one goes over those before it."""
+        merged: dict[str, dict[str, Any]] = {}
+        for block in blocks:
+            for part, settings in block.items():
+                merged.setdefault(part, {}).update(_mapping(settings, part))
+        return cls.from_mapping(merged)
 
 
 def _mapping(value: Any, what: str) -> dict[str, Any]:

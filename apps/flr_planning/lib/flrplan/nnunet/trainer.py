@@ -1,4 +1,4 @@
-"""One trainer for every stage and architecture: nnU-Net's, with AdamW, binary cross entropy and safe checkpoints.
+"""One trainer for every stage and architecture: nnU-Net's, with AdamW, the loss of the recipe and safe checkpoints.
 
 Source of the settings: arXiv:2604.07999, section 3.3 (200 epochs, AdamW, binary cross entropy, nnU-Net's augmentations).
 Methods named as in nnU-Net 2.8.1 override its own.
@@ -25,7 +25,7 @@ from flrplan.nnunet.loss import training_loss
 from flrplan.nnunet.memory import Pieces, in_one_piece
 from flrplan.nnunet.precision import compiles
 from flrplan.nnunet.schedule import learning_rate_schedule
-from flrplan.nnunet.settings import TrainingSettings
+from flrplan.nnunet.settings import Loss, TrainingSettings
 from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer_data import TrainerData
 from flrplan.nnunet.trainer_state import TrainerState
@@ -112,7 +112,8 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
         return optimizer, learning_rate_schedule(optimizer, str(self.settings.schedule), rate, self.num_epochs, warmup)
 
     def _build_loss(self) -> nn.Module:
-        return training_loss(len(self._get_deep_supervision_scales()) if self.enable_deep_supervision else 0, self.is_ddp)
+        resolutions = len(self._get_deep_supervision_scales()) if self.enable_deep_supervision else 0
+        return training_loss(Loss(self.settings.loss), resolutions, self.is_ddp)
 
     def on_train_start(self) -> None:
         """Network, loaders and log; none of the copies of plans and code that nnU-Net writes here."""

@@ -37,6 +37,7 @@ from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
 from flrplan.splits import SPLITS_NAME, require_fold
 from flrplan.stages import ARCHITECTURES
+from flrplan.variants import Variant
 
 __all__ = ["StageWork", "prepare_stage", "train_fold"]
 
@@ -58,13 +59,15 @@ def train_fold(
     architecture: str = ARCHITECTURES[0],
     pretrained: Path | None = None,
     validation_seen: bool = False,
+    variant: Variant | None = None,
 ) -> Path:
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
     Returns the published checkpoint. ``half`` stores float16 weights. ``held_out``: ids that must not train, beside those that
     the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own,
     which brings its network along (:mod:`flrplan.nnunet.pretrained`). ``validation_seen``: it may have learned from this fold's
-    validation cases, and the caller says so in its record. In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
+    validation cases, and the caller says so in its record. ``variant``: what ``recipe`` is a variant for; its plan and training state
+    have its name, and the record says what it is. In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
     Raises: SettingsError for an unknown fold, a held-out id in it, or weights that have seen one; LabelError where no training case
     holds the target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
     weights do not fit; TrainingError where memory or batches fail, or the same fold is being trained already; OutputError where the
@@ -72,7 +75,8 @@ def train_fold(
     """
     prepared = read_prepared(work)
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
-    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan, pretrained)
+    name = variant.name if variant else None
+    plans = plan_training(work.preprocessed, architecture_named(architecture), recipe.plan, pretrained, name)
     forbidden = {*held_out, *prepared.get("test", [])}
     train_ids, validation_ids = require_fold(json.loads((work.preprocessed / SPLITS_NAME).read_text()), fold, forbidden)
     _require_target(work, fold, train_ids, prepared.get("target_voxels", {}))
@@ -94,6 +98,7 @@ def train_fold(
                     "stage": work.stage.name,
                     "fold": fold,
                     "architecture": architecture,
+                    **({"variant": variant.to_json()} if variant else {}),
                     "recipe": {**replace(recipe, training=trainer.settings).to_json(), **taken_over},
                     "pretrained": {k: v for k, v in started_from.items() if k != INHERITED} if started_from else None,
                     INHERITED: started_from.get(INHERITED, []) if started_from else [],

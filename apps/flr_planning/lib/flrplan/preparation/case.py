@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flrplan.errors import FlrError, ImageError, OutputError
+from flrplan.instances import INSTANCES, write_instances
 from flrplan.io import CT, read_ct, write_label_map, write_volume
 from flrplan.labels import to_compartments
 from flrplan.preparation.record import (
@@ -87,16 +88,19 @@ def _prepare(task: CaseTask, stamp: str) -> None:
     ct = _read_image(source, image_files)
     truth = read_truth_of(source, ct)
     planning, lost = to_compartments(truth.liver, truth.crlm, truth.flr)
-    hashes = (sha256_of(image_files), [sha256_of([p]) for p in label_files])
+    of_labels, of_instances = ([sha256_of([p]) for p in files] for files in (label_files, source.instance_files()))
+    hashes = (sha256_of(image_files), of_labels, of_instances)
     row = dataset_row(source, task.kind, ct, truth, lost, hashes)
     names = output_paths(source.case_id)
     for structure, mask in _masks(truth).items():
         write_label_map(out / names[structure], mask, ct.geometry)
+    layers = []
+    if truth.instances is not None:
+        layers = write_instances(out / INSTANCES / source.case_id, truth.instances, ct.geometry)
     write_label_map(out / names["label"], planning, ct.geometry)
-    write_volume(
-        out / names["image"], ct.array_zyx, ct.geometry
-    )  # last of the four: a folder of images holds no case without a label
-    outputs = {name: sha256_of([out / name]) for name in names.values()}
+    write_volume(out / names["image"], ct.array_zyx, ct.geometry)  # last: a folder of images holds no case without a label
+    written = [*names.values(), *(path.relative_to(out).as_posix() for path in layers)]
+    outputs = {name: sha256_of([out / name]) for name in written}
     write_record(out, Record(source.case_id, task.kind, stamp, outputs, row))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flrplan.errors import LabelError, SettingsError
-from flrplan.evaluation.inputs import NEEDED, LabelFiles, find_labels, find_work_labels
+from flrplan.evaluation.inputs import NEEDED, LabelFiles, find_label_set
 from flrplan.evaluation.reading import read_truth
 from flrplan.geometry import require_same_grid
 from flrplan.labels import Structure
@@ -52,13 +52,6 @@ class CasePair:
     case: str
     first: LabelFiles
     second: LabelFiles
-
-
-def find_label_set(folder: Path) -> dict[str, LabelFiles]:
-    """The labels of a work folder, or of a folder of labels as ``evaluate.py --labels`` takes it. Raises SettingsError."""
-    if (folder / "labels").is_dir() or (folder / "masks").is_dir():
-        return find_work_labels(folder)
-    return find_labels(folder)
 
 
 def pair_cases(first: Path, second: Path, allow_missing: bool = False) -> tuple[list[CasePair], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from flrplan.errors import SettingsError
+from flrplan.io import read_table
 from flrplan.splits import Split, nnunet_split
 
 DATASET_IDS: tuple[str, ...] = tuple(f"CRLM-CT-{n}" for n in range(1001, 1198))
@@ -83,17 +83,13 @@ def stratum(tumours: int, slice_spacing_mm: float) -> str:
 def read_strata(dataset: Path) -> dict[str, str]:
     """Case to stratum from a ``dataset.csv``. Raises SettingsError naming the file and the line."""
     strata: dict[str, str] = {}
-    try:
-        with dataset.open(encoding="utf-8", newline="") as stream:
-            for line, row in enumerate(csv.DictReader(stream), 2):
-                try:
-                    strata[row["case"]] = stratum(int(row["tumours"]), float(row["slice_spacing_mm"]))
-                except (KeyError, ValueError, TypeError) as error:
-                    raise SettingsError(
-                        f"{dataset}, line {line}: expected case, tumours and slice_spacing_mm, found {row} ({error}); prepare again"
-                    ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"{dataset}: the table cannot be read ({error}); give the dataset.csv of a work folder") from error
+    for line, row in enumerate(read_table(dataset), 2):
+        try:
+            strata[row["case"]] = stratum(int(row["tumours"]), float(row["slice_spacing_mm"]))
+        except (KeyError, ValueError) as error:
+            raise SettingsError(
+                f"{dataset}, line {line}: expected case, tumours and slice_spacing_mm, found {row} ({error}); prepare again"
+            ) from error
     if not strata:
         raise SettingsError(f"{dataset}: no cases; prepare some first")
     return strata

@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flrplan.io import case_name, find_cases
+from flrplan.instances import INSTANCES, layer_paths
+from flrplan.io import CHANNEL, case_name, find_cases
 from flrplan.preparation.layout import FOLDER_LAYOUT, Layout, find_label_files
-from flrplan.preparation.sources import CaseSource, ProblemKind, left_out
+from flrplan.preparation.sources import CaseSource, InstanceSource, ProblemKind, SegLabel, left_out
 from flrplan.preparation.without_image import cases_without_image, missing_image
+from flrplan.training_cases import require_no_nnunet_data
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,43 @@ class FoundCases:
 
 
 def image_sources(folder: Path) -> list[CaseSource]:
-    """CTs of a folder without labels: image files and DICOM folders. Raises ImageError where there is none."""
-    return [CaseSource(case_name(p), p) for p in find_cases([folder])]
+    """CTs of a folder without labels: image files and DICOM folders; nnU-Net's ``<case>_0000`` is ``<case>`` where all are called so.
+
+    Raises: ImageError where there is none.
+    """
+    sources = [CaseSource(case_name(p), p) for p in find_cases([folder])]
+    if all(s.case_id.endswith(CHANNEL) for s in sources):
+        return [replace(s, case_id=s.case_id.removesuffix(CHANNEL)) for s in sources]
+    return sources
+
+
+def with_original_tumours(images: list[CaseSource], images_root: Path | None, max_distance_mm: float) -> list[CaseSource]:
+    """The same CTs with where their original labels tell tumours apart, which refined labels are divided among.
+
+    That is the SEG that came with a CT; of CTs in a folder ``images_root``, the ``instances/<case>`` beside it, as in a prepared work
+    folder. A CT with neither stays as it is. Raises: LabelError for incomplete layers.
+    """
+    cases = []
+    for case in images:
+        layers = layer_paths(images_root.parent / INSTANCES / case.case_id) if images_root else ()
+        if isinstance(case.labels, SegLabel):
+            case = replace(case, instances=InstanceSource((case.labels.path,), max_distance_mm=max_distance_mm))
+        elif layers:
+            case = replace(case, instances=InstanceSource(layers, True, max_distance_mm))
+        cases.append(case)
+    return cases
 
 
 def find_folder_cases(root: Path, layout: Layout = FOLDER_LAYOUT) -> FoundCases:
-    """Cases of ``root/images`` with labels below ``root``. Raises ImageError without images, SettingsError without labels."""
+    """Cases of ``root/images``, or nnU-Net's ``root/imagesTr``, with labels below ``root``.
+
+    Raises: ImageError without images, SettingsError without labels, LabelError for nnU-Net's labels without a layout that reads them.
+    """
     images = root / "images"
+    if not images.is_dir() and (root / "imagesTr").is_dir():
+        if layout is FOLDER_LAYOUT:
+            require_no_nnunet_data(root)
+        images = root / "imagesTr"
     return with_labels(image_sources(images), root, layout, images)
 
 

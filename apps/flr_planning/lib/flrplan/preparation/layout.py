@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flrplan.errors import SettingsError
+from flrplan.io import read_yaml
+from flrplan.io.listing import files_below
 from flrplan.io.volume_file import image_suffix
 from flrplan.labels import Structure
 from flrplan.preparation.glob_pattern import compile_pattern
@@ -62,10 +62,7 @@ def read_layout(path: Path) -> Layout:
 
     Raises: SettingsError naming the file and the key for anything else.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: the layout cannot be read: {error}") from error
+    content = read_yaml(path, "a layout")
     if not isinstance(content, dict) or set(content) - {"structures", PLANNING_MAP} or not content:
         raise SettingsError(f"{path}: expected the keys structures and {PLANNING_MAP}, found {content!r:.200}")
     structures = content.get("structures") or {}
@@ -105,11 +102,7 @@ def find_label_files(layout: Layout, root: Path, case_ids: Sequence[str]) -> Fou
 
     Raises: SettingsError where ``root`` holds no image file.
     """
-    files = {
-        p.relative_to(root).as_posix(): p
-        for p in sorted(root.rglob("*"))
-        if p.is_file() and image_suffix(p) is not None and not p.name.startswith(".")
-    }
+    files = {p.relative_to(root).as_posix(): p for p in files_below(root) if p.is_file() and image_suffix(p) is not None}
     if not files:
         raise SettingsError(f"{root}: no NIfTI, NRRD or MetaImage file below it; unpack the download first, or give its folder")
     labels, problems, used = {}, {}, set()

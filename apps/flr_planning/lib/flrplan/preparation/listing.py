@@ -23,6 +23,7 @@ def listing(cases: Sequence[CaseSource], unused: Sequence[Path] = ()) -> str:
             continue
         lines.append(f"  image  {case.image}")
         lines += [f"  {line}" for line in _label_lines(case)]
+        lines += [f"  tumours told apart by  {path}" for path in case.instance_files()]
     lines += unused_lines(unused)
     usable = sum(c.problem is None for c in cases)
     lines.append(f"{usable} cases would be prepared, {len(cases) - usable} left out; nothing was written")

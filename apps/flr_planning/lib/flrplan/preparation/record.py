@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import OutputError, SettingsError
+from flrplan.instances import INSTANCES
 from flrplan.io import write_json
+from flrplan.io.listing import is_junk
 from flrplan.labels import Structure
 from flrplan.preparation.sources import CaseSource, SourceKind
 from flrplan.training_cases import IMAGE_SUFFIX
@@ -35,7 +37,7 @@ class Record:
 
 
 def output_paths(case_id: str) -> dict[str, str]:
-    """The files of a case in a work folder: ``image``, ``label`` and each structure of the truth."""
+    """The files that each case has in a work folder: ``image``, ``label`` and each structure of the truth."""
     masks = {str(s): f"masks/{case_id}/{s}{IMAGE_SUFFIX}" for s in TRUTH}
     return {"image": f"images/{case_id}{IMAGE_SUFFIX}", "label": f"labels/{case_id}{IMAGE_SUFFIX}", **masks}
 
@@ -54,7 +56,7 @@ def sha256_of(files: Sequence[Path]) -> str:
 
 def stamp_of(source: CaseSource) -> str:
     """Changes with what the source says and with any of its files (name, size, time of change); opens no file."""
-    files = [*source.image_files(), *source.label_files()]
+    files = [*source.image_files(), *source.label_files(), *source.instance_files()]
     state = [(str(p), (stat := p.stat()).st_size, stat.st_mtime_ns) for p in files]
     return hashlib.sha256(repr((RECORD_VERSION, source, state)).encode()).hexdigest()
 
@@ -84,7 +86,7 @@ def read_record(path: Path) -> Record | None:
 
 def read_records(out: Path) -> list[Record]:
     """Every readable record of a work folder, sorted by case."""
-    found = (read_record(p) for p in sorted((out / RECORDS).glob("*.json")))
+    found = (read_record(p) for p in sorted((out / RECORDS).glob("*.json")) if not is_junk(p))
     return [r for r in found if r is not None]
 
 
@@ -103,13 +105,16 @@ def remove_case(out: Path, case_id: str) -> None:
     """Removes the record first, then the files of a case, so that no half of it is left. Raises OutputError."""
     try:
         record_path(out, case_id).unlink(missing_ok=True)
-        for name in output_paths(case_id).values():
-            path = out / name
+        instances = out / INSTANCES / case_id
+        paths = [*(out / name for name in output_paths(case_id).values()), *instances.glob("layer*.nii.gz")]
+        paths += instances.glob(".part-*-layer*.nii.gz")
+        for path in paths:
             path.unlink(missing_ok=True)
             for part in path.parent.glob(f".part-*-{escape(path.name)}"):  # of a run that was killed while it wrote
                 part.unlink(missing_ok=True)
-        with suppress(OSError):  # not there, or it holds files that are not ours
-            (out / "masks" / case_id).rmdir()
+        for folder in (out / "masks" / case_id, instances):
+            with suppress(OSError):  # not there, or it holds files that are not ours
+                folder.rmdir()
     except OSError as error:
         raise OutputError(f"could not remove old files of case {case_id} in {out}: {error}") from error
 
@@ -122,7 +127,7 @@ def open_work_folder(out: Path, kind: SourceKind) -> None:
     other = sorted({str(r.kind) for r in read_records(out)} - {str(kind)})
     if other:
         raise SettingsError(f"{out} holds cases prepared from {', '.join(other)}, not {kind}; give a work folder of its own")
-    images = sorted(p.name for p in (out / "images").glob(f"*{IMAGE_SUFFIX}"))
+    images = sorted(p.name for p in (out / "images").glob(f"*{IMAGE_SUFFIX}") if not is_junk(p))
     if images and not (out / RECORDS).is_dir():
         raise SettingsError(f"{out} holds images that were not prepared here, such as {images[0]}; give an empty folder")
     try:

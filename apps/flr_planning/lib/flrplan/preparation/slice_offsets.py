@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.geometry import Geometry
-from flrplan.io.dicom_files import choose_series
+from flrplan.io.dicom_files import choose_series, is_dicom
+from flrplan.io.volume_file import image_suffix
 
 
 def slice_offsets_mm(ct: Path, series: str | None, geometry: Geometry) -> NDArray[np.float64]:
@@ -21,7 +22,7 @@ def slice_offsets_mm(ct: Path, series: str | None, geometry: Geometry) -> NDArra
     ``geometry``: the grid that the same series was read onto. Zeros for a CT that is no DICOM series.
     Raises: what :func:`choose_series` raises.
     """
-    if not ct.is_dir():
+    if not ct.is_dir() and not (image_suffix(ct) is None and is_dicom(ct)):
         return np.zeros(geometry.size_xyz[2])
     files = choose_series(ct, series).slices
     positions = np.array([[float(p) for p in file.header.ImagePositionPatient] for file in files])

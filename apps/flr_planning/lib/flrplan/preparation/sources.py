@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from flrplan.errors import SettingsError
 from flrplan.io.dicom_files import is_dicom
+from flrplan.io.listing import files_below
 from flrplan.io.volume_file import image_suffix
 from flrplan.labels import Structure
 
@@ -69,9 +71,30 @@ class FileLabels:
     planning_map: MaskFile | None = None
 
 
+MAX_LESION_DISTANCE_MM = 10.0
+"""A piece of a refined CRLM farther than this from every original tumour is a lesion of its own. More than the data set's widest
+slice spacing (7.5 mm), so that a piece in the next slice still belongs to its tumour."""
+
+
+@dataclass(frozen=True)
+class InstanceSource:
+    """Original labels whose tumours divide the CRLM of labels that do not tell lesions apart: one SEG, or layers of a work folder."""
+
+    files: tuple[Path, ...]
+    is_layers: bool = False
+    max_distance_mm: float = MAX_LESION_DISTANCE_MM
+
+    def __post_init__(self) -> None:
+        if not self.max_distance_mm >= 0:
+            raise SettingsError(f"the distance of a lesion of its own must be 0 mm or more, got {self.max_distance_mm}")
+
+
 @dataclass(frozen=True)
 class CaseSource:
-    """One case. ``series``: SeriesInstanceUID of the CT; ``images_expected``: slices that the download announces."""
+    """One case. ``series``: SeriesInstanceUID of the CT; ``images_expected``: slices that the download announces.
+
+    ``instances``: where lesions are told apart if ``labels`` does not; a SEG tells them itself.
+    """
 
     case_id: str
     image: Path | None = None
@@ -79,13 +102,14 @@ class CaseSource:
     series: str | None = None
     images_expected: int | None = None
     problem: Problem | None = None
+    instances: InstanceSource | None = None
 
     def image_files(self) -> list[Path]:
         """The file of the CT, or every DICOM file below its folder, sorted."""
         if self.image is None:
             return []
         if self.image.is_dir():
-            return [p for p in sorted(self.image.rglob("*")) if p.is_file() and image_suffix(p) is None and is_dicom(p)]
+            return [p for p in files_below(self.image) if p.is_file() and image_suffix(p) is None and is_dicom(p)]
         return [self.image]
 
     def label_files(self) -> list[Path]:
@@ -97,6 +121,10 @@ class CaseSource:
         held = [self.labels.masks[s].path for s in Structure if s in self.labels.masks]
         held += [self.labels.planning_map.path] if self.labels.planning_map is not None else []
         return list(dict.fromkeys(held))
+
+    def instance_files(self) -> list[Path]:
+        """The files that ``instances`` names."""
+        return [] if self.instances is None else list(self.instances.files)
 
 
 def left_out(case_id: str, kind: ProblemKind, reason: str) -> CaseSource:

@@ -23,6 +23,7 @@ from flrplan.preparation.truth import Truth
 
 FIELDS: tuple[str, ...] = (
     "case", "labels_from", "image_source", "image_sha256", "label_sources", "label_sha256",
+    "instance_sources", "instance_sha256",
     "size_x", "size_y", "size_z", "spacing_x_mm", "spacing_y_mm", "spacing_z_mm", "slice_spacing_mm",
     "liver_ml", "crlm_ml", "flr_ml", "lrs_ml", "tumours", "tumours_counted_as", "flr_fraction",
     "liver_pieces", "crlm_pieces", "flr_pieces",
@@ -30,17 +31,22 @@ FIELDS: tuple[str, ...] = (
     *CLINICAL,
 )  # fmt: skip
 """Columns of ``dataset.csv``. Volumes are of the binary truth; ``flr_fraction`` (0..1) is remnant / liver, both without tumour,
-on the binary truth as the evaluation counts it, blank where that liver is empty. ``tumours``: segments where the source tells
-tumours apart, else connected pieces. Several sources are joined by ``;``, their hashes in the same order. The
-last ones come from the clinical sheet and are blank without one."""
+on the binary truth as the evaluation counts it, blank where that liver is empty. ``tumours``: as ``instances/`` tells them apart
+(``tumours_counted_as``: segments, or nearest segments of ``instance_sources``), else connected pieces. Several sources are joined by
+``;``, their hashes in the same order. The last ones come from the clinical sheet and are blank without one."""
 
 PROBLEM_FIELDS = ("case", "kind", "reason")
 
 
 def dataset_row(
-    source: CaseSource, kind: SourceKind, ct: CT, truth: Truth, lost: NestingReport, hashes: tuple[str, Sequence[str]]
+    source: CaseSource,
+    kind: SourceKind,
+    ct: CT,
+    truth: Truth,
+    lost: NestingReport,
+    hashes: tuple[str, Sequence[str], Sequence[str]],
 ) -> dict[str, Any]:
-    """The line of one case. ``hashes``: SHA-256 of the image, and of each label file."""
+    """The line of one case. ``hashes``: SHA-256 of the image, of each label file, and of each file of instances."""
     spacing = ct.geometry.spacing_zyx_mm
     liver, crlm, flr, lrs = (Region.of(m, spacing) for m in (truth.liver, truth.crlm, truth.flr, truth.liver & ~truth.flr))
     percent = flr_percent(liver, crlm, flr)
@@ -59,12 +65,14 @@ def dataset_row(
         "image_sha256": hashes[0],
         "label_sources": ";".join(map(str, source.label_files())),
         "label_sha256": ";".join(hashes[1]),
+        "instance_sources": ";".join(map(str, source.instance_files())),
+        "instance_sha256": ";".join(hashes[2]),
         **{f"size_{a}": n for a, n in zip("xyz", ct.geometry.size_xyz, strict=True)},
         **{f"spacing_{a}_mm": round(float(s), 6) for a, s in zip("xyz", ct.geometry.spacing_mm, strict=True)},
         "slice_spacing_mm": round(float(Canonical.of(ct.geometry).target.spacing_mm[2]), 6),
         **{f"{n}_ml": round(r.volume_ml, 6) for n, r in (("liver", liver), ("crlm", crlm), ("flr", flr), ("lrs", lrs))},
-        "tumours": truth.tumours if truth.tumours is not None else pieces[Structure.CRLM],
-        "tumours_counted_as": "segments" if truth.tumours is not None else "pieces",
+        "tumours": len(truth.instances) if truth.instances is not None else pieces[Structure.CRLM],
+        "tumours_counted_as": truth.told_by,
         "flr_fraction": math.nan if percent is None else round(percent / 100.0, 6),
         **{f"{s}_pieces": n for s, n in pieces.items()},
         "crlm_outside_liver_voxels": lost.crlm_outside_liver,

@@ -6,13 +6,14 @@ therefore matched by their end, folder by folder, and without regard to case whe
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flrplan.errors import ImageError
+from flrplan.io import read_table
 from flrplan.io.dicom_files import is_dicom
+from flrplan.io.listing import entries, files_below
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SegLabel, left_out
 
 TABLE = "metadata.csv"
@@ -39,7 +40,7 @@ def find_tcia_cases(root: Path) -> list[CaseSource]:
 
     Raises: ImageError where there is no table, or it lacks a column.
     """
-    tables = [root / TABLE] if (root / TABLE).is_file() else sorted(root.glob(f"*/{TABLE}"))
+    tables = [root / TABLE] if (root / TABLE).is_file() else [p / TABLE for p in entries(root) if (p / TABLE).is_file()]
     if not tables:
         raise ImageError(f"{root}: no {TABLE}; give the folder that the NBIA Data Retriever wrote (it holds {TABLE})")
     by_subject: dict[str, dict[tuple[str, str], SeriesRow]] = defaultdict(dict)
@@ -51,16 +52,9 @@ def find_tcia_cases(root: Path) -> list[CaseSource]:
 
 def read_series_table(path: Path) -> list[SeriesRow]:
     """The CT and SEG lines of a ``metadata.csv``. Raises ImageError for a table that cannot be read or lacks a column."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(f"{path}: the table cannot be read ({error}); download it again") from error
     rows = []
-    for line in lines:
-        cells = {
-            str(k).strip().lower(): (v or "").strip() for k, v in line.items() if k is not None and not isinstance(v, list)
-        }
+    for line in read_table(path, ImageError):
+        cells = {name.lower(): cell for name, cell in line.items()}
         lacking = [c for c in NEEDED_COLUMNS if c.lower() not in cells]
         if lacking:
             raise ImageError(f"{path}: expected the columns {', '.join(NEEDED_COLUMNS)}, missing {', '.join(lacking)}")
@@ -94,7 +88,7 @@ def _descend(folder: Path, parts: list[str]) -> Path | None:
     for part in parts:
         exact = folder / part
         if not exact.exists():
-            alike = [p for p in folder.iterdir() if p.name.lower() == part.lower()] if folder.is_dir() else []
+            alike = [p for p in entries(folder) if p.name.lower() == part.lower()] if folder.is_dir() else []
             if len(alike) != 1:
                 return None
             exact = alike[0]
@@ -135,7 +129,7 @@ def _seg_file(place: Path) -> Path | str:
     """The one DICOM file of a SEG series, or what is wrong, in words."""
     if place.is_file():
         return place
-    files = [p for p in sorted(place.rglob("*")) if p.is_file() and is_dicom(p)]
+    files = [p for p in files_below(place) if p.is_file() and is_dicom(p)]
     if len(files) == 1:
         return files[0]
     return (

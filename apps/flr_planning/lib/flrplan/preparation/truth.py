@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.errors import EmptyLiverError, GridError, LabelError
+from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
 from flrplan.geometry import Geometry, require_same_grid
+from flrplan.instances import Instances
 from flrplan.io import CT, read_label_map
-from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
+from flrplan.metrics.region import Region
 from flrplan.orientation import Canonical
+from flrplan.preparation.lesion_instances import Voxels, frame_voxels, instances_of, nearest_instances, read_original
 from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
 from flrplan.preparation.segment_roles import SegmentRole, segment_role
 from flrplan.preparation.slice_offsets import slice_offsets_mm
 from flrplan.preparation.sources import CaseSource, FileLabels, MaskFile, SegLabel
 
+_LOG = logging.getLogger(__name__)
+
+SEGMENTS, NEAREST_SEGMENTS, PIECES = "segments", "nearest segments", "pieces"
+"""How tumours are told apart: ``Tumor_n`` of the labels themselves, the nearest ``Tumor_n`` of the original labels, components."""
+
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Masks ``(Z, Y, X) bool`` on the CT's grid. ``tumours``: how many the source tells apart, None if it does not.
+    """Masks ``(Z, Y, X) bool`` on the CT's grid. ``instances``: the tumours told apart; together the CRLM. None: nobody tells them.
 
-    tumour_overlap_voxels: voxels of more than one tumour; the union keeps them, their number is lost.
+    told_by: :data:`SEGMENTS`, :data:`NEAREST_SEGMENTS`, or :data:`PIECES` without instances.
+    tumour_overlap_voxels: voxels of more than one tumour; the mask holds their union, the instances each.
     notes: what a person should know, one sentence each.
     """
 
     liver: Mask
     crlm: Mask
     flr: Mask
-    tumours: int | None = None
+    instances: Instances | None = None
+    told_by: str = PIECES
     tumour_overlap_voxels: int = 0
     notes: tuple[str, ...] = ()
 
@@ -43,7 +54,7 @@ def read_truth_of(source: CaseSource, ct: CT) -> Truth:
     if isinstance(source.labels, SegLabel):
         truth = _from_seg(source.labels, ct, _offsets_mm(source, ct))
     elif source.labels is not None:
-        truth = _from_files(source.labels, ct, source.case_id)
+        truth = _divided(_from_files(source.labels, ct, source.case_id), source, ct)
     else:
         raise LabelError(f"case {source.case_id}: no label")
     if not truth.liver.any():
@@ -64,6 +75,8 @@ def _from_seg(label: SegLabel, ct: CT, offsets_mm: NDArray[np.float64] | None) -
     shape = ct.geometry.shape_zyx
     masks = {role: np.zeros(shape, np.bool_) for role in (SegmentRole.LIVER, SegmentRole.REMNANT)}
     tumours_here: NDArray[np.uint8] = np.zeros(shape, np.uint8)
+    tumours = {n: name for n, name in labels.items() if roles[n] is SegmentRole.TUMOUR}
+    tumour_voxels: dict[int, list[Voxels]] = {n: [] for n in tumours}
     voxels = dict.fromkeys(labels, 0)
     slices = set()
     for frame in seg_frames(seg, ct.geometry, what, offsets_mm):
@@ -72,6 +85,7 @@ def _from_seg(label: SegLabel, ct: CT, offsets_mm: NDArray[np.float64] | None) -
         role = roles[frame.segment]
         if role is SegmentRole.TUMOUR:
             tumours_here[frame.place] += frame.pixels
+            tumour_voxels[frame.segment].append(frame_voxels(frame))
         elif role in masks:
             masks[role][frame.place] |= frame.pixels
     notes = [f"segment {labels[n]!r} has no voxels" for n, count in voxels.items() if count == 0]
@@ -79,9 +93,25 @@ def _from_seg(label: SegLabel, ct: CT, offsets_mm: NDArray[np.float64] | None) -
     notes += [f"segments {', '.join(unknown)} are unknown and not used"] if unknown else []
     if slices and len(slices) < shape[0]:
         notes.append(f"the SEG stores {len(slices)} of {shape[0]} slices, {min(slices)} to {max(slices)} counted from 0")
-    tumours = sum(1 for n, role in roles.items() if role is SegmentRole.TUMOUR and voxels[n])
+    instances = instances_of(tumour_voxels, tumours, ct.geometry)
     overlap = int(np.count_nonzero(tumours_here > 1))
-    return Truth(masks[SegmentRole.LIVER], tumours_here > 0, masks[SegmentRole.REMNANT], tumours, overlap, tuple(notes))
+    liver, flr = masks[SegmentRole.LIVER], masks[SegmentRole.REMNANT]
+    return Truth(liver, tumours_here > 0, flr, instances, SEGMENTS, overlap, tuple(notes))
+
+
+def _divided(truth: Truth, source: CaseSource, ct: CT) -> Truth:
+    """The truth with its CRLM divided among the original tumours, where they are known and can be read; else with a note."""
+    if source.instances is None:
+        return truth
+    try:
+        original = read_original(source.instances, ct, _offsets_mm(source, ct))
+        crlm = Region.of(truth.crlm, ct.geometry.spacing_zyx_mm)
+        instances, notes = nearest_instances(crlm, original, source.instances.max_distance_mm)
+    except FlrError as error:  # labels that do not need the original ones are not lost with them
+        note = f"lesions are connected pieces, as the original tumours cannot be used: {error}"
+        _LOG.warning("case %s: %s", source.case_id, note)
+        return replace(truth, notes=(*truth.notes, note))
+    return replace(truth, instances=instances, told_by=NEAREST_SEGMENTS, notes=(*truth.notes, *notes))
 
 
 def _check_roles(labels: dict[int, str], roles: dict[int, SegmentRole], what: str) -> None:
@@ -127,7 +157,7 @@ def _mask(file: MaskFile, ct: CT, notes: list[str]) -> Mask:
     values = [v for v in np.unique(array).tolist() if v != 0]
     if len(values) > 1:
         raise LabelError(
-            f"{file.path}: expected a binary mask (0 and one other value), found {[0, *values][:6]}; "
+            f"{file.path}: expected a binary mask (0 and one other value), found {[0, *values][:6]}{resemblance(values)}; "
             "name the values of the structure in the layout (values: [...])"
         )
     return np.asarray(array != 0)

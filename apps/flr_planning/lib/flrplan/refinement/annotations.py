@@ -132,6 +132,8 @@ def read_annotations(images: Iterable[AnnotatedImage], folder: Path, held_out: C
             continue
         try:
             ct = read_ct(image.image)
+            for warning in ct.warnings:
+                logger.warning("case %s: %s", image.case_id, warning)
             label = image.label(ct)
             if label is None:
                 raise LabelError("it has no final label")

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,25 +29,21 @@ JOBS_NAME = "jobs.json"
 class EngineSettings:
     """How the jobs are run.
 
-    snakefile: the workflow. cores, gpus: what jobs on this machine may use together. profile: folder of a Snakemake profile
-    (Slurm), None: this machine. extra: further words for Snakemake.
+    snakefile: the workflow. cores, gpus: what jobs on this machine may use together, GPUs by name. profile: folder of a Snakemake
+    profile (Slurm), None: this machine. extra: further words for Snakemake.
     """
 
     snakefile: Path
     snakemake: Path
     cores: int
-    gpus: int = 1
+    gpus: tuple[str, ...] = ()
     profile: Path | None = None
     dry_run: bool = False
     extra: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        if self.cores < 1 or self.gpus < 0:
-            raise SettingsError(f"cores must be at least 1 and gpus at least 0, got {self.cores} and {self.gpus}")
-        if self.gpus > 1 and self.profile is None:
-            raise SettingsError(
-                "on this machine every job takes the first visible GPU, so --gpus is 0 or 1; for more GPUs use --slurm"
-            )
+        if self.cores < 1:
+            raise SettingsError(f"cores must be at least 1, got {self.cores}")
         if self.profile is not None and not any(self.profile.glob("config*.yaml")):
             raise SettingsError(f"{self.profile}: expected a Snakemake profile, a folder with config.yaml")
 
@@ -60,11 +57,55 @@ def find_snakemake(repository: Path) -> Path:
     return Path(found)
 
 
-def write_jobs(settings: BenchmarkSettings, jobs: Sequence[Job], state: Path) -> Path:
-    """Writes what the Snakefile reads into the folder in which Snakemake works; returns its path."""
+def require_own_gpus(settings: BenchmarkSettings, gpus: Sequence[str]) -> None:
+    """Raises SettingsError where the jobs on a machine with these GPUs could not each have their own."""
+    if gpus and settings.device.startswith("cuda:"):
+        raise SettingsError(f"device: {settings.device}, but every job sees only the GPUs that it was given; say cuda, or auto")
+    for rule in (Rule.TRAIN, Rule.PREDICT):
+        count = settings.resources_of(rule).gpus
+        if gpus and count > len(gpus):
+            raise SettingsError(f"resources: {rule}: gpus: {count}, but {len(gpus)} are used here ({', '.join(gpus)})")
+        if gpus and count == 0:
+            raise SettingsError(
+                f"resources: {rule}: gpus is 0, and there are {len(gpus)} GPUs here, of which all these jobs would take the first; "
+                "say gpus: 1, or device: cpu, or --gpus 0"
+            )
+
+
+def idle_gpus(settings: BenchmarkSettings, engine: EngineSettings) -> list[str]:
+    """Sentences for each rule whose jobs ask for so many cores or so much memory that GPUs of this machine wait for them."""
+    lines = []
+    for rule in (Rule.TRAIN, Rule.PREDICT) if engine.gpus else ():
+        need = settings.resources_of(rule)
+        by_gpus = len(engine.gpus) // max(1, need.gpus)
+        at_once = {
+            f"of {len(engine.gpus)} GPUs": by_gpus,
+            f"of {engine.cores} cores (threads: {need.threads})": engine.cores // need.threads,
+            f"of {_memory_mb()} MB (mem_mb: {need.mem_mb})": _memory_mb() // need.mem_mb,
+        }
+        what, count = min(at_once.items(), key=lambda item: item[1])
+        if count < by_gpus:
+            lines.append(
+                f"{rule}: only {max(1, count)} at once, for want {what}; GPUs stay idle (resources in the YAML, --cores)"
+            )
+    return lines
+
+
+def with_gpu(command: Sequence[str], count: int, gpus: Sequence[str]) -> list[str]:
+    """The command, which first takes ``count`` of these GPUs (:mod:`flrplan.gpu_pool`); as it is where it needs or there are none."""
+    pool = [sys.executable, "-m", "flrplan.gpu_pool", "--gpus", str(count), "--devices", ",".join(gpus), "--"]
+    return [*(pool if count and gpus else []), *command]
+
+
+def write_jobs(settings: BenchmarkSettings, jobs: Sequence[Job], state: Path, gpus: Sequence[str] = ()) -> Path:
+    """Writes what the Snakefile reads into the folder in which Snakemake works; returns its path.
+
+    gpus: devices of this machine, of which each job takes what its rule asks for; none: a scheduler gives them.
+    """
     content: dict[str, Any] = {"jobs": {str(rule): {} for rule in Rule}, "resources": {}}
     for job in jobs:
-        content["jobs"][str(job.rule)][job.name] = {"command": shlex.join(job.command), "after": list(job.after)}
+        command = with_gpu(job.command, settings.resources_of(job.rule).gpus, gpus)
+        content["jobs"][str(job.rule)][job.name] = {"command": shlex.join(command), "after": list(job.after)}
     for rule in Rule:
         need = settings.resources_of(rule)
         content["resources"][str(rule)] = {
@@ -88,11 +129,14 @@ def snakemake_command(settings: EngineSettings, state: Path) -> list[str]:
     command += ["--directory", str(state), "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime"]
     command += ["--keep-going", "--show-failed-logs"]
     if settings.profile is None:
-        memory_mb = psutil.virtual_memory().total // 2**20
-        command += ["--cores", str(settings.cores), "--resources", f"gpu={settings.gpus}", f"mem_mb={memory_mb}"]
+        command += ["--cores", str(settings.cores), "--resources", f"gpu={len(settings.gpus)}", f"mem_mb={_memory_mb()}"]
     else:
         command += ["--profile", str(settings.profile)]
     return [*command, *(["--dry-run"] if settings.dry_run else []), *settings.extra]
+
+
+def _memory_mb() -> int:
+    return int(psutil.virtual_memory().total // 2**20)
 
 
 @contextmanager

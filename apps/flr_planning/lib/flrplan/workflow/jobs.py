@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from flrplan.cohort.write import WORKFLOW_NAME
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
 from flrplan.networks.table import SCRATCH
+from flrplan.probabilities import PROBABILITIES
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
 from flrplan.stages import STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
@@ -97,10 +98,24 @@ def benchmark_jobs(settings: BenchmarkSettings, places: Places) -> list[Job]:
     folds = settings.folds or tuple(range(fold_count(settings, split)))
     first = [*_prepare(settings, places), *_draw(settings, places)]
     needs = tuple(job.done for job in first)
-    preprocess = [_preprocess(settings, places, stage, needs) for stage in settings.stages]
-    train = [job for done in preprocess for job in _train(settings, places, done, folds)]
+    rows: dict[str, list[str]] = {}  # of each preparation
+    for row in settings.rows:
+        rows.setdefault(settings.preparation(row), []).append(row)
+    preprocess, train = [], []
+    for stage in settings.stages:
+        for preparation, own in rows.items():
+            preprocess.append(_preprocess(settings, places, stage, preparation, own[0], needs))
+            train += _train(settings, places, stage, preprocess[-1], own, folds)
     predict = list(_predict(settings, places, split, folds, train))
-    return [*first, *preprocess, *train, *predict, _evaluate(settings, places, folds, split, predict)]
+    ensembles = list(_ensembles(settings, places, predict))
+    return [
+        *first,
+        *preprocess,
+        *train,
+        *predict,
+        *ensembles,
+        _evaluate(settings, places, folds, split, [*predict, *ensembles]),
+    ]
 
 
 def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
@@ -152,27 +167,46 @@ def _training_places(settings: BenchmarkSettings, places: Places) -> list[object
     return ["--split", split_file(settings, work), "--work", work / "training", "--models", work / "models"]
 
 
-def _preprocess(settings: BenchmarkSettings, places: Places, stage: str, after: Sequence[str]) -> Job:
+def _variants(settings: BenchmarkSettings, rows: Iterable[str]) -> list[object]:
+    """The option that says what the variants among these rows are."""
+    return ["--variants", settings.variants_file] if settings.variants_file and set(rows) & set(settings.variants) else []
+
+
+def _preprocess(
+    settings: BenchmarkSettings, places: Places, stage: str, preparation: str, row: str, after: Sequence[str]
+) -> Job:
+    """The preparation of one stage for ``row``, and every other row that shares it."""
     workers = settings.resources_of(Rule.PREPROCESS).threads
-    options = [*_training_places(settings, places), *_training_options(settings, places)]
+    own = ["--architecture", row, *_variants(settings, [row])] if preparation else []
+    options = [*own, *_training_places(settings, places), *_training_options(settings, places)]
     options += ["--workers", workers, "--prepare-only"]
     command = places.flrplan("train", "--stage", stage, *options)
-    return Job(Rule.PREPROCESS, stage, command, tuple(after), (places.work / "training" / stage / "prepared.json",))
+    product = places.work / "training" / preparation / stage / "prepared.json"
+    return Job(Rule.PREPROCESS, "-".join(filter(None, (stage, preparation))), command, tuple(after), (product,))
 
 
-def _train(settings: BenchmarkSettings, places: Places, prepared: Job, folds: Sequence[int]) -> Iterator[Job]:
-    """The trainings of one stage, ``trainings_per_job`` in a process."""
-    stage = prepared.name
-    everything = iter([(architecture, fold) for architecture in settings.architectures for fold in folds])
+def _start(settings: BenchmarkSettings, row: str) -> list[str]:
+    """The option for what a row starts from, where the benchmark says it; a variant may say it itself."""
+    variant = settings.variants.get(row)
+    if variant and variant.pretrained is not None:
+        return []
+    architecture = variant.architecture if variant else row
+    if architecture not in settings.pretrained:
+        return []
+    return ["--pretrained", f"{row}={settings.pretrained[architecture] or SCRATCH}"]
+
+
+def _train(
+    settings: BenchmarkSettings, places: Places, stage: str, prepared: Job, rows: Sequence[str], folds: Sequence[int]
+) -> Iterator[Job]:
+    """The trainings of one stage on one preparation, ``trainings_per_job`` in a process."""
+    everything = iter([(row, fold) for row in rows for fold in folds])
     while batch := list(islice(everything, settings.trainings_per_job)):
         trainings = [word for a, fold in batch for word in ("--training", f"{stage}/{a}/{fold}")]
-        weights = [
-            word
-            for a in dict(batch)
-            if a in settings.pretrained
-            for word in ("--pretrained", f"{a}={settings.pretrained[a] or SCRATCH}")
-        ]
-        options = [*trainings, *_training_places(settings, places), *weights, "--", *_training_options(settings, places)]
+        weights = [word for row in dict(batch) for word in _start(settings, row)]
+        variants = _variants(settings, dict(batch))
+        given = [*trainings, *_training_places(settings, places), *weights, *variants]
+        options = [*given, "--", *_training_options(settings, places)]
         command = places.flrplan("train-many", *options)
         products = tuple(places.work / "models" / stage / a / f"fold_{fold}" / FINAL_CHECKPOINT for a, fold in batch)
         ends = [f"{a}-{fold}" for a, fold in (batch[0], batch[-1])]
@@ -182,11 +216,12 @@ def _train(settings: BenchmarkSettings, places: Places, prepared: Job, folds: Se
 def _predict(
     settings: BenchmarkSettings, places: Places, split: Split | None, folds: Sequence[int], train: Sequence[Job]
 ) -> Iterator[Job]:
-    """The predictions of each architecture, ``predictions_per_job`` parts (held-out, or a fold) in a process."""
+    """The predictions of each architecture and variant, ``predictions_per_job`` parts (held-out, or a fold) in a process."""
     asked = tuple(STAGES[name] for name in settings.stages)
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work)]
     options += ["--models", places.work / "models", "--device", settings.device]
     options += [] if settings.mirroring else ["--no-mirroring"]
+    options += ["--probabilities"] if settings.probabilities else []
     options += ["--cascaded-cv"] if settings.cascaded_cv else []
     options += [word for stage in settings.stages if len(asked) < len(STAGES) for word in ("--stage", stage)]
     options += [word for fold in settings.folds for word in ("--fold", fold)]
@@ -194,7 +229,7 @@ def _predict(
     cases |= {fold_part(fold): split.validation_ids(fold) if split else () for fold in folds}
     if split and not split.test:
         del cases[HELD_OUT_PART]
-    for architecture in settings.architectures:
+    for architecture in settings.rows:
         everything = iter(cases)
         while batch := list(islice(everything, settings.predictions_per_job)):
             command = places.script("predict.py", "--architecture", architecture, *options)
@@ -207,13 +242,26 @@ def _predict(
             }
             after = tuple(job.done for job in train if models & set(job.products))
             products = tuple(
-                places.work / "predictions" / architecture / column / f"{case}.nii.gz"
+                places.work / folder / architecture / column / f"{case}.nii.gz"
+                for folder in ("predictions", *([PROBABILITIES] if settings.probabilities else []))
                 for part in batch
                 for column in columns_of(Part.TEST if part == HELD_OUT_PART else Part.CV, asked, settings.cascaded_cv)
                 for case in cases[part]
             )
             name = "-".join([architecture, *dict.fromkeys((batch[0], batch[-1]))])
             yield Job(Rule.PREDICT, name, command, after, products)
+
+
+def _ensembles(settings: BenchmarkSettings, places: Places, predict: Sequence[Job]) -> Iterator[Job]:
+    """The rows that are made of the predictions of others, each after all of them."""
+    folder = places.work / "predictions"
+    for name, members in settings.ensembles.items():
+        options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--name", name]
+        options += [word for member in members for word in ("--of", member)]
+        after = tuple(job.done for job in predict if job.command[job.command.index("--architecture") + 1] in members)
+        own = [path for job in predict for path in job.products if path.is_relative_to(folder / members[0])]
+        products = tuple(folder / name / path.relative_to(folder / members[0]) for path in own)
+        yield Job(Rule.ENSEMBLE, name, places.script("ensemble.py", *options), after, products)
 
 
 def _evaluate(

@@ -7,10 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.io import read_yaml, write_json
 from flrplan.networks.table import SCRATCH
 from flrplan.splits import Split, read_split
 from flrplan.workflow.jobs import STATE, split_file
@@ -21,7 +19,7 @@ RECORD = Path(STATE) / "settings.json"
 
 
 def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:
-    """Records what decides the results; architectures and stages may be added later, the rest may not change.
+    """Records what decides the results; architectures, variants, ensembles and stages may be added later, the rest may not change.
 
     split: the one that the work folder keeps (:func:`flrplan.workflow.jobs.settled_split`); recorded once it is there.
     record: False only compares.
@@ -36,14 +34,14 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
     if changed:
         raise SettingsError(
             f"{work} was made with other settings ({', '.join(changed)}); use another --work folder, "
-            f"or delete its training/, models/, predictions/, predicted/ and {STATE}/ to start anew"
+            f"or delete its training/, models/, predictions/, predicted/, probabilities/ and {STATE}/ to start anew"
         )
     if record:
         write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
 
 
 def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> dict[str, Any]:
-    recipe = yaml.safe_load(settings.recipe.read_text(encoding="utf-8")) if settings.recipe else {}
+    recipe = read_yaml(settings.recipe, "a YAML file with recipes") if settings.recipe else {}
     return {
         # Whether cases may be missing can be said after one was found to be; the split shows which were dropped.
         # The clinical sheet divides results and decides none.
@@ -54,6 +52,8 @@ def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> d
         "recipe": recipe,
         "train_size": settings.train_size or "",
         "mirroring": settings.mirroring,
+        **{f"ensemble {name}": members for name, members in settings.ensembles.items()},
+        **{f"variant {name}": {**v.to_json(), "preparation": v.preparation} for name, v in settings.variants.items()},
         **{f"pretrained {a}": [str(p), p.stat().st_size] if p else SCRATCH for a, p in settings.pretrained.items()},
     }
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
-from flrplan.networks.table import SCRATCH, architecture_named
+from flrplan.networks.table import PAPER, SCRATCH, architecture_named
+from flrplan.nnunet.settings import Recipe
 from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.variants import Variant, require_name
 
 
 class DataKind(str, Enum):
@@ -35,6 +37,7 @@ class Rule(str, Enum):
     PREPROCESS = "preprocess"
     TRAIN = "train"
     PREDICT = "predict"
+    ENSEMBLE = "ensemble"
     EVALUATE = "evaluate"
 
     def __str__(self) -> str:
@@ -104,17 +107,24 @@ class BenchmarkSettings:
 
     split: a file, or how to draw one; None: ``splits.json`` of a prepared work folder, ours for downloads (:func:`with_split`).
     folds: train these folds only (their results are then marked as incomplete); empty: all.
+    architectures: rows of the table of architectures; by default the paper's. variants: further rows by name (:mod:`flrplan.variants`),
+        which are trained and predicted like them. variants_file: the YAML that says them, for the jobs.
+    ensembles: rows made of the predictions of others, by name (``ensemble.py``).
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.
     pretrained: by architecture a file of weights (STU-Net's official ones are not redistributed here), or None: random ones, which the
         YAML calls ``scratch`` (:func:`require_starts`).
     trainings_per_job: how many trainings of a stage share a process (loading the libraries takes 10 s each time).
+    probabilities: save those of the predictions, too (``predict.py --probabilities``).
     cascaded_cv: also the cascaded columns in the cross-validation, which the paper does not report.
     note: a sentence over every table.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
     split: SplitSettings | None = None
-    architectures: tuple[str, ...] = ARCHITECTURES
+    architectures: tuple[str, ...] = PAPER
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    variants_file: Path | None = None
+    ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     stages: tuple[str, ...] = tuple(STAGES)
     folds: tuple[int, ...] = ()
     recipe: Path | None = None
@@ -122,6 +132,7 @@ class BenchmarkSettings:
     pretrained: Mapping[str, Path | None] = field(default_factory=dict)
     device: str = "auto"
     mirroring: bool = True
+    probabilities: bool = False
     cascaded_cv: bool = False
     trainings_per_job: int = 1
     predictions_per_job: int = 1
@@ -131,10 +142,20 @@ class BenchmarkSettings:
     def __post_init__(self) -> None:
         require_known("architectures", self.architectures, ARCHITECTURES)
         require_known("stages", self.stages, STAGES)
-        require_known("pretrained", self.pretrained, self.architectures)
-        if not self.architectures or not self.stages:
-            raise SettingsError("architectures and stages must name at least one each")
+        require_known("pretrained", self.pretrained, {**dict.fromkeys(self.architectures), **self._varied})
+        if not self.rows or not self.stages:
+            raise SettingsError("architectures (or variants) and stages must name at least one each")
+        for name, members in self.ensembles.items():
+            require_name(name, "ensembles")
+            require_known(f"ensembles: {name}", members, self.rows)
+            if name in self.variants or len(set(members)) != len(members) or len(members) < 2:
+                raise SettingsError(
+                    f"ensembles: {name}: expected at least two different rows and a name of its own, got {members}"
+                )
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
+        for name in ("mirroring", "probabilities", "cascaded_cv"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} must be true or false, got {getattr(self, name)!r}")
         check_whole_number("trainings_per_job", self.trainings_per_job, 1, 1000)
         check_whole_number("predictions_per_job", self.predictions_per_job, 1, 1000)
         for fold in self.folds:
@@ -142,6 +163,20 @@ class BenchmarkSettings:
         for what, path in {"recipe": self.recipe, **{f"pretrained: {a}": p for a, p in self.pretrained.items()}}.items():
             if path is not None and not path.is_file():
                 raise SettingsError(f"{what}: no such file {path}")
+
+    @property
+    def _varied(self) -> dict[str, None]:
+        """The architectures of the variants."""
+        return dict.fromkeys(variant.architecture for variant in self.variants.values())
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The architectures and variants, in order: what is trained and predicted."""
+        return (*self.architectures, *self.variants)
+
+    def preparation(self, row: str) -> str:
+        """Folder below ``training/`` where the stages of a row are prepared; empty: there itself, as for every architecture."""
+        return self.variants[row].preparation if row in self.variants else ""
 
     def resources_of(self, rule: Rule) -> Resources:
         """What a job of this rule needs."""
@@ -165,13 +200,27 @@ def with_split(settings: BenchmarkSettings, ours: Path) -> BenchmarkSettings:
 
 def require_starts(settings: BenchmarkSettings) -> None:
     """Raises SettingsError where an architecture that the paper starts from published weights has neither weights nor ``scratch``."""
-    for name in settings.architectures:
-        if architecture_named(name).pretrained and name not in settings.pretrained:
+    for row in settings.rows:
+        variant = settings.variants.get(row)
+        name = variant.architecture if variant else row
+        said = name in settings.pretrained or (variant is not None and variant.pretrained is not None)
+        if architecture_named(name).pretrained and not said:
             raise SettingsError(
                 f"pretrained: expected what {name} starts from, found nothing. The paper starts it from its authors' published weights: "
                 f"pretrained: {{{name}: FILE}} (docs/networks.md). To start at random say pretrained: {{{name}: {SCRATCH}}}; the tables "
                 f"then say so. Or leave {name} out of architectures"
             )
+
+
+def require_recipes(settings: BenchmarkSettings) -> None:
+    """Raises SettingsError where the recipe of a row and stage, with a variant over it, cannot be trained."""
+    size = {"plan": {"network_size": settings.train_size}} if settings.train_size else {}
+    for row in settings.rows:
+        variant = settings.variants.get(row)
+        for stage in settings.stages:
+            over = (size, variant.over if variant else {})
+            recipe = Recipe.from_yaml(settings.recipe, stage, *over) if settings.recipe else Recipe.layered(*over)
+            architecture_named(variant.architecture if variant else row).size(recipe.plan.network_size)
 
 
 def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None:

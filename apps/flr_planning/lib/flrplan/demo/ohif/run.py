@@ -52,8 +52,10 @@ def running_demo(
             written = write_dicom_series(folder / "dicom", case.hu_zyx, case.geometry, case.case_id, SYNTHETIC_DESCRIPTION)
             loaded = [orthanc.load(written)]
             for chosen in given:
-                tell(f"loading {len(chosen.slices)} slices of series {chosen.uid}")
-                loaded.append(orthanc.load(file.path for file in chosen.slices))
+                tell(f"loading {len(chosen.slices)} slices of series {chosen.title}")
+                for warning in chosen.warnings:
+                    tell(f"warning: {warning}")
+                loaded.append(orthanc.load(chosen.files))
             tell("starting the MONAI Label server")
             with running_server(orthanc.dicomweb, folder / "server", tell, seconds=start_seconds, temporary=folder) as server:
                 yield Demo(server, tuple(loaded), case)

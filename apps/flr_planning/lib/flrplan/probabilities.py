@@ -1,0 +1,34 @@
+"""Probabilities as one byte a voxel: what a network holds for likely, kept beside the mask that it gave.
+
+In a work folder of the benchmark: ``W/probabilities/<architecture>/<column>/<case>.nii.gz`` on exactly the CT's grid.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probability = NDArray[np.uint8]
+"""``round(255 p)``, ``(Z, Y, X) uint8``; 0 outside what the network saw (the crop), and as predicted inside it."""
+
+PROBABILITIES = "probabilities"
+"""Their folder in a work folder."""
+
+MASK_FROM = 128
+"""The least value of ``p > 0.5``, and so of a voxel of the mask."""
+
+
+def encode(p: NDArray[np.floating[Any]]) -> Probability:
+    """``255 p``, rounded, where halves go down: p = 0.5 is 127, since a mask is p > 0.5, and every greater float32 is 128 or more.
+
+    p: probabilities in 0..1 of any shape.
+    """
+    return np.asarray(np.ceil(p * np.float32(255) - np.float32(0.5)), np.uint8)
+
+
+def probability_path(work: Path, architecture: str, column: str, case_id: str) -> Path:
+    """Where a work folder keeps the probability of one case and column."""
+    return work / PROBABILITIES / architecture / column / f"{case_id}.nii.gz"
