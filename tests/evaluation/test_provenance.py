@@ -62,6 +62,10 @@ def test_the_start_and_the_field_of_view_stand_over_both_tables_and_in_the_repor
         assert "Started from: nnU-Net: random weights | STU-Net: base_ep4k.model (SHA-256 0123456789ab)." in text
         # 48 x 2.5, 192 x 0.78125, 224 x 0.78125; 64 x 2, 128 x 0.75 twice
         assert "(patch times spacing, z x y x x in mm): nnU-Net 120 x 150 x 175; STU-Net 128 x 96 x 96." in text
+    listed = (work.bench.out / "checklist.md").read_text()
+    assert "| initial weights | Started from: nnU-Net: random weights \\| STU-Net: base_ep4k.model" in listed
+    assert "| ensembling | mean logits of the folds on held-out cases" in listed
+    assert "checked against the ids that trained them; without such a record: none" in listed
     assert summary["models"]["stunet"] == {
         "started_from": {"base_ep4k.model (SHA-256 0123456789ab)": ["flr/fold_0", "flr/fold_1"]},
         "unlike_paper": None,

@@ -140,7 +140,8 @@ def _flr_percents(rows: Iterable[Row], own: str) -> Floats:
     """``(cases, 2)``: FLR% of reference and prediction, of the cases that have both."""
     names = ("flr_percent_reference", f"flr_percent_{own}prediction")
     both: Floats = np.array([[row.values.get(name, math.nan) for name in names] for row in rows], float)
-    return both[~np.isnan(both).any(axis=1)]
+    defined: Floats = both[~np.isnan(both).any(axis=1)]
+    return defined
 
 
 def _limits(errors: Floats) -> dict[str, float | int | None]:

@@ -12,7 +12,7 @@ from typing import Any
 import flrplan
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import architecture_title
-from flrplan.evaluation.provenance import start_lines, view_lines
+from flrplan.evaluation.provenance import NOT_RECORDED, start_lines, view_lines
 from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
@@ -37,16 +37,15 @@ class _Facts:
         self.flow = f"{self.parts}; {gaps}"
         self.architectures = ", ".join(architecture_title(name) for name in results.architectures)
         self.columns = ", ".join(COLUMNS[name].title for name in COLUMNS if name in {row.column_name for row in results.rows})
-        self.own_models = bool(results.models) and all(record.field_of_view_mm for record in results.models)
-        self.start = " ".join(start_lines(results.models)) or None
-        self.view = " ".join(view_lines(results.models)) or None
+        self.own_models = bool(results.models) and all(NOT_RECORDED not in record.starts for record in results.models)
         known = [record for record in results.models if record.has_start]
+        self.start = " ".join(start_lines(known)) or None
+        self.view = " ".join(view_lines(results.models)) or None
         self.unseen = (
             f"models are checked against the ids that trained them; without such a record: {', '.join(results.unrecorded) or 'none'}"
             if known
             else None
         )
-        self.synthetic = results.note or None
         self.subgroups = ", ".join(division.name for division in divisions(results.clinical))
         smallest = [
             (entry["smallest"], entry["n"])
@@ -87,7 +86,7 @@ def claim(f: _Facts) -> Answers:
         ("4", "aims and hypotheses", None),
         ("5", "prospective or retrospective", None),
         ("6", "goal of the study", None),
-        ("7", "where the data come from", f.synthetic),
+        ("7", "where the data come from", None),
         ("8", "who was eligible", None),
         ("9", "preprocessing", "spacing, resampling and normalisation in each model's plans.json" if f.own_models else None),
         ("10", "choice of a part of the data", f.flow),
@@ -141,7 +140,7 @@ def tripod(f: _Facts) -> Answers:
         ("2", "abstract", None),
         ("3", "context, users, known inequalities", None),
         ("4", "aims", None),
-        ("5", "source and dates of the data", f.synthetic),
+        ("5", "source and dates of the data", None),
         ("6", "setting, eligibility, treatments", None),
         ("7", "data preparation", "plans.json and prepared.json of each stage" if f.own_models else None),
         ("8", "outcome and who assessed it", "masks of liver, CRLM and FLR; who drew them: fill in"),

@@ -169,9 +169,9 @@ class _Case:
 
     def _score(self, architecture: str | None, column: Column, region: Region, given: Region | Undefined | None) -> Scores:
         """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
-        found = {s: self.predicted.get((architecture or "", name)) for s, name in OWN_MASKS.items()}
-        own = {structure: mask for structure, mask in found.items() if mask is not None}
-        return self._against_truth(column, region, own if len(own) == len(OWN_MASKS) else None, given)
+        own = {s: self.predicted.get((architecture or "", name)) for s, name in OWN_MASKS.items()}
+        known = {structure: mask for structure, mask in own.items() if mask is not None}
+        return self._against_truth(column, region, known if len(known) == len(OWN_MASKS) else None, given)
 
     def _against_truth(self, column: Column, region: Region, own: Regions | None, given: Region | Undefined | None) -> Scores:
         return score_mask(column.target, self.truth, region, own, given, list(self.lesions.values()))

@@ -121,7 +121,8 @@ NNUNET = Architecture(
         weight_decay=3e-5,
         amsgrad=True,
         schedule=Schedule.POLY,
-        source="the Adam and AdamW trainers that nnU-Net 2 ships; 1e-2, the rate of its SGD, diverges with AdamW",
+        source="nnU-Net 2 ships AdamW trainers of 1e-2 (the rate of its SGD), 1e-3 and 3e-4, and recommends none; the middle one is our "
+        "choice, as for STU-Net's fine-tuning; decay and amsgrad are theirs",
     ),
     source="Isensee et al. 2021, doi 10.1038/s41592-020-01008-z",
     heads=("decoder.seg_layers.",),
