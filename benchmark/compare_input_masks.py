@@ -143,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
             for name, columns in found.items()
         }
         rows = robustness(pairs, InputMasks.GROUND_TRUTH.value)
-        text += f"Stage {stage}, Dice of {rows[0].n} held-out cases\n\n{markdown(rows)}\n"
+        text += f"Stage {stage}, Dice of {rows[0].n} of {rows[0].cases} held-out cases\n\n{markdown(rows)}\n"
     write_json(arguments.work / "dice.json", everything)
     write_text(arguments.work / "table.md", text)
     sys.stdout.write(text)

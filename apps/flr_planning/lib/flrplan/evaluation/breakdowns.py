@@ -1,4 +1,4 @@
-"""The same results seen apart: by slice spacing and tumour count, lesions by size, decisions at thresholds, FLR volumes."""
+"""The same results seen apart: by slice spacing and tumour count, lesions by size, cut-offs of the FLR%, FLR volumes."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ def _flr_cells(results: Results) -> dict[tuple[Part, str, str], list[Row]]:
 
 
 def threshold_crossings(results: Results) -> Nested:
-    """``{part: {architecture or baseline: {column: {"20": counts}}}}``: decisions at FLR% thresholds that the prediction turns.
+    """``{part: {architecture or baseline: {column: {"20": counts}}}}``: generic cut-offs of the measured FLR% crossed.
 
-    ``too_high``: the truth is below the threshold and the prediction is not (a liver called large enough that is not);
-    ``too_low``: the reverse; ``n``: cases with both values; ``rate`` = (too_high + too_low) / n, None for n = 0.
+    They are no clinical thresholds (:data:`FLR_THRESHOLDS_PERCENT`). ``too_high``: the truth is below the cut-off and the prediction
+    is not; ``too_low``: the reverse; ``n``: cases with both values; ``rate`` = (too_high + too_low) / n, None for n = 0.
     """
     tree: Nested = {}
     for (part, architecture, column), rows in _flr_cells(results).items():

@@ -13,7 +13,7 @@ from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 
 CASE_FIELDS: tuple[str, ...] = (
-    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours",
+    "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours", "diagonal_mm",
     "nsd_tolerance_mm", "flr_percent_of", *METRICS, "undefined",
 )  # fmt: skip
 """Columns of ``cases.csv``. A metric's cell is blank where it does not apply to the structure, ``nan`` where it is
@@ -48,6 +48,7 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
             "status": SCORED,
             "slice_spacing_mm": f"{row.slice_spacing_mm:.6g}",
             "tumours": str(row.tumours),
+            "diagonal_mm": f"{row.diagonal_mm:.6g}",
             "nsd_tolerance_mm": f"{NSD_TOLERANCE_MM[row.column.target]:g}",
             "flr_percent_of": row.flr_percent_of,
             "undefined": "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items()),

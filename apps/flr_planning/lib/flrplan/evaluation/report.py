@@ -11,11 +11,12 @@ from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
 from flrplan.evaluation.figures import display_name
 from flrplan.evaluation.pictures import Picture
-from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.statistics import MIN_PAIRS_DECIDED, RESAMPLES, SEED
 from flrplan.evaluation.summary import Results
-from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
+from flrplan.evaluation.tables import DASH, NUMBER, ROBUST_TITLE, gap_lines, preface, robust_note, robust_rows, table_rows
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
 from flrplan.metrics.empty import EMPTY_MASKS, Emptiness, Outcome, Undefined
+from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 
 Document = Mapping[str, Any]
 """The content of ``summary.json``."""
@@ -30,14 +31,16 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
         head, rows = table_rows(results, document, document["baselines"], part)
         text = "".join(html.paragraph(line, "note") for line in preface(results, part))
         title = f"Table {NUMBER[part]}: {part.caption}"
-        sections.append((f"table{NUMBER[part]}", title, text + html.table(head, rows, wide=range(len(head)))))
+        shown = html.table(head, rows, wide=range(len(head)))
+        robust = html.paragraph(robust_note(results, part), "note") + html.table(head, robust_rows(results, document, part))
+        sections.append((f"table{NUMBER[part]}", title, text + shown + html.folded(ROBUST_TITLE, robust, is_open=True)))
     boxes = "Dice per case (dots) with median and quartiles"
     sections += [
         ("claims", "The paper's claims", banner + _claims(document)),
         ("boxes", "Dice per case", banner + _plots(results, figures.dice_boxes, boxes)),
         ("comparisons", "Paired comparisons", banner + _comparisons(document)),
         ("ranking", "Ranking and its stability", banner + _ranking(document)),
-        ("volumes", "FLR volume and decisions", banner + _volumes(results, document)),
+        ("volumes", "FLR volume and generic cut-offs", banner + _volumes(results, document)),
         ("lesions", "Metastases by size", banner + _lesions(results, document)),
         ("strata", "By slice spacing and number of tumours", banner + _strata(document)),
         ("further", "Further metrics", banner + _further(results, document)),
@@ -70,8 +73,9 @@ def _side(side: list[str]) -> str:
 def _claims(document: Document) -> str:
     rows = [[c["claim"], c["source"], f"**{c['status']}**", c["evidence"]] for c in document["claims"]]
     text = (
-        "Each sentence of the paper that numbers can decide, checked on the means above; the evidence says whether the "
-        "difference can be told from chance (its paired bootstrap interval excludes 0)."
+        "Each sentence of the paper that numbers can decide, by the paired comparisons below: held or reversed where the difference is "
+        f"significant, tie where it is shown to lie within ±{document['settings']['tie_margin']:g}, undecided otherwise; not testable "
+        "where numbers are missing or too few."
     )
     return html.paragraph(text, "note") + html.table(["Claim", "Where", "Here", "Evidence"], rows, wide=(0, 3))
 
@@ -91,10 +95,18 @@ def _further(results: Results, document: Document) -> str:
             for name in names:
                 metric = METRICS[name]
                 unit = f" [{metric.unit}]" if metric.unit else ""
-                rows.append([f"{metric.title}{unit}", *(_stats(cell[name], name) for _, cell in own)])
-            shown = html.table(["", *(display_name(a) for a, _ in own)], rows)
+                rows.append(
+                    [f"{metric.title}{unit}", *(_stats(cell[name], name) + _beside(cell[name], name) for _, cell in own)]
+                )
+            rows.append(["missed cases", *(str(cell[names[0]]["n_missed"]) for _, cell in own)])
+            shown = html.table(["", *(display_name(a) for a, _ in own)], rows, wide=range(1, len(own) + 1))
             parts.append(html.folded(f"{part.caption}: {COLUMNS[column].title}", shown, is_open=part is Part.TEST))
-    text = "Mean [95 % interval]; n is the number of cases with a defined value, u the number of undefined ones."
+    text = (
+        "Mean [95 % interval]; n is the number of cases with a defined value, u the number of undefined ones: means over different "
+        "cases are no comparison. med., pen.: median and mean in which a miss (an empty prediction of a structure that is there) counts "
+        "as the worst: 0, or the image's diagonal for a distance. rank: mean of the per-case ranks among the architectures that have all "
+        "cases, in which a miss is last and 1 is best."
+    )
     return html.paragraph(text, "note") + "".join(parts)
 
 
@@ -102,6 +114,17 @@ def _stats(stats: Mapping[str, Any], name: str) -> str:
     digits = 3 if name in PAPER_METRICS or METRICS[name].unit == "" else 2
     undefined = f", {stats['n_undefined']}u" if stats["n_undefined"] else ""
     return f"{_number(stats['mean'], digits)} {_interval(stats['ci95'], digits)} (n = {stats['n']}{undefined})"
+
+
+def _beside(stats: Mapping[str, Any], name: str) -> str:
+    """Median, the mean with misses where it is another, and the mean rank where there is one."""
+    digits = 3 if name in PAPER_METRICS or METRICS[name].unit == "" else 2
+    texts = [f", med. {_number(stats['median'], digits)}"] if stats["n_penalised"] else []
+    penalised = stats["penalised_mean"]
+    if penalised is not None and stats["n_penalised"] > stats["n"]:
+        texts.append(f", pen. {_number(penalised, digits)}")
+    rank = stats.get("mean_rank")
+    return "".join(texts) + (f", rank {rank:.2f}" if rank is not None else "")
 
 
 def _plots(results: Results, draw: Any, caption: str, *data: Any) -> str:
@@ -120,26 +143,41 @@ def _comparisons(document: Document) -> str:
                 str(c["n"]),
                 _number(c["difference"], sign=True),
                 _interval(c["ci95"], sign=True),
-                _p(c["p"]) if c["metric"] == COMPARED else "",
-                _p(c["p_holm"]) if c["metric"] == COMPARED else "",
+                _interval(c["ci90"], sign=True),
+                DASH if c["p"] is None else f"{_p(c['p'])} (n = {c['n_nonzero']})",
+                DASH if c["p_holm"] is None else f"{_p(c['p_holm'])} (of {c['family']})",
+                c["outcome"] or DASH,
             ]
-            for c in document["comparisons"]
+            for c in sorted(document["comparisons"], key=lambda c: PAPER_METRICS.index(c["metric"]))
             if c["kind"] == kind.value
         ]
         if rows:
-            head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "Wilcoxon p", "p (Holm)"]
-            parts.append(html.folded(kind.value, html.table(head, rows), is_open=True))
+            head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "90 % interval", "Wilcoxon p", "p (Holm)", "a is"]
+            of_dice = [row for row in rows if row[3] == COMPARED]
+            parts.append(html.folded(kind.value, html.table(head, of_dice), is_open=True))
+            others = [row for row in rows if row[3] != COMPARED]
+            if others:
+                parts.append(html.folded(f"{kind.value}: other metrics", html.table(head, others), is_open=False))
+    settings = document["settings"]
+    margin = settings["tie_margin"]
     text = (
-        "All paired by case. Holm's correction runs over the Dice comparisons of one kind in one part. "
-        f"{DASH}: too few cases, or all differences are 0."
+        "All paired by case, a miss counted as 0. Wilcoxon's n: differences that are not 0. Holm's correction runs over the comparisons of "
+        "one kind and metric in one part, of which both sides have predictions, whatever came out (the number beside p). Tie: the 90 % "
+        f"interval lies within ±{margin:g}; higher, lower: Holm's p is below {settings['alpha']:g} and the 95 % interval leaves out 0; "
+        f"undecided: neither, or fewer than {MIN_PAIRS_DECIDED} pairs. {DASH}: too few cases."
     )
-    return html.paragraph(text, "note") + "".join(parts)
+    caption = f"Paired difference of Dice with its 90 % interval; the band is the margin of a tie, ±{margin:g}"
+    plots = [
+        html.figure(figures.forest(document["comparisons"], part, margin), f"{caption}; {part.caption}. Pale: undecided.")
+        for part in Part
+    ]
+    return html.paragraph(text, "note") + "".join(plots) + "".join(parts)
 
 
 def _ranking(document: Document) -> str:
     caption = (
-        "How often each candidate takes which rank by mean Dice when the cases are drawn again; the best of ours on top. "
-        "A bar of mixed shades is a tie"
+        "How often each candidate takes which rank by the mean of its per-case ranks of Dice when the cases are drawn again; the best "
+        "of ours on top, a miss last in its case. A bar of mixed shades is undecided"
     )
     plots = [html.figure(figures.rank_bars(document["rankings"], part), f"{caption}; {part.caption}.") for part in Part]
     if not any(plots):
@@ -165,13 +203,18 @@ def _volumes(results: Results, document: Document) -> str:
         return ""
     parts.append(html.table(["", "Model", "Column", "n", "bias [ml]", "lower limit", "upper limit"], limits))
     text = (
-        "Decisions turned at an FLR% threshold: too high (the truth is below, the prediction is not: unsafe) + too low, of n. "
-        "The FLR% leaves tumour out above and below. A prediction's own FLR% is taken of the reference liver and CRLM in "
+        f"How often prediction and truth lie on different sides of a generic cut-off of the measured FLR% ({_cutoffs()}): too high "
+        "(the truth is below, the prediction is not) + too low, of n. These are no clinical thresholds: the cited ones of 20 and 30 % "
+        "are of FLR / standardised liver volume (sTLV), which is another quantity. The FLR% leaves tumour out above and below. A prediction's own FLR% is taken of the reference liver and CRLM in "
         "the pipelined and E2E columns, and of the same cascade's predicted ones, where given, in the cascaded column."
     )
     thresholds = [f"at {key} %" for key in next(iter(next(iter(_first(document["threshold_crossings"]).values())).values()))]
     parts.append(html.paragraph(text, "note") + html.table(["", "Model", "Column", *thresholds], crossings))
     return "".join(parts)
+
+
+def _cutoffs() -> str:
+    return ", ".join(str(percent) for percent in FLR_THRESHOLDS_PERCENT) + " %"
 
 
 def _first(tree: Mapping[str, Any]) -> Any:

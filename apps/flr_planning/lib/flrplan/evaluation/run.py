@@ -37,12 +37,14 @@ from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
 from flrplan.evaluation.scoring import score_cases
 from flrplan.evaluation.settings import EvaluationSettings
-from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.standings import add_standings
+from flrplan.evaluation.statistics import ALPHA, RESAMPLES, SEED
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
 from flrplan.io import write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
+from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 from flrplan.splits import Split, read_split
 
 log = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
                 require_columns(found.absent, settings.absent)
         running = score_cases(found.cases, settings.workers)
         scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
-        results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded)
+        results = replace(collect(scored, found, split, settings.table_note), unrecorded=unrecorded, margin=settings.margin)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -113,11 +115,12 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
 
 def build_document(results: Results) -> dict[str, Any]:
     """The content of ``summary.json``; what cannot be computed is None, which is written as null."""
-    summary = summarise(results)
+    summary, of_baselines = summarise(results), summarise(results, baselines=True)
     compared = comparisons(results)
+    add_standings(summary, of_baselines, results, compared)
     return {
         **summary,
-        "baselines": summarise(results, baselines=True),
+        "baselines": of_baselines,
         "comparisons": compared,
         "rankings": rankings(results),
         "strata": strata(results),
@@ -132,6 +135,9 @@ def build_document(results: Results) -> dict[str, Any]:
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},
             "nsd_tolerance_mm": {s.value: mm for s, mm in NSD_TOLERANCE_MM.items()},
+            "flr_percent_cutoffs": list(FLR_THRESHOLDS_PERCENT),
+            "tie_margin": results.margin,
+            "alpha": ALPHA,
             "bootstrap_resamples": RESAMPLES,
             "seed": SEED,
             "flrplan": flrplan.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -53,6 +54,8 @@ class _Case:
         self.files = files
         self.truth = truth
         self.slice_spacing = slice_spacing
+        grid = truth[Structure.LIVER]
+        self.diagonal_mm = math.hypot(*(n * mm for n, mm in zip(grid.grid_shape_zyx, grid.spacing_zyx_mm, strict=True)))
         self.tumours = len(components(truth[Structure.CRLM])[1])
         self.predicted: Predicted = {}
         self.gaps: list[Gap] = []
@@ -95,7 +98,7 @@ class _Case:
 
     def _row(self, architecture: str, column: Column, scores: Scores, source: str) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
-        facts = (self.slice_spacing, self.tumours)
+        facts = (self.slice_spacing, self.tumours, self.diagonal_mm)
         return Row(self.files.case, self.files.fold, architecture, column.name, *facts, scores.values, reasons, source)
 
     def _lesion_rows(self, architecture: str, column: str, matching: LesionMatching) -> Iterator[LesionRow]:

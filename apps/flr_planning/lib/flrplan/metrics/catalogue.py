@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -36,6 +37,19 @@ class Metric:
     unit: str
     better: Better
     structures: frozenset[Structure] = frozenset(Structure)
+
+    def oriented(self, value: float) -> float:
+        """The value as a number of which higher is better; NaN for a description."""
+        sign = {Better.HIGHER: value, Better.LOWER: -value, Better.ZERO: -abs(value)}
+        return sign.get(self.better, math.nan)
+
+    def worst(self, diagonal_mm: float) -> float | None:
+        """The worst value: 0 of a ratio, the image's diagonal of a distance, 1 of a cut-off crossed; None where there is no bound."""
+        if self.better is Better.HIGHER:
+            return 0.0
+        if self.better is Better.LOWER:
+            return {"mm": diagonal_mm, "": 1.0}.get(self.unit)
+        return None
 
 
 _ALL = frozenset(Structure)
@@ -76,7 +90,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("flr_percent_prediction", "FLR%, prediction", "%", Better.NEITHER, _FLR),
             Metric("flr_percent_error", "FLR% error", "points", Better.ZERO, _FLR),
             Metric("flr_percent_abs_error", "absolute FLR% error", "points", Better.LOWER, _FLR),
-            *(Metric(f"crossing_{t}", f"decision at {t} % turned", "", Better.LOWER, _FLR) for t in FLR_THRESHOLDS_PERCENT),
+            *(Metric(f"crossing_{t}", f"FLR% cut-off {t} % crossed", "", Better.LOWER, _FLR) for t in FLR_THRESHOLDS_PERCENT),
             *_lesion_metrics(),
         )
     }

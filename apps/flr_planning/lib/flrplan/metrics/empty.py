@@ -38,6 +38,11 @@ class Undefined(str, Enum):
     def __str__(self) -> str:
         return self.value
 
+    @property
+    def is_of_prediction(self) -> bool:
+        """Whether the prediction alone lacks what the metric needs, so that comparisons count the worst value for it."""
+        return self in (Undefined.PREDICTION_EMPTY, Undefined.NO_PREDICTED_LIVER)
+
 
 Outcome = float | Undefined
 """A declared value, or the reason why there is none (the value is then NaN)."""
@@ -69,7 +74,8 @@ EMPTY_MASKS: Mapping[str, Mapping[Emptiness, Outcome]] = MappingProxyType(
 
 A ratio 0/0 is undefined (NaN), never 0 or 1: a case without tumours in which none is found says nothing about overlap,
 and the precision of a model that marked nothing is unknown. Dice and NSD of an empty against a filled mask are 0 by their
-formula. Distances to a surface that is not there are undefined, not infinite. Means leave NaN out and the tables count it.
+formula. Distances to a surface that is not there are undefined, not infinite. Means leave NaN out and the tables count it;
+comparisons do not (:attr:`Undefined.is_of_prediction`).
 The paper does not say how it scored such cases.
 """
 

@@ -1,4 +1,4 @@
-"""Errors of volumes and of the FLR percentage, and which decisions at a threshold they turn."""
+"""Errors of volumes and of the FLR percentage, and which cut-offs of it they cross."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from flrplan.metrics.empty import Outcome, Undefined
 from flrplan.metrics.region import Region
 
 FLR_THRESHOLDS_PERCENT: tuple[int, ...] = (20, 30, 40)
-"""Where a decision turns: normal liver, after long chemotherapy, injured liver (domain: section 5 of the paper's sources)."""
+"""Generic cut-offs of the measured FLR%, to count errors that are large enough to matter; no clinical thresholds: the cited ones of
+20 % (normal liver, Kishi 2009) and 30 % (after long chemotherapy, Shindoh 2013) are of FLR / standardised liver volume (sTLV)."""
 
 
 def flr_percent(liver: Region, crlm: Region, flr: Region) -> float | None:
@@ -34,7 +35,7 @@ def volume_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome]
 
 
 def flr_percent_outcomes(reference_percent: float | None, prediction_percent: float | None) -> dict[str, Outcome]:
-    """FLR% of both, the error in points (prediction minus reference), and the decisions that it turns.
+    """FLR% of both, the error in points (prediction minus reference), and the generic cut-offs between the two.
 
     ``crossing_T`` is 1 where one of the two is below T % and the other is not, else 0. A value of exactly T is not below.
     Where a liver without tumour is empty, what depends on it is undefined.
