@@ -85,7 +85,8 @@ def intervals(values: Floats, groups: NDArray[np.int64], percents: Sequence[floa
     if not can_resample(groups):
         return [None] * len(percents)
     limits = [50 + sign * percent / 2 for percent in percents for sign in (-1, 1)]
-    return np.percentile(bootstrap_means(values, groups), limits).reshape(-1, 2).tolist()
+    found = np.percentile(bootstrap_means(values, groups), limits).reshape(-1, 2)
+    return [[float(low), float(high)] for low, high in found]
 
 
 def interval(values: Floats, groups: NDArray[np.int64]) -> list[float] | None:
