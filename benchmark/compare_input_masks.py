@@ -209,9 +209,7 @@ def run(arguments: argparse.Namespace) -> int:
         for way, of_way in runs.items()
     }
     rows = robustness(means, next(iter(WAYS)))
-    text = (
-        f"Stage {comparison.stage}, Dice of {rows[0].n} held-out cases, mean of {arguments.seeds} seeds\n\n{markdown(rows)}\n"
-    )
+    text = f"Stage {comparison.stage}, Dice of {rows[0].n} of {rows[0].cases} held-out cases, mean of {arguments.seeds} seeds\n\n{markdown(rows)}\n"
     text += "| trained on | " + " | ".join(f"{c.inputs}, by seed" for c in comparison.columns) + " |\n|---|---|---|\n"
     for way, of_way in runs.items():
         cells = [" ".join(f"{np.nanmean(done['dice'][c.name]):.3f}" for done in of_way) for c in comparison.columns]

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from flrplan.errors import FlrError
 from flrplan.evaluation.run import evaluate
-from flrplan.evaluation.settings import EvaluationSettings
+from flrplan.evaluation.settings import TIE_MARGIN, EvaluationSettings
 
 DEFAULT_WORK = Path("work")
 
@@ -65,6 +65,9 @@ def parse(arguments: list[str] | None = None) -> EvaluationSettings:
         help="[ARCHITECTURE/]COLUMN of a work folder not wanted; repeatable",
     )
     parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="processes (default: %(default)s)")
+    parser.add_argument(
+        "--margin", type=float, default=TIE_MARGIN, help="differences of Dice within it are a tie (default: %(default)s)"
+    )
     parser.add_argument(
         "--note", default="", help="a sentence over every table (default: for a synthetic cohort, that its cases are synthetic)"
     )

@@ -141,3 +141,17 @@ def oracle(tmp_path_factory: pytest.TempPathFactory, command) -> Bench:
         bench.predict("own", "cascaded_flr", case, FLR)
     assert command(bench.arguments()) == 0
     return bench
+
+
+@pytest.fixture(scope="session")
+def one_of_twelve(tmp_path_factory: pytest.TempPathFactory, command) -> Bench:
+    """nnunet finds both lesions of all 12 held-out cases with a false alarm; swinunetr finds them in one case, and in the others nothing."""
+    bench = Bench(tmp_path_factory.mktemp("one_of_twelve"))
+    test = [f"t{k:02d}" for k in range(12)]
+    bench.split([["a"], ["b"]], test)
+    for case in [*test, "a", "b"]:
+        bench.label(case)
+        bench.predict("nnunet", "pipelined_crlm", case, CRLM | FALSE_ALARM)
+        bench.predict("swinunetr", "pipelined_crlm", case, CRLM if case == "t00" else EMPTY)
+    assert command(bench.arguments()) == 0
+    return bench

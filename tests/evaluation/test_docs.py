@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.evaluation.settings import WRITTEN
+from flrplan.evaluation.claims import Status
+from flrplan.evaluation.settings import TIE_MARGIN, WRITTEN
+from flrplan.evaluation.statistics import ALPHA, EXACT_PAIRS, MIN_PAIRS_DECIDED
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Undefined
 
@@ -34,3 +36,14 @@ def test_every_metric_tolerance_and_file_is_named():
     assert set(WRITTEN) <= named
     for structure in ("liver", "crlm", "flr"):
         assert f"{structure} {NSD_TOLERANCE_MM[structure]:g} mm" in TEXT
+
+
+def test_the_rules_of_comparison_are_the_codes():
+    section = " ".join(TEXT[TEXT.index("## What is compared") : TEXT.index("## What is written")].split())
+    assert f"within the margin, {TIE_MARGIN:g} unless `--margin`" in section
+    assert f"Holm's p is below {ALPHA:g}" in section
+    assert f"fewer than {MIN_PAIRS_DECIDED} pairs" in section
+    assert f"up to {EXACT_PAIRS} of them its p is exact" in section
+    assert (
+        f"read {', '.join(s.value for s in Status if s is not Status.NOT_TESTABLE)}, or {Status.NOT_TESTABLE.value}" in section
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from itertools import product
 
 import pytest
 
@@ -159,10 +160,11 @@ def test_summary_json_of_the_folds_is_over_their_means(oracle, metric):
     assert (stats["n"], stats["n_undefined"], stats["ci95"]) == (4 - first.count(None), first.count(None), None)
 
 
-def table(path):
-    """Cells of the nnU-Net, own and baseline rows by (model, D P R)."""
-    rows, model = {}, ""
-    for line in path.read_text().splitlines():
+def table(path, heading="# Table"):
+    """Cells of the nnU-Net, own and baseline rows by (model, D P R), of the table under a heading."""
+    rows, model, text = {}, "", path.read_text()
+    text = text[text.index(heading) + 2 :]
+    for line in text[: text.find("\n## ")].splitlines():
         if line.startswith("| ") and not line.startswith("| Model"):
             first, letter, *cells = [cell.strip() for cell in line.strip("|").split("|")]
             model = first or model
@@ -172,15 +174,16 @@ def table(path):
 
 def test_every_cell_of_table_1(oracle):
     rows, none = table(oracle.out / "table1.md"), "- / - / -"
-    # CRLM without B, liver perfect; the FLR as in FLR_VALUES: 0.617 and 1, 0.905 and 1 (one undefined), 0.633 and 1.
+    # CRLM without B, liver perfect; the FLR as in FLR_VALUES: 0.617 and 1, 0.905 and 1 (one undefined; 0.603 and 1 with 0 for it),
+    # 0.633 and 1. A fold of one case gives no interval.
     assert rows["nnU-Net", "D"][:3] == [
-        "**1.000 ± 0.000** / 0.951 ± 0.009 / +0.049", "**0.941 ± 0.000** / 0.689 ± 0.041 / +0.252", "**0.809 ± 0.191** / 0.834 ± 0.023 / -0.025",
+        "**1.000 ± 0.000** / 0.951 ± 0.009 / +0.049", "**0.941 ± 0.000** / 0.689 ± 0.041 / +0.252", "**0.809 ± 0.191** (1m) / 0.834 ± 0.023 / -0.025",
     ]  # fmt: skip
     assert rows["nnU-Net", "P"][:3] == [
-        "**1.000 ± 0.000** / 0.940 ± 0.012 / +0.060", "**1.000 ± 0.000** / 0.740 ± 0.057 / +0.260", "**0.952 ± 0.048** (1u) / 0.822 ± 0.025 / +0.130",
+        "**1.000 ± 0.000** / 0.940 ± 0.012 / +0.060", "**1.000 ± 0.000** / 0.740 ± 0.057 / +0.260", "**0.952 ± 0.048** (1u, 1m, pen. 0.802) / 0.822 ± 0.025 / +0.130",
     ]  # fmt: skip
     assert rows["nnU-Net", "R"][:3] == [
-        "**1.000 ± 0.000** / 0.965 ± 0.008 / +0.035", "**0.889 ± 0.000** / 0.703 ± 0.053 / +0.186", "**0.817 ± 0.183** / 0.903 ± 0.029 / -0.086",
+        "**1.000 ± 0.000** / 0.965 ± 0.008 / +0.035", "**0.889 ± 0.000** / 0.703 ± 0.053 / +0.186", "**0.817 ± 0.183** (1m) / 0.903 ± 0.029 / -0.086",
     ]  # fmt: skip
     assert [rows["nnU-Net", k][3] for k in "DPR"] == ["- / 0.755 ± 0.027 / -", "- / 0.677 ± 0.042 / -", "- / 0.923 ± 0.010 / -"]
     assert rows["Swin-UNETR", "P"][1] == "- / 0.784 ± 0.051 / -"
@@ -195,24 +198,49 @@ def test_every_cell_of_table_1(oracle):
         assert rows["baseline: whole predicted liver (nnU-Net)", letter] == ["-", "-", "-", f"{whole[letter]} / - / -"]
 
 
+def ends(values):
+    """2.5 and 97.5 % of the means of all equally likely draws, as the tables show them."""
+    means = sorted(sum(drawn) / len(drawn) for drawn in product(values, repeat=len(values)))
+    return f"[{means[int(0.025 * len(means))]:.3f}, {means[int(0.975 * len(means))]:.3f}]"
+
+
 def test_every_cell_of_table_2(oracle):
     rows, none = table(oracle.out / "table2.md"), "- / - / -"
-    # Cascaded CRLM: Dice 0, 0.36, 1, 1; precision undefined, 36/164, 1, 1; recall 0, 1, 1, 1.
+    # Cascaded CRLM: Dice 0, 0.36, 1, 1; precision undefined, 36/164, 1, 1; recall 0, 1, 1, 1. One miss (1m) each there and in the FLR;
+    # with 0 for it the precision is 0.609 and 0.555.
+    # The least but 1 of 256 means of the FLR's Dice is 20/26 / 4 = 0.192; 1.95 % have it or less, of those drawn 2.5 %.
+    flr, crlm = FLR_VALUES, {"dice": [0.0, 0.36, 1.0, 1.0], "precision": [36 / 164, 1.0, 1.0], "recall": [0.0, 1.0, 1.0, 1.0]}
+    precision = [value for value in flr["precision"] if value is not None]
     expected = {
-        "D": "**1.000** / 0.944 / +0.056|**0.941** / 0.588 / +0.353|**0.655** / 0.815 / -0.160|**0.590** / 0.525 / +0.065",
-        "P": "**1.000** / 0.944 / +0.056|**1.000** / 0.605 / +0.395|**0.811** (1u) / 0.815 / -0.004|**0.740** (1u) / 0.631 / +0.109",
-        "R": "**1.000** / 0.945 / +0.055|**0.889** / 0.641 / +0.248|**0.725** / 0.883 / -0.158|**0.750** / 0.520 / +0.230",
+        "D": "**1.000** [1.000, 1.000] / 0.944 out / +0.056|**0.941** [0.941, 0.941] / 0.588 out / +0.353|"
+        f"**0.655** [0.192, {ends(flr['dice'])[8:]} (1m) / 0.815 in / -0.160|**0.590** {ends(crlm['dice'])} (1m) / 0.525 in / +0.065",
+        "P": "**1.000** [1.000, 1.000] / 0.944 out / +0.056|**1.000** [1.000, 1.000] / 0.605 out / +0.395|"
+        f"**0.811** {ends(precision)} (1u, 1m, pen. 0.609) / 0.815 in / -0.004|"
+        f"**0.740** {ends(crlm['precision'])} (1u, 1m, pen. 0.555) / 0.631 in / +0.109",
+        "R": "**1.000** [1.000, 1.000] / 0.945 out / +0.055|**0.889** [0.889, 0.889] / 0.641 out / +0.248|"
+        f"**0.725** {ends(flr['recall'])} (1m) / 0.883 in / -0.158|**0.750** {ends(crlm['recall'])} (1m) / 0.520 in / +0.230",
     }
     paper = {"D": ["0.767", "0.757"], "P": ["0.768", "0.684"], "R": ["0.831", "0.915"]}
     whole, without = {"D": "0.769", "P": "0.625", "R": "1.000"}, {"D": "0.776", "P": "0.634", "R": "1.000"}
     for letter in "DPR":
         assert rows["nnU-Net", letter] == [*expected[letter].split("|"), *(f"- / {p} / -" for p in paper[letter])]
-        assert rows["own", letter] == [none] * 4 + ["**1.000** / - / -", none]
-        mark = "" if letter == "P" else " !"  # 0.655 0.811 0.725
-        best = " !" if letter == "R" else ""  # beside own's 1.000; no model has an E2E column to compare with
+        assert rows["own", letter] == [none] * 4 + ["**1.000** [1.000, 1.000] / - / -", none]
+        # All at least as good as 0.655, 0.609 (the miss counted) and 0.725; only recall as own's 1.000. No model has an E2E column.
+        best = " !" if letter == "R" else ""
         for name, values in (("whole liver", whole), ("liver minus tumour", without)):
-            given = ["-", "-", f"{values[letter]}{mark} / - / -", "-"]
-            from_ct = [f"{values[letter]}{best} / - / -", f"{values[letter]} / - / -"]
-            assert rows[f"baseline: {name}", letter] == given + from_ct
-        predicted = [f"{whole[letter]}{best} / - / -", f"{whole[letter]} / - / -"]
+            shown = f"{values[letter]} [{values[letter]}, {values[letter]}]"
+            cells = ["-", "-", f"{shown} ! / - / -", "-", f"{shown}{best} / - / -", f"{shown} / - / -"]
+            assert rows[f"baseline: {name}", letter] == cells
+        shown = f"{whole[letter]} [{whole[letter]}, {whole[letter]}]"
+        predicted = [f"{shown}{best} / - / -", f"{shown} / - / -"]
         assert rows["baseline: whole predicted liver (nnU-Net)", letter] == ["-"] * 4 + predicted
+
+
+def test_medians_misses_and_ranks(oracle):
+    rows = table(oracle.out / "table2.md", "## Medians")
+    # Of 0, 20/26, 0.9, 20/21; of 0 (the miss), 0.625, 0.9, 10/11; of 0, 0.9, 1, 1. One architecture has no rank.
+    flr = [rows["nnU-Net", letter][2] for letter in "DPRM"]
+    assert flr == ["0.835 / 0.655 / -", "0.762 / 0.609 / -", "0.950 / 0.725 / -", "1"]
+    assert rows["nnU-Net", "P"][3] == "0.610 / 0.555 / -"  # 0, 36/164, 1, 1
+    assert [rows["own", letter][4] for letter in "DM"] == ["1.000 / 1.000 / -", "0"]
+    assert rows["own", "M"][2] == "-"

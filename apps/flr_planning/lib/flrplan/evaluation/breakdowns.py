@@ -1,4 +1,4 @@
-"""The same results seen apart: by subgroup, lesions by size, decisions at thresholds, FLR volumes."""
+"""The same results seen apart: by subgroup, lesions by size, cut-offs of the FLR%, FLR volumes."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def _flr_cells(results: Results, metric: str) -> dict[tuple[Part, str, str], lis
 
 
 def threshold_crossings(results: Results, own: str = "") -> Nested:
-    """``{part: {architecture or baseline: {column: {"20": counts}}}}``: decisions at FLR% thresholds that the prediction turns.
+    """``{part: {architecture or baseline: {column: {"20": counts}}}}``: generic cut-offs of the measured FLR% crossed.
 
-    ``too_high``: the truth is below the threshold and the prediction is not (a liver called large enough that is not);
-    ``too_low``: the reverse; ``n``: cases with both values; ``rate`` = (too_high + too_low) / n, None for n = 0.
+    They are no clinical thresholds (:data:`FLR_THRESHOLDS_PERCENT`). ``too_high``: the truth is below the cut-off and the prediction
+    is not; ``too_low``: the reverse; ``n``: cases with both values; ``rate`` = (too_high + too_low) / n, None for n = 0.
     own: empty for the FLR% of the true liver and CRLM; :data:`flrplan.metrics.volume.OWN` for that of the architecture's own, with the
     cells in which it applies.
     """

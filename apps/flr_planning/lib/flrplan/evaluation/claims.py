@@ -1,16 +1,18 @@
-"""What the paper says in words, each checked on our numbers: held, not held, or not testable here."""
+"""What the paper says in words, each checked on our numbers: held, tie, undecided, reversed, or not testable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.evaluation.comparisons import FLR_FROM_CT, Kind
+from flrplan.evaluation.comparisons import COMPARED, FLR_FROM_CT, Kind
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, architecture_title
 from flrplan.evaluation.provenance import ModelRecord
+from flrplan.evaluation.statistics import Outcome
 
 Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Comparisons = Sequence[Mapping[str, Any]]
@@ -21,11 +23,35 @@ LARGEST_FOLD_STD = 0.055
 
 
 class Status(str, Enum):
-    """How a claim fared, by the means alone; the evidence says whether the difference can be told from chance."""
+    """How a claim fared, by paired comparisons of the means. Undecided: not significant, and not shown to be a tie either."""
 
     HELD = "held"
-    NOT_HELD = "not held"
-    NOT_TESTABLE = "not testable here"
+    TIE = "tie"
+    UNDECIDED = "undecided"
+    REVERSED = "reversed"
+    NOT_TESTABLE = "not testable"
+
+    @classmethod
+    def of_all(cls, statuses: Iterable[Status]) -> Status:
+        """Of a claim that needs all of several comparisons: held where all are, reversed where one is."""
+        found = set(statuses)
+        if cls.REVERSED in found:
+            return cls.REVERSED
+        if found == {cls.HELD}:
+            return cls.HELD
+        return cls.TIE if found <= {cls.HELD, cls.TIE} else cls.UNDECIDED
+
+
+_STATUS = {
+    Outcome.HIGHER: Status.HELD,
+    Outcome.LOWER: Status.REVERSED,
+    Outcome.TIE: Status.TIE,
+    Outcome.UNDECIDED: Status.UNDECIDED,
+}
+
+
+Judgement = tuple[Status, str]
+"""A status and the evidence for it."""
 
 
 @dataclass(frozen=True)
@@ -51,40 +77,51 @@ class _Numbers:
 
     def __init__(self, summary: Summary, comparisons: Comparisons) -> None:
         self.summary = summary
-        self.comparisons = comparisons
+        self.of_pair: dict[tuple[str, frozenset[Side], bool], Mapping[str, Any]] = {}
+        for entry in comparisons:
+            if entry["metric"] == COMPARED:
+                sides = frozenset((tuple(entry["a"]), tuple(entry["b"])))
+                self.of_pair[entry["part"], sides, entry["kind"] == Kind.DROPS.value] = entry
 
     def cell(self, part: Part, side: Side) -> Mapping[str, Any]:
         architecture, column = side
-        cell = self.summary[part.value].get(architecture, {}).get(column, {}).get("dice")
+        cell = self.summary[part.value].get(architecture, {}).get(column, {}).get(COMPARED)
         if cell is None or cell["mean"] is None:
             raise _Missing(f"no Dice of {_name(side)} in the {part.caption}")
+        if cell["standing"] is None:
+            raise _Missing(f"{_name(side)} does not have every case of the {part.caption}, so it is not compared")
         return dict(cell)
 
     def mean(self, part: Part, side: Side) -> float:
         return float(self.cell(part, side)["mean"])
 
-    def best(self, part: Part, winner: Side, others: Sequence[Side]) -> tuple[bool, str]:
-        """Whether ``winner`` has the highest mean (all must be there), and the numbers, with the test against the runner-up."""
+    def best(self, part: Part, winner: Side, others: Sequence[Side]) -> Judgement:
+        """Whether ``winner`` is above each of the others (all must be there), and the numbers, with the test against the next."""
         mine = self.mean(part, winner)
         values = sorted(((self.mean(part, o), o) for o in others if o != winner), reverse=True)
         if not values:
             raise _Missing(f"nothing to compare {_name(winner)} with in the {part.caption}")
         listed = ", ".join(f"{_name(o)} {v:.3f}" for v, o in values)
-        return mine > values[0][0], f"{_name(winner)} {mine:.3f}; {listed}. {self.tie(part, winner, values[0][1])}"
+        judged = [self.above(part, winner, other) for _, other in values]
+        status = Status.of_all(status for status, _ in judged)
+        deciding = [text for s, text in judged if s is not Status.HELD] or [judged[0][1]]
+        return status, f"{_name(winner)} {mine:.3f}; {listed}. {' '.join(deciding)}"
 
-    def tie(self, part: Part, a: Side, b: Side, kind: Kind | None = None) -> str:
-        """In words: whether the paired interval of the difference excludes 0. ``kind``: None for Dice itself."""
-        for entry in self.comparisons:
-            is_kind = entry["kind"] == kind.value if kind else entry["kind"] != Kind.DROPS.value
-            sides = {tuple(entry["a"]), tuple(entry["b"])}
-            if is_kind and entry["part"] == part.value and entry["metric"] == "dice" and sides == {a, b}:
-                if entry["ci95"] is None:
-                    return f"Too few cases (n = {entry['n']}) for an interval."
-                low, high = entry["ci95"]
-                verdict = "cannot be told apart" if low <= 0 <= high else "differ"
-                pair = f"{_name(tuple(entry['a']))} - {_name(tuple(entry['b']))}"
-                return f"{pair}: {entry['difference']:+.3f} [{low:+.3f}, {high:+.3f}], n = {entry['n']}: they {verdict}."
-        return "Not tested as a pair."
+    def above(self, part: Part, a: Side, b: Side, drops: bool = False) -> Judgement:
+        """Whether a is above b by their paired comparison, and that in words. drops: of how much each loses in the cascade."""
+        entry = self.of_pair.get((part.value, frozenset((a, b)), drops))
+        if entry is None or not entry["n"]:
+            raise _Missing(f"{_name(a)} and {_name(b)} have no common case in the {part.caption}")
+        if entry["outcome"] is None:
+            raise _Missing(f"too few cases (n = {entry['n']}) to compare {_name(a)} with {_name(b)}")
+        sign = 1 if tuple(entry["a"]) == a else -1
+        outcome = Outcome(entry["outcome"])
+        if sign < 0:
+            outcome = {Outcome.HIGHER: Outcome.LOWER, Outcome.LOWER: Outcome.HIGHER}.get(outcome, outcome)
+        low, high = sorted(sign * limit for limit in entry["ci95"])
+        texts = [f"{round(value, 3) + 0.0:+.3f}" for value in (sign * entry["difference"], low, high)]  # + 0.0: no "-0.000"
+        numbers = f"{texts[0]} [{texts[1]}, {texts[2]}], n = {entry['n']}, Holm's p {entry['p_holm']:.3f}"
+        return _STATUS[outcome], f"{_name(a)} - {_name(b)}: {numbers}: {outcome.value}."
 
 
 def _name(side: tuple[str, ...]) -> str:
@@ -96,14 +133,15 @@ def _column(name: str) -> list[Side]:
     return [(a, name) for a in ARCHITECTURE_TITLES]
 
 
-Check = Callable[[_Numbers], tuple[bool, str]]
+Check = Callable[[_Numbers], Judgement]
 
 
 def _best_in(part: Part, winner: str, column: str) -> Check:
     return lambda n: n.best(part, (winner, column), _column(column))
 
 
-def _stable_training(n: _Numbers) -> tuple[bool, str]:
+def _stable_training(n: _Numbers) -> Judgement:
+    """By the rule of thumb of the paper's own largest spread: no test, so held or reversed."""
     stds = {}
     for side in (side for column in REQUIRED[Part.CV] for side in _column(column)):
         std = n.cell(Part.CV, side)["std"]
@@ -112,49 +150,52 @@ def _stable_training(n: _Numbers) -> tuple[bool, str]:
         stds[side] = float(std)
     side = max(stds, key=lambda key: stds[key])
     text = f"largest: {_name(side)} {stds[side]:.3f}; called low up to {LARGEST_FOLD_STD}, the paper's own largest"
-    return stds[side] <= LARGEST_FOLD_STD, text
+    return Status.HELD if stds[side] <= LARGEST_FOLD_STD else Status.REVERSED, text
 
 
-def _cascade_over_e2e(n: _Numbers) -> tuple[bool, str]:
+def _cascade_over_e2e(n: _Numbers) -> Judgement:
     cascaded, e2e = (max(_column(c), key=lambda side: n.mean(Part.TEST, side)) for c in FLR_FROM_CT)
-    better = n.mean(Part.TEST, cascaded) > n.mean(Part.TEST, e2e)
+    if len({n.cell(Part.TEST, side)["n"] for c in FLR_FROM_CT for side in _column(c)}) > 1:
+        raise _Missing(
+            "the means of the FLR are over different cases (see n_undefined), so the best of each strategy is not known"
+        )
     best = f"best of each: {_name(cascaded)} {n.mean(Part.TEST, cascaded):.3f}, {_name(e2e)} {n.mean(Part.TEST, e2e):.3f}"
-    tests = " ".join(n.tie(Part.TEST, (a, FLR_FROM_CT[0]), (a, FLR_FROM_CT[1])) for a in ARCHITECTURE_TITLES)
-    return better, f"{best}. {tests}"
+    status, text = n.above(Part.TEST, cascaded, e2e)
+    own = [n.above(Part.TEST, (a, FLR_FROM_CT[0]), (a, FLR_FROM_CT[1]))[1] for a in ARCHITECTURE_TITLES]
+    return status, " ".join([f"{best}.", text, *(line for line in own if line != text)])
 
 
-def _top_flr(n: _Numbers) -> tuple[bool, str]:
+def _top_flr(n: _Numbers) -> Judgement:
     return n.best(Part.TEST, ("nnunet", FLR_FROM_CT[0]), [s for c in FLR_FROM_CT for s in _column(c)])
 
 
-def _swin_last(n: _Numbers) -> tuple[bool, str]:
-    lowest, texts = True, []
+def _swin_last(n: _Numbers) -> Judgement:
+    judged, texts = [], []
     for column in ("pipelined_crlm", "cascaded_crlm"):
         means = {a: n.mean(Part.TEST, (a, column)) for a in ARCHITECTURE_TITLES}
-        lowest &= all(means["swinunetr"] < v for a, v in means.items() if a != "swinunetr")
+        others = [a for a in means if a != "swinunetr"]
+        judged += [n.above(Part.TEST, (a, column), ("swinunetr", column)) for a in others]
         texts.append(f"{COLUMNS[column].title}: " + ", ".join(f"{architecture_title(a)} {v:.3f}" for a, v in means.items()))
-    return lowest, "; ".join(texts)
+    return Status.of_all(status for status, _ in judged), f"{'; '.join(texts)}. {' '.join(text for _, text in judged)}"
 
 
-def _smaller_drop(n: _Numbers) -> tuple[bool, str]:
+def _smaller_drop(n: _Numbers) -> Judgement:
     drop = {a: n.mean(Part.TEST, (a, "pipelined_crlm")) - n.mean(Part.TEST, (a, "cascaded_crlm")) for a in ("stunet", "nnunet")}
     text = ", ".join(f"{architecture_title(a)} {d:+.3f}" for a, d in drop.items())
-    test = n.tie(Part.TEST, ("nnunet", "pipelined_crlm"), ("stunet", "pipelined_crlm"), Kind.DROPS)
-    return drop["stunet"] < drop[
-        "nnunet"
-    ], f"drop of the mean: {text} (the paper's: +0.026, +0.063). Difference of the drops: {test}"
+    status, test = n.above(Part.TEST, ("nnunet", "pipelined_crlm"), ("stunet", "pipelined_crlm"), drops=True)
+    return status, f"drop of the mean: {text} (the paper's: +0.026, +0.063). Difference of the drops: {test}"
 
 
-def _hierarchy(n: _Numbers) -> tuple[bool, str]:
-    means = [n.mean(Part.TEST, (a, "pipelined_crlm")) for a in ("stunet", "nnunet", "swinunetr")]
-    listed = ", ".join(
-        f"{architecture_title(a)} {v:.3f}" for a, v in zip(("stunet", "nnunet", "swinunetr"), means, strict=True)
-    )
-    return means[0] > means[1] > means[2], f"pipelined CRLM: {listed} (of the paper's columns, not all are in that order)"
+def _hierarchy(n: _Numbers) -> Judgement:
+    order = [(a, "pipelined_crlm") for a in ("stunet", "nnunet", "swinunetr")]
+    listed = ", ".join(f"{architecture_title(side[0])} {n.mean(Part.TEST, side):.3f}" for side in order)
+    judged = [n.above(Part.TEST, a, b) for a, b in pairwise(order)]
+    text = f"pipelined CRLM: {listed} (of the paper's columns, not all are in that order)"
+    return Status.of_all(status for status, _ in judged), f"{text}. {' '.join(text for _, text in judged)}"
 
 
 def _never(why: str) -> Check:
-    def check(_: _Numbers) -> tuple[bool, str]:
+    def check(_: _Numbers) -> Judgement:
         raise _Missing(why)
 
     return check
@@ -216,8 +257,7 @@ def check_claims(summary: Summary, comparisons: Comparisons, models: Sequence[Mo
     verdicts = []
     for claim, source, check in CLAIMS:
         try:
-            held, evidence = check(numbers)
-            status = Status.HELD if held else Status.NOT_HELD
+            status, evidence = check(numbers)
         except _Missing as missing:
             status, evidence = Status.NOT_TESTABLE, str(missing)
         verdicts.append(Verdict(claim, source, *_about_models(status, claim, evidence, models)))

@@ -1,26 +1,29 @@
-"""Paired comparisons: of architectures, pipelined with cascaded, cascaded with E2E, models with baselines.
+"""Paired comparisons: of architectures, pipelined with cascaded, cascaded with E2E, models with baselines; ranks.
 
-All case-paired. Holm's correction runs over all comparisons of one kind in one part.
+All case-paired; a miss counts as the worst value (:meth:`Row.penalised`). Holm's correction runs over all comparisons of one kind
+and metric in one part: every pair of which both sides have predictions, computable or not, so its size does not hang on the results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flrplan.evaluation.baselines import knows_truth
 from flrplan.evaluation.columns import COLUMNS, Column, Inputs, Part
 from flrplan.evaluation.rows import Row
-from flrplan.evaluation.statistics import compare, holm, rank_stability
+from flrplan.evaluation.statistics import Floats, case_ranks, compare, group_means, holm, outcome, rank_stability
 from flrplan.evaluation.summary import Results, groups_of, paired
 from flrplan.labels import Structure
+from flrplan.metrics.catalogue import PAPER_METRICS
 
 COMPARED = "dice"
-"""The metric of all tests: the paper draws its conclusions from Dice alone."""
+"""The metric of claims and rankings: the paper draws its conclusions from Dice alone."""
 
 _BY_KIND: dict[tuple[Inputs, Structure], Column] = {(c.inputs, c.target): c for c in COLUMNS.values()}
 
@@ -37,7 +40,13 @@ class Kind(str, Enum):
     DROP = "pipelined minus cascaded"
     DROPS = "drop of a minus drop of b"
     STRATEGIES = "cascaded minus E2E"
+    ACROSS = "cascaded of a minus E2E of b"
     BASELINES = "model minus baseline"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is compared: the tables' metrics inside a column and of a drop, elsewhere :data:`COMPARED`."""
+        return PAPER_METRICS if self in (Kind.ARCHITECTURES, Kind.DROP) else (COMPARED,)
 
 
 Side = tuple[str, str]
@@ -56,7 +65,8 @@ def _pairs(results: Results, part: Part) -> Iterator[tuple[Kind, Side, Side]]:
                 yield Kind.DROP, (a, given), (a, own)
         cascaded, e2e = FLR_FROM_CT
         if {cascaded, e2e} <= columns:
-            yield Kind.STRATEGIES, (a, cascaded), (a, e2e)
+            for b in architectures:
+                yield Kind.STRATEGIES if a == b else Kind.ACROSS, (a, cascaded), (b, e2e)
     baselines = {(row.architecture, row.column_name): None for row in results.baselines if row.part is part}
     for baseline, column in sorted(baselines):
         for a in architectures:
@@ -74,34 +84,32 @@ def _cells(results: Results, part: Part) -> dict[Side, list[Row]]:
 
 
 def comparisons(results: Results) -> list[dict[str, Any]]:
-    """Every comparison of :class:`Kind` in each part: ``difference`` a - b of Dice, ``ci95``, ``n``, ``p``, ``p_holm``.
+    """Every comparison of :class:`Kind` in each part, as :func:`compare` gives it, with ``p_holm``, ``family`` and ``outcome``.
 
-    A drop also holds precision and recall (``kind`` "pipelined minus cascaded", another ``metric``), without a test of its
-    own. Pairs without a common case are left out. None where not computable.
+    ``difference`` is a - b of ``metric``; ``family`` the number of comparisons that Holm's correction counts; ``outcome`` says what
+    follows (:func:`outcome`). None where not computable.
     """
     found: list[dict[str, Any]] = []
     for part in Part:
         cells = _cells(results, part)
         of_part: list[dict[str, Any]] = []
         for kind, a, b in _pairs(results, part):
-            for metric in (COMPARED, "precision", "recall") if kind is Kind.DROP else (COMPARED,):
-                one, two, groups = paired(cells.get(a, []), cells.get(b, []), metric)
-                if len(one):
-                    entry: dict[str, Any] = {
-                        "part": part.value,
-                        "kind": kind.value,
-                        "metric": metric,
-                        "a": list(a),
-                        "b": list(b),
-                    }
-                    of_part.append(entry | compare(one, two, groups))
+            for metric in kind.metrics if a in cells and b in cells else ():
+                of_part.append(_entry(part, kind, metric, a, b) | compare(*paired(cells[a], cells[b], metric)))
         of_part += _drops_compared(results, part, cells)
         for kind in Kind:
-            family = [e for e in of_part if e["kind"] == kind.value and e["metric"] == COMPARED]
-            for entry, p in zip(family, holm([e["p"] for e in family]), strict=True):
-                entry["p_holm"] = p
+            for metric in kind.metrics:
+                family = [e for e in of_part if (e["kind"], e["metric"]) == (kind.value, metric)]
+                for entry, p in zip(family, holm([e["p"] for e in family]), strict=True):
+                    entry |= {"p_holm": p, "family": len(family)}
+                    said = outcome(entry, results.margin)
+                    entry["outcome"] = said.value if said else None
         found += of_part
     return found
+
+
+def _entry(part: Part, kind: Kind, metric: str, a: Side, b: Side) -> dict[str, Any]:
+    return {"part": part.value, "kind": kind.value, "metric": metric, "a": list(a), "b": list(b)}
 
 
 def _drops_compared(results: Results, part: Part, cells: dict[Side, list[Row]]) -> Iterator[dict[str, Any]]:
@@ -112,23 +120,22 @@ def _drops_compared(results: Results, part: Part, cells: dict[Side, list[Row]]) 
         group_of: dict[str, int] = {}
         for a in results.architectures:
             given, own = ({row.case: row for row in cells.get((a, name), [])} for name in names)
-            drops[a] = {c: given[c].values[COMPARED] - own[c].values[COMPARED] for c in given if c in own}
+            if given and own:
+                drops[a] = {c: given[c].values[COMPARED] - own[c].values[COMPARED] for c in given if c in own}
             group_of |= {row.case: group for row, group in zip(given.values(), groups_of(list(given.values())), strict=True)}
-        for a, b in combinations(results.architectures, 2):
+        for a, b in combinations(drops, 2):
             shared = [case for case in drops[a] if case in drops[b]]
-            if shared:
-                one, two = (np.array([drops[name][case] for case in shared]) for name in (a, b))
-                groups = np.array([group_of[case] for case in shared], np.int64)
-                entry = {"part": part.value, "kind": Kind.DROPS.value, "metric": COMPARED}
-                yield entry | {"a": [a, names[0]], "b": [b, names[0]]} | compare(one, two, groups)
+            one, two = (np.array([drops[name][case] for case in shared]) for name in (a, b))
+            groups = np.array([group_of[case] for case in shared], np.int64)
+            yield _entry(part, Kind.DROPS, COMPARED, (a, names[0]), (b, names[0])) | compare(one, two, groups)
 
 
 def rankings(results: Results) -> list[dict[str, Any]]:
-    """Ranks by mean Dice and how stable they are when cases are drawn again: per column, and of all ways from CT to FLR.
+    """Ranks by the mean of the per-case ranks of Dice and how stable they are when cases are drawn again: per column, and of all
+    ways from CT to FLR.
 
-    Over the cases in which every candidate has a defined Dice (``n``). ``left_out``: those that were not predicted in every case
-    that others were; they would leave few cases to all. ``probability[k][r]``: how often candidate k takes rank r + 1. None
-    where there is nothing to rank or too few cases.
+    ``left_out``: candidates that were not predicted in every case that others were; they would leave few cases to all. ``n``: cases.
+    ``probability[k][r]``: how often candidate k takes rank r + 1. None where there is nothing to rank or too few cases.
     """
     found = []
     for part in Part:
@@ -149,12 +156,25 @@ def _ranking(part: Part, name: str, asked: list[Side], cells: dict[Side, list[Ro
     anywhere = set().union(*predicted.values())
     sides = [side for side in asked if predicted[side] == anywhere]
     left_out = [list(side) for side in asked if side not in sides]
-    defined = [{r.case for r in cells[side] if not np.isnan(r.values[COMPARED])} for side in sides]
-    shared = sorted(set.intersection(*defined)) if defined else []
-    columns = [{r.case: r for r in cells[side]} for side in sides]
-    values = np.array([[rows[case].values[COMPARED] for rows in columns] for case in shared], float)
-    groups = np.array(groups_of([columns[0][case] for case in shared]) if columns else [], np.int64)
-    stability = rank_stability(values.reshape(len(shared), len(sides)), groups)
-    entry: dict[str, Any] = {"part": part.value, "of": name, "metric": COMPARED, "n": len(shared)}
+    ranks, groups = ranks_by_case([cells[side] for side in sides], COMPARED)
+    stability = rank_stability(-ranks, groups)
+    entry: dict[str, Any] = {"part": part.value, "of": name, "metric": COMPARED, "n": len(ranks)}
     entry |= {"candidates": [list(side) for side in sides], "left_out": left_out}
+    entry["mean_ranks"] = [float(group_means(column, groups).mean()) for column in ranks.T] if len(ranks) else None
     return entry | (stability or {"ranks": None, "probability": None})
+
+
+def ranks_by_case(cells: Sequence[Sequence[Row]], metric: str) -> tuple[Floats, NDArray[np.int64]]:
+    """``(cases, cells)``: the rank of each cell in each case that all have, 1 is best, equals share; and the cases' groups.
+
+    By :meth:`Row.order`: a miss is last. A value that one lacks and another has is last, too; a case without any says nothing and
+    is left out.
+    """
+    by_case: list[Mapping[str, Row]] = [{row.case: row for row in rows} for rows in cells]
+    shared = [case for case in by_case[0] if all(case in rows for rows in by_case)] if by_case else []
+    order = np.array([[rows[case].order(metric) for rows in by_case] for case in shared], float).reshape(
+        len(shared), len(cells)
+    )
+    known = ~np.isnan(order).all(axis=1)
+    groups = np.array(groups_of([by_case[0][case] for case in shared]) if by_case else [], np.int64)
+    return case_ranks(np.where(np.isnan(order), -np.inf, order)[known]), groups[known]

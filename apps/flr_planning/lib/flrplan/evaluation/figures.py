@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, Part
+from flrplan.evaluation.comparisons import COMPARED, Kind
 from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.rows import Row
+from flrplan.evaluation.statistics import Outcome
 from flrplan.evaluation.summary import Results
 from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key
@@ -177,6 +179,41 @@ def lesion_recall_bars(results: Results, part: Part, detection: Mapping[str, Any
         grid[0].set_ylabel("lesions found")
         _legend(grid[-1], {architecture_title(a): palette[a] for a in names})
         return _svg(figure)
+
+
+def forest(comparisons: Sequence[Mapping[str, Any]], part: Part, margin: float) -> str:
+    """Paired differences of Dice between models with their 90 % intervals, by kind, over the margin of a tie.
+
+    Empty text where there is none.
+    """
+    of_models = [c for c in comparisons if c["part"] == part.value and c["kind"] != Kind.BASELINES.value]
+    shown = [c for c in of_models if c["metric"] == COMPARED and c["ci90"] is not None]
+    if not shown:
+        return ""
+    kinds = list(dict.fromkeys(c["kind"] for c in shown))
+    groups = [[c for c in shown if c["kind"] == kind] for kind in kinds]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.4, 0.24 * len(shown) + 0.42 * len(kinds) + 0.4), layout="constrained")
+        heights = [len(group) + 0.8 for group in groups]
+        grid = figure.subplots(len(kinds), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights})[:, 0]
+        for axes, kind, group in zip(grid, kinds, groups, strict=True):
+            axes.axvspan(-margin, margin, color="#F0E442", alpha=0.45, linewidth=0)
+            axes.axvline(0, color="#777777", linewidth=0.8)
+            for y, c in enumerate(group):
+                low, high = c["ci90"]
+                decided = c["outcome"] not in (None, Outcome.UNDECIDED.value)
+                tone = PALETTE[0] if decided else "#999999"
+                axes.plot([low, high], [y, y], color=tone, linewidth=1.6)
+                axes.plot(c["difference"], y, "s" if c["outcome"] == Outcome.TIE.value else "o", color=tone, markersize=4)
+            axes.set_yticks(range(len(group)), [f"{_side(c['a'])} - {_side(c['b'])}" for c in group], fontsize=7.5)
+            axes.set_ylim(len(group) - 0.4, -0.6)
+            axes.set_title(kind, fontsize=9, loc="left")
+        grid[-1].set_xlabel("difference of mean Dice, a - b; square: tie")
+        return _svg(figure)
+
+
+def _side(side: Sequence[str]) -> str:
+    return f"{display_name(side[0])} {_short(side[1]).partition(chr(10))[0]}"
 
 
 def rank_bars(rankings: Sequence[Mapping[str, Any]], part: Part) -> str:

@@ -14,7 +14,7 @@ from flrplan.metrics.lesions import IOU_THRESHOLDS, iou_key
 
 CASE_FIELDS: tuple[str, ...] = (
     "case", "split", "fold", "architecture", "column", "structure", "status", "slice_spacing_mm", "tumours", "lesions_from",
-    "tumour_percent", "nsd_tolerance_mm", *METRICS, "undefined",
+    "tumour_percent", "diagonal_mm", "nsd_tolerance_mm", *METRICS, "undefined",
 )  # fmt: skip
 """Columns of ``cases.csv``. A metric's cell is blank where it does not apply to the structure, ``nan`` where it is
 undefined; ``undefined`` then says why, as ``metric: reason; ...``. ``status`` is "scored", or what is missing or broken."""
@@ -50,6 +50,7 @@ def cases_csv(rows: Sequence[Row], gaps: Sequence[Gap] = ()) -> str:
             "tumours": str(row.tumours),
             "lesions_from": row.lesions_from,
             "tumour_percent": _cell(row.tumour_percent),
+            "diagonal_mm": f"{row.diagonal_mm:.6g}",
             "nsd_tolerance_mm": f"{NSD_TOLERANCE_MM[row.column.target]:g}",
             "undefined": "; ".join(f"{name}: {reason}" for name, reason in row.reasons.items()),
         }

@@ -29,8 +29,9 @@ svg { max-width: 100%; height: auto; }
 
 
 def rich(text: str) -> str:
-    """Escaped text in which ``**bold**`` becomes bold; a mean and its spread stay on one line."""
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text)).replace(" ± ", "&nbsp;±&nbsp;")
+    """Escaped text in which ``**bold**`` becomes bold; a mean and its spread, and an interval, stay on one line each."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(text))
+    return re.sub(r"(\[[-+\d.]+,) ([-+\d.]+\])", r"\1&nbsp;\2", bold).replace(" ± ", "&nbsp;±&nbsp;")
 
 
 def paragraph(text: str, css: str = "") -> str:

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.stats import t as student
 
 from flrplan.evaluation.comparisons import Kind
-from flrplan.evaluation.statistics import MIN_CASES
+from flrplan.evaluation.statistics import ALPHA, MIN_CASES
 from flrplan.evaluation.summary import Results, paired
 
-ALPHA, POWER = 0.05, 0.80
-"""Two-sided level and power for which the smallest difference is stated."""
+POWER = 0.80
+"""Power for which the smallest difference is stated, at the two-sided level :data:`ALPHA`."""
 
 
 def smallest_detectable(spread: float, cases: int) -> float | None:

@@ -12,13 +12,13 @@ from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
 from flrplan.evaluation.figures import display_name
 from flrplan.evaluation.pictures import Picture
-from flrplan.evaluation.power import ALPHA, POWER, largest_spread
+from flrplan.evaluation.power import POWER, largest_spread
 from flrplan.evaluation.probabilities import cells_of
 from flrplan.evaluation.rows import COMPONENTS, INSTANCES
-from flrplan.evaluation.statistics import MIN_CASES, RESAMPLES, SEED
+from flrplan.evaluation.statistics import ALPHA, MIN_CASES, MIN_PAIRS_DECIDED, RESAMPLES, SEED
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
-from flrplan.evaluation.tables import DASH, NUMBER, gap_lines, preface, table_rows
+from flrplan.evaluation.tables import DASH, NUMBER, ROBUST_TITLE, gap_lines, preface, robust_note, robust_rows, table_rows
 from flrplan.evaluation.variants import seed_lines
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
 from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Outcome, Undefined
@@ -39,7 +39,9 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
         notes = (*preface(results, part), *seed_lines(results.variants, document[part.value], part))
         text = "".join(html.paragraph(line, "note") for line in notes)
         title = f"Table {NUMBER[part]}: {part.caption}"
-        sections.append((f"table{NUMBER[part]}", title, text + html.table(head, rows, wide=range(len(head)))))
+        shown = html.table(head, rows, wide=range(len(head)))
+        robust = html.paragraph(robust_note(results, part), "note") + html.table(head, robust_rows(results, document, part))
+        sections.append((f"table{NUMBER[part]}", title, text + shown + html.folded(ROBUST_TITLE, robust, is_open=True)))
     boxes = "Dice per case (dots) with median and quartiles"
     sections += [
         ("claims", "The paper's claims", banner + _claims(document)),
@@ -47,7 +49,7 @@ def build_report(results: Results, document: Document, pictures: Iterable[Pictur
         ("comparisons", "Paired comparisons", banner + _comparisons(document)),
         ("detectable", "What so many cases can show", banner + _detectable(results, document)),
         ("ranking", "Ranking and its stability", banner + _ranking(document)),
-        ("volumes", "FLR volume and decisions", banner + _volumes(results, document)),
+        ("volumes", "FLR volume and generic cut-offs", banner + _volumes(results, document)),
         ("lesions", "Metastases by size", banner + _lesions(results, document)),
         ("probabilities", "Probabilities: FROC, calibration, thresholds", _probabilities(results, document, banner)),
         ("strata", "Subgroups", banner + _strata(results, document)),
@@ -81,8 +83,9 @@ def _side(side: list[str]) -> str:
 def _claims(document: Document) -> str:
     rows = [[c["claim"], c["source"], f"**{c['status']}**", c["evidence"]] for c in document["claims"]]
     text = (
-        "Each sentence of the paper that numbers can decide, checked on the means above; the evidence says whether the "
-        "difference can be told from chance (its paired bootstrap interval excludes 0)."
+        "Each sentence of the paper that numbers can decide, by the paired comparisons below: held or reversed where the difference is "
+        f"significant, tie where it is shown to lie within ±{document['settings']['tie_margin']:g}, undecided otherwise; not testable "
+        "where numbers are missing or too few."
     )
     return html.paragraph(text, "note") + html.table(["Claim", "Where", "Here", "Evidence"], rows, wide=(0, 3))
 
@@ -105,11 +108,17 @@ def _further(results: Results, document: Document) -> str:
                 metric = METRICS[name]
                 unit = f" [{metric.unit}]" if metric.unit else ""
                 if any(name in cell for _, cell in own):
-                    cells = [_stats(cell[name], name) if name in cell else DASH for _, cell in own]
+                    cells = [_stats(cell[name], name) + _beside(cell[name], name) if name in cell else DASH for _, cell in own]
                     rows.append([f"{metric.title}{unit}", *cells])
-            shown = html.table(["", *(display_name(a) for a, _ in own)], rows)
+            rows.append(["missed cases", *(str(cell[names[0]]["n_missed"]) for _, cell in own)])
+            shown = html.table(["", *(display_name(a) for a, _ in own)], rows, wide=range(1, len(own) + 1))
             parts.append(html.folded(f"{part.caption}: {COLUMNS[column].title}", shown, is_open=part is Part.TEST))
-    text = "Mean [95 % interval]; n is the number of cases with a defined value, u the number of undefined ones."
+    text = (
+        "Mean [95 % interval]; n is the number of cases with a defined value, u the number of undefined ones: means over different "
+        "cases are no comparison. med., pen.: median and mean in which a miss (an empty prediction of a structure that is there) counts "
+        "as the worst: 0, or the image's diagonal for a distance. rank: mean of the per-case ranks among the architectures that have all "
+        "cases, in which a miss is last and 1 is best."
+    )
     return html.paragraph(text, "note") + "".join(parts)
 
 
@@ -117,6 +126,17 @@ def _stats(stats: Mapping[str, Any], name: str) -> str:
     digits = 3 if name in PAPER_METRICS or METRICS[name].unit == "" else 2
     undefined = f", {stats['n_undefined']}u" if stats["n_undefined"] else ""
     return f"{_number(stats['mean'], digits)} {_interval(stats['ci95'], digits)} (n = {stats['n']}{undefined})"
+
+
+def _beside(stats: Mapping[str, Any], name: str) -> str:
+    """Median, the mean with misses where it is another, and the mean rank where there is one."""
+    digits = 3 if name in PAPER_METRICS or METRICS[name].unit == "" else 2
+    texts = [f", med. {_number(stats['median'], digits)}"] if stats["n_penalised"] else []
+    penalised = stats["penalised_mean"]
+    if penalised is not None and stats["n_penalised"] > stats["n"]:
+        texts.append(f", pen. {_number(penalised, digits)}")
+    rank = stats.get("mean_rank")
+    return "".join(texts) + (f", rank {rank:.2f}" if rank is not None else "")
 
 
 def _plots(results: Results, draw: Any, caption: str, *data: Any) -> str:
@@ -135,20 +155,35 @@ def _comparisons(document: Document) -> str:
                 str(c["n"]),
                 _number(c["difference"], sign=True),
                 _interval(c["ci95"], sign=True),
-                _p(c["p"]) if c["metric"] == COMPARED else "",
-                _p(c["p_holm"]) if c["metric"] == COMPARED else "",
+                _interval(c["ci90"], sign=True),
+                DASH if c["p"] is None else f"{_p(c['p'])} (n = {c['n_nonzero']})",
+                DASH if c["p_holm"] is None else f"{_p(c['p_holm'])} (of {c['family']})",
+                c["outcome"] or DASH,
             ]
-            for c in document["comparisons"]
+            for c in sorted(document["comparisons"], key=lambda c: PAPER_METRICS.index(c["metric"]))
             if c["kind"] == kind.value
         ]
         if rows:
-            head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "Wilcoxon p", "p (Holm)"]
-            parts.append(html.folded(kind.value, html.table(head, rows), is_open=True))
+            head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "90 % interval", "Wilcoxon p", "p (Holm)", "a is"]
+            of_dice = [row for row in rows if row[3] == COMPARED]
+            parts.append(html.folded(kind.value, html.table(head, of_dice), is_open=True))
+            others = [row for row in rows if row[3] != COMPARED]
+            if others:
+                parts.append(html.folded(f"{kind.value}: other metrics", html.table(head, others), is_open=False))
+    settings = document["settings"]
+    margin = settings["tie_margin"]
     text = (
-        "All paired by case. Holm's correction runs over the Dice comparisons of one kind in one part. "
-        f"{DASH}: too few cases, or all differences are 0."
+        "All paired by case, a miss counted as 0. Wilcoxon's n: differences that are not 0. Holm's correction runs over the comparisons of "
+        "one kind and metric in one part, of which both sides have predictions, whatever came out (the number beside p). Tie: the 90 % "
+        f"interval lies within ±{margin:g}; higher, lower: Holm's p is below {settings['alpha']:g} and the 95 % interval leaves out 0; "
+        f"undecided: neither, or fewer than {MIN_PAIRS_DECIDED} pairs. {DASH}: too few cases."
     )
-    return html.paragraph(text, "note") + "".join(parts)
+    caption = f"Paired difference of Dice with its 90 % interval; the band is the margin of a tie, ±{margin:g}"
+    plots = [
+        html.figure(figures.forest(document["comparisons"], part, margin), f"{caption}; {part.caption}. Pale: undecided.")
+        for part in Part
+    ]
+    return html.paragraph(text, "note") + "".join(plots) + "".join(parts)
 
 
 def _detectable(results: Results, document: Document) -> str:
@@ -177,8 +212,8 @@ def _detectable(results: Results, document: Document) -> str:
 
 def _ranking(document: Document) -> str:
     caption = (
-        "How often each candidate takes which rank by mean Dice when the cases are drawn again; the best of ours on top. "
-        "A bar of mixed shades is a tie"
+        "How often each candidate takes which rank by the mean of its per-case ranks of Dice when the cases are drawn again; the best "
+        "of ours on top, a miss last in its case. A bar of mixed shades is undecided"
     )
     plots = [html.figure(figures.rank_bars(document["rankings"], part), f"{caption}; {part.caption}.") for part in Part]
     if not any(plots):
@@ -201,9 +236,10 @@ def _volumes(results: Results, document: Document) -> str:
     text = (
         "The FLR% is remnant over liver, tumour left out of both. Beside each other stand only FLR% of the same kind. Of the true liver "
         "and CRLM: the FLR mask alone makes the error, in every column. Of its own: of the liver and CRLM that the same architecture "
-        "predicted from the CT, where it has both, as the FLR% is that a CT alone gives. Turned at a threshold: too high (the truth is "
-        "below, the prediction is not: unsafe) + too low, of n. The thresholds are generic cut-offs of this measured FLR%; the limits "
-        "that are cited for 20 and 30 % are over the standardised liver volume (sTLV), not over this liver."
+        "predicted from the CT, where it has both, as the FLR% is that a CT alone gives. At a generic cut-off of the measured "
+        f"FLR% ({_cutoffs()}): how often the prediction lies on the other side, too high (the truth is below, the prediction is not) + too "
+        "low, of n. These are no clinical thresholds: the cited ones of 20 and 30 % are of FLR / standardised liver volume (sTLV), which "
+        "is another quantity."
     )
     head = [
         "",
@@ -233,6 +269,10 @@ def _flr_percent_rows(agreement: Mapping[str, Any], crossings: Mapping[str, Any]
                 counts = [f"{c['too_high']} + {c['too_low']} of {c['n']}" for c in turned]
                 rows.append([part, display_name(name), COLUMNS[column].title, str(cell["n"]), *values, *counts])
     return rows
+
+
+def _cutoffs() -> str:
+    return ", ".join(str(percent) for percent in FLR_THRESHOLDS_PERCENT) + " %"
 
 
 def _first(tree: Mapping[str, Any]) -> Any:

@@ -45,14 +45,15 @@ from flrplan.evaluation.original import summarise_original, with_original
 from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
-from flrplan.evaluation.power import ALPHA, POWER, detectable
+from flrplan.evaluation.power import POWER, detectable
 from flrplan.evaluation.probabilities import ProbabilityRow, find_probabilities, summarise_probabilities, with_probabilities
 from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
 from flrplan.evaluation.scoring import each, processes, score_cases
 from flrplan.evaluation.settings import EvaluationSettings
-from flrplan.evaluation.statistics import RESAMPLES, SEED
+from flrplan.evaluation.standings import add_standings
+from flrplan.evaluation.statistics import ALPHA, RESAMPLES, SEED
 from flrplan.evaluation.subgroups import read_clinical
 from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
@@ -60,7 +61,7 @@ from flrplan.evaluation.trained import require_unseen
 from flrplan.evaluation.variants import is_ensemble, variants_of
 from flrplan.io import natural_key, write_json, write_text
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
-from flrplan.metrics.volume import OWN
+from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
 from flrplan.splits import Split, read_split
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
         models = model_records(settings.models_work, [row for row in found.architectures if not is_ensemble(variants[row])])
         results = collect(scored, found, split, settings.table_note)
         results = replace(results, unrecorded=unrecorded, models=models, variants=variants, clinical=clinical)
-        results = replace(results, planes=planes, original_missing=found.without_original)
+        results = replace(results, planes=planes, original_missing=found.without_original, margin=settings.margin)
         require_no_gaps(results.gaps, settings.allow_missing)
         if not results.rows:
             raise SettingsError("no prediction could be scored; see the messages about missing and broken files")
@@ -156,11 +157,12 @@ def collect(scored: Sequence[CaseResult], found: Found, split: Split, note: str)
 
 def build_document(results: Results) -> dict[str, Any]:
     """The content of ``summary.json``; what cannot be computed is None, which is written as null."""
-    summary = summarise(results)
+    summary, of_baselines = summarise(results), summarise(results, baselines=True)
     compared = comparisons(results)
+    add_standings(summary, of_baselines, results, compared)
     return {
         **summary,
-        "baselines": summarise(results, baselines=True),
+        "baselines": of_baselines,
         "original_labels": summarise_original(results),
         "fixed_planes": planes_json(results.planes),
         "comparisons": compared,
@@ -186,6 +188,9 @@ def build_document(results: Results) -> dict[str, Any]:
         "settings": {
             "cases": {part.value: len(cases) for part, cases in results.cases.items()},
             "nsd_tolerance_mm": {s.value: mm for s, mm in NSD_TOLERANCE_MM.items()},
+            "flr_percent_cutoffs": list(FLR_THRESHOLDS_PERCENT),
+            "tie_margin": results.margin,
+            "alpha": ALPHA,
             "bootstrap_resamples": RESAMPLES,
             "seed": SEED,
             "flrplan": flrplan.__version__,

@@ -70,6 +70,7 @@ class _Case:
         self.geometry = geometry
         self.plane = plane
         self.slice_spacing = slice_spacing_mm(geometry)
+        self.diagonal_mm = math.hypot(*(n * mm for n, mm in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)))
         liver, crlm = truth[Structure.LIVER], truth[Structure.CRLM]
         percent = flr_percent(liver, crlm, truth[Structure.FLR])
         self.flr_percent = math.nan if percent is None else percent
@@ -179,7 +180,7 @@ class _Case:
     def _row(self, architecture: str, column: Column, scores: Scores) -> Row:
         reasons = {name: str(reason) for name, reason in scores.reasons.items()}
         place = (self.files.case, self.files.fold, architecture, column.name)
-        facts = (self.slice_spacing, len(self.lesions))
+        facts = (self.slice_spacing, len(self.lesions), self.diagonal_mm)
         of_truth = (self.tumour_percent, self.flr_percent)
         return Row(*place, *facts, scores.values, reasons, *of_truth, self.lesions_from)
 

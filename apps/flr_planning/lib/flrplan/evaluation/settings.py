@@ -13,6 +13,8 @@ WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md"
 
 PROBABILITIES = "probabilities"
 """The folder of saved probabilities in a work folder."""
+TIE_MARGIN = 0.01
+"""A difference of Dice, precision or recall that is too small to matter: what a tie must lie within, unless another is asked for."""
 
 COHORT_NAME = "cohort.json"
 """What a synthetic cohort leaves beside its labels (named here too, since the evaluation makes no cases; a test compares them)."""
@@ -34,6 +36,7 @@ class EvaluationSettings:
     allow_missing: evaluate what is there; every table then names what is missing.
     absent: columns (``<column>`` or ``<architecture>/<column>``) that are not there on purpose. In a work folder any other column
         without predictions is an error; anybody's own predictions need not have all columns. Tables name what is absent.
+    margin: two means whose difference is shown to lie within it are a tie.
     note: a sentence that stands over every table; where none is given, :data:`SYNTHETIC_NOTE` for the labels of a work folder that
         holds a synthetic cohort.
     """
@@ -50,11 +53,14 @@ class EvaluationSettings:
     allow_missing: bool = False
     absent: tuple[str, ...] = ()
     workers: int = 1
+    margin: float = TIE_MARGIN
     note: str = ""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise SettingsError(f"workers must be at least 1, got {self.workers}")
+        if not 0 <= self.margin < 1:
+            raise SettingsError(f"the margin of a tie must be from 0 to below 1 (a difference of Dice), got {self.margin:g}")
         if self.work is None:
             names = ("labels", "predictions", "splits", "out")
             missing = [f"--{name}" for name in names if getattr(self, name) is None]

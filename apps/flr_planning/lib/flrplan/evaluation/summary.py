@@ -16,7 +16,8 @@ from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.probabilities import ProbabilityRow
 from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.rows import LesionRow, Row
-from flrplan.evaluation.statistics import Floats, describe
+from flrplan.evaluation.settings import TIE_MARGIN
+from flrplan.evaluation.statistics import Floats, defined_mean, describe
 from flrplan.evaluation.subgroups import Clinical
 from flrplan.evaluation.trivial_plans import Plane
 from flrplan.evaluation.variants import Variants
@@ -36,6 +37,7 @@ class Results:
     planes: the fixed plane of each fold's baseline, and of the held-out cases (None).
     original: the original labels scored as a rater; original_missing: the cases without one.
     probabilities: what saved probabilities say; unscored_probabilities: a sentence for each place where they lack.
+    margin: differences within it are ties.
     """
 
     rows: tuple[Row, ...]
@@ -54,6 +56,7 @@ class Results:
     planes: Mapping[int | None, Plane] = field(default_factory=dict)
     original: tuple[Row, ...] = ()
     original_missing: tuple[str, ...] = ()
+    margin: float = TIE_MARGIN
 
     @property
     def architectures(self) -> list[str]:
@@ -82,12 +85,23 @@ def groups_of(rows: Sequence[Row]) -> list[int]:
 
 
 def describe_rows(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Every metric of one cell of a table that applies to any of its rows; rows that lack it count as undefined. Empty for no rows."""
+    """Every metric of one cell of a table that applies to any of its rows; rows that lack it count as undefined. Empty for no rows.
+
+    Beside what :func:`describe` says: ``n_missed``, the cases of which a structure that is there was left empty, and
+    ``penalised_mean`` and ``median`` over ``n_penalised`` cases, in which they count as the worst value (:meth:`Row.penalised`).
+    """
     if not rows:
         return {}
-    groups, folded = groups_of(rows), rows[0].part is Part.CV
-    metrics = [m.name for m in metrics_of(rows[0].column.target) if any(m.name in row.values for row in rows)]
-    return {name: describe([row.values.get(name, math.nan) for row in rows], groups, folded) for name in metrics}
+    groups, folded = groups_of(rows), rows[0].part is Part.CV  # held-out cases are one group
+    missed = sum(row.is_missed for row in rows)
+    cell: dict[str, dict[str, Any]] = {}
+    for metric in (m.name for m in metrics_of(rows[0].column.target) if any(m.name in row.values for row in rows)):
+        penalised = [row.penalised(metric) for row in rows]
+        known = [value for value in penalised if not np.isnan(value)]
+        stats = describe([row.values.get(metric, math.nan) for row in rows], groups, folded)
+        stats |= {"n_missed": missed, "n_penalised": len(known), "penalised_mean": defined_mean(penalised, groups)}
+        cell[metric] = stats | {"median": float(np.median(known)) if known else None}
+    return cell
 
 
 def summarise(results: Results, baselines: bool = False) -> dict[str, dict[str, dict[str, Any]]]:
@@ -105,9 +119,9 @@ def summarise(results: Results, baselines: bool = False) -> dict[str, dict[str, 
 
 
 def paired(one: Sequence[Row], two: Sequence[Row], metric: str) -> tuple[Floats, Floats, Any]:
-    """Values of two cells over the cases that both have, and the cases' groups."""
+    """Values of two cells for a comparison (:meth:`Row.penalised`) over the cases that both have, and the cases' groups."""
     other = {row.case: row for row in two}
     shared = [row for row in one if row.case in other]
-    a = np.array([row.values[metric] for row in shared], float)
-    b = np.array([other[row.case].values[metric] for row in shared], float)
+    a = np.array([row.penalised(metric) for row in shared], float)
+    b = np.array([other[row.case].penalised(metric) for row in shared], float)
     return a, b, np.array(groups_of(shared), np.int64)

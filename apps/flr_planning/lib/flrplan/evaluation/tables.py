@@ -1,9 +1,8 @@
-"""Tables 1 and 2 as Markdown: ours, the paper's, the difference; the best of each column in bold; baselines below."""
+"""Tables 1 and 2 as Markdown: ours, the paper's, the difference; what is best and what that is worth; baselines below."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flrplan.evaluation.baselines import ORIGINAL_TITLE, TRUTH_NOTE, baseline_title, knows_truth
@@ -11,6 +10,7 @@ from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
 from flrplan.evaluation.provenance import start_lines, view_lines
+from flrplan.evaluation.standings import Standing
 from flrplan.evaluation.summary import Results, describe_rows
 from flrplan.evaluation.variants import seed_lines, variant_lines
 from flrplan.metrics.catalogue import PAPER_METRICS
@@ -73,13 +73,19 @@ def preface(results: Results, part: Part) -> list[str]:
     lines += unrecorded_lines(results.unrecorded)
     lines += variant_lines(results.variants)
     lines += [*start_lines(results.models), *view_lines(results.models)]
-    lines.append(
-        f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) / the paper's ({CITATION}) / the difference; "
-        f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary "
-        "masks; undefined cases (empty masks) are left out and counted as u. "
-        "Bold: the best of ours among the architectures; a baseline at least as good is marked !. "
-        f"(n of {len(cases)}): only n cases were predicted; such a cell is not compared, so neither bold nor marked."
-    )
+    lines += [
+        f"{len(cases)} cases, {part.caption}. Each cell: ours ({spread}) [95 % interval] / the paper's ({CITATION}) / the difference; "
+        f"{DASH} where there is no number. Per-case macro averages of Dice (D), precision (P) and recall (R) on raw binary masks. "
+        "u: cases in which it is undefined (empty masks), left out of the mean. m: missed cases, an empty prediction of a structure "
+        "that is there; Dice and recall count them as 0, pen. is the precision that does, too. "
+        f"(n of {len(cases)}): only n cases were predicted; such a cell is not compared, so neither bold nor marked.",
+        "Means are compared over the cases in which all architectures have a value (over n, where these are not all), a miss "
+        "counted as 0. Bold: the highest of ours among the architectures. tie: the 90 % interval of the paired difference to it lies "
+        f"within ±{results.margin:g}. undecided: it does not, and the difference is not significant either, which does not mean equal. "
+        "A baseline at least as good is marked !.",
+        "in, out: whether the paper's value lies in our interval. It is context: that value has a sampling error of its own, and cases "
+        "of its own.",
+    ]
     lines += [TRUTH_NOTE] if any(knows_truth(name) for name in results.baseline_names) else []
     lines += original_lines(results)
     if any("dice_ceiling" in row.values for row in results.rows):
@@ -102,47 +108,52 @@ def _difference(ours: float | None, paper: float | None) -> str:
     return DASH if ours is None or paper is None else f"{round(ours - paper, 3) + 0.0:+.3f}"
 
 
-def _scored(stats: Mapping[str, Any]) -> int:
-    """Cases of a cell that were scored, undefined ones among them."""
-    return int(stats["n"] + stats["n_undefined"])
+def _interval(values: Sequence[float] | None) -> str:
+    return "" if values is None else f" [{values[0]:.3f}, {values[1]:.3f}]"
 
 
-def _compared(stats: Mapping[str, Any] | None, cases: int) -> float | None:
-    """The mean as shown (three digits); None where there is none, or one over fewer than all cases of the part."""
-    if stats is None or stats["mean"] is None or _scored(stats) < cases:
-        return None
-    return float(round(stats["mean"], 3))
+def _remarks(stats: Mapping[str, Any], cases: int) -> list[str]:
+    """What must be known to read a mean, in a few letters each; cases: of the part."""
+    scored = int(stats["n"] + stats["n_undefined"])
+    remarks = [stats["standing"]] if stats.get("standing") in (Standing.TIE.value, Standing.UNDECIDED.value) else []
+    remarks += [f"{scored} of {cases}"] if scored < cases else []
+    known = int(stats["n_penalised"])
+    remarks += [f"over {stats['n_compared']}"] if (stats.get("n_compared") or known) < known else []
+    remarks += [f"{stats['n_undefined']}u"] if stats["n_undefined"] else []
+    remarks += [f"{stats['n_missed']}m"] if stats["n_missed"] else []
+    is_lower = stats["mean"] is not None and round(stats["mean"] - stats["penalised_mean"], 12) > 0
+    remarks += [f"pen. {_number(stats['penalised_mean'])}"] if is_lower else []
+    folds = ", ".join(str(fold) for fold in stats.get("folds_undefined", ()))
+    return remarks + ([f"no value in fold {folds}"] if folds else [])
 
 
-def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | None, part: Part, mark: str, cases: int) -> str:
-    """One cell; ``mark`` is ``**`` for the best, ``!`` for a baseline as good as that, or empty. cases: of the part."""
-    mean = stats["mean"] if stats else None
-    text = _number(mean, stats["std"] if stats and part is Part.CV else None)
-    if mark == "**":
-        text = f"**{text}**"
-    elif mark:
-        text += f" {mark}"
-    if stats and _scored(stats) < cases:
-        text += f" ({_scored(stats)} of {cases})"
-    if stats and stats["n_undefined"]:
-        text += f" ({stats['n_undefined']}u)"
+def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | None, part: Part, cases: int) -> str:
+    """One cell; the best in bold, a baseline that reaches it marked ``!``. cases: of the part."""
     theirs = _number(*paper) if paper else DASH
-    return f"{text} / {theirs} / {_difference(mean, paper[0] if paper else None)}"
+    if stats is None:
+        return f"{DASH} / {theirs} / {DASH}"
+    text = _number(stats["mean"], stats["std"] if part is Part.CV else None)
+    if stats.get("standing") == Standing.BEST.value and stats["mean"] is not None:
+        text = f"**{text}**"
+    text += _interval(stats["ci95"])
+    if stats.get("reaches_best"):
+        text += " !"
+    remarks = _remarks(stats, cases)
+    if remarks:
+        text += f" ({', '.join(remarks)})"
+    if stats.get("paper_in_ci95") is not None:
+        theirs += " in" if stats["paper_in_ci95"] else " out"
+    return f"{text} / {theirs} / {_difference(stats['mean'], paper[0] if paper else None)}"
 
 
-def best_values(of_part: Mapping[str, Mapping[str, Any]], cases: int) -> dict[tuple[str, str], float]:
-    """The highest mean of each (column, metric) among the architectures, as shown (three digits).
-
-    cases: of the part. Means over fewer are left out, as they are of other cases.
-    """
-    best: dict[tuple[str, str], float] = {}
-    for columns in of_part.values():
-        for column, cell in columns.items():
-            for metric in PAPER_METRICS:
-                mean = _compared(cell[metric], cases)
-                if mean is not None:
-                    best[column, metric] = max(best.get((column, metric), 0.0), mean)
-    return best
+def _robust_cell(stats: Mapping[str, Any] | None, cases: int) -> str:
+    """Median and mean with misses, mean rank."""
+    if stats is None:
+        return DASH
+    rank = stats.get("mean_rank")
+    scored = int(stats["n"] + stats["n_undefined"])
+    texts = [_number(stats["median"]), _number(stats["penalised_mean"]), DASH if rank is None else f"{rank:.2f}"]
+    return " / ".join(texts) + (f" ({scored} of {cases})" if scored < cases else "")
 
 
 def table_rows(results: Results, summary: Summary, baselines: Summary, part: Part) -> tuple[list[str], list[list[str]]]:
@@ -152,7 +163,6 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
     columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
     head = ["Model", "", *(COLUMNS[c].title for c in columns)]
     cases = len(results.cases[part])
-    best = best_values(summary[part.value], cases)
     rows = []
     for architecture in architecture_order({*results.architectures, *ARCHITECTURE_TITLES}):
         own = summary[part.value].get(architecture, {})
@@ -160,9 +170,7 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
             row = [architecture_title(architecture) if k == 0 else "", metric[0].upper()]
             for column in columns:
                 stats = own.get(column, {}).get(metric)
-                mean = _compared(stats, cases)
-                mark = "**" if mean is not None and mean == best[column, metric] else ""
-                row.append(_cell(stats, paper_value(part, architecture, column, metric), part, mark, cases))
+                row.append(_cell(stats, paper_value(part, architecture, column, metric), part, cases))
             rows.append(row)
     for name in results.baseline_names:
         own = baselines[part.value].get(name, {})
@@ -170,9 +178,7 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
             row = [f"baseline: {baseline_title(name)}" if k == 0 else "", metric[0].upper()]
             for column in columns:
                 stats = own.get(column, {}).get(metric)
-                mean = _compared(stats, cases)
-                mark = "!" if mean is not None and mean >= best.get((column, metric), math.inf) else ""
-                row.append(_cell(stats, None, part, mark, cases) if stats else DASH)
+                row.append(_cell(stats, None, part, cases) if stats else DASH)
             rows.append(row)
     return head, [*rows, *_original_rows(results, columns, part), *_ceiling_rows(results, summary, columns, part)]
 
@@ -181,7 +187,7 @@ def _original_rows(results: Results, columns: list[str], part: Part) -> Iterator
     cells = {c: describe_rows([r for r in results.original if (r.part, r.column_name) == (part, c)]) for c in columns}
     for k, metric in enumerate(PAPER_METRICS if any(cells.values()) else ()):
         stats = [cells[c].get(metric) for c in columns]
-        shown = [_cell(s, None, part, "", len(results.cases[part])) if s else DASH for s in stats]
+        shown = [_cell(s, None, part, len(results.cases[part])) if s else DASH for s in stats]
         yield [f"pseudo-rater: {ORIGINAL_TITLE}" if k == 0 else "", metric[0].upper(), *shown]
 
 
@@ -190,8 +196,33 @@ def _ceiling_rows(results: Results, summary: Summary, columns: list[str], part: 
         own = summary[part.value].get(architecture, {})
         stats = [own.get(c, {}).get("dice_ceiling") if COLUMNS[c].stage.region is not None else None for c in columns]
         if any(s and s["n"] for s in stats):
-            shown = [_cell(s, None, part, "", len(results.cases[part])) if s else DASH for s in stats]
+            shown = [_cell(s, None, part, len(results.cases[part])) if s else DASH for s in stats]
             yield [f"ceiling: {architecture_title(architecture)}", PAPER_METRICS[0][0].upper(), *shown]
+
+
+ROBUST_TITLE = "Medians, misses and ranks"
+
+
+def robust_note(results: Results, part: Part) -> str:
+    """How to read :func:`robust_rows`."""
+    return (
+        "Each cell: median / mean, in both of which a miss counts as 0 / mean of the per-case ranks among the architectures, in which it "
+        f"is last (1 is best). M: missed cases, of {len(results.cases[part])}."
+    )
+
+
+def robust_rows(results: Results, summary: Summary, part: Part) -> list[list[str]]:
+    """What stands beside the means, for our architectures, under the head of :func:`table_rows`."""
+    columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
+    cases, rows = len(results.cases[part]), []
+    for architecture in results.architectures:
+        own = summary[part.value].get(architecture, {})
+        for k, metric in enumerate(PAPER_METRICS):
+            cells = [_robust_cell(own.get(column, {}).get(metric), cases) for column in columns]
+            rows.append([architecture_title(architecture) if k == 0 else "", metric[0].upper(), *cells])
+        missed = [str(own[column]["dice"]["n_missed"]) if column in own else DASH for column in columns]
+        rows.append(["", "M", *missed])
+    return rows
 
 
 def markdown_line(cells: list[str]) -> str:
@@ -205,5 +236,8 @@ def markdown_table(results: Results, summary: Summary, baselines: Summary, part:
     lines = [f"# Table {NUMBER[part]}: {part.caption} performance", ""]
     for paragraph in (*preface(results, part), *seed_lines(results.variants, summary[part.value], part)):
         lines += [paragraph, ""]
-    lines += [markdown_line(head), "|" + "---|" * len(head), *(markdown_line(row) for row in rows)]
+    rule = "|" + "---|" * len(head)
+    lines += [markdown_line(head), rule, *(markdown_line(row) for row in rows)]
+    lines += ["", f"## {ROBUST_TITLE}", "", robust_note(results, part), ""]
+    lines += [markdown_line(head), rule, *(markdown_line(row) for row in robust_rows(results, summary, part))]
     return "\n".join(lines) + "\n"

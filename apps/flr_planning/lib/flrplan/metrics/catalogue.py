@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -40,6 +41,19 @@ class Metric:
     unit: str
     better: Better
     structures: frozenset[Structure] = frozenset(Structure)
+
+    def oriented(self, value: float) -> float:
+        """The value as a number of which higher is better; NaN for a description."""
+        sign = {Better.HIGHER: value, Better.LOWER: -value, Better.ZERO: -abs(value)}
+        return sign.get(self.better, math.nan)
+
+    def worst(self, diagonal_mm: float) -> float | None:
+        """The worst value: 0 of a ratio, the image's diagonal of a distance, 1 of a cut-off crossed; None where there is no bound."""
+        if self.better is Better.HIGHER:
+            return 0.0
+        if self.better is Better.LOWER:
+            return {"mm": diagonal_mm, "": 1.0}.get(self.unit)
+        return None
 
 
 _ALL = frozenset(Structure)

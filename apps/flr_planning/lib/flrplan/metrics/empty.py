@@ -45,6 +45,15 @@ class Undefined(str, Enum):
     def __str__(self) -> str:
         return self.value
 
+    @property
+    def is_of_prediction(self) -> bool:
+        """Whether the prediction alone lacks what the metric needs, so that comparisons count the worst value for it."""
+        return self in _OF_PREDICTION
+
+
+_OF_PREDICTION = frozenset(
+    {Undefined.PREDICTION_EMPTY, Undefined.NO_PREDICTED_LIVER, Undefined.NO_PREDICTED_CUT, Undefined.NO_LESION_MATCHED}
+)
 
 Outcome = float | Undefined
 """A declared value, or the reason why there is none (the value is then NaN)."""
@@ -79,7 +88,8 @@ EMPTY_MASKS: Mapping[str, Mapping[Emptiness, Outcome]] = MappingProxyType(
 A ratio 0/0 is undefined (NaN), never 0 or 1: a case without tumours in which none is found says nothing about overlap,
 and the precision of a model that marked nothing is unknown. Dice and NSD of an empty against a filled mask are 0 by their
 formula. Distances to a surface that is not there are undefined, not infinite. The mean IoU of matched lesions (``lesion_sq``)
-is undefined wherever none is matched, also where neither mask is empty. Means leave NaN out and the tables count it.
+is undefined wherever none is matched, also where neither mask is empty. Means leave NaN out and the tables count it;
+comparisons do not (:attr:`Undefined.is_of_prediction`).
 The paper does not say how it scored such cases.
 """
 

@@ -1,4 +1,4 @@
-"""Errors of volumes and of the FLR percentage, and which decisions at a threshold they turn."""
+"""Errors of volumes and of the FLR percentage, and which cut-offs of it they cross."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flrplan.metrics.empty import Outcome, Undefined
 from flrplan.metrics.region import Region
 
 FLR_THRESHOLDS_PERCENT: tuple[int, ...] = (20, 30, 40)
-"""Generic cut-offs of the measured FLR%, to count decisions that a prediction would turn. They are no clinical limits: those that are
+"""Generic cut-offs of the measured FLR%, to count errors that are large enough to matter. They are no clinical limits: those that are
 cited for 20 % (Kishi 2009) and 30 % (Shindoh 2013) are of the remnant over the standardised liver volume (sTLV), which needs height and
 weight."""
 
@@ -41,7 +41,7 @@ def volume_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome]
 def flr_percent_outcomes(
     reference_percent: float | None, prediction_percent: float | None, own: str = ""
 ) -> dict[str, Outcome]:
-    """The prediction's FLR%, its error in points (prediction minus reference), and the decisions that it turns.
+    """The prediction's FLR%, its error in points (prediction minus reference), and the generic cut-offs between the two.
 
     ``crossing_T`` is 1 where one of the two is below T % and the other is not, else 0. A value of exactly T is not below.
     Where a liver without tumour is empty, what depends on it is undefined. own: empty or :data:`OWN`, for the names.
