@@ -89,7 +89,8 @@ class ModelFolder:
     @property
     def imported_from(self) -> str | None:
         """The name of the folder or zip that a foreign model came from; None for a model of ours."""
-        return self.dataset[OWN_BLOCK].get(IMPORTED)
+        name = self.dataset[OWN_BLOCK].get(IMPORTED)
+        return None if name is None else str(name)
 
     @property
     def labels(self) -> tuple[str, ...]:
