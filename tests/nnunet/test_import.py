@@ -337,6 +337,10 @@ def test_the_zip_of_an_export(make: Callable[..., Path], tmp_path: Path, tiny_ct
         import_model(path, LIVER, tmp_path / "models" / "liver", "liver,cancer")
     with pytest.raises(ModelError, match=r"holds 2 models, .*0 are 3d_lowres"):
         import_model(path, LIVER, tmp_path / "models" / "liver", "liver,cancer", configuration="3d_lowres")
+    with pytest.raises(
+        ModelError, match=f"models import {path} --configuration 3d_fullres --stage liver --label liver,cancer, or"
+    ):
+        import_model(path, LIVER, tmp_path / "models" / "liver", configuration="3d_fullres")
     model = import_model(path, LIVER, tmp_path / "models" / "liver", "liver,cancer", configuration="3d_fullres")
     assert (model.folds, model.imported_from) == ((0, 1), "export.zip")
     assert predicted(model.path, tiny_ct).all()

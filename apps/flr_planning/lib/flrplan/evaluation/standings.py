@@ -73,12 +73,14 @@ def _add_ranks(summary: Summary, whole: Mapping[str, list[Row]], cells: Mapping[
     for metric in metrics_of(COLUMNS[column].target):
         if metric.better is Better.NEITHER:
             continue
-        ranks, groups = ranks_by_case(list(whole.values()), metric.name)
-        means = [float(group_means(of_one, groups).mean()) for of_one in ranks.T] if len(whole) > 1 and len(ranks) else []
-        ranked = dict(zip(whole, means, strict=False))
+        candidates = {a: rows for a, rows in whole.items() if all(metric.name in row.values for row in rows)}
+        ranks, groups = ranks_by_case(list(candidates.values()), metric.name)
+        means = [float(group_means(of_one, groups).mean()) for of_one in ranks.T] if len(candidates) > 1 and len(ranks) else []
+        ranked = dict(zip(candidates, means, strict=False))
         for a in cells:
-            stats = summary[part.value][a][column][metric.name]
-            stats |= {"mean_rank": ranked.get(a), "n_ranked": len(ranks) if a in ranked else None}
+            stats = summary[part.value][a][column].get(metric.name)
+            if stats is not None:
+                stats |= {"mean_rank": ranked.get(a), "n_ranked": len(ranks) if a in ranked else None}
 
 
 def _best(whole: Mapping[str, list[Row]], metric: str) -> tuple[list[str] | None, int]:

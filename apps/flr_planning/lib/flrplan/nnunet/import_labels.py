@@ -39,15 +39,18 @@ class ChosenLabels:
     apart: tuple[str, ...]
 
 
-def choose_labels(dataset: Mapping[str, Any], stage: Stage, asked: str | None, source: str) -> ChosenLabels:
+def choose_labels(
+    dataset: Mapping[str, Any], stage: Stage, asked: str | None, source: str, command: str = "flrplan models import SOURCE"
+) -> ChosenLabels:
     """The labels that are the stage's target.
 
     asked: names with commas between them, in any case; None: the target's own name, if no other label is named like a part of it.
+    source, command: what was given, for messages.
     Raises: ModelError with the option to give, where a name is unknown, none is asked and there is a doubt, or the label is of
     another structure.
     """
     labels = _labels(dataset, source)
-    command = f"flrplan models import {source} --stage {stage} --label"
+    command = f"{command} --stage {stage} --label"
     names = tuple(dict.fromkeys(_asked(labels, asked, stage, source, command)))
     held = {value for name in names for value in _values(labels[name])}
     others = [name for name in labels if name not in names and not _values(labels[name]) <= held]

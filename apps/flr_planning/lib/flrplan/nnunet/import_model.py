@@ -97,7 +97,7 @@ def _write(
     dataset = _with_channels(dataset, stage, model.name)
     if label is None and "label" in before:
         label = ",".join(target_labels(before, stage))
-    chosen = choose_labels(dataset, stage, label, model.name)
+    chosen = choose_labels(dataset, stage, label, model.name, model.command)
     settings = _input(stage, before, asked, model.name)
     found: dict[int, str] = {}
     trainer = ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import zipfile
@@ -37,12 +38,14 @@ _DEPTH = 3
 
 @dataclass(frozen=True)
 class ForeignModel:
-    """A trained-model folder as it lies on disk. name: what the person who gave it calls it. folds: number to folder name.
+    """A trained-model folder as it lies on disk. name: what the person who gave it calls it. command: the one that imports
+    it, for messages. folds: number to folder name.
 
     left_out: names of folders that look like folds and are not taken, with the reason.
     """
 
     name: str
+    command: str
     folder: Path
     folds: dict[int, str]
     left_out: dict[str, str]
@@ -60,12 +63,15 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     held = {name.removeprefix(f"{inner}/") for name in names if inner == "." or name.startswith(f"{inner}/")}
     shown = str(source) if inner == "." else f"{source}/{inner}"
     folds, left_out = _folds(held, checkpoint, shown)
+    command = f"flrplan models import {shlex.quote(str(source))}" + (
+        f" --configuration {configuration}" if configuration else ""
+    )
     if "dataset.json" not in held:
         raise ModelError(f"{shown}: dataset.json is missing; copy it from where the model was trained, beside plans.json")
     if not folds:
         raise ModelError(f"{shown}: {_without_folds(held, checkpoint)}")
     if source.is_dir():
-        yield ForeignModel(shown, source / inner, folds, left_out)
+        yield ForeignModel(shown, command, source / inner, folds, left_out)
         return
     room.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=room))
@@ -73,7 +79,7 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
         needed = {"plans.json", "dataset.json"}
         needed |= {f"{fold}/{name}" for fold in folds.values() for name in (checkpoint, RUN_NAME)} & held
         _unpack(source, inner, needed, folder)
-        yield ForeignModel(shown, folder, folds, left_out)
+        yield ForeignModel(shown, command, folder, folds, left_out)
     except ModelError as error:
         raise ModelError(str(error).replace(str(folder), shown)) from error
     finally:

@@ -91,8 +91,8 @@ class ModelFolder:
     @property
     def imported_from(self) -> str | None:
         """The name of the folder or zip that a foreign model came from; None for a model of ours."""
-        name: str | None = self.dataset[OWN_BLOCK].get(IMPORTED)
-        return name
+        name = self.dataset[OWN_BLOCK].get(IMPORTED)
+        return None if name is None else str(name)
 
     @property
     def labels(self) -> tuple[str, ...]:
