@@ -388,22 +388,22 @@ def _frames(file: DicomFile) -> list[DicomFile]:
             "export it again"
         )
     shared = (file.header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    common = pydicom.Dataset()
+    common: Any = pydicom.Dataset()
     common.update({element.tag: element for element in file.header if element.VR != "SQ"})
     common.file_meta = getattr(file.header, "file_meta", None)
     return [DicomFile(file.path, _frame_header(common, shared, own), n) for n, own in enumerate(groups)]
 
 
 def _frame_header(common: Any, shared: Any, own: Any) -> Any:
-    header = pydicom.Dataset()
+    header: Any = pydicom.Dataset()
     header.update(common)
     header.file_meta = common.file_meta
     for sequence, keywords in _FRAME_TAGS.items():
-        group = next(iter(own.get(sequence) or shared.get(sequence) or []), {})
+        group: Any = next(iter(own.get(sequence) or shared.get(sequence) or []), {})
         for keyword in keywords:
             if keyword in group:
                 header.add(group[keyword])
-    kind = next(iter(own.get("CTImageFrameTypeSequence") or shared.get("CTImageFrameTypeSequence") or []), {})
+    kind: Any = next(iter(own.get("CTImageFrameTypeSequence") or shared.get("CTImageFrameTypeSequence") or []), {})
     if "FrameType" in kind:
         header.add_new("ImageType", "CS", kind["FrameType"].value)  # an assignment would change the element of all frames
     return header

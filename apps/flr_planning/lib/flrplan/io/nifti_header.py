@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from io import IOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
@@ -81,7 +82,7 @@ def read_sheared(path: Path, header: Header) -> tuple[NDArray[Any], tuple[float,
     """
     kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
     with _open(path) as stream:  # by content: nibabel itself goes by the ending
-        array = np.asanyarray(kind.from_stream(stream).dataobj)
+        array = np.asanyarray(kind.from_stream(cast("IOBase", stream)).dataobj)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     affine = _coded(header, "sform")
