@@ -1,6 +1,6 @@
 """Saved probabilities: which file is whose, whether it is that of the scored mask, and what they say: FROC, calibration, thresholds.
 
-``<architecture>/<column>/<case>.nii.gz``, uint8: round(255 p), on the CT's grid, 0 outside the region that the network saw.
+Their form is that of :mod:`flrplan.probabilities`: ``<architecture>/<column>/<case>.nii.gz``, uint8, on the CT's grid.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from flrplan.evaluation.inputs import CaseFiles, Found, Predictions, files_by_ca
 from flrplan.evaluation.statistics import RESAMPLES, SEED, can_resample, describe
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import natural_key, read_label_map
+from flrplan.io.listing import entries
 from flrplan.labels import Structure
 from flrplan.metrics.calibration import (
     BINS,
@@ -77,8 +78,8 @@ class ProbabilityRow:
 def find_probabilities(folder: Path) -> Predictions:
     """Files by (architecture, column) and case. Raises SettingsError for an unknown column and a folder without any file."""
     found: Predictions = {}
-    for architecture in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for architecture in (p for p in entries(folder) if p.is_dir()):
+        for column in (p for p in entries(architecture) if p.is_dir()):
             if column.name not in COLUMNS:
                 raise SettingsError(f"{column}: unknown column {column.name!r}; known are {', '.join(COLUMNS)}")
             found[architecture.name, column.name] = files_by_case(column)
@@ -242,7 +243,9 @@ def sensitivity_intervals(cases: Sequence[Candidates], groups: NDArray[np.int64]
     if not can_resample(groups):
         return {f"{fp:g}": None for fp in FALSE_POSITIVES_PER_CASE}
     pooled = sorted(((score, k, hit) for k, case in enumerate(cases) for score, hit in case.scored), reverse=True)
-    score, case_of, hit = (np.array([row[i] for row in pooled], kind) for i, kind in enumerate((float, int, bool)))
+    score = np.array([row[0] for row in pooled], float)
+    case_of = np.array([row[1] for row in pooled], int)
+    hit = np.array([row[2] for row in pooled], bool)
     ends = np.flatnonzero(np.diff(score, append=-1.0))  # candidates of one score come in together
     rng, times = np.random.default_rng(SEED), np.zeros((RESAMPLES, len(cases)))
     for group in np.unique(groups):

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.instances import INSTANCES
+from flrplan.probabilities import PROBABILITIES
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
-
-PROBABILITIES = "probabilities"
-"""The folder of saved probabilities in a work folder."""
 
 COHORT_NAME = "cohort.json"
 """What a synthetic cohort leaves beside its labels (named here too, since the evaluation makes no cases; a test compares them)."""
