@@ -1,6 +1,6 @@
 """Saved probabilities: which file is whose, whether it is that of the scored mask, and what they say: FROC, calibration, thresholds.
 
-``<architecture>/<column>/<case>.nii.gz``, uint8: round(255 p), on the CT's grid, 0 outside the region that the network saw.
+Their form is that of :mod:`flrplan.probabilities`: ``<architecture>/<column>/<case>.nii.gz``, uint8, on the CT's grid.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from flrplan.evaluation.inputs import CaseFiles, Found, Predictions, files_by_ca
 from flrplan.evaluation.statistics import RESAMPLES, SEED, can_resample, describe
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import natural_key, read_label_map
+from flrplan.io.listing import entries
 from flrplan.labels import Structure
 from flrplan.metrics.calibration import (
     BINS,
@@ -77,8 +78,8 @@ class ProbabilityRow:
 def find_probabilities(folder: Path) -> Predictions:
     """Files by (architecture, column) and case. Raises SettingsError for an unknown column and a folder without any file."""
     found: Predictions = {}
-    for architecture in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        for column in sorted(p for p in architecture.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for architecture in (p for p in entries(folder) if p.is_dir()):
+        for column in (p for p in entries(architecture) if p.is_dir()):
             if column.name not in COLUMNS:
                 raise SettingsError(f"{column}: unknown column {column.name!r}; known are {', '.join(COLUMNS)}")
             found[architecture.name, column.name] = files_by_case(column)

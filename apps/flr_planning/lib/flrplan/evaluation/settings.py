@@ -7,12 +7,11 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.instances import INSTANCES
+from flrplan.probabilities import PROBABILITIES
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
 
-PROBABILITIES = "probabilities"
-"""The folder of saved probabilities in a work folder."""
 TIE_MARGIN = 0.01
 """A difference of Dice, precision or recall that is too small to matter: what a tie must lie within, unless another is asked for."""
 

@@ -37,7 +37,7 @@ def _spacing(row: Row) -> str:
 
 
 def _tumours(row: Row) -> str:
-    """As the tumours of the truth are counted."""
+    """Number of lesions of the truth: its instances, else its components."""
     if row.tumours <= 1:
         return str(row.tumours)
     return "2-5" if row.tumours <= 5 else "> 5"
