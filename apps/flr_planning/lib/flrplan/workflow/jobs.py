@@ -100,7 +100,8 @@ def benchmark_jobs(settings: BenchmarkSettings, places: Places) -> list[Job]:
     rows: dict[str, list[str]] = {}  # of each preparation
     for row in settings.rows:
         rows.setdefault(settings.preparation(row), []).append(row)
-    preprocess, train = [], []
+    preprocess: list[Job] = []
+    train: list[Job] = []
     for stage in settings.stages:
         for preparation, own in rows.items():
             preprocess.append(_preprocess(settings, places, stage, preparation, own[0], needs))
