@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     architecture = architecture_named(variant.architecture if variant else arguments.architecture)
     architecture.size(recipe.plan.network_size)
     start = variant.pretrained if variant and arguments.pretrained is None else arguments.pretrained
-    pretrained: Path | None = None if start == SCRATCH else start
+    pretrained = start if isinstance(start, Path) else None
     if tell and architecture.pretrained and start is None:
         note(
             f"{architecture.name}: the paper starts from published weights; without --pretrained FILE this starts at random "
