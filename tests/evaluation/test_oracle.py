@@ -200,7 +200,7 @@ def test_e2e_and_cascade_are_compared_with_flr_percents_of_the_same_kind(bench, 
     page = (bench.out / "report.html").read_text()
     assert "FLR% of the true liver and CRLM" in page
     assert "FLR% of the own predicted liver and CRLM" in page
-    assert "over the standardised liver volume (sTLV), not over this liver" in page
+    assert "are of FLR / standardised liver volume (sTLV), which is another quantity" in page
 
 
 def test_strata(outputs):

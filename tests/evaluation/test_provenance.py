@@ -116,7 +116,9 @@ def paper_summary() -> dict:
         for a in ARCHITECTURE_TITLES:
             for column in COLUMNS:
                 if value := paper_value(part, a, column, "dice"):
-                    summary[part.value][a][column] = {"dice": {"mean": value[0], "std": value[1]}}
+                    summary[part.value][a][column] = {
+                        "dice": {"mean": value[0], "std": value[1], "n": 40, "standing": "undecided"}
+                    }
     return summary
 
 

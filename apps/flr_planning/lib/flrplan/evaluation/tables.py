@@ -196,7 +196,8 @@ def _ceiling_rows(results: Results, summary: Summary, columns: list[str], part: 
         own = summary[part.value].get(architecture, {})
         stats = [own.get(c, {}).get("dice_ceiling") if COLUMNS[c].stage.region is not None else None for c in columns]
         if any(s and s["n"] for s in stats):
-            shown = [_cell(s, None, part, len(results.cases[part])) if s else DASH for s in stats]
+            cases = len(results.cases[part])
+            shown = [_cell({**s, "n_missed": 0}, None, part, cases) if s else DASH for s in stats]  # a miss lowers no ceiling
             yield [f"ceiling: {architecture_title(architecture)}", PAPER_METRICS[0][0].upper(), *shown]
 
 
