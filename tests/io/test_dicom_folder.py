@@ -30,7 +30,10 @@ def plain_names(tmp_path: Path, hu: Any, write_slice: Write) -> Path:
 
 
 @pytest.mark.parametrize("content", [b"", b"HTTP/1.1 503 Service Unavailable"])
-def test_files_called_like_the_slices_that_are_none_are_an_error(plain_names: Path, content: bytes) -> None:
+@pytest.mark.parametrize("ending", ["", ".dcm", ".IMA"])
+def test_files_called_like_the_slices_that_are_none_are_an_error(plain_names: Path, content: bytes, ending: str) -> None:
+    for z in range(5):
+        (plain_names / f"IM{z:02d}").rename(plain_names / f"IM{z:02d}{ending}")
     for z in range(5, 12):
         (plain_names / f"IM{z:02d}").write_bytes(content)
     reason = "empty" if not content else "no DICOM"

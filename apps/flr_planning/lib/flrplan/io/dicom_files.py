@@ -299,8 +299,9 @@ def _refuse_lost_slices(folder: Path, chosen: Series, lost: Sequence[_Lost]) -> 
 
 
 def _called(path: Path) -> tuple[Path, str]:
-    """Folder and name with every number as one sign: alike for the slices of an export."""
-    return path.parent, re.sub(r"[0-9a-f]{8,}|\d+", "#", path.name.lower())
+    """Folder and name without DICOM's ending, every number as one sign: alike for the slices of an export."""
+    name = path.stem if path.suffix.lower() in _DICOM_SUFFIXES else path.name
+    return path.parent, re.sub(r"[0-9a-f]{8,}|\d+", "#", name.lower())
 
 
 def _missing_references(chosen: Series) -> list[str]:
