@@ -43,7 +43,7 @@ def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> No
 
 BELOW = [
     "labels", "geometry", "orientation", "io", "stages", "stage_input", "errors", "cohort", "qc", "planning", "metrics", "networks",
-    "input_masks", "gpu_pool", "probabilities",
+    "input_masks", "gpu_pool", "probabilities", "instances",
 ]  # fmt: skip
 
 
