@@ -11,7 +11,7 @@ import pytest
 from flrplan.errors import FlrError
 from flrplan.evaluation.trained import json_object
 from flrplan.io import read_json, read_table, read_text, read_yaml
-from flrplan.nnunet.model_folder import readjson_object
+from flrplan.nnunet.model_folder import read_json_object
 from flrplan.nnunet.settings import Recipe
 from flrplan.preparation.draw import read_strata
 from flrplan.preparation.layout import read_layout
@@ -26,7 +26,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "benchmark": (read_benchmark, "# é\narchitectures: [nnunet]\nstages: [liver]\n"),
     "strata": (read_strata, "case,tumours,slice_spacing_mm\né1,3,2.5\n"),
     "tcia": (read_series_table, "Subject ID,Modality,File Location\né1,CT,./a/b\n"),
-    "model": (readjson_object, '{"labels": {"é": 1}}'),
+    "model": (read_json_object, '{"labels": {"é": 1}}'),
     "run record": (json_object, '{"train_ids": ["é"]}'),
 }
 
