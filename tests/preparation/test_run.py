@@ -128,7 +128,7 @@ def test_the_command_prepares_and_its_exit_status_tells(tree: Any, tmp_path: Pat
     said = capsys.readouterr()
     assert "196 left out" in said.out
     assert main(["tcia", str(tmp_path / "nothing"), "--out", out]) == 1
-    assert "no metadata.csv" in capsys.readouterr().err
+    assert f"{tmp_path / 'nothing'}: no such folder" in capsys.readouterr().err
 
 
 def test_the_command_names_labels_without_a_ct_and_unused_files(

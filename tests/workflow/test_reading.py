@@ -69,7 +69,7 @@ def test_a_file_that_extends_another_takes_the_place_of_its_keys(tmp_path: Path)
     assert read_benchmark(made).ensembles == {"both": ("a", "stunet")}
     with pytest.raises(SettingsError, match=r"b\.yaml: extends goes round in a circle: b\.yaml -> b\.yaml"):
         read_benchmark(write(tmp_path, "extends: b.yaml"))
-    with pytest.raises(SettingsError, match=r"none\.yaml: expected the YAML file of a benchmark, but it cannot be read"):
+    with pytest.raises(SettingsError, match=r"none\.yaml: no such file"):
         read_benchmark(write(tmp_path, "extends: none.yaml"))
     with pytest.raises(
         SettingsError, match=r"b\.yaml: variants: 'whole_liver' cannot be a name: .* nor a stage or a baseline of the tables"

@@ -26,6 +26,8 @@ def entries(folder: Path) -> list[Path]:
     """Files and folders of one folder, sorted, without junk. Raises ImageError where it cannot be read."""
     try:
         return sorted(p for p in folder.iterdir() if not is_junk(p))
+    except FileNotFoundError:
+        raise ImageError(f"{folder}: no such folder") from None
     except OSError as error:
         raise ImageError(f"{folder}: the folder cannot be read ({error.strerror or error}); check its permissions") from error
 
