@@ -31,10 +31,11 @@ from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED, json_object
 from flrplan.evaluation.variants import ENSEMBLE
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.io import read_label_map, write_json, write_label_map, write_volume
+from flrplan.probabilities import MASK_FROM, PROBABILITIES, probability_path
 from flrplan.splits import HELD_OUT_PART, fold_part, read_split
 from flrplan.variants import require_name
 
-PREDICTIONS, PROBABILITIES = "predictions", "probabilities"
+PREDICTIONS = "predictions"
 MEAN, VOTE = "mean probability", "majority vote"
 
 
@@ -139,8 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
         if by == MEAN:
             arrays, geometry = read_members(work, PROBABILITIES, members, column, case)
             mean = mean_probability(arrays)
-            write_volume(work / PROBABILITIES / name / column / f"{case}.nii.gz", mean, geometry)
-            mask = mean >= 128
+            write_volume(probability_path(work, name, column, case), mean, geometry)
+            mask = mean >= MASK_FROM
         else:
             arrays, geometry = read_members(work, PREDICTIONS, members, column, case)
             mask = majority([array != 0 for array in arrays])
