@@ -58,6 +58,8 @@ logger = logging.getLogger("compare_input_masks")
 
 FOLDS = 2
 """Of the stages before, so that every training case has a prediction of a model that has not seen it."""
+SMOOTHED = 5
+"""Epochs whose mean a curve shows."""
 VALIDATION_SHARE = 0.12
 """Of the training cases, for the pseudo Dice; the stage itself trains on the others, the same in every way and seed."""
 WAYS: Mapping[str, tuple[InputMasks, bool]] = {
@@ -222,13 +224,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Pseudo Dice by epoch, a colour a way, a line a seed."""
+    """Pseudo Dice by epoch, the mean of five epochs, a colour a way, a line a seed."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for number, (way, of_way) in enumerate(runs.items()):
         for seed, done in enumerate(of_way):
-            axes.plot(done["pseudo_dice"], color=f"C{number}", linewidth=0.8, label=None if seed else way)
+            smooth = np.convolve(done["pseudo_dice"], np.ones(SMOOTHED) / SMOOTHED, "valid")
+            axes.plot(np.arange(len(smooth)) + SMOOTHED - 1, smooth, color=f"C{number}", label=None if seed else way)
     axes.set(xlabel="epoch", ylabel="pseudo Dice of the validation patches", ylim=(0, 1))
     axes.legend(loc="lower right")
     with replacing(path) as part:
