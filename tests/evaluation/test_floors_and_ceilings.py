@@ -168,9 +168,7 @@ def test_ceiling_of_a_case_is_that_of_the_liver_it_was_given(evaluated):
     assert float(ceiling["t1", "predicted_fixed_plane:nnunet", "e2e_flr"]) == pytest.approx(CEILING)
     one, two, page = bench.tables()
     pipelined = (2 + CEILING) / 3
-    cells = [
-        f"{v:.3f} [{low:.3f}, {high:.3f}] / - / -" for v, low, high in ((pipelined, CEILING, 1), (1, 1, 1), (CEILING,) * 3)
-    ]
+    cells = [f"{v:.3f} [{low:.3f}, {high:.3f}]" for v, low, high in ((pipelined, CEILING, 1), (1, 1, 1), (CEILING,) * 3)]
     assert f"| ceiling: nnU-Net | D | - | - | {' | '.join(cells)} | - |" in two
     assert "| ceiling: own" not in two
     assert "any prediction inside the given liver" in one
@@ -208,10 +206,10 @@ def test_original_labels_are_a_row_that_is_never_ranked(evaluated):
     for text in (one, two, page):
         assert "3 cases have none: b2, t2, t3." in text
     row = next(line for line in two.splitlines() if line.startswith("| pseudo-rater: original labels | D"))
-    flr = "0.900 (1 of 3) / - / -"
+    flr = "0.900 (1 of 3)"
     assert (
         row
-        == f"| pseudo-rater: original labels | D | 1.000 (1 of 3) / - / - | 0.941 (1 of 3) / - / - | {flr} | 0.941 (1 of 3) / - / - | {flr} | {flr} |"
+        == f"| pseudo-rater: original labels | D | 1.000 (1 of 3) | 0.941 (1 of 3) | {flr} | 0.941 (1 of 3) | {flr} | {flr} |"
     )
     for compared in ("comparisons", "rankings", "baselines", "threshold_crossings"):
         assert "original" not in json.dumps(summary[compared])
@@ -238,6 +236,11 @@ def test_original_labels_of_other_cases_are_refused(whole, command, capsys):
     whole.write(whole.root / "original" / "p7.nii.gz", whole.FLR)
     assert command(whole.arguments("--original", str(whole.root / "original"))) == 1
     assert "none of its 1 labels is of a case of the split, such as a1" in capsys.readouterr().err
+
+
+def test_original_labels_that_are_the_labels_themselves_are_refused(whole, command, capsys):
+    assert command(whole.arguments("--original", str(whole.labels))) == 1
+    assert "is the label that predictions are scored against" in capsys.readouterr().err
 
 
 def test_no_architecture_is_called_like_a_row_of_the_tables(whole, command, capsys):

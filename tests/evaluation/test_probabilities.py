@@ -52,6 +52,9 @@ def summary(bench):
 
 def test_froc_calibration_and_sweep_by_hand(saved, command):
     assert command(arguments(saved)) == 0
+    scored = "nnunet/cascaded_crlm, nnunet/pipelined_crlm, nnunet/pipelined_liver"
+    said = f"| calibration | Brier score, ECE and reliability of the saved probabilities: {scored} |"
+    assert said in (saved.out / "checklist.md").read_text()
     cell = summary(saved)["probabilities"]["test"]["nnunet"]["pipelined_crlm"]
     # Per case two lesions, and candidates of 0.8 (A), 0.4 (B) and 0.2 (nothing).
     froc = cell["froc"]

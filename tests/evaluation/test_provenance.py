@@ -117,7 +117,7 @@ def paper_summary() -> dict:
             for column in COLUMNS:
                 if value := paper_value(part, a, column, "dice"):
                     summary[part.value][a][column] = {
-                        "dice": {"mean": value[0], "std": value[1], "n": 40, "standing": "undecided"}
+                        "dice": {"mean": value[0], "compared_mean": value[0], "std": value[1], "n": 40, "standing": "undecided"}
                     }
     return summary
 

@@ -141,9 +141,10 @@ def test_means_are_compared_over_the_cases_of_all_and_their_number_is_said():
     document = build_document(found)
     assert standings(document) == {"a": "worse", "b": "best"}
     assert {a: (s["n"], s["n_compared"]) for a, s in cells_of(document).items()} == {"a": (10, 10), "b": (12, 10)}
+    assert {a: s["compared_mean"] for a, s in cells_of(document).items()} == pytest.approx({"a": 0.6, "b": 0.65})
     text = markdown_table(found, document, document["baselines"], Part.TEST)
     # Of twelve drawn, at most seven of the ten have 3.6 % of the draws, at most six 0.8 %: 7 / 12 of 0.65.
-    assert "**0.542** [0.379, 0.650] (over 10)" in text
+    assert "**0.542** [0.379, 0.650] (0.650 over 10)" in text
     # By ranks, in which a false alarm where there is nothing is last, b is first in ten cases and second in two.
     assert cells_of(document)["b"]["mean_rank"] == pytest.approx((10 * 1 + 2 * 2) / 12)
     assert cells_of(document)["b"]["n_ranked"] == 12

@@ -106,3 +106,7 @@ def test_the_checklist_holds_every_item_and_only_what_the_run_knows(evaluated):
     assert unknown == ["not known by the run: fill in"] * 4, "no model is at hand"
     assert "steatosis, bilobar" in answers["robustness"]
     assert "no case was missing" in answers["flow of cases"]
+    assert answers["calibration"] == "not assessed: no probabilities were scored"
+    assert answers["variability between and within annotators"] == "not known by the run: fill in", (
+        "no original labels were scored"
+    )

@@ -17,6 +17,7 @@ from flrplan.evaluation.statistics import RESAMPLES, SEED
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import markdown_line
+from flrplan.evaluation.variants import is_ensemble, variant_lines
 from flrplan.labels import Structure
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 
@@ -34,13 +35,32 @@ class _Facts:
         folds = sorted({row.fold for row in results.rows if row.fold is not None})
         self.parts = f"{cases[Part.CV]} cases in {len(folds)} scored folds of a cross-validation, {cases[Part.TEST]} held out"
         gaps = f"{len(results.gaps)} gaps, named over the tables" if results.gaps else "no case was missing, extra or broken"
-        self.flow = f"{self.parts}; {gaps}"
+        absent = f"; not predicted: {', '.join(results.absent)}" if results.absent else ""
+        self.flow = f"{self.parts}; {gaps}{absent}"
         self.architectures = ", ".join(architecture_title(name) for name in results.architectures)
         self.columns = ", ".join(COLUMNS[name].title for name in COLUMNS if name in {row.column_name for row in results.rows})
         self.own_models = bool(results.models) and all(NOT_RECORDED not in record.starts for record in results.models)
         known = [record for record in results.models if record.has_start]
         self.start = " ".join(start_lines(known)) or None
-        self.view = " ".join(view_lines(results.models)) or None
+        self.view = " ".join([*variant_lines(results.variants), *view_lines(results.models)]) or None
+        combined = [row for row, own in results.variants.items() if is_ensemble(own)]
+        folds_of = ["mean logits of the folds on held-out cases; one fold in the cross-validation"] if self.own_models else []
+        self.ensembling = (
+            "; ".join(folds_of + ([f"rows combined from others: {', '.join(combined)}"] if combined else [])) or None
+        )
+        self.raters = (
+            "the original labels scored against these as a pseudo-rater, in both tables; between annotators: fill in"
+            if results.original
+            else None
+        )
+        scored = sorted({f"{row.architecture}/{row.column_name}" for row in results.probabilities})
+        self.calibration = (
+            f"Brier score, ECE and reliability of the saved probabilities: {', '.join(scored)}"
+            if scored
+            else "not assessed: no probabilities were scored"
+        )
+        self.has_probabilities = bool(scored)
+        self.metrics = METRICS_USED + ("; of saved probabilities FROC, calibration and Dice by threshold" if scored else "")
         self.unseen = (
             f"models are checked against the ids that trained them; without such a record: {', '.join(results.unrecorded) or 'none'}"
             if known
@@ -66,11 +86,11 @@ class _Facts:
 
 STATISTICS = (
     f"95 % percentile bootstrap of the cases, {RESAMPLES} resamples inside each fold, seed {SEED}; paired Wilcoxon tests with Holm's "
-    "correction; stability of ranks under the bootstrap"
+    "correction, ties by a margin; stability of ranks under the bootstrap"
 )
 _TOLERANCES = ", ".join(f"{s} {mm:g} mm" for s, mm in NSD_TOLERANCE_MM.items() if s is not Structure.LRS)
-METRICS_USED = f"Dice, precision, recall, NSD ({_TOLERANCES}), HD95, ASSD, volumes, FLR%, lesions by size; all in cases.csv"
-_TABLES = "table1.md (cross-validation), table2.md (held out), each with the number of cases; intervals in report.html and summary.json"
+METRICS_USED = f"Dice, precision, recall, NSD ({_TOLERANCES}), HD95, ASSD, volumes, FLR%, the cut, lesions by size, panoptic quality; in cases.csv"
+_TABLES = "table1.md (cross-validation), table2.md (held out), each with the number of cases and 95 % intervals"
 _SOFTWARE = (
     f"flrplan {flrplan.__version__}; versions of numpy and scipy in summary.json, of the training in each model's run.json"
 )
@@ -97,7 +117,7 @@ def claim(f: _Facts) -> Answers:
         ("15", "why that reference standard", None),
         ("16", "who annotated", None),
         ("17", "tools of annotation", None),
-        ("18", "variability between and within annotators", None),
+        ("18", "variability between and within annotators", f.raters),
         ("19", "sample size", f.sample),
         ("20", "partitions", f.parts),
         ("21", "level at which partitions are disjoint", f"case ids; {f.unseen}" if f.unseen else "case ids"),
@@ -109,9 +129,9 @@ def claim(f: _Facts) -> Answers:
         (
             "27",
             "ensembling",
-            "mean logits of the folds on held-out cases; one fold in the cross-validation" if f.own_models else None,
+            f.ensembling,
         ),
-        ("28", "measures of performance", METRICS_USED),
+        ("28", "measures of performance", f.metrics),
         ("29", "statistics and uncertainty", STATISTICS),
         ("30", "robustness", f"pipelined against cascaded inputs where predicted; subgroups: {f.subgroups}"),
         ("31", "explanation of single predictions", "none computed; the worst cases are pictured in report.html"),
@@ -147,10 +167,14 @@ def tripod(f: _Facts) -> Answers:
         ("9", "predictors", f"CT alone, or with true or predicted masks: {f.columns}"),
         ("10", "sample size", f.sample),
         ("11", "missing data", f.flow),
-        ("12", "analysis: partitions, model, measures", f"{f.parts}; {f.architectures}; {METRICS_USED}; {STATISTICS}"),
+        ("12", "analysis: partitions, model, measures", f"{f.parts}; {f.architectures}; {f.metrics}; {STATISTICS}"),
         ("13", "class imbalance", "patches oversample the target as run.json says" if f.own_models else None),
         ("14", "fairness", f"subgroups: {f.subgroups}; no groups of age, sex or origin: fill in"),
-        ("15", "output of the model", "binary masks; thresholds of FLR% are generic cut-offs"),
+        (
+            "15",
+            "output of the model",
+            f"binary masks{' and probabilities' if f.has_probabilities else ''}; thresholds of FLR% are generic cut-offs",
+        ),
         ("16", "differences of training and test data", f"one split of one data set: {f.parts}"),
         ("17", "ethics", None),
         (
@@ -174,10 +198,10 @@ def metrics_reloaded(f: _Facts) -> Answers:
     """Metrics Reloaded: the parts of its problem fingerprint that decide here; what has no number is named in words."""
     return (
         ("S1", "kind of problem", "semantic segmentation of liver and FLR; of CRLM also detection of single lesions"),
-        ("FP2.1", "boundaries matter", f"yes: NSD ({_TOLERANCES}), HD95, ASSD beside Dice"),
+        ("FP2.1", "boundaries matter", f"yes: NSD ({_TOLERANCES}), HD95, ASSD, and those of the cut, beside Dice"),
         ("FP2.2", "volume matters", "yes: volume and FLR% errors, Bland-Altman limits"),
         ("FP2.5", "errors cost differently", "precision and recall apart; FLR% called too high apart from too low"),
-        ("FP2.7.1", "calibration", "not assessed on binary masks"),
+        ("FP2.7.1", "calibration", f.calibration),
         ("FP4.2", "prevalence as in the population", None),
         ("size", "small structures, unequal sizes", "lesions by diameter, tolerance of 2 mm for CRLM"),
         ("empty", "empty references or predictions", f.empty),

@@ -9,14 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.evaluation.comparisons import COMPARED, FLR_FROM_CT, Kind
+from flrplan.evaluation.comparisons import COMPARED, FLR_FROM_CT, Kind, Side
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, architecture_title
 from flrplan.evaluation.provenance import ModelRecord
 from flrplan.evaluation.statistics import Outcome
 
 Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Comparisons = Sequence[Mapping[str, Any]]
-Side = tuple[str, str]
 
 LARGEST_FOLD_STD = 0.055
 """The largest std of a Dice over folds in Table 1 (Swin-UNETR, CRLM): what the paper calls low."""
@@ -93,7 +92,8 @@ class _Numbers:
         return dict(cell)
 
     def mean(self, part: Part, side: Side) -> float:
-        return float(self.cell(part, side)["mean"])
+        """The mean that is compared: over the cases in which every architecture of the column has a value."""
+        return float(self.cell(part, side)["compared_mean"])
 
     def best(self, part: Part, winner: Side, others: Sequence[Side]) -> Judgement:
         """Whether ``winner`` is above each of the others (all must be there), and the numbers, with the test against the next."""

@@ -20,7 +20,8 @@ from flrplan.evaluation.summary import Results, describe_rows
 def with_original(cases: Sequence[CaseFiles], folder: Path) -> tuple[tuple[CaseFiles, ...], tuple[str, ...]]:
     """The cases with their original labels from a work folder or a folder of labels, and the ids of those that have none.
 
-    Labels of other cases are passed over. Raises: SettingsError for a folder without a label of any of the cases.
+    Labels of other cases are passed over. Raises: SettingsError for a folder without a label of any of the cases, and for the labels
+        themselves, which would agree with themselves.
     """
     labels = find_label_set(folder)
     missing = tuple(case.case for case in cases if case.case not in labels)
@@ -29,6 +30,12 @@ def with_original(cases: Sequence[CaseFiles], folder: Path) -> tuple[tuple[CaseF
             f"--original {folder}: none of its {len(labels)} labels is of a case of the split, such as {cases[0].case if cases else '-'}; "
             "give the work folder that was prepared from the original labels"
         )
+    for case in cases:
+        if case.case in labels and labels[case.case].first.samefile(case.label.first):
+            raise SettingsError(
+                f"--original {folder}: {case.label.first} is the label that predictions are scored against; give the labels as they "
+                "were before their refinement"
+            )
     return tuple(replace(case, original=labels.get(case.case)) for case in cases), missing
 
 

@@ -166,10 +166,10 @@ def _comparisons(document: Document) -> str:
         if rows:
             head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "90 % interval", "Wilcoxon p", "p (Holm)", "a is"]
             of_dice = [row for row in rows if row[3] == COMPARED]
-            parts.append(html.folded(kind.value, html.table(head, of_dice), is_open=True))
+            parts.append(html.folded(kind.value, html.table(head, of_dice, wide=(1, 2)), is_open=True))
             others = [row for row in rows if row[3] != COMPARED]
             if others:
-                parts.append(html.folded(f"{kind.value}: other metrics", html.table(head, others), is_open=False))
+                parts.append(html.folded(f"{kind.value}: other metrics", html.table(head, others, wide=(1, 2)), is_open=False))
     settings = document["settings"]
     margin = settings["tie_margin"]
     text = (

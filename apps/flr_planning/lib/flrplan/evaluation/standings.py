@@ -36,7 +36,7 @@ class Standing(str, Enum):
 def add_standings(summary: Summary, baselines: Summary, results: Results, compared: Sequence[Mapping[str, Any]]) -> None:
     """Writes into both summaries what follows from setting cells of one column side by side.
 
-    Models: ``standing`` (:class:`Standing`; None where not compared) by the compared mean over ``n_compared`` cases, of the tables'
+    Models: ``standing`` (:class:`Standing`; None where not compared) by ``compared_mean`` over ``n_compared`` cases, of the tables'
     metrics; ``mean_rank`` over ``n_ranked`` cases of every metric that has a direction (None for a single candidate);
     ``paper_in_ci95``, whether the paper's mean lies in our interval (None without one or the other).
     Baselines: ``reaches_best``, whether their mean, as shown, is at least that of the best model over the cases of both.
@@ -53,19 +53,20 @@ def add_standings(summary: Summary, baselines: Summary, results: Results, compar
             whole = {a: rows for a, rows in cells.items() if len(rows) == len(results.cases[part])}
             _add_ranks(summary, whole, cells, part, column)
             for metric in PAPER_METRICS:
-                best, n_compared = _best(whole, metric)
+                means, n_compared = _compared_means(whole, metric)
+                best = [a for a, mean in means.items() if mean == max(means.values())]
                 for a in cells:
                     stats = summary[part.value][a][column][metric]
                     standing = None
-                    if a in whole and best is not None:
+                    if a in means:
                         standing = Standing.BEST if a in best else _beside(outcomes, part, column, metric, best[0], a)
                     stats["standing"] = standing.value if standing else None
-                    stats["n_compared"] = n_compared if standing else None
+                    stats |= {"compared_mean": means.get(a), "n_compared": n_compared if standing else None}
                     stats["paper_in_ci95"] = _holds_paper(stats["ci95"], part, a, column, metric)
                 for name in results.baseline_names:
                     rows = results.select(part, name, column, baselines=True)
                     if rows:
-                        reaches = best is not None and _reaches(rows, whole[best[0]], metric, len(results.cases[part]))
+                        reaches = bool(best) and _reaches(rows, whole[best[0]], metric, len(results.cases[part]))
                         baselines[part.value][name][column][metric]["reaches_best"] = reaches
 
 
@@ -83,15 +84,14 @@ def _add_ranks(summary: Summary, whole: Mapping[str, list[Row]], cells: Mapping[
                 stats |= {"mean_rank": ranked.get(a), "n_ranked": len(ranks) if a in ranked else None}
 
 
-def _best(whole: Mapping[str, list[Row]], metric: str) -> tuple[list[str] | None, int]:
-    """The architectures with the highest mean over the cases in which all have a value (None for no such case), and their number."""
+def _compared_means(whole: Mapping[str, list[Row]], metric: str) -> tuple[dict[str, float], int]:
+    """The mean of each architecture over the cases in which all have a value (none for no such case), and their number."""
     values = {a: {row.case: row.penalised(metric) for row in rows} for a, rows in whole.items()}
     first = next(iter(whole.values()), [])
     shared = [row for row in first if not any(np.isnan(of_one[row.case]) for of_one in values.values())]
     groups = groups_of(shared)
     means = {a: defined_mean([of_one[row.case] for row in shared], groups) for a, of_one in values.items()}
-    known = {a: round(mean, 12) for a, mean in means.items() if mean is not None}
-    return [a for a, mean in known.items() if mean == max(known.values())] or None, len(shared)
+    return {a: round(mean, 12) for a, mean in means.items() if mean is not None}, len(shared)
 
 
 def _beside(outcomes: Mapping[Any, str | None], part: Part, column: str, metric: str, best: str, other: str) -> Standing:

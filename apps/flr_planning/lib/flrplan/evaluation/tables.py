@@ -79,8 +79,8 @@ def preface(results: Results, part: Part) -> list[str]:
         "u: cases in which it is undefined (empty masks), left out of the mean. m: missed cases, an empty prediction of a structure "
         "that is there; Dice and recall count them as 0, pen. is the precision that does, too. "
         f"(n of {len(cases)}): only n cases were predicted; such a cell is not compared, so neither bold nor marked.",
-        "Means are compared over the cases in which all architectures have a value (over n, where these are not all), a miss "
-        "counted as 0. Bold: the highest of ours among the architectures. tie: the 90 % interval of the paired difference to it lies "
+        "Means are compared over the cases in which all architectures have a value, a miss counted as 0 (m over n: the mean that was "
+        "compared, where these are not all of a cell's). Bold: the highest of ours among the architectures. tie: the 90 % interval of the paired difference to it lies "
         f"within ±{results.margin:g}. undecided: it does not, and the difference is not significant either, which does not mean equal. "
         "A baseline at least as good is marked !.",
         "in, out: whether the paper's value lies in our interval. It is context: that value has a sampling error of its own, and cases "
@@ -118,7 +118,8 @@ def _remarks(stats: Mapping[str, Any], cases: int) -> list[str]:
     remarks = [stats["standing"]] if stats.get("standing") in (Standing.TIE.value, Standing.UNDECIDED.value) else []
     remarks += [f"{scored} of {cases}"] if scored < cases else []
     known = int(stats["n_penalised"])
-    remarks += [f"over {stats['n_compared']}"] if (stats.get("n_compared") or known) < known else []
+    if (stats.get("n_compared") or known) < known:
+        remarks.append(f"{_number(stats['compared_mean'])} over {stats['n_compared']}")
     remarks += [f"{stats['n_undefined']}u"] if stats["n_undefined"] else []
     remarks += [f"{stats['n_missed']}m"] if stats["n_missed"] else []
     is_lower = stats["mean"] is not None and round(stats["mean"] - stats["penalised_mean"], 12) > 0
@@ -128,10 +129,19 @@ def _remarks(stats: Mapping[str, Any], cases: int) -> list[str]:
 
 
 def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | None, part: Part, cases: int) -> str:
-    """One cell; the best in bold, a baseline that reaches it marked ``!``. cases: of the part."""
+    """One cell of a model: ours, the paper's, the difference. cases: of the part."""
     theirs = _number(*paper) if paper else DASH
     if stats is None:
         return f"{DASH} / {theirs} / {DASH}"
+    if stats.get("paper_in_ci95") is not None:
+        theirs += " in" if stats["paper_in_ci95"] else " out"
+    return f"{_ours(stats, part, cases)} / {theirs} / {_difference(stats['mean'], paper[0] if paper else None)}"
+
+
+def _ours(stats: Mapping[str, Any] | None, part: Part, cases: int) -> str:
+    """Our number; the best in bold, a baseline that reaches it marked ``!``. A cell of what the paper does not have is this alone."""
+    if stats is None:
+        return DASH
     text = _number(stats["mean"], stats["std"] if part is Part.CV else None)
     if stats.get("standing") == Standing.BEST.value and stats["mean"] is not None:
         text = f"**{text}**"
@@ -139,11 +149,7 @@ def _cell(stats: Mapping[str, Any] | None, paper: tuple[float, float | None] | N
     if stats.get("reaches_best"):
         text += " !"
     remarks = _remarks(stats, cases)
-    if remarks:
-        text += f" ({', '.join(remarks)})"
-    if stats.get("paper_in_ci95") is not None:
-        theirs += " in" if stats["paper_in_ci95"] else " out"
-    return f"{text} / {theirs} / {_difference(stats['mean'], paper[0] if paper else None)}"
+    return text + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def _robust_cell(stats: Mapping[str, Any] | None, cases: int) -> str:
@@ -174,20 +180,16 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
             rows.append(row)
     for name in results.baseline_names:
         own = baselines[part.value].get(name, {})
-        for k, metric in enumerate(PAPER_METRICS):
+        for k, metric in enumerate(PAPER_METRICS if own else ()):  # none where its architecture lacks the column in this part
             row = [f"baseline: {baseline_title(name)}" if k == 0 else "", metric[0].upper()]
-            for column in columns:
-                stats = own.get(column, {}).get(metric)
-                row.append(_cell(stats, None, part, cases) if stats else DASH)
-            rows.append(row)
+            rows.append([*row, *(_ours(own.get(column, {}).get(metric), part, cases) for column in columns)])
     return head, [*rows, *_original_rows(results, columns, part), *_ceiling_rows(results, summary, columns, part)]
 
 
 def _original_rows(results: Results, columns: list[str], part: Part) -> Iterator[list[str]]:
     cells = {c: describe_rows([r for r in results.original if (r.part, r.column_name) == (part, c)]) for c in columns}
     for k, metric in enumerate(PAPER_METRICS if any(cells.values()) else ()):
-        stats = [cells[c].get(metric) for c in columns]
-        shown = [_cell(s, None, part, len(results.cases[part])) if s else DASH for s in stats]
+        shown = [_ours(cells[c].get(metric), part, len(results.cases[part])) for c in columns]
         yield [f"pseudo-rater: {ORIGINAL_TITLE}" if k == 0 else "", metric[0].upper(), *shown]
 
 
@@ -197,7 +199,7 @@ def _ceiling_rows(results: Results, summary: Summary, columns: list[str], part: 
         stats = [own.get(c, {}).get("dice_ceiling") if COLUMNS[c].stage.region is not None else None for c in columns]
         if any(s and s["n"] for s in stats):
             cases = len(results.cases[part])
-            shown = [_cell({**s, "n_missed": 0}, None, part, cases) if s else DASH for s in stats]  # a miss lowers no ceiling
+            shown = [_ours({**s, "n_missed": 0} if s else None, part, cases) for s in stats]  # a miss lowers no ceiling
             yield [f"ceiling: {architecture_title(architecture)}", PAPER_METRICS[0][0].upper(), *shown]
 
 

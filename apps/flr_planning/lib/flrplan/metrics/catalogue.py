@@ -56,7 +56,6 @@ class Metric:
         return None
 
 
-_ALL = frozenset(Structure)
 _FLR = frozenset({Structure.FLR})
 _CRLM = frozenset({Structure.CRLM})
 
