@@ -131,11 +131,3 @@ class CaseResult:
     probabilities: tuple[ProbabilityRow, ...] = ()
     gaps: tuple[Gap, ...] = ()
     original: tuple[Row, ...] = ()
-
-
-def by_key(rows: list[Row]) -> dict[tuple[Part, str, str], list[Row]]:
-    """Rows grouped by part, architecture and column."""
-    grouped: dict[tuple[Part, str, str], list[Row]] = {}
-    for row in rows:
-        grouped.setdefault(row.key, []).append(row)
-    return grouped
