@@ -113,7 +113,7 @@ def test_later_blocks_go_over_earlier_ones_setting_by_setting(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "path",
-    sorted(p for part in ("apps", "benchmark") for p in (REPOSITORY / part).rglob("*recipe*.yaml")),
+    sorted(p for part in ("apps", "benchmark") for p in (REPOSITORY / part).rglob("*recipe.yaml")),
     ids=lambda path: path.name,
 )
 def test_recipes_of_the_repository(path: Path) -> None:
