@@ -87,7 +87,12 @@ def test_yaml_merges_common_and_stage(tmp_path: Path) -> None:
         path.write_text(f"liver: {{training: {{learning_rate: {number}}}, input: {{crop_margin_mm: 1E1}}}}\n")
         recipe = Recipe.from_yaml(path, "liver")
         assert (recipe.training.learning_rate, recipe.input.crop_margin_mm) == (0.001, 10.0)
-    for text, message in (("livr: {}", r"expected blocks .*found \['livr'\]"), ("[1]", "found list"), ("liver: 3", "found 3")):
+    for text, message in (
+        ("livr: {}", r"expected blocks .*found \['livr'\]"),
+        ("input: {region_channel: true}", r"found \['input'\]; indent input under 'common:' or the name of a stage"),
+        ("[1]", "found list"),
+        ("liver: 3", "found 3"),
+    ):
         path.write_text(text)
         with pytest.raises(SettingsError, match=message):
             Recipe.from_yaml(path, "liver")

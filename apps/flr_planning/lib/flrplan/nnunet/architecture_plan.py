@@ -21,14 +21,13 @@ from flrplan.networks.patch import fit_patch, fit_strides
 from flrplan.networks.table import BASE, Architecture, architecture_named
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import FINAL_NAME
+from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, preset_configuration
 from flrplan.nnunet.settings import PlanSettings
 
 logger = logging.getLogger(__name__)
 
-OWN_BLOCK = "flrplan"
-"""Key of our own block in ``plans.json``: architecture and size. nnU-Net ignores keys that it does not know."""
 TAKEN_OVER = "flrplan_taken_over"
 """Key of a plan that is a trained model's own and is used as it is; its value is the architecture."""
 PLAN_TAKEN_OVER = "that of the model it started from"

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 FILE_ENDING = ".nii.gz"
 OWN_BLOCK = "flrplan"
-"""Key of our own block in ``dataset.json``; nnU-Net ignores keys that it does not know."""
+"""Key of our own block in ``dataset.json`` (stage, input) and ``plans.json`` (architecture, size); nnU-Net ignores keys unknown to it."""
 SHOWN_NAME = "shownTr"
 """Beside ``labelsTr``: the target where the network is shown the CT, of the cases in which that is not all of it."""
 

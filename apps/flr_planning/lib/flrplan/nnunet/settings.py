@@ -188,7 +188,9 @@ class Recipe:
         known = {"common", *STAGES}
         if not isinstance(content, dict) or set(content) - known:
             found = sorted(set(content) - known) if isinstance(content, dict) else type(content).__name__
-            raise SettingsError(f"{path}: expected blocks {', '.join(sorted(known))}, found {found}")
+            parts = isinstance(content, dict) and set(content) & {"input", "plan", "training"}
+            remedy = f"; indent {', '.join(sorted(parts))} under 'common:' or the name of a stage" if parts else ""
+            raise SettingsError(f"{path}: expected blocks {', '.join(sorted(known))}, found {found}{remedy}")
         for block in (content.get("common") or {}, content.get(stage) or {}):
             for part, settings in _mapping(block, f"{path}: a block").items():
                 _mapping(settings, f"{path}: {part}")
