@@ -33,7 +33,7 @@ from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.device import choose_device
 from flrplan.errors import FlrError
-from flrplan.evaluation.columns import COLUMNS, Column, Inputs
+from flrplan.evaluation.columns import COLUMNS, Column
 from flrplan.evaluation.robustness import PairedDice, markdown, robustness
 from flrplan.input_masks import with_predictions
 from flrplan.input_masks.predictions import column_of
@@ -48,7 +48,7 @@ from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.process_memory import keep_freed_memory
 from flrplan.splits import Split, read_split
 from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, CASCADE, Stage, stage_named
+from flrplan.stages import ARCHITECTURES, CASCADE, Inputs, Stage, stage_named
 from flrplan.training_cases import LabelledCase, find_labelled_cases
 from predict import predict_columns
 

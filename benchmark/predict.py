@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
-from flrplan.evaluation.columns import COLUMNS, Inputs, Part, columns_of
+from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import STARTED, start_of
 from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
 from flrplan.io import CT, write_json, write_label_map, write_volume
@@ -37,7 +37,7 @@ from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
 from flrplan.probabilities import Probability, probability_path
 from flrplan.process_memory import keep_freed_memory
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
-from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
+from flrplan.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage
 from flrplan.training_cases import LabelledCase, find_labelled_cases
 
 logger = logging.getLogger("predict")
@@ -210,7 +210,7 @@ def run(arguments: argparse.Namespace) -> int:
     split: Split = read_split(split_file)
     split.require_cover(list(cases), split_file, arguments.work)
     settings = CascadeSettings(arguments.architecture, arguments.device, not arguments.no_mirroring, largest_liver=False)
-    stages = tuple(STAGES[name] for name in STAGES if arguments.stage is None or name in arguments.stage)
+    stages = tuple(stage for stage in STAGES.values() if stage.name in arguments.stage) if arguments.stage else PAPER_STAGES
     failed = []
     for title, (fold, ids) in parts_of(split, arguments.part, arguments.fold).items():
         part = Part.TEST if fold is None else Part.CV
@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="also save what the masks are thresholded from")
     parser.add_argument("--part", action="append", help="held-out, fold-0, fold-1 ...; repeatable (default: all)")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="only these folds, in the ensemble, too")
-    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only columns of these stages (default: all)")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="columns of these stages (default: the paper's)")
     parser.add_argument("--cascaded-cv", action="store_true", help="also the cascaded columns of the cross-validation")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     keep_freed_memory()

@@ -119,7 +119,7 @@ class Cascade:
         if stage.target in run.masks:
             return
         for need in stage.needs:
-            self._provide(next(s for s in CASCADE if s.target is need), run, on_step)
+            self._provide(next(s for s in CASCADE if need in s.targets), run, on_step)
         if on_step is not None:
             on_step(f"{run.ct.name}: {stage}")
         started = perf_counter()

@@ -17,7 +17,7 @@ from flrplan.errors import SettingsError
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.planning.plan import write_plan
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES, STAGES
 
 
 def add_parser(commands: Any) -> None:
@@ -54,7 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     for item in real:
         item.load()  # a file that cannot be used is told before the training, not hours later
     if not arguments.measure:
-        build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
+        build_demo_models(
+            arguments.work,
+            arguments.models,
+            arguments.stage or [stage.name for stage in PAPER_STAGES],
+            arguments.workers,
+            _show,
+        )
     cases = measure_synthetic(arguments.models, arguments.cases, arguments.workers)
     cascade = demo_cascade(arguments.models)
     measured_real = []

@@ -14,7 +14,7 @@ from flrplan.networks.estimate import A100, UTILIZATION, Workload
 from flrplan.networks.table import BASE, PAPER, TABLE
 from flrplan.nnunet.network_cost import TYPICAL_PATCH, NetworkCost, network_cost, typical_plans
 from flrplan.nnunet.settings import TrainingSettings
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES
 
 FOLDS = 5
 """Folds of the paper's cross-validation."""
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 def benchmark_estimate(costs: list[NetworkCost]) -> list[str]:
     """The arithmetic of all trainings of the paper's benchmark, in lines: every architecture, stage and fold."""
     settings = TrainingSettings()
-    each = len(STAGES) * FOLDS
+    each = len(PAPER_STAGES) * FOLDS
     epochs, steps, checks = settings.epochs, settings.iterations_per_epoch, settings.validation_iterations
     text = [
         "",

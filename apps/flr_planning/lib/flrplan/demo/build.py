@@ -19,7 +19,7 @@ from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_log import CURVE_NAME
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import nnunet_split
-from flrplan.stages import ARCHITECTURES, FLR_E2E, LIVER, STAGES, stage_named
+from flrplan.stages import ARCHITECTURES, FLR_E2E, LIVER, PAPER_STAGES, stage_named
 from flrplan.training_cases import find_labelled_cases
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ STARTS_FROM = {FLR_E2E.name: LIVER.name}
 def build_demo_models(
     work: Path,
     demo: Path,
-    stages: Sequence[str] = tuple(STAGES),
+    stages: Sequence[str] = tuple(stage.name for stage in PAPER_STAGES),
     workers: int = 2,
     on_epoch: Callable[[str, int, EpochReport], None] | None = None,
 ) -> None:

@@ -28,7 +28,7 @@ from flrplan.io import write_json, write_label_map
 from flrplan.nnunet.processes import map_cases
 from flrplan.nnunet.sharing import write_shared
 from flrplan.stage_input import InputSettings, build_stage_input
-from flrplan.stages import STAGES, Stage
+from flrplan.stages import Stage
 from flrplan.training_cases import LabelledCase
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class TargetVoxels:
 
 def dataset_name(stage: Stage) -> str:
     """nnU-Net's name of a stage's data set, for example ``Dataset502_crlm``."""
-    return f"Dataset{501 + list(STAGES).index(stage.name)}_{stage.name}"
+    return f"Dataset{stage.number}_{stage.name}"
 
 
 def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 from flrplan.cohort.write import WORKFLOW_NAME
-from flrplan.evaluation.columns import COLUMNS, Part, columns_of
+from flrplan.evaluation.columns import PAPER_COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
 from flrplan.networks.table import SCRATCH
 from flrplan.probabilities import PROBABILITIES
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES, STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
 
 STATE = WORKFLOW_NAME
@@ -224,7 +224,7 @@ def _predict(
     options += [] if settings.mirroring else ["--no-mirroring"]
     options += ["--probabilities"] if settings.probabilities else []
     options += ["--cascaded-cv"] if settings.cascaded_cv else []
-    options += [word for stage in settings.stages if len(asked) < len(STAGES) for word in ("--stage", stage)]
+    options += [word for stage in settings.stages if asked != PAPER_STAGES for word in ("--stage", stage)]
     options += [word for fold in settings.folds for word in ("--fold", fold)]
     cases = {HELD_OUT_PART: split.test} if split else {HELD_OUT_PART: ()}
     cases |= {fold_part(fold): split.validation_ids(fold) if split else () for fold in folds}
@@ -273,7 +273,7 @@ def _evaluate(
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--out", out]
     options += ["--workers", settings.resources_of(Rule.EVALUATE).threads]
     possible = columns_of(Part.TEST, asked)
-    options += [word for column in COLUMNS if column not in possible for word in ("--absent", column)]
+    options += [word for column in PAPER_COLUMNS[Part.TEST] if column not in possible for word in ("--absent", column)]
     options += ["--allow-missing"] if len(folds) < fold_count(settings, split) else []
     options += ["--note", settings.note] if settings.note else []
     after = tuple(job.done for job in predict)

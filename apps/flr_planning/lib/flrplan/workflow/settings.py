@@ -12,7 +12,7 @@ from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
 from flrplan.networks.table import PAPER, SCRATCH, architecture_named
 from flrplan.nnunet.settings import Recipe
-from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.stages import ARCHITECTURES, PAPER_STAGES, STAGES
 from flrplan.variants import Variant, require_name
 
 
@@ -125,7 +125,7 @@ class BenchmarkSettings:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     variants_file: Path | None = None
     ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    stages: tuple[str, ...] = tuple(STAGES)
+    stages: tuple[str, ...] = tuple(stage.name for stage in PAPER_STAGES)
     folds: tuple[int, ...] = ()
     recipe: Path | None = None
     train_size: str | None = None
