@@ -1,10 +1,10 @@
-"""Predicts every column of Tables 1 and 2 for the cases of a work folder with trained models.
+"""Predicts every column of Tables 1 and 2, and on demand those of other stages, for the cases of a work folder with trained models.
 
     python benchmark/predict.py --work W --models M [--architecture nnunet]
 
 W holds ``images/``, ``labels/`` (or ``masks/``) and ``splits.json``. Held-out cases get the ensemble of all folds, cases of fold k
 the model of fold k alone (out-of-fold). Pipelined columns take the true masks, cascaded ones the predicted masks of the stage
-before; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
+before, end-to-end ones the CT; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
 Refuses a model that was trained on a case that it is to predict (``run.json`` beside each checkpoint).
 Writes ``W/predictions/<architecture>/<column>/<case>.nii.gz``, uint8; what is there already is kept, so a stopped run continues,
 if the same models made it (``W/predicted/<architecture>/<part>.json``). ``--probabilities`` writes
@@ -50,33 +50,38 @@ def predict_columns(
 
     Raises: EmptyLiverError where the TRUE liver is empty and a pipelined column needs it.
     """
-    from_ct = {name for name in columns if _is_cascaded(name)}
-    stages = tuple(s for s in CASCADE if any(COLUMNS[name].stage is s for name in from_ct))
-    cascaded: Mapping[Structure, Mask]
-    kept: dict[Structure, Probability] = {}
-    keep = kept.__setitem__ if with_probability else None
-    try:
-        cascaded = cascade.run(ct, stages=stages, on_probability=keep).masks
-    except EmptyLiverError:
-        logger.warning("case %s: no liver found; its liver, CRLM and FLR are empty", ct.name)
-        cascaded = dict.fromkeys(Structure, np.zeros(ct.geometry.shape_zyx, bool))
-        for structure in Structure if with_probability else ():  # the liver has its own; no network ran for the others
-            kept.setdefault(structure, np.zeros(ct.geometry.shape_zyx, np.uint8))
-    for name in columns:
-        if name in from_ct:
-            yield name, cascaded[COLUMNS[name].target], kept.get(COLUMNS[name].target)
-    for name in columns:
-        if name not in from_ct:
-            stage = COLUMNS[name].stage
-            kept.clear()
-            mask = cascade.run(ct, {s: truth[s] for s in stage.needs}, (stage,), on_probability=keep).masks[stage.target]
-            yield name, mask, kept.get(stage.target)
+    for stages, from_truth, names in _runs(columns):
+        kept: dict[Structure, Probability] = {}
+        keep = kept.__setitem__ if with_probability else None
+        given = {structure: truth[structure] for structure in stages[0].needs} if from_truth else {}
+        masks: Mapping[Structure, Mask]
+        try:
+            masks = cascade.run(ct, given, stages, on_probability=keep).masks
+        except EmptyLiverError:
+            if from_truth:
+                raise
+            logger.warning("case %s: no liver found; %s are empty", ct.name, ", ".join(names))
+            masks = dict.fromkeys(Structure, np.zeros(ct.geometry.shape_zyx, bool))
+            for structure in Structure if with_probability else ():  # the liver has its own; the others are not looked for
+                kept.setdefault(structure, np.zeros(ct.geometry.shape_zyx, np.uint8))
+        for name in names:
+            target = COLUMNS[name].target
+            yield name, masks[target], kept.get(target)
 
 
-def _is_cascaded(name: str) -> bool:
-    """True for the columns of the cascade that starts at the CT; its first stage is the pipelined one, too."""
-    column = COLUMNS[name]
-    return column.inputs is Inputs.CASCADED or (column.inputs is Inputs.PIPELINED and not column.stage.needs)
+def _runs(columns: Sequence[str]) -> Iterator[tuple[tuple[Stage, ...], bool, list[str]]]:
+    """What is run at once: stages, whether they are given masks of the truth, and the columns that come of it.
+
+    The cascade from the CT is one run, whichever of its stages are asked for; every other stage is a run of its own.
+    """
+    runs: dict[tuple[Stage | None, bool], list[str]] = {}
+    for name in columns:
+        stage = COLUMNS[name].stage
+        from_truth = COLUMNS[name].inputs is Inputs.PIPELINED and bool(stage.needs)
+        runs.setdefault((None if stage in CASCADE and not from_truth else stage, from_truth), []).append(name)
+    for (stage_alone, from_truth), names in runs.items():
+        asked = [COLUMNS[name].stage for name in names]
+        yield (stage_alone,) if stage_alone else tuple(s for s in CASCADE if s in asked), from_truth, names
 
 
 def require_same_models(

@@ -116,7 +116,7 @@ class Cascade:
         return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
 
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
-        if stage.target in run.masks:
+        if all(target in run.masks for target in stage.targets):
             return
         for need in stage.needs:
             self._provide(next(s for s in CASCADE if need in s.targets), run, on_step)
@@ -126,16 +126,19 @@ class Cascade:
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        if run.on_probability is None:
-            mask = stage_input.restore(predictor.predict(stage_input))
-        else:
-            mask, probability = predictor.predict_with_probability(stage_input)
-            run.on_probability(stage.target, stage_input.restore(probability))
+        found: Mapping[Structure, tuple[Mask, Probability | None]] = (
+            {target: (mask, None) for target, mask in predictor.predict(stage_input).items()}
+            if run.on_probability is None
+            else predictor.predict_with_probability(stage_input)
+        )
+        for target, (mask, probability) in found.items():
+            if target in run.masks:  # given, so not predicted
+                continue
+            if run.on_probability is not None and probability is not None:
+                run.on_probability(target, stage_input.restore(probability))
             mask = stage_input.restore(mask)
-        if stage.target is Structure.LIVER:
-            mask = self._checked_liver(mask, run)
-        run.masks[stage.target] = mask
-        run.sources[stage.target] = Source.PREDICTED
+            run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
+            run.sources[target] = Source.PREDICTED
         run.models[stage.name] = identity
         run.warnings += [f"{stage}: {warning}" for warning in predictor.folder.warnings]
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)

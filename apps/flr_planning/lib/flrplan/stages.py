@@ -121,12 +121,13 @@ LIVER = Stage("liver", 501, (Structure.LIVER,))
 CRLM = Stage("crlm", 502, (Structure.CRLM,), region=Structure.LIVER)
 FLR = Stage("flr", 503, (Structure.FLR,), region=Structure.LIVER, mask_channels=(Structure.CRLM,))
 FLR_E2E = Stage("flr_e2e", 504, (Structure.FLR,), Kind.END_TO_END, column="flr")
+MULTI = Stage("multi", 505, (Structure.LIVER, Structure.CRLM, Structure.FLR), Kind.END_TO_END, title="multi-class")
 
 PAPER_STAGES: tuple[Stage, ...] = (LIVER, CRLM, FLR, FLR_E2E)
 """Stages 1 to 3 of Fig. 1b and the end-to-end model (arXiv:2604.07999, section 3.2): what is trained, served and compared by default."""
 
-STAGES: Mapping[str, Stage] = stage_table(PAPER_STAGES)
-"""All stages by name, the paper's first."""
+STAGES: Mapping[str, Stage] = stage_table((*PAPER_STAGES, MULTI))
+"""All stages by name, the paper's first. ``multi`` is not the paper's: one network for all structures, from the CT alone."""
 
 CASCADE: tuple[Stage, ...] = (LIVER, CRLM, FLR)
 """The order of prediction; each stage's masks are given or come from the stages before it."""
