@@ -60,7 +60,7 @@ def predict_columns(
         except EmptyLiverError:
             if from_truth:
                 raise
-            logger.warning("case %s: no liver found; %s are empty", ct.name, ", ".join(names))
+            logger.warning("case %s: no liver found; its liver, CRLM and FLR are empty", ct.name)
             masks = dict.fromkeys(Structure, np.zeros(ct.geometry.shape_zyx, bool))
             for structure in Structure if with_probability else ():  # the liver has its own; the others are not looked for
                 kept.setdefault(structure, np.zeros(ct.geometry.shape_zyx, np.uint8))
