@@ -19,6 +19,9 @@ from flrplan.nnunet.trainer import EpochReport
 from flrplan.planning.plan import write_plan
 from flrplan.stages import STAGES
 
+MEASURED_NAME = "measured.json"
+"""In the work folder: the cases measured so far, of which a measurement that was stopped goes on."""
+
 
 def add_parser(commands: Any) -> None:
     """Adds ``demo-models`` to the command line."""
@@ -39,6 +42,7 @@ def add_parser(commands: Any) -> None:
         help="also measure the liver on a real CT against this mask, or against the voxels of VALUE in it; repeatable. A mask of "
         "another grid is resampled, and judges only the part of the CT that it covers",
     )
+    parser.add_argument("--device", default="cpu", help="of the measurement: auto, cpu, cuda or cuda:<number> (default: cpu)")
     parser.set_defaults(run=run)
 
 
@@ -55,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         item.load()  # a file that cannot be used is told before the training, not hours later
     if not arguments.measure:
         build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
-    cases = measure_synthetic(arguments.models, arguments.cases, arguments.workers)
+    cases = measure_synthetic(
+        arguments.models, arguments.cases, arguments.workers, device=arguments.device, kept=arguments.work / MEASURED_NAME
+    )
     cascade = demo_cascade(arguments.models)
     measured_real = []
     for item in real:

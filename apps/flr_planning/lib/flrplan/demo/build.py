@@ -62,12 +62,17 @@ def build_demo_models(
             start = _start(name, fold, models, demo)
             train_fold(stage_work, fold, recipe, target, torch.device("cpu"), half=True, on_epoch=report, pretrained=start)
     for name in stages:
-        target = demo / name / ARCHITECTURES[0]
-        beside = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(models / name / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
-        write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, "cases": TRAIN_CASES, "seed": TRAIN_SEED})
-        replace_folder(beside, target)
+        install_demo_model(models, demo, name, TRAIN_CASES)
+
+
+def install_demo_model(models: Path, demo: Path, stage: str, cases: int) -> None:
+    """Replaces a stage's demo model by the trained one, whole, with a note of the cohort that it was trained on."""
+    target = demo / stage / ARCHITECTURES[0]
+    beside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(models / stage / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
+    write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, "cases": cases, "seed": TRAIN_SEED})
+    replace_folder(beside, target)
 
 
 def _start(name: str, fold: int, models: Path, demo: Path) -> Path | None:

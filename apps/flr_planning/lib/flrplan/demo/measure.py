@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,9 +17,10 @@ from tqdm import tqdm
 
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import CaseSize, SyntheticCase, make_case
+from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE
 from flrplan.errors import EmptyLiverError
-from flrplan.io import CT
+from flrplan.io import CT, read_json, write_json
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.metrics.overlap import dice
 from flrplan.models import ModelStore
@@ -84,27 +86,53 @@ def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredC
 
 
 def measure_synthetic(
-    models: Path, cases: int = MEASURE_CASES, workers: int = 1, size: CaseSize = MEASURE_SIZE
+    models: Path,
+    cases: int = MEASURE_CASES,
+    workers: int = 1,
+    size: CaseSize = MEASURE_SIZE,
+    device: str = "cpu",
+    kept: Path | None = None,
 ) -> list[MeasuredCase]:
-    """The held-out cases by the models of a folder, ``workers`` at a time; each holds up to 4 GB at full size."""
-    with ProcessPoolExecutor(min(workers, cases), get_context("spawn"), _open_models, (models, workers)) as pool:
-        results = pool.map(_measure_index, range(cases), [size] * cases)
-        return list(tqdm(results, total=cases, desc="held-out cases", unit="case", disable=None))
+    """The held-out cases by the models of a folder, ``workers`` at a time; each holds up to 4 GB at full size.
+
+    kept: a JSON file with the cases measured so far, of the same models and cohort; what is in it is not measured again.
+    """
+    of = {"models": model_weights(models), "cohort": COHORT_VERSION, "seed": MEASURE_SEED, "size": size.value}
+    stored = read_json(kept, "measured cases") if kept is not None and kept.is_file() else {}
+    found = (
+        {int(index): MeasuredCase(**row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
+    )
+    missing = [index for index in range(cases) if index not in found]
+    with ProcessPoolExecutor(
+        max(1, min(workers, len(missing))), get_context("spawn"), _open_models, (models, workers, device)
+    ) as pool:
+        results = pool.map(_measure_index, missing, [size] * len(missing))
+        for case in tqdm(results, total=len(missing), desc="held-out cases", unit="case", disable=None):
+            found[case.index] = case
+            if kept is not None:
+                write_json(kept, {"of": of, "cases": {index: asdict(found[index]) for index in sorted(found)}})
+    return [found[index] for index in range(cases)]
 
 
-def demo_cascade(models: Path) -> Cascade:
-    """The cascade as the app runs it on a CPU, by the models of a folder alone."""
-    return Cascade(ModelStore(models, demo=None), CascadeSettings(device="cpu"))
+def model_weights(models: Path) -> dict[str, str]:
+    """SHA-256 of every weight file of a folder of models, by its path in it."""
+    files = sorted(models.rglob("*.pth"))
+    return {path.relative_to(models).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def demo_cascade(models: Path, device: str = "cpu") -> Cascade:
+    """The cascade as the app runs it, by the models of a folder alone."""
+    return Cascade(ModelStore(models, demo=None), CascadeSettings(device=device))
 
 
 _cascades: list[Cascade] = []
 """That of a worker process."""
 
 
-def _open_models(models: Path, workers: int) -> None:
+def _open_models(models: Path, workers: int, device: str) -> None:
     keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    _cascades.append(demo_cascade(models))
+    _cascades.append(demo_cascade(models, device))
 
 
 def _measure_index(index: int, size: CaseSize) -> MeasuredCase:
