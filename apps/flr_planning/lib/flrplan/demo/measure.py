@@ -15,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.cohort import CaseSize, SyntheticCase, make_case
-from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE
+from flrplan.cohort import CaseSize, SyntheticCase
+from flrplan.cohort.scan import View
+from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SIZE, measured_case
 from flrplan.errors import EmptyLiverError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure, structure_mask
@@ -48,6 +49,7 @@ class MeasuredCase:
     phase: str
     slice_mm: float
     dice: Mapping[str, float]
+    kind: str = "usual"
 
 
 def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = COLUMNS) -> dict[str, tuple[Mask, Mask]]:
@@ -80,7 +82,12 @@ def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = 
 def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredCase:
     """Runs every stage pipelined and cascaded on one synthetic case."""
     scores = {name: dice(*pair) for name, pair in predictions(case, cascade).items()}
-    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
+    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores, _kind(case))
+
+
+def _kind(case: SyntheticCase) -> str:
+    view = case.facts.get("view")
+    return "usual" if view is None else f"wide, {'whole scan' if view == View.WHOLE.value else 'cropped'}"
 
 
 def measure_synthetic(
@@ -108,7 +115,7 @@ def _open_models(models: Path, workers: int) -> None:
 
 
 def _measure_index(index: int, size: CaseSize) -> MeasuredCase:
-    return measure_case(make_case(MEASURE_SEED, index, size), index, _cascades[-1])
+    return measure_case(measured_case(index, size), index, _cascades[-1])
 
 
 def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:
@@ -135,6 +142,7 @@ def summary(cases: Sequence[MeasuredCase]) -> dict[str, dict[str, float]]:
 def as_json(cases: Sequence[MeasuredCase]) -> list[dict[str, Any]]:
     """Plain values, a row per case."""
     return [
-        {"case": c.case_id, "phase": c.phase, "slice_mm": round(c.slice_mm, 3), **{k: round(v, 4) for k, v in c.dice.items()}}
+        {"case": c.case_id, "kind": c.kind, "phase": c.phase, "slice_mm": round(c.slice_mm, 3)}
+        | {k: round(v, 4) for k, v in c.dice.items()}
         for c in cases
     ]
