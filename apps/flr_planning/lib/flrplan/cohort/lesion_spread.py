@@ -56,6 +56,7 @@ def spread_looks(
     sharp = rng.random() < _SHARP_SHARE
     patchy = rng.uniform(0, 5) if sharp else rng.uniform(2, 14)
     calcified = rng.random() < _CALCIFIED_SHARE
+    side = float(rng.choice([-1, 1], p=[0.65, 0.35]))
     drawn = []
     for lesion in lesions:
         mm = lesion.diameter_mm
@@ -66,9 +67,9 @@ def spread_looks(
         if rim_mm:
             rim_mm = float(np.clip(rim_mm, 1.0, 12.0))
             rim_hu = _RIM_STRENGTH[phase] * rng.uniform(12, 60) if enhancing else -rng.uniform(8, 25)
-            rim_hu = _apart(rng, hu + rim_hu, look.liver_hu) - hu
+            rim_hu = _apart(rng, hu + rim_hu, look.liver_hu, side) - hu
         else:
-            hu = _apart(rng, hu, look.liver_hu)
+            hu = _apart(rng, hu, look.liver_hu, side)
         hu = max(hu, _FLUID_HU)
         core = rng.uniform(0, 40) if rng.random() < 0.55 else -rng.uniform(0, 25)
         large = mm >= _CORE_FROM_MM
@@ -92,11 +93,11 @@ def spread_looks(
     return drawn, replace(look, lesion_hu=means)
 
 
-def _apart(rng: np.random.Generator, hu: float, liver_hu: float) -> float:
-    """The attenuation of a lesion's margin, moved away from the liver's where the two are alike."""
+def _apart(rng: np.random.Generator, hu: float, liver_hu: float, side: float) -> float:
+    """The attenuation of a lesion's margin, moved away from the liver's to this side (1: brighter) where the two are alike."""
     if abs(hu - liver_hu) >= _ALIKE_HU or rng.random() < _VANISHING_SHARE:
         return float(hu)
-    return float(liver_hu + rng.choice([-1, 1], p=[0.65, 0.35]) * rng.uniform(_ALIKE_HU, 2.2 * _ALIKE_HU))
+    return float(liver_hu + side * rng.uniform(_ALIKE_HU, 2.2 * _ALIKE_HU))
 
 
 def _kind(contrast_hu: float, rim_hu: float, calcium_hu: float) -> LesionKind:
