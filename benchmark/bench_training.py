@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -79,6 +80,7 @@ def run_side(
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
     kind = nnUNetTrainer if setting is None else FlrTrainer
     torch.backends.cudnn.benchmark = device.type == "cuda"
+    os.environ["nnUNet_compile"] = "f" if recipe.training.compile == "off" else "t"  # noqa: SIM112  # nnU-Net spells it so
     with nnunet_folders(work.folder), augmentation_workers(workers), quiet():
         trainer: Any = kind({**plans, "continue_training": False}, CONFIGURATION, 0, dataset, device)
         if setting is not None:
@@ -105,7 +107,7 @@ def measure(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     recipe = Recipe.from_mapping(
         {
             "plan": SMALL if arguments.plan == "small" else {},
-            "training": {"workers": arguments.workers},
+            "training": {"workers": arguments.workers, "compile": "off" if arguments.no_compile else "auto"},
         }
     )
     cohort = arguments.cases or work / "cohort"
@@ -175,6 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="mixed_precision of our side, several for several sides (default: auto, which is what nnU-Net does: float32 on a CPU, "
         "float16 on CUDA)",
     )
+    parser.add_argument("--no-compile", action="store_true", help="no side compiles its network (default: on CUDA, both do)")
     parser.add_argument("--plan", default="small", choices=("small", "default"))
     parser.add_argument("--cases", type=Path, help="labelled cases (default: four small synthetic ones)")
     parser.add_argument("--work", type=Path, help="work folder to keep (default: a temporary one)")

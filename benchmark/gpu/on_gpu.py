@@ -31,11 +31,12 @@ from typing import Any
 import torch
 import yaml
 
+from flrplan.cohort import CaseSize, CohortSettings
 from flrplan.commands.demo_models import MEASURED_NAME
 from flrplan.demo.build import STARTS_FROM, install_demo_model
-from flrplan.demo.held_out import FOLDS, TRAIN_SEED
+from flrplan.demo.held_out import FOLDS, TRAIN_SEED, TRAIN_WIDE
 from flrplan.device import choose_device
-from flrplan.io import write_json
+from flrplan.io import read_json, write_json
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.run_record import device_name, versions
@@ -44,6 +45,9 @@ from flrplan.stages import ARCHITECTURES, LIVER, STAGES
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 FLRPLAN = (sys.executable, "-m", "flrplan.cli")
+PARTS = ("speed", "cohort", "training", "demo", "measure")
+RECORD_NAME = "gpu.json"
+PACKING_SECONDS = 8
 CALIBRATION_EPOCHS = 3
 START_SECONDS = 15
 """From the start of a training to its first epoch, and for publishing."""
@@ -117,7 +121,7 @@ class Run:
 
     def write(self) -> None:
         """``gpu.json`` as it stands."""
-        write_json(self.out / "gpu.json", self.record)
+        write_json(self.out / RECORD_NAME, self.record)
 
     @property
     def left(self) -> float:
@@ -158,13 +162,13 @@ def measure_speed(run: Run, scale: Scale, device: str, work: Path) -> None:
 
 
 def measure_training(run: Run, scale: Scale, device: str, work: Path) -> None:
-    """Iterations per second and memory of ours and nnU-Net's trainer, alone on the machine."""
+    """Iterations per second and memory of ours and nnU-Net's trainer, alone on the machine; compiling would outlast the measurement."""
     precisions = ("auto", "bfloat16") if device == "cuda" else ("auto",)
     workers = max(0, min(12, (os.cpu_count() or 1) - 2)) if device == "cuda" else 0
     cases = work / "bench_cases"
     command: tuple[object, ...] = (sys.executable, "benchmark/bench_training.py", "--device", device)
     command += ("--plan", scale.bench_plan, "--seconds", scale.bench_seconds, "--work", work / "bench", "--workers", workers)
-    command += ("--out", run.out / "training.json", "--precision", *precisions)
+    command += ("--out", run.out / "training.json", "--no-compile", "--precision", *precisions)
     if scale.bench_plan == "default":
         made = ("cohort", "--cases", 4, "--seed", 5, "--size", "medium", "--out", cases, "--workers", 4)
         run.wait(run.start("bench_cases", (*FLRPLAN, *made)))
@@ -192,7 +196,11 @@ def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, be
     jobs = [(stage, fold) for stage in own for fold in range(FOLDS)]
     tried = {job: start("try", *job, CALIBRATION_EPOCHS, work / "tried") for job in jobs}
     done = {job: run.wait(step, before) for job, step in tried.items()}
-    seconds = {stage: max(_epoch_seconds(tried[stage, fold].log) for fold in range(FOLDS)) for stage in own if done[stage, 0]}
+    seconds = {
+        stage: max(_epoch_seconds(tried[stage, fold].log) for fold in range(FOLDS))
+        for stage in own
+        if all(done[stage, fold] for fold in range(FOLDS))
+    }
     share = {stage: 0.5 if stage in [STARTS_FROM[name] for name in later] else 1.0 for stage in own}
     left = (before - time.monotonic()) * MARGIN
     epochs = {
@@ -241,7 +249,12 @@ def main() -> int:
     parser.add_argument("--cases", type=int, help=f"training cases (default: {FULL.cases})")
     parser.add_argument("--recipe", type=Path, help="of the demo models (default: demo_recipe.yaml; in small the smoke test's)")
     parser.add_argument("--smoke", action="store_true", help="every step in small: a few cases, one stage")
-    parser.add_argument("--only", action="append", choices=("speed", "training", "demo"), help="only these parts; repeatable")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=PARTS,
+        help="only these parts (in this order; demo needs the cohort in --work); repeatable",
+    )
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
     scale = SMOKE if arguments.smoke else FULL
@@ -249,23 +262,35 @@ def main() -> int:
         REPOSITORY / "benchmark/configs/smoke_recipe.yaml" if arguments.smoke else HERE / "demo_recipe.yaml"
     )
     scale = Scale(**{**scale.__dict__, **({"cases": arguments.cases} if arguments.cases else {})})
-    parts = arguments.only or ("speed", "training", "demo")
+    parts = arguments.only or PARTS
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     work = (arguments.work or out / "work").resolve()
     work.mkdir(parents=True, exist_ok=True)
-    run = Run(out, time.monotonic() + arguments.minutes * 60, {"machine": machine(device), "cases": scale.cases})
+    before = read_json(out / RECORD_NAME, "the record of a run") if (out / RECORD_NAME).is_file() else {}
+    run = Run(out, time.monotonic() + arguments.minutes * 60, {**before, "machine": machine(device), "cases": scale.cases})
     run.write()
     cores = os.cpu_count() or 1
     spare = max(1, cores - 4)
     made = None
-    if "demo" in parts:
-        cohort = ("cohort", "--cases", scale.cases, "--seed", TRAIN_SEED, "--size", scale.size, "--out", work / "cohort")
+    if "cohort" in parts:
+        cohort = (
+            "cohort",
+            "--cases",
+            scale.cases,
+            "--seed",
+            TRAIN_SEED,
+            "--size",
+            scale.size,
+            "--wide",
+            TRAIN_WIDE,
+            "--out",
+            work / "cohort",
+        )
         made = run.start("cohort", (*FLRPLAN, *cohort, "--workers", spare), threads=1)
     if "speed" in parts:
         measure_speed(run, scale, arguments.device, work)
-    ready = made is not None and run.wait(made)
-    if ready:
+    if made is not None and run.wait(made):
         prepared = [
             run.start(
                 f"prepare_{stage}",
@@ -279,24 +304,28 @@ def main() -> int:
             )
             for stage in scale.stages
         ]
-        ready = all([run.wait(step) for step in prepared])
+        for step in prepared:
+            run.wait(step)
     if "training" in parts:
         measure_training(run, scale, arguments.device, work)
-    if ready:
-        fresh = work / DEMO_NAME
+    fresh = work / DEMO_NAME
+    if "demo" in parts:
+        settings = CohortSettings(cases=scale.cases, seed=TRAIN_SEED, size=CaseSize(scale.size), wide=TRAIN_WIDE)
         shutil.copytree(MODEL_ROOT / DEMO_NAME, fresh, dirs_exist_ok=True)
-        for stage in train_demo(run, scale, recipe, arguments.device, work, run.deadline - scale.measure_seconds):
-            install_demo_model(work / "models", fresh, stage, scale.cases)
+        until = run.deadline - PACKING_SECONDS - (scale.measure_seconds if "measure" in parts else 0)
+        for stage in train_demo(run, scale, recipe, arguments.device, work, until):
+            install_demo_model(work / "models", fresh, stage, settings)
         shutil.copy(recipe, fresh / "recipe.yaml")
         with tarfile.open(out / "demo.tar.gz", "w:gz") as archive:
             archive.add(fresh, DEMO_NAME)
+    if "measure" in parts:
         workers = min(scale.measured, spare)
         measure = (sys.executable, "-c", MEASURE, fresh, scale.measured, workers, scale.measured_size, arguments.device)
         run.wait(run.start("measure", (*measure, out / MEASURED_NAME), threads=1))
     if arguments.work is None:
         shutil.rmtree(work, ignore_errors=True)
     failed = [name for name, step in run.record.get("steps", {}).items() if step["outcome"] != 0]
-    sys.stdout.write(f"{out / 'gpu.json'}: {'all steps done' if not failed else 'not done: ' + ', '.join(failed)}\n")
+    sys.stdout.write(f"{out / RECORD_NAME}: {'all steps done' if not failed else 'not done: ' + ', '.join(failed)}\n")
     return 1 if failed else 0
 
 

@@ -12,7 +12,7 @@ from flrplan.demo.card import FAILURES_NAME, write_card
 from flrplan.demo.failures import write_failures
 from flrplan.demo.held_out import MEASURE_CASES
 from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
-from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_real
+from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_cropped, measure_real
 from flrplan.errors import SettingsError
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.trainer import EpochReport
@@ -67,8 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     for item in real:
         result, score = measure_real(item, cascade)
         write_plan(result, arguments.work / "real" / item.name)
-        measured_real.append(score)
-        note(f"{item.name}: liver Dice {score.dice:.4f} on {score.slices} of {score.of_slices} slices")
+        measured_real += [score, measure_cropped(item, cascade)]
+        for one in measured_real[-2:]:
+            note(f"{one.name}: liver Dice {one.dice:.4f} on {one.slices} of {one.of_slices} slices")
     write_failures(arguments.models / FAILURES_NAME, cases, cascade)
     write_card(arguments.models, cases, measured_real, as_json(cases))
     say(f"measured: {arguments.models / 'README.md'}")

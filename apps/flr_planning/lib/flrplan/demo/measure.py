@@ -16,9 +16,10 @@ import torch
 from tqdm import tqdm
 
 from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.cohort import CaseSize, SyntheticCase, make_case
+from flrplan.cohort import CaseSize, SyntheticCase
+from flrplan.cohort.scan import View
 from flrplan.cohort.settings import COHORT_VERSION
-from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE
+from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
 from flrplan.errors import EmptyLiverError
 from flrplan.io import CT, read_json, write_json
 from flrplan.labels import Mask, Structure, structure_mask
@@ -50,6 +51,7 @@ class MeasuredCase:
     phase: str
     slice_mm: float
     dice: Mapping[str, float]
+    kind: str = "usual"
 
 
 def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = COLUMNS) -> dict[str, tuple[Mask, Mask]]:
@@ -82,7 +84,12 @@ def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = 
 def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredCase:
     """Runs every stage pipelined and cascaded on one synthetic case."""
     scores = {name: dice(*pair) for name, pair in predictions(case, cascade).items()}
-    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
+    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores, _kind(case))
+
+
+def _kind(case: SyntheticCase) -> str:
+    view = case.facts.get("view")
+    return "usual" if view is None else f"wide, {'whole scan' if view == View.WHOLE.value else 'cropped'}"
 
 
 def measure_synthetic(
@@ -97,7 +104,13 @@ def measure_synthetic(
 
     kept: a JSON file with the cases measured so far, of the same models and cohort; what is in it is not measured again.
     """
-    of = {"models": model_weights(models), "cohort": COHORT_VERSION, "seed": MEASURE_SEED, "size": size.value}
+    of = {
+        "models": model_weights(models),
+        "cohort": COHORT_VERSION,
+        "seed": MEASURE_SEED,
+        "wide": MEASURE_WIDE,
+        "size": size.value,
+    }
     stored = read_json(kept, "measured cases") if kept is not None and kept.is_file() else {}
     found = (
         {int(index): MeasuredCase(**row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
@@ -136,7 +149,7 @@ def _open_models(models: Path, workers: int, device: str) -> None:
 
 
 def _measure_index(index: int, size: CaseSize) -> MeasuredCase:
-    return measure_case(make_case(MEASURE_SEED, index, size), index, _cascades[-1])
+    return measure_case(measured_case(index, size), index, _cascades[-1])
 
 
 def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:
@@ -163,6 +176,7 @@ def summary(cases: Sequence[MeasuredCase]) -> dict[str, dict[str, float]]:
 def as_json(cases: Sequence[MeasuredCase]) -> list[dict[str, Any]]:
     """Plain values, a row per case."""
     return [
-        {"case": c.case_id, "phase": c.phase, "slice_mm": round(c.slice_mm, 3), **{k: round(v, 4) for k, v in c.dice.items()}}
+        {"case": c.case_id, "kind": c.kind, "phase": c.phase, "slice_mm": round(c.slice_mm, 3)}
+        | {k: round(v, 4) for k, v in c.dice.items()}
         for c in cases
     ]
