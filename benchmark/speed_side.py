@@ -1,16 +1,16 @@
-"""One side of ``speed.py`` in a process of its own, as a user would run it: imports, then the work under a profiler, then what took how long.
+"""One side of ``speed.py`` in a process of its own, as a user would run it: imports, then the work, then what took how long.
 
     python benchmark/speed_side.py command|predictor|cold|warm RESULT.json ARGUMENTS...
 
 ``command`` hands the arguments to nnUNetv2_predict_from_modelfolder, ``cold`` to flrplan; ``predictor`` and ``warm`` take CT, models,
-device and output folder. The profiler (cProfile, this process only) starts after the imports; what worker processes do is not in it.
+device and output folder. A few functions are timed by wrapping them (cProfile of Python 3.12 loses calls beside nnU-Net's threads); what
+worker processes do is not in it.
 """
 
 from __future__ import annotations
 
-import cProfile
+import functools
 import json
-import pstats
 import resource
 import sys
 import time
@@ -18,37 +18,76 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+_PREDICTOR = "nnunetv2.inference.predict_from_raw_data"
 PHASES: dict[str, tuple[tuple[str, str], ...]] = {
-    "models": (("nnunet/predictor.py", "__init__"), ("predict_from_raw_data.py", "initialize_from_trained_model_folder")),
-    "reading": (("io/ct.py", "read_ct"),),
-    "stage input": (("flrplan/stage_input.py", "build_stage_input"), ("flrplan/stage_input.py", "restore")),
-    "preprocessing": (("default_preprocessor.py", "run_case_npy"),),
-    "network": (("predict_from_raw_data.py", "predict_logits_from_preprocessed_data"),),
-    "resampling": (
-        ("nnunet/predictor.py", "_resampled"),
-        ("nnunet/predictor.py", "_target"),
-        ("export_prediction.py", "convert_predicted_logits_to_segmentation_with_correct_shape"),
+    "models": (
+        ("flrplan.nnunet.predictor", "StagePredictor.__init__"),
+        (_PREDICTOR, "nnUNetPredictor.initialize_from_trained_model_folder"),
     ),
-    "writing": (("planning/plan.py", "write_plan"), ("io/write.py", "write_label_map")),
+    "reading": (("flrplan.io", "read_ct"),),
+    "stage input": (("flrplan.stage_input", "build_stage_input"), ("flrplan.stage_input", "StageInput.restore")),
+    "preprocessing": (("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor.run_case_npy"),),
+    "network": ((_PREDICTOR, "nnUNetPredictor.predict_logits_from_preprocessed_data"),),
+    "resampling": (
+        ("flrplan.nnunet.predictor", "StagePredictor._resampled"),
+        ("flrplan.nnunet.predictor", "StagePredictor._target"),
+        (_PREDICTOR, "convert_predicted_logits_to_segmentation_with_correct_shape"),
+    ),
+    "writing": (("flrplan.planning.plan", "write_plan"), ("flrplan.io", "write_label_map")),
 }
-"""What is counted under which name: functions by the end of their file and their name. A function within another of its phase is not
-counted again; on CUDA the network's ends with a copy to the CPU, which waits for the device."""
+"""Which functions are counted under which name. On CUDA the network's ends with a copy to the CPU, which waits for the device."""
+_TILE = (_PREDICTOR, "nnUNetPredictor._internal_maybe_mirror_and_predict")
 
 
-def phases(profile: cProfile.Profile) -> dict[str, float]:
-    """Seconds per phase: those of its outermost functions."""
-    stats: dict[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    found = {}
-    for phase, names in PHASES.items():
-        own = {key for key in stats if any(key[0].endswith(file) and key[2] == name for file, name in names)}
-        within = sum(caller[3] for key in own for other, caller in stats[key][4].items() if other in own)
-        found[phase] = sum(stats[key][3] for key in own) - within
-    return found
+class Clock:
+    """Seconds per phase, those of its outermost calls, and how many tiles a network was given."""
 
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.tiles = 0
+        self._running: set[str] = set()
+        for phase, functions in PHASES.items():
+            for module, path in functions:
+                self._wrap(module, path, functools.partial(self._timed, phase))
+        self._wrap(*_TILE, self._counted)
 
-def calls(profile: cProfile.Profile, name: str) -> int:
-    """How often a function was called."""
-    return sum(entry[1] for key, entry in pstats.Stats(profile).stats.items() if key[2] == name)  # type: ignore[attr-defined]
+    def _wrap(self, module: str, path: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Replaces a function in its class, or in every module that imported it; one whose module was not imported cannot be called."""
+        if module not in sys.modules:
+            return
+        *owner, name = path.split(".")
+        if owner:
+            kind = getattr(sys.modules[module], owner[0])
+            setattr(kind, name, wrapper(getattr(kind, name)))
+            return
+        function = getattr(sys.modules[module], name)
+        wrapped = wrapper(function)
+        for known in list(sys.modules.values()):
+            if getattr(known, "__dict__", {}).get(name) is function:
+                setattr(known, name, wrapped)
+
+    def _timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            if phase in self._running:
+                return function(*arguments, **named)
+            self._running.add(phase)
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.seconds[phase] += time.perf_counter() - started
+                self._running.discard(phase)
+
+        return timed
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.tiles += 1
+            return function(*arguments, **named)
+
+        return counted
 
 
 def largest_piece(mask: Any) -> Any:
@@ -77,34 +116,33 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from flrplan.io import read_ct, write_label_map
+    from flrplan import io, stage_input
     from flrplan.labels import Structure, to_compartments
     from flrplan.nnunet.model_folder import ModelFolder
-    from flrplan.stage_input import build_stage_input
     from flrplan.stages import CASCADE
 
     source, models, device, out = arguments
 
     def run() -> None:
-        ct = read_ct(Path(source))
+        ct = io.read_ct(Path(source))
         masks: dict[Structure, Any] = {}
         for stage in CASCADE:
             folder = ModelFolder.open(Path(models) / stage.name / "nnunet")
             network = nnUNetPredictor(use_mirroring=False, device=torch.device(device), allow_tqdm=False)
             network.initialize_from_trained_model_folder(str(folder.path), folder.folds)
-            given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, folder.input)
+            given = stage_input.build_stage_input(ct.array_zyx, ct.geometry, masks, stage, folder.input)
             properties = {"spacing": list(given.geometry.spacing_zyx_mm)}
             mask = given.restore(network.predict_single_npy_array(given.channels_czyx, properties) > 0)
             masks[stage.target] = largest_piece(mask) if stage.target is Structure.LIVER else mask
         label, _ = to_compartments(masks[Structure.LIVER], masks[Structure.CRLM], masks[Structure.FLR])
-        write_label_map(Path(out) / "planning.nii.gz", label, ct.geometry)
+        io.write_label_map(Path(out) / "planning.nii.gz", label, ct.geometry)
 
     return run
 
 
 def cold(arguments: Sequence[str]) -> Callable[[], object]:
     """``flrplan plan`` as a process."""
-    import flrplan.commands.plan  # noqa: F401  # the command would import it within the profile
+    import flrplan.commands.plan  # noqa: F401  # the command imports it itself, but then it would not count as imports
     from flrplan.cli import main
 
     def run() -> None:
@@ -117,7 +155,7 @@ def cold(arguments: Sequence[str]) -> Callable[[], object]:
 def warm(arguments: Sequence[str]) -> Callable[[], object]:
     """The same in a process that has planned the case once before."""
     from flrplan.cascade import Cascade, CascadeSettings
-    from flrplan.commands.plan import plan_one
+    from flrplan.commands import plan
     from flrplan.models import ModelStore
     from flrplan.process_memory import keep_freed_memory
 
@@ -126,7 +164,7 @@ def warm(arguments: Sequence[str]) -> Callable[[], object]:
     cascade = Cascade(ModelStore(Path(models), demo=None), CascadeSettings(device=device))
 
     def run() -> None:
-        plan_one(Path(source), Path(out), cascade, {})
+        plan.plan_one(Path(source), Path(out), cascade, {})
 
     run()
     return run
@@ -139,9 +177,9 @@ def main(arguments: Sequence[str]) -> None:
     run = {"command": command, "predictor": predictor, "cold": cold, "warm": warm}[side](rest)
     imported = time.perf_counter() - started
     computed = resource.getrusage(resource.RUSAGE_SELF)
-    profile = cProfile.Profile()
+    clock = Clock()
     started = time.perf_counter()
-    profile.runcall(run)
+    run()
     import torch
 
     cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
@@ -153,8 +191,8 @@ def main(arguments: Sequence[str]) -> None:
         "wall_s": wall,
         "cpu_s": now.ru_utime + now.ru_stime - computed.ru_utime - computed.ru_stime,
         "device_peak_bytes": torch.cuda.max_memory_reserved() if cuda else None,
-        "network_calls": calls(profile, "_internal_maybe_mirror_and_predict"),
-        "seconds": {**({} if side == "warm" else {"imports": imported}), **phases(profile)},
+        "network_calls": clock.tiles,
+        "seconds": {**({} if side == "warm" else {"imports": imported}), **clock.seconds},
     }
     Path(result).write_text(json.dumps(content), encoding="utf-8")
 
