@@ -87,7 +87,7 @@ FULL = (3, 35, "full")
 """512 x 512 x 164 voxels of 0.85 x 0.85 x 1.25 mm, portal venous, the whole liver; no model has seen it."""
 SIZES = {
     "small": Size((3, 35, "small"), 1, 16, 7.5),
-    "demo": Size(FULL, 2),
+    "demo": Size(FULL, 2, 82, 2.5),
     "default-24": Size(FULL, 5, 24, 7.5, default_plan=True),
     "default-80": Size(FULL, 1, 80, 2.5, default_plan=True),
 }
@@ -488,11 +488,11 @@ def write_chart(report: Mapping[str, Any], path: Path) -> None:
         1, 3, figsize=(13, 1.6 + 0.5 * len(names)), sharey=True, width_ratios=(3, 1.2, 1.2)
     )
     phases = list(dict.fromkeys(phase for side in sides.values() for phase in side["seconds"]))
-    colours = dict(zip(phases, plt.get_cmap("tab10").colors, strict=False))
+    colour = plt.get_cmap("tab10")
     left = np.zeros(len(names))
-    for phase in phases:
+    for number, phase in enumerate(phases):
         width = np.array([sides[n]["seconds"].get(phase, 0.0) for n in names])
-        wall.barh(names, width, left=left, color=colours[phase], label=phase)
+        wall.barh(names, width, left=left, color=colour(number), label=phase)
         left += width
     total = np.array([sides[n]["wall_s"] for n in names])
     wall.barh(names, np.maximum(total - left, 0), left=left, color="#ebebeb", label="other, waiting")

@@ -108,7 +108,7 @@ def command(arguments: Sequence[str]) -> Callable[[], object]:
     from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
 
     sys.argv = ["nnUNetv2_predict_from_modelfolder", *arguments]
-    return predict_entry_point_modelfolder
+    return lambda: predict_entry_point_modelfolder()
 
 
 def predictor(arguments: Sequence[str]) -> Callable[[], object]:

@@ -153,21 +153,21 @@ def _measured(out: Path, sides: list[str]) -> dict[str, Any]:
     return dict(json.loads((out / "small.json").read_text()))
 
 
-def test_the_small_size(tmp_path: Path) -> None:
-    report = _measured(tmp_path, ["predictor", "cold"])
-    planned = sum(w["tiles"] * w["folds"] for w in report["needed"]["stages"].values())
-    for side in report["sides"].values():
-        assert side["network_calls"] == planned
-        assert 0 < side["seconds"]["network"] < side["wall_s"]
-        assert side["cpu_s"] > 0
-        assert side["peak_bytes"] > 3e8
-    assert min(report["agreement_dice"]["predictor, cold"].values()) >= 0.999
+def test_our_side_at_the_small_size(tmp_path: Path) -> None:
+    report = _measured(tmp_path, ["cold"])
+    side = report["sides"]["cold"]
+    assert side["network_calls"] == sum(w["tiles"] * w["folds"] for w in report["needed"]["stages"].values())
+    assert 0 < side["seconds"]["network"] < side["wall_s"]
+    assert side["cpu_s"] > 0
+    assert side["peak_bytes"] > 3e8
     assert report["truth_dice"]["cold"]["liver"] > 0.8
 
 
 @pytest.mark.slow
-def test_the_small_size_with_all_sides(tmp_path: Path) -> None:
+def test_all_sides_at_the_small_size(tmp_path: Path) -> None:
     report = _measured(tmp_path, list(speed.SIDES))
+    assert len({side["network_calls"] for side in report["sides"].values()}) == 1
     assert set(report["ratios"]) == {f"{peer} / {own}" for peer in ("chain", "predictor") for own in ("cold", "warm")}
     assert min(report["agreement_dice"]["chain, warm"].values()) >= 0.999
+    assert min(report["agreement_dice"]["predictor, cold"].values()) >= 0.999
     assert report["sides"]["warm"]["wall_s"] < report["sides"]["cold"]["wall_s"] < report["sides"]["chain"]["wall_s"]
