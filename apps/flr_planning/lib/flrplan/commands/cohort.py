@@ -9,7 +9,7 @@ from typing import Any
 
 from flrplan.cohort import CaseSize, CohortSettings, case_name, write_cohort
 from flrplan.cohort.picture import SheetCase, case_title, contact_sheet, sheet_case, varied_cases
-from flrplan.cohort.settings import FAULT_SHARE
+from flrplan.cohort.settings import FAULT_SHARE, WIDE_SHARE
 from flrplan.cohort.write import FAULTS_NAME, image_path, truth_path
 from flrplan.cohort.write import label_path as stored_label_path
 from flrplan.cohort.write_dicom import write_dicom_cohort
@@ -40,6 +40,16 @@ def add_parser(commands: Any) -> None:
         help=f"plant label faults in this share of the cases (default, if given: {FAULT_SHARE}); {FAULTS_NAME} lists them",
     )
     parser.add_argument(
+        "--wide",
+        type=float,
+        nargs="?",
+        const=WIDE_SHARE,
+        default=0.0,
+        metavar="SHARE",
+        help="let fields of view (down to the liver itself) and lesions (number, size, look) spread wide in this share of the "
+        f"cases (default, if given: {WIDE_SHARE}); for training",
+    )
+    parser.add_argument(
         "--sheet", type=Path, metavar="PNG", help=f"also draw up to {SHEET_CASES} varied cases with their truth"
     )
     parser.add_argument(
@@ -56,7 +66,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes the cohort; continues a broken run with the same settings."""
     settings = CohortSettings(
-        cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults
+        cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults, wide=arguments.wide
     )
     if arguments.beside and not arguments.sheet:
         raise SettingsError("--beside draws a CT onto the sheet: give --sheet PNG as well")

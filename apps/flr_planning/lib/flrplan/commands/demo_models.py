@@ -12,12 +12,15 @@ from flrplan.demo.card import FAILURES_NAME, write_card
 from flrplan.demo.failures import write_failures
 from flrplan.demo.held_out import MEASURE_CASES
 from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
-from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_real
+from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_cropped, measure_real
 from flrplan.errors import SettingsError
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.planning.plan import write_plan
 from flrplan.stages import PAPER_STAGES, STAGES
+
+MEASURED_NAME = "measured.json"
+"""In the work folder: the cases measured so far, of which a measurement that was stopped goes on."""
 
 
 def add_parser(commands: Any) -> None:
@@ -39,6 +42,7 @@ def add_parser(commands: Any) -> None:
         help="also measure the liver on a real CT against this mask, or against the voxels of VALUE in it; repeatable. A mask of "
         "another grid is resampled, and judges only the part of the CT that it covers",
     )
+    parser.add_argument("--device", default="cpu", help="of the measurement: auto, cpu, cuda or cuda:<number> (default: cpu)")
     parser.set_defaults(run=run)
 
 
@@ -61,14 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.workers,
             _show,
         )
-    cases = measure_synthetic(arguments.models, arguments.cases, arguments.workers)
+    cases = measure_synthetic(
+        arguments.models, arguments.cases, arguments.workers, device=arguments.device, kept=arguments.work / MEASURED_NAME
+    )
     cascade = demo_cascade(arguments.models)
     measured_real = []
     for item in real:
         result, score = measure_real(item, cascade)
         write_plan(result, arguments.work / "real" / item.name)
-        measured_real.append(score)
-        note(f"{item.name}: liver Dice {score.dice:.4f} on {score.slices} of {score.of_slices} slices")
+        measured_real += [score, measure_cropped(item, cascade)]
+        for one in measured_real[-2:]:
+            note(f"{one.name}: liver Dice {one.dice:.4f} on {one.slices} of {one.of_slices} slices")
     write_failures(arguments.models / FAILURES_NAME, cases, cascade)
     write_card(arguments.models, cases, measured_real, as_json(cases))
     say(f"measured: {arguments.models / 'README.md'}")
