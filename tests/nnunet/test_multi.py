@@ -120,7 +120,7 @@ def test_each_target_has_a_mask_and_a_probability_of_its_own(model: ModelFolder,
     predictor = StagePredictor(model, CPU)
     p = np.array([[0.8, 0.8, 0.2, 0.4], [0.1, 0.6, 0.6, 0.1], [0.2, 0.9, 0.1, 0.6]])  # liver; all three; a CRLM outside; FLR
     logits = torch.from_numpy(np.log(p / (1 - p))).reshape(3, 1, 1, 4).float()
-    found = {t: predictor._found(logits, predictor._values[t], True) for t in LIVER_CRLM_FLR}
+    found = {t: predictor._target(logits, predictor._values[t], True) for t in LIVER_CRLM_FLR}
     assert {t: mask.ravel().tolist() for t, (mask, _) in found.items()} == {
         Structure.LIVER: [True, True, False, False],
         Structure.CRLM: [False, True, True, False],

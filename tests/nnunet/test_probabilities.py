@@ -43,7 +43,7 @@ def target(predictor: StagePredictor) -> Target:
 
     def of(labels: LabelManager, values: tuple[int, ...], logits: torch.Tensor) -> tuple[Mask, Probability]:
         predictor._predictor.label_manager = labels
-        mask, probability = predictor._found(logits, values, with_probability=True)
+        mask, probability = predictor._target(logits, values, with_probability=True)
         assert probability is not None
         return mask, probability
 
@@ -107,7 +107,7 @@ def test_the_mask_is_bit_by_bit_that_of_nnunets_own_export(predictor: StagePredi
     )
     predictor._predictor.label_manager = labels
     values = (1,) if "other" in labels.label_dict else (1, 2)
-    found = predictor._found(predictor._resampled(logits, properties), values, with_probability=True)
+    found = predictor._target(predictor._resampled(logits, properties), values, with_probability=True)
     mask, probability = (predictor._uncropped(array, properties) for array in found if array is not None)
     assert np.array_equal(mask, np.isin(theirs, values))
     assert 0.1 < mask.mean() < 0.6

@@ -165,7 +165,7 @@ class StagePredictor:
                     "or its weights overflow in half precision. Use another model"
                 )
             logits = self._resampled(logits, properties)
-            found = {target: self._found(logits, values, with_probability) for target, values in self._values.items()}
+            found = {target: self._target(logits, values, with_probability) for target, values in self._values.items()}
 
         def whole(array: NDArray[Any]) -> NDArray[Any]:
             return self._turned(self._uncropped(array, properties))
@@ -181,7 +181,7 @@ class StagePredictor:
         current = trained if len(trained) == len(shape) else [spacing[0], *trained]
         return torch.as_tensor(configuration.resampling_fn_probabilities(logits, shape, current, spacing))
 
-    def _found(
+    def _target(
         self, logits: torch.Tensor, values: tuple[int, ...], with_probability: bool
     ) -> tuple[NDArray[np.bool_], NDArray[np.uint8] | None]:
         """Mask of the target that has these values, and its probability where it is asked for, slice by slice from the same numbers."""
