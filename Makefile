@@ -40,7 +40,7 @@ check: $(STAMP)
 # The site in build/docs/. A warning, a broken link included, is an error. An environment of its own: the pages are built without
 # the package's own requirements, in seconds on a bare machine.
 docs: $(DOCS_STAMP)
-	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --write-all -c docs -d build/doctrees . build/docs
 	@echo build/docs/index.html
 
 $(DOCS_STAMP): docs/requirements.txt

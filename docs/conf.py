@@ -73,11 +73,11 @@ CONTENTS = """
 ```{toctree}
 :hidden:
 :caption: By role
-docs/surgeon
-docs/annotator
-docs/administrator
-docs/researcher
-docs/developer
+Surgeon <docs/surgeon>
+Annotator <docs/annotator>
+Administrator <docs/administrator>
+Researcher <docs/researcher>
+Developer <docs/developer>
 ```
 
 ```{toctree}
