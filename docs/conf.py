@@ -141,6 +141,17 @@ def with_contents(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = f":orphan:\n\n{source[0]}"
 
 
+def link_names(app: Sphinx, doctree: nodes.document) -> None:
+    """What a page writes as code and begins with the package's name leads to the reference. The changelog names what is gone."""
+    docname = app.env.current_document.docname
+    if docname == "CHANGELOG" or docname.startswith(f"{autoapi_root}/"):
+        return
+    for literal in list(doctree.findall(nodes.literal)):
+        if re.fullmatch(r"flrplan(\.\w+)+", name := literal.astext()):
+            link = pending_xref("", literal.deepcopy(), refdomain="py", reftype="obj", reftarget=name, refdoc=docname)
+            literal.replace_self(link)
+
+
 def by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element) -> nodes.Element | None:
     """Links what is named by where it is imported from, or by its last name alone, where only one thing is called so."""
     if node.get("refdomain") != "py":
@@ -163,6 +174,7 @@ def is_logger(app: Sphinx, what: str, name: str, obj: object, skip: bool, option
 
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    app.connect("doctree-read", link_names)
     app.connect("missing-reference", by_last_name)
     app.connect("autoapi-skip-member", is_logger)
     app.connect("source-read", with_contents)
