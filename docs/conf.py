@@ -4,7 +4,9 @@ The source folder is the repository; only what ``include_patterns`` names is a p
 without importing the package, so neither torch nor MONAI Label is needed.
 """
 
+import itertools
 import re
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -19,7 +21,7 @@ project = "flr-planning"
 author = "the flr-planning authors"
 release = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
-extensions = ["myst_parser", "sphinx.ext.napoleon", "autoapi.extension"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "autoapi.extension"]
 root_doc = "README"
 include_patterns = [
     "README.md", "docs/**", "benchmark/README.md", "benchmark/splits/README.md", "apps/flr_planning/model/README.md", "apps/flr_planning/model/demo/README.md",
@@ -113,24 +115,29 @@ CHANGELOG
 """
 """The table of contents, at the end of the front page; every page stands in it."""
 
-FIELD = re.compile(r"(?:``)?([a-z_][\w.]*(?:, [a-z_]\w*)*|Args|Returns|Raises)(?:``)?: (?=\S)")
+FIELD = re.compile(r"(?:``)?([a-z_][\w.]*(?:, [a-z_]\w*)*|Args|Returns|Raises)(?:``)?:(?: (\S.*))?")
+
+
+def definitions(lines: list[str]) -> list[str]:
+    """``name: text`` with indented further lines, as docstrings here describe fields, as definitions of reST."""
+    out: list[str] = []
+    while lines:
+        match = FIELD.fullmatch(lines[0])
+        if not match:
+            out.append(lines[0])
+            lines = lines[1:]
+            continue
+        block = list(itertools.takewhile(lambda line: line.startswith(" "), lines[1:]))
+        lines = lines[1 + len(block) :]
+        names = ", ".join(name if name[0].isupper() else f"``{name}``" for name in match[1].split(", "))
+        body = "\n".join([match[2] or "", *definitions(textwrap.dedent("\n".join(block)).splitlines())]).strip().splitlines()
+        out += ["", names, *(f"    {line}" for line in body), ""]
+    return out
 
 
 def fields_as_definitions(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings here describe fields as ``name: text`` with indented further lines; reST has definition lists for that."""
-    out: list[str] = []
-    inside = False
-    for line in lines:
-        if match := FIELD.match(line):
-            names = match[1].split(", ")
-            out += ["", ", ".join(n if n[0].isupper() else f"``{n}``" for n in names), f"    {line[match.end() :]}"]
-            inside = True
-        elif inside and line.startswith(" "):
-            out.append(f"    {line.strip()}")
-        else:
-            out += ["", line] if inside and line else [line]
-            inside = False
-    lines[:] = out
+    """All but the first line of a docstring, which is a sentence."""
+    lines[1:] = definitions(lines[1:])
 
 
 def with_contents(app: Sphinx, docname: str, source: list[str]) -> None:
