@@ -35,6 +35,16 @@ def test_the_files_that_contributing_names_are_there() -> None:
     assert [name for name in named if not (package / name).is_file() and not (REPOSITORY / name).is_file()] == []
 
 
+def test_the_changelog_is_by_versions_newest_first() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - (unreleased|\d{4}-\d{2}-\d{2})", heading) for heading in headings)
+    versions = [tuple(map(int, heading.split(" ")[0].split("."))) for heading in headings]
+    assert versions == sorted(set(versions), reverse=True)
+    assert [heading for heading in headings[1:] if "unreleased" in heading] == []
+    assert "\n- " in text[text.index(headings[0]) : text.index(headings[1])]
+
+
 @pytest.mark.slow
 def test_a_broken_link_fails_the_site(tmp_path: Path) -> None:
     """``make docs`` on a copy with a page that links to a page, a heading and a module that are not there."""
