@@ -160,18 +160,17 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def by_last_name(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element) -> nodes.Element | None:
-    """Links what is named by where it is imported from, or by its last name alone, where only one thing is called so."""
+    """Links what is named by where it is imported from, or by its last name alone. Where several things are called so, there is no link;
+    where none is, Sphinx says that it is missing.
+    """
     if node.get("refdomain") != "py":
         return None
     domain = env.domains.python_domain
-    package, _, last = node["reftarget"].rpartition(".")
-    found = domain.find_obj(env, "", "", last, None, 1)
+    found = domain.find_obj(env, "", "", node["reftarget"].rpartition(".")[2], None, 1)
+    found = [one for one in found if one[1].objtype != "module"] or found
     if len(found) > 1:
-        found = [f for f in found if f[0].startswith(f"{package}.")]
-    if len(found) != 1:
-        return None
-    node["reftarget"], node["reftype"] = found[0][0], "obj"
-    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0][0], node, contnode)
+        return contnode
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0][0], node, contnode) if found else None
 
 
 def is_logger(app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object) -> bool:
