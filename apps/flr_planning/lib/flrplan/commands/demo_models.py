@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flrplan.commands.say import note, say
-from flrplan.demo.build import build_demo_models
-from flrplan.demo.card import FAILURES_NAME, write_card
-from flrplan.demo.failures import write_failures
+from flrplan.demo import REAL_FORM
 from flrplan.demo.held_out import MEASURE_CASES
-from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
-from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_real
 from flrplan.errors import SettingsError
 from flrplan.models import DEMO_NAME, MODEL_ROOT
-from flrplan.nnunet.trainer import EpochReport
-from flrplan.planning.plan import write_plan
 from flrplan.stages import STAGES
+
+if TYPE_CHECKING:
+    from flrplan.nnunet.trainer import EpochReport
 
 
 def add_parser(commands: Any) -> None:
@@ -44,6 +41,13 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains what is not trained, measures, and writes README.md and scores.json beside the models."""
+    from flrplan.demo.build import build_demo_models
+    from flrplan.demo.card import FAILURES_NAME, write_card
+    from flrplan.demo.failures import write_failures
+    from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
+    from flrplan.demo.real_ct import RealCT, measure_real
+    from flrplan.planning.plan import Plan
+
     if arguments.cases < 1:
         raise SettingsError(f"--cases must be at least 1, got {arguments.cases}")
     if arguments.workers < 1:
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     measured_real = []
     for item in real:
         result, score = measure_real(item, cascade)
-        write_plan(result, arguments.work / "real" / item.name)
+        Plan(result).save(arguments.work / "real" / item.name)
         measured_real.append(score)
         note(f"{item.name}: liver Dice {score.dice:.4f} on {score.slices} of {score.of_slices} slices")
     write_failures(arguments.models / FAILURES_NAME, cases, cascade)
