@@ -8,12 +8,10 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+import bench_start
 import flrplan
-from flrplan.geometry import Geometry
-from flrplan.io import write_volume
 
 PACKAGE = Path(flrplan.__file__).parent
 
@@ -142,14 +140,8 @@ def test_the_front_door_loads_nothing_heavy() -> None:
 
 def test_plan_loads_no_picture_cohort_or_evaluation_before_it_computes(tmp_path: Path) -> None:
     """The command ends where the first network would run, with the CT read and the network loaded."""
-    ct = np.random.default_rng(0).integers(-1000, 200, (8, 16, 16), np.int16)
-    write_volume(tmp_path / "ct.nii.gz", ct, Geometry((16, 16, 8), (2.0, 2.0, 5.0)))
-    code = (
-        "from flrplan import cli, cascade\n"
-        "cascade.Cascade.run = lambda self, *_, **__: (self.identity(cascade.CASCADE[0]), sys.exit())\n"
-        "cli.main(['plan', 'ct.nii.gz', '--out', 'out', '--device', 'cpu'])"
-    )
-    found = loaded_after(code, tmp_path)
+    bench_start.write_ct(tmp_path / bench_start.CT_NAME)
+    found = loaded_after(bench_start.SIDES[bench_start.PLAN], tmp_path)
     assert {"torch", "nnunetv2.inference.predict_from_raw_data"} <= found
     assert (
         not {"matplotlib", "seaborn", "flrplan.cohort", "flrplan.evaluation", "flrplan.input_masks", "sklearn", "monai"} & found

@@ -1,5 +1,7 @@
 """flrplan: from a CT to the future liver remnant (FLR) in colorectal liver metastases (CRLM). For research use only.
 
+Example::
+
     import flrplan
 
     plan = flrplan.plan("patient.nii.gz")

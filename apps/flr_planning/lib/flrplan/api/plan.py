@@ -38,6 +38,8 @@ def plan(
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
+    Example::
+
         plan = flrplan.plan("patient.nii.gz", liver="my_liver.nii.gz")
         plan.volumes.flr_fraction    # 0..1, remnant parenchyma over all parenchyma
         plan.save("plans/patient")

@@ -62,6 +62,8 @@ class PredictionRequest:
 def predict(request: PredictionRequest) -> list[str]:
     """Predicts the asked parts of the split and writes them; what is there already is kept, if the same models made it.
 
+    Example::
+
         failed = flrplan.predict(flrplan.PredictionRequest(Path("W"), models=Path("models")))
 
     Held-out cases get the ensemble of all folds, cases of fold k the model of fold k alone. Masks are raw, ``uint8`` on the CT's grid; a

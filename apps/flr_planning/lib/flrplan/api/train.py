@@ -152,6 +152,8 @@ def prepare(request: TrainingRequest) -> Path | None:
 def train(request: TrainingRequest, on_epoch: Callable[[EpochReport], None] | None = None) -> Path:
     """Checks, prepares, trains and publishes; a stopped training goes on where it was. Returns the published checkpoint.
 
+    Example::
+
         request = flrplan.TrainingRequest(flrplan.STAGES["liver"], fold=0, cases=Path("cohort"), work=Path("training"))
         flrplan.train(request, on_epoch=lambda report: print(report.epoch, report.train_loss))
 
