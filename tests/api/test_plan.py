@@ -14,6 +14,7 @@ from flrplan import cascade_result
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cli import main
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, SettingsError
+from flrplan.geometry import Geometry
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
@@ -22,14 +23,32 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
+def box(small_truth: dict[Structure, Mask]) -> tuple[slice, ...]:
+    """The liver and a few voxels around it: networks compute less."""
+    hits = [np.flatnonzero(small_truth[Structure.LIVER].any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(max(0, hit[0] - 4), hit[-1] + 5) for hit in hits)
+
+
+@pytest.fixture(scope="module")
+def ct(small_ct: CT, box: tuple[slice, ...]) -> CT:
+    array = small_ct.array_zyx[box]
+    return CT(array, Geometry(array.shape[::-1], small_ct.geometry.spacing_mm), "liver", "synthetic")
+
+
+@pytest.fixture(scope="module")
+def truth(small_truth: dict[Structure, Mask], box: tuple[slice, ...]) -> dict[Structure, Mask]:
+    return {structure: mask[box] for structure, mask in small_truth.items()}
+
+
+@pytest.fixture(scope="module")
 def cascade(demo_store: ModelStore) -> Cascade:
     return Cascade(demo_store, CascadeSettings(device="cpu"))
 
 
 def test_the_lines_of_the_readme_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small_ct: CT
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct: CT
 ) -> None:
-    sitk.WriteImage(small_ct.geometry.image(small_ct.array_zyx), str(tmp_path / "patient.nii.gz"))
+    sitk.WriteImage(ct.geometry.image(ct.array_zyx), str(tmp_path / "patient.nii.gz"))
     monkeypatch.chdir(tmp_path)
     block = re.search(r"## In Python\n.*?```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
     assert block is not None
@@ -45,22 +64,20 @@ def test_the_lines_of_the_readme_run(
 
 
 def test_arrays_are_taken_as_they_are(
-    cascade: Cascade, small_ct: CT, small_truth: dict[Structure, Mask], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cascade: Cascade, ct: CT, truth: dict[Structure, Mask], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = []
     combine = cascade_result.to_compartments
     monkeypatch.setattr(cascade_result, "to_compartments", lambda *masks: (made.append(1), combine(*masks))[1])
-    liver = small_truth[Structure.LIVER].astype(np.uint8) * 255
-    planned = flrplan.plan(small_ct, liver=liver, crlm=small_truth[Structure.CRLM], name="one", cascade=cascade)
+    liver = truth[Structure.LIVER].astype(np.uint8) * 255
+    planned = flrplan.plan(ct, liver=liver, crlm=truth[Structure.CRLM], name="one", cascade=cascade)
     assert {str(s): source.value for s, source in planned.sources.items()} == {
         "liver": "given",
         "crlm": "given",
         "flr": "predicted",
     }
-    assert np.array_equal(planned.masks[Structure.LIVER], small_truth[Structure.LIVER])
-    assert planned.volumes.liver_ml == pytest.approx(
-        np.count_nonzero(small_truth[Structure.LIVER]) * small_ct.geometry.voxel_volume_ml
-    )
+    assert np.array_equal(planned.masks[Structure.LIVER], truth[Structure.LIVER])
+    assert planned.volumes.liver_ml == pytest.approx(np.count_nonzero(truth[Structure.LIVER]) * ct.geometry.voxel_volume_ml)
     assert planned.volumes.flr_fraction == pytest.approx(
         np.count_nonzero(planned.label_zyx == 1) / np.isin(planned.label_zyx, (1, 2)).sum()
     )
@@ -73,32 +90,32 @@ def test_arrays_are_taken_as_they_are(
 
 
 def test_a_saved_plan_of_files_is_the_one_that_the_command_keeps(
-    cascade: Cascade, small_ct: CT, small_truth: dict[Structure, Mask], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cascade: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = {"ct": small_ct.array_zyx, "liver": small_truth[Structure.LIVER], "crlm": small_truth[Structure.CRLM]}
+    files = {"ct": ct.array_zyx, "liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM]}
     for name, array in files.items():
-        sitk.WriteImage(small_ct.geometry.image(array), str(tmp_path / f"{name}.nii.gz"))
-    ct, liver, crlm = (str(tmp_path / f"{name}.nii.gz") for name in files)
-    flrplan.plan(ct, liver=liver, crlm=Path(crlm), cascade=cascade).save(str(tmp_path / "out" / "ct"))
-    assert main(["plan", ct, "--liver", liver, "--crlm", crlm, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+        sitk.WriteImage(ct.geometry.image(array), str(tmp_path / f"{name}.nii.gz"))
+    image, liver, crlm = (str(tmp_path / f"{name}.nii.gz") for name in files)
+    flrplan.plan(image, liver=liver, crlm=Path(crlm), cascade=cascade).save(str(tmp_path / "out" / "ct"))
+    assert main(["plan", image, "--liver", liver, "--crlm", crlm, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "already planned, kept" in capsys.readouterr().err
 
 
-def test_what_cannot_be_planned_is_told(cascade: Cascade, small_ct: CT, tmp_path: Path) -> None:
-    shape = small_ct.geometry.shape_zyx
+def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path) -> None:
+    shape = ct.geometry.shape_zyx
     empty = np.zeros(shape, bool)
     turned = np.zeros(shape[::-1], bool)
     with pytest.raises(GridError, match=re.escape(f"the given liver has shape {shape[::-1]}, the CT {shape}")):
-        flrplan.plan(small_ct, liver=turned, cascade=cascade)
+        flrplan.plan(ct, liver=turned, cascade=cascade)
     with pytest.raises(EmptyLiverError, match="the given liver mask is empty"):
-        flrplan.plan(small_ct, liver=empty, cascade=cascade)
+        flrplan.plan(ct, liver=empty, cascade=cascade)
     graded = empty.astype(np.uint8)
     graded[0, 0, :2] = 1, 2
     with pytest.raises(LabelError, match=r"the given crlm: expected a binary crlm mask .* found the values \[0, 1, 2\]"):
-        flrplan.plan(small_ct, crlm=graded, cascade=cascade)
+        flrplan.plan(ct, crlm=graded, cascade=cascade)
     with pytest.raises(ImageError, match=r"the given crlm: .*NaN"):
-        flrplan.plan(small_ct, crlm=np.full(shape, np.nan, np.float32), cascade=cascade)
+        flrplan.plan(ct, crlm=np.full(shape, np.nan, np.float32), cascade=cascade)
     with pytest.raises(SettingsError, match=r"ct: expected a path or a flrplan\.CT, which knows its grid, got ndarray"):
-        flrplan.plan(small_ct.array_zyx, cascade=cascade)  # type: ignore[arg-type]
+        flrplan.plan(ct.array_zyx, cascade=cascade)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="no such file"):
         flrplan.plan(tmp_path / "nobody.nii.gz", cascade=cascade)
