@@ -107,3 +107,12 @@ def test_wrong_shapes_are_refused() -> None:
         canonical.forward(np.zeros((1, 2, 3)))
     with pytest.raises(GridError, match="expected a canonical array"):
         canonical.backward(np.zeros((1, 2, 3)))
+
+
+def test_a_crop_keeps_every_voxel_at_its_place() -> None:
+    grid = Geometry((5, 4, 3), (0.7, 0.8, 7.5), (-10.0, 20.0, 30.0), rotated(20))
+    box = (slice(1, 3), slice(2, 4), slice(0, 5))
+    part = grid.crop(box)
+    assert part.shape_zyx == np.zeros(grid.shape_zyx)[box].shape == (2, 2, 5)
+    assert part.world_mm(np.array([[3.0, 1.0, 1.0]])) == pytest.approx(grid.world_mm(np.array([[3.0, 3.0, 2.0]])))
+    assert (part.spacing_mm, part.direction) == (grid.spacing_mm, grid.direction)

@@ -14,9 +14,9 @@ import bench_training
 @pytest.mark.parametrize(("device", "expected"), [("cpu", "float32"), ("cuda", "float16")])
 def test_both_sides_compute_in_the_same_precision(monkeypatch: pytest.MonkeyPatch, device: str, expected: str) -> None:
     monkeypatch.setattr("torch.amp.autocast_mode.torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
-    setting = bench_training.build_parser().parse_args([]).precision
-    found = bench_training.precisions(torch.device(device), setting)
-    assert found == {bench_training.OURS: expected, bench_training.THEIRS: expected}
+    settings = bench_training.build_parser().parse_args([]).precision
+    found = bench_training.sides(torch.device(device), settings)
+    assert found == {bench_training.OURS: ("auto", expected), bench_training.THEIRS: (None, expected)}
 
 
 def test_what_nnunet_computes_in_is_still_what_is_said() -> None:

@@ -142,6 +142,7 @@ def test_nothing_is_labelled_where_nothing_was_reconstructed() -> None:
         ({"cases": 10, "first_index": 9995}, "first_index must be a whole number in 0..9990"),
         ({"faults": 2}, "faults must be True, False or a share of the cases in 0..1, got 2"),
         ({"faults": "many"}, "faults must be True, False or a share of the cases in 0..1, got 'many'"),
+        ({"wide": -0.1}, "wide must be True, False or a share of the cases in 0..1, got -0.1"),
         ({"size": "huge"}, "unknown size 'huge'; known are small, medium, full"),
     ],
 )
@@ -153,7 +154,7 @@ def test_settings_are_checked(values: dict[str, object], message: str) -> None:
 def test_settings_take_size_by_name() -> None:
     settings = CohortSettings(cases=3, size="medium")  # type: ignore[arg-type]
     assert settings.size is CaseSize.MEDIUM
-    assert settings.as_dict() == {"cases": 3, "seed": 0, "size": "medium", "first_index": 0, "faults": 0.0}
+    assert settings.as_dict() == {"cases": 3, "seed": 0, "size": "medium", "first_index": 0, "faults": 0.0, "wide": 0.0}
     assert COHORT_VERSION >= 1
 
 

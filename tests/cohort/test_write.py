@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +70,12 @@ def test_two_workers_write_the_same_voxels(cohort: Path, tmp_path: Path) -> None
 def test_a_broken_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def breaks_at_one(seed: int, index: int, size: str) -> SyntheticCase:
+    def breaks_at_one(seed: int, index: int, size: str, wide: bool) -> SyntheticCase:
         if index == 1 and not made.count(1):
             made.append(1)
             raise RuntimeError("power cut")
         made.append(index)
-        return make_case(seed, index, size)
+        return make_case(seed, index, size, wide)
 
     monkeypatch.setattr("flrplan.cohort.write.make_case", breaks_at_one)
     settings = CohortSettings(cases=2, seed=11)
@@ -95,6 +97,17 @@ def test_other_settings_are_an_error_unless_forced(tmp_path: Path) -> None:
     write_cohort(other, tmp_path, force=True, progress=False)
     assert [p.name for p in (tmp_path / "images").iterdir()] == ["synth-12-0000.nii.gz"]
     assert json.loads((tmp_path / "cohort.json").read_text())["settings"]["seed"] == 12
+
+
+def test_a_table_from_before_wide_cases_is_continued(cohort: Path, tmp_path: Path) -> None:
+    shutil.copytree(cohort, tmp_path / "c")
+    table = json.loads((cohort / "cohort.json").read_text())
+    del table["settings"]["wide"]
+    (tmp_path / "c" / "cohort.json").write_text(json.dumps(table))
+    write_cohort(SETTINGS, tmp_path / "c", progress=False)
+    assert (tmp_path / "c" / "cohort.json").read_text() == (cohort / "cohort.json").read_text()
+    with pytest.raises(CohortError, match=r"cohort of other settings.*'wide': 0.5"):
+        write_cohort(replace(SETTINGS, wide=True), tmp_path / "c", progress=False)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -129,7 +142,7 @@ def outside(case: SyntheticCase, seed: int, index: int, share: float) -> FaultyL
 def test_faults_are_written_beside_the_truth(
     small_cases: list[SyntheticCase], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flrplan.cohort.write.make_case", lambda seed, index, size: small_cases[index])
+    monkeypatch.setattr("flrplan.cohort.write.make_case", lambda seed, index, *_: small_cases[index])
     monkeypatch.setattr("flrplan.cohort.write.plant_faults", outside)
     settings = CohortSettings(cases=2, seed=3, faults=True)
     write_cohort(settings, tmp_path, progress=False)

@@ -16,7 +16,7 @@ from flrplan.demo import build, failures
 from flrplan.demo.card import write_card
 from flrplan.demo.failures import worst_cases
 from flrplan.demo.goals import GOALS
-from flrplan.demo.held_out import MEASURE_SEED
+from flrplan.demo.held_out import MEASURE_SEED, measured_case
 from flrplan.demo.measure import (
     COLUMNS,
     MeasuredCase,
@@ -120,11 +120,11 @@ def test_the_card_sums_all_folds(tmp_path: Path) -> None:
     ):
         (model / f"fold_{fold}").mkdir(parents=True)
         (model / f"fold_{fold}" / "run.json").write_text(json.dumps({"recipe": recipe, **ids, **seconds}))
-    (model / "training_cohort.json").write_text('{"version": 3}')
+    (model / "training_cohort.json").write_text('{"version": 3, "wide": 0.25}')
     cases = [measured(i) for i in range(3)]
     write_card(tmp_path, cases, [], as_json(cases))
     card = (tmp_path / "README.md").read_text()
-    assert "| liver | 3 | 3 | 100 | 30 + 90 |" in card
+    assert "| liver | 3 | 3 | 25% | 100 | 30 + 90 |" in card
     assert "Together 2.0 hours of training" in card
 
 
@@ -137,7 +137,7 @@ def test_held_out_cases_are_measured_in_processes(tmp_path: Path) -> None:
     """The same case scores the same in a worker and here; a folder without models ends it with their error."""
     cases = measure_synthetic(MODEL_ROOT / DEMO_NAME, cases=2, workers=2, size=CaseSize.SMALL)
     assert [c.case_id for c in cases] == [case_name(MEASURE_SEED, 0), case_name(MEASURE_SEED, 1)]
-    alone = measure_case(make_case(MEASURE_SEED, 1, CaseSize.SMALL), 1, demo_cascade(MODEL_ROOT / DEMO_NAME))
+    alone = measure_case(measured_case(1, CaseSize.SMALL), 1, demo_cascade(MODEL_ROOT / DEMO_NAME))
     assert cases[1].dice == pytest.approx(alone.dice, abs=1e-3)
     with pytest.raises(ModelError):
         measure_synthetic(tmp_path, cases=1, size=CaseSize.SMALL)
@@ -161,7 +161,7 @@ def test_the_worst_cases_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         asked.append(columns)
         return dict.fromkeys(columns, (liver, np.roll(liver, 5, axis=2)))
 
-    monkeypatch.setattr(failures, "make_case", lambda *_: case)
+    monkeypatch.setattr(failures, "measured_case", lambda *_: case)
     monkeypatch.setattr(failures, "predictions", answer)
     failures.write_failures(tmp_path / "failures.png", [measured(i) for i in range(2)], demo_cascade(tmp_path))
     assert asked == [(column,) for column in failures.SHOWN for _ in range(2)]

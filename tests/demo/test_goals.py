@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -61,11 +62,15 @@ def test_judged_by_the_measured_values() -> None:
 def test_the_goals_are_those_of_the_project() -> None:
     asked = {(g.real or g.column, g.over): g.at_least for g in GOALS}
     assert asked == {
-        ("lidc-idri-0001", None): 0.94,
+        ("lidc-idri-0001", None): 0.95,
         ("example_ct", None): 0.88,
+        ("lidc-idri-0001 cropped to 10 mm around the liver", None): 0.90,
+        ("example_ct cropped to 10 mm around the liver", None): 0.90,
         ("liver", None): 0.95,
-        ("crlm_pipelined", None): 0.60,
+        ("crlm_pipelined", None): 0.75,
+        ("flr_pipelined", None): 0.87,
         ("flr_pipelined", "flr_liver_minus_tumour"): 0.0,
+        ("flr_e2e", "flr_liver_minus_tumour"): 0.0,
     }
     with pytest.raises(SettingsError, match="a column of the synthetic cases or a real CT, got None and None"):
         Goal("nothing", 0.5)
@@ -79,6 +84,13 @@ def test_few_failures_bound_a_goal() -> None:
     assert "By contrast phase the lowest is arterial (0.673, 3 cases), the highest late (0.970, 1)." in said
     assert "By slice spacing the lowest is up to 2.5 mm (0.200, 1 cases), the highest over 4 mm (0.970, 1)." in said
     assert said.endswith("The goal is reached in: late, 2.5 to 4 mm, over 4 mm; the other strata bound it.")
+
+
+def test_the_kind_of_case_is_a_stratum_where_kinds_differ() -> None:
+    cases = [replace(c, kind=kind) for c, kind in zip(livers(0.95, 0.85), ("usual", "wide, cropped"), strict=True)]
+    said = what_bounds(judge(cases, [], [LIVER])[0], cases, [])
+    assert "By kind of case the lowest is wide, cropped (0.850, 1 cases), the highest usual (0.950, 1)." in said
+    assert "kind of case" not in what_bounds(judge(cases[:1], [], [LIVER])[0], cases[:1], [])
 
 
 def test_a_low_level_bounds_a_goal() -> None:

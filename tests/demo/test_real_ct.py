@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ import SimpleITK as sitk
 from flrplan.cascade_result import CascadeResult, Source
 from flrplan.cli import main
 from flrplan.demo.measure import COLUMNS, MeasuredCase
-from flrplan.demo.real_ct import RealCT, score_real
+from flrplan.demo.real_ct import RealCT, box_around, score_real
 from flrplan.demo.reference_mask import Reference
-from flrplan.errors import SettingsError
+from flrplan.errors import EmptyLiverError, SettingsError
 from flrplan.geometry import Geometry
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
+from flrplan.stages import CASCADE, LIVER, Stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -87,22 +89,27 @@ def test_a_reference_that_cannot_be_used_is_told_before_the_training(
 
 
 def test_the_command_measures_a_real_ct(
-    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_truth: dict[Structure, Mask]
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_ct: CT, small_truth: dict[Structure, Mask]
 ) -> None:
     predicted = small_truth[Structure.LIVER].copy()
     lowest = int(np.nonzero(predicted.any(axis=(1, 2)))[0][0])
     predicted[lowest] = False
     voxels, missed = (int(np.count_nonzero(small_truth[Structure.LIVER][at])) for at in (slice(None), lowest))
 
+    cropped: list[CT] = []
+
     class Answers:
         def __init__(self, *_: object) -> None: ...
-        def run(self, ct: CT) -> CascadeResult:
+        def run(self, ct: CT, stages: Sequence[Stage] = CASCADE) -> CascadeResult:
+            if stages == (LIVER,):
+                cropped.append(ct)
+                raise EmptyLiverError("no liver was found")
             masks = {**small_truth, Structure.LIVER: predicted}
             return CascadeResult(ct, masks, dict.fromkeys(masks, Source.PREDICTED), {}, {}, ("a warning",))
 
     cases = [MeasuredCase(i, f"c{i}", "late", 2.0, dict.fromkeys(COLUMNS, 0.5)) for i in range(3)]
     monkeypatch.setattr("flrplan.demo.measure.demo_cascade", Answers)
-    monkeypatch.setattr("flrplan.demo.measure.measure_synthetic", lambda *_: cases)
+    monkeypatch.setattr("flrplan.demo.measure.measure_synthetic", lambda *_, **__: cases)
     monkeypatch.setattr("flrplan.demo.failures.write_failures", lambda *_: None)
     work, models = tmp_path / "work", tmp_path / "demo"
     command = ["demo-models", "--work", str(work), "--models", str(models), "--measure", "--real", f"mine={files}:7"]
@@ -111,6 +118,19 @@ def test_the_command_measures_a_real_ct(
     assert json.loads((models / "scores.json").read_text())["real_liver_dice"]["mine"] == pytest.approx(value, abs=1e-4)
     assert f"- mine: Dice {value:.3f} on " in (models / "README.md").read_text()
     assert (work / "real" / "mine" / "planning.nii.gz").is_file()
+    name = "mine cropped to 10 mm around the liver"
+    assert json.loads((models / "scores.json").read_text())["real_liver_dice"][name] == 0.0
+    assert f"- {name}: Dice 0.000 on " in (models / "README.md").read_text()
+    (part,) = cropped
+    box = box_around(small_truth[Structure.LIVER], small_ct.geometry.spacing_zyx_mm, 10.0)
+    assert np.array_equal(part.array_zyx, small_ct.array_zyx[box])
+    assert part.geometry.is_same_grid(small_ct.geometry.crop(box))
+
+
+def test_the_box_around_a_mask() -> None:
+    mask = np.zeros((10, 40, 40), bool)
+    mask[1:4, 15:20, 30:38] = True
+    assert box_around(mask, (5.0, 2.0, 2.0), 10.0) == (slice(0, 6), slice(10, 25), slice(25, 40))
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -13,17 +13,19 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from flrplan.cascade_result import CascadeResult, Source
 from flrplan.device import choose_device
-from flrplan.errors import EmptyLiverError, GridError
+from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import DEMO_NOTE, FINE_TUNED_NOTE, FROM_DEMO, ModelStore
+from flrplan.nnunet.predictor import StagePredictor
 from flrplan.probabilities import Probability
 from flrplan.qc.liver_in_view import liver_in_view_findings
-from flrplan.stage_input import build_stage_input
+from flrplan.stage_input import StageInput, build_stage_input
 from flrplan.stages import CASCADE, Stage
 
 logger = logging.getLogger(__name__)
@@ -129,12 +131,10 @@ class Cascade:
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        if run.on_probability is None:
-            mask = stage_input.restore(predictor.predict(stage_input))
-        else:
-            mask, probability = predictor.predict_with_probability(stage_input)
+        mask, probability = self._predicted(stage_input, predictor, run)
+        if run.on_probability is not None and probability is not None:
             run.on_probability(stage.target, stage_input.restore(probability))
-            mask = stage_input.restore(mask)
+        mask = stage_input.restore(mask)
         if stage.target is Structure.LIVER:
             mask = self._checked_liver(mask, run)
         run.masks[stage.target] = mask
@@ -143,6 +143,23 @@ class Cascade:
         run.warnings += [f"{stage}: {warning}" for warning in predictor.folder.warnings]
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
+
+    def _predicted(self, given: StageInput, predictor: StagePredictor, run: _Run) -> tuple[Mask, Probability | None]:
+        """Mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
+
+        def by(predictor: StagePredictor) -> tuple[Mask, Probability | None]:
+            return (predictor.predict(given), None) if run.on_probability is None else predictor.predict_with_probability(given)
+
+        try:
+            return by(predictor)
+        except DeviceMemoryError as error:
+            logger.warning("%s; predicting on the CPU", error)
+        torch.cuda.empty_cache()  # out here nothing holds the failed attempt's tensors any more
+        stage = given.stage
+        run.warnings.append(
+            f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
+        )
+        return by(self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring)[0])
 
     def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
         if not liver.any():

@@ -31,6 +31,10 @@ class ModelError(FlrError, RuntimeError):
     """A trained-model folder that is incomplete, damaged, of another stage, or unsafe to open."""
 
 
+class DeviceMemoryError(ModelError):
+    """A prediction that did not fit into the memory of an accelerator; on the CPU it may."""
+
+
 class TrainingError(FlrError, RuntimeError):
     """A training that cannot go on: a batch that cannot be made, no memory for one patch, a preprocessing that failed."""
 

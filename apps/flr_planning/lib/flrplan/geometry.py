@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,6 +76,13 @@ class Geometry:
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in millilitres."""
         return float(np.prod(self.spacing_mm)) / 1000.0
+
+    def crop(self, box_zyx: tuple[slice, slice, slice]) -> Geometry:
+        """The grid of ``array[box_zyx]``; the slices have a start, a stop and no step."""
+        start = [cut.start for cut in box_zyx[::-1]]
+        x, y, z = (cut.stop - cut.start for cut in box_zyx[::-1])
+        origin = self.world_mm(np.array([start], float))[0]
+        return replace(self, size_xyz=(x, y, z), origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])))
 
     def world_mm(self, index_xyz: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """World positions ``(N, 3)`` in LPS mm of index positions ``(N, 3)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from flrplan.cohort.abdomen import abdominal_organs
 from flrplan.cohort.ascites import draw_ascites, fluid, recede
 from flrplan.cohort.attenuation import attenuate
 from flrplan.cohort.fields import FineGrid, Frame, make_frame, smooth_noise
+from flrplan.cohort.lesion_spread import spread_looks
 from flrplan.cohort.lesions import MIN_LARGEST_MM, Lesion, LiverMap, lesion_site, plant_lesions
 from flrplan.cohort.liver import draw_liver_shape, make_liver
 from flrplan.cohort.organs import Organ, Stream, stream
@@ -29,7 +30,7 @@ from flrplan.cohort.patient import Patient, draw_patient
 from flrplan.cohort.pelvis import gluteal_fat, hip_bones, pelvic_organs
 from flrplan.cohort.render import Intensities, draw_intensities, render_hu
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, LesionSite, Resection, choose_resection
-from flrplan.cohort.scan import Scan, draw_scan, make_grid, outside_view
+from flrplan.cohort.scan import Scan, cropped, draw_scan, make_grid, outside_view, view_box
 from flrplan.cohort.settings import MAX_CASES, CaseSize, case_name, check_whole_number, parse_size
 from flrplan.cohort.trunk import great_vessels, heart_and_vessels, make_cavity, skeleton, tangle, trunk_shell
 from flrplan.errors import CohortError
@@ -69,8 +70,11 @@ class Plan:
     resection: Resection
 
 
-def make_case(seed: int, index: int, size: CaseSize | str) -> SyntheticCase:
+def make_case(seed: int, index: int, size: CaseSize | str, wide: bool = False) -> SyntheticCase:
     """The case of (seed, index) on a grid of ``size``: the same patient, lesions and resection at every size.
+
+    Wide: the same patient and acquisition with a field of view that may be as small as the liver
+    (:func:`flrplan.cohort.scan.cropped`), and with more and larger lesions whose look spreads wider (:mod:`flrplan.cohort.lesion_spread`).
 
     Raises: SettingsError for values out of range; CohortError where no lesions fit (not seen in practice).
     """
@@ -78,12 +82,14 @@ def make_case(seed: int, index: int, size: CaseSize | str) -> SyntheticCase:
     check_whole_number("index", index, 0, MAX_CASES - 1)
     # One thread: matrix products may differ in the last bit between thread counts, and workers should not compete.
     with threadpool_limits(1):
-        return _make_case(seed, index, parse_size(size))
+        return _make_case(seed, index, parse_size(size), wide)
 
 
-def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
+def _make_case(seed: int, index: int, size: CaseSize, wide: bool) -> SyntheticCase:
     patient = draw_patient(seed, index)
     scan = draw_scan(seed, index, patient)
+    if wide:
+        scan = cropped(seed, index, scan)
     grid, geometry = make_grid(patient, scan, size)
     frame = _frame(seed, index, patient)
     shape = draw_liver_shape(stream(seed, index, Stream.LIVER))
@@ -91,7 +97,7 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
     cavity = make_cavity(frame, patient)
     filled = make_liver(frame, cavity, patient, shape)
     liver = recede(filled, ascites)
-    plan = plan_case(seed, index, LiverMap.of(liver, (patient.z_low_mm + 4, patient.z_high_mm - 4)))
+    plan = plan_case(seed, index, LiverMap.of(liver, (patient.z_low_mm + 4, patient.z_high_mm - 4)), wide)
 
     organs = np.zeros(grid.shape_zyx, np.uint8)
     paint_table(organs, grid, patient, scan)
@@ -116,20 +122,26 @@ def _make_case(seed: int, index: int, size: CaseSize) -> SyntheticCase:
             labels[:, unseen] = nothing
 
     look = attenuate(seed, index, scan, draw_intensities(seed, index, scan, plan.lesions))
+    if wide:
+        lesions, look = spread_looks(seed, index, scan.phase, plan.lesions, look)
+        plan = replace(plan, lesions=lesions)
+    box = view_box(scan, geometry, planning > 0, zones > 0)
     texture_rng = stream(seed, index, Stream.TEXTURE, 2)
     textures = [frame.field(smooth_noise(texture_rng, frame.axes_mm, lattice)) for lattice in (55.0, 13.0)]
-    hu = render_hu(seed, index, scan, grid, organs, zones, vessels, look, plan.lesions, (textures[0], textures[1]))
+    hu = render_hu(seed, index, scan, grid, organs, zones, vessels, look, plan.lesions, (textures[0], textures[1]), box[0])
+    hu, planning, organs, vessels = (np.ascontiguousarray(array[box]) for array in (hu, planning, organs, vessels))
+    geometry = geometry.crop(box)
     ascites_ml = np.count_nonzero(organs == Organ.ASCITES) * geometry.voxel_volume_ml
-    facts = _facts(patient, scan, geometry, plan, planning, look, ascites_ml)
+    facts = _facts(patient, scan, geometry, plan, planning, look, ascites_ml, wide)
     return SyntheticCase(case_name(seed, index), hu, planning, geometry, organs, vessels, facts)
 
 
-def plan_case(seed: int, index: int, liver: LiverMap) -> Plan:
+def plan_case(seed: int, index: int, liver: LiverMap, wide: bool = False) -> Plan:
     """Plants lesions and applies the rule, until the remnant has a sensible size. Raises: CohortError."""
     volume = np.count_nonzero(liver.liver)
     for attempt in range(ATTEMPTS):
         rng = stream(seed, index, Stream.LESIONS, attempt)
-        found = [(lesion, lesion_site(lesion, liver)) for lesion in plant_lesions(rng, liver)]
+        found = [(lesion, lesion_site(lesion, liver)) for lesion in plant_lesions(rng, liver, wide)]
         kept = [(lesion, site) for lesion, site in found if site is not None]
         if not kept or kept[0][0].diameter_mm < MIN_LARGEST_MM:
             continue
@@ -166,6 +178,7 @@ def _facts(
     planning: NDArray[np.uint8],
     look: Intensities,
     ascites_ml: float,
+    wide: bool,
 ) -> dict[str, Any]:
     counts = {c: int(np.count_nonzero(planning == c)) for c in Compartment}
     parenchyma = counts[Compartment.REMNANT] + counts[Compartment.RESECTION]
@@ -180,7 +193,7 @@ def _facts(
                 "sectors": sorted(s.value for s in site.sectors),
                 "kind": lesion.kind.value,
                 "place": lesion.place.value,
-                "rim": lesion.rim_hu > 0,
+                "rim": lesion.rim_hu != 0,
                 "left_behind": number in plan.resection.left_behind,
             }
             for number, (lesion, site) in enumerate(zip(plan.lesions, plan.sites, strict=True))
@@ -201,6 +214,7 @@ def _facts(
         "spacing_mm": list(geometry.spacing_mm),
         "noise_hu": round(scan.noise_hu, 1),
         "fov_mm": round(scan.fov_mm, 1),
+        **({"view": scan.view.value} if wide else {}),
         "padding_hu": scan.padding_hu,
         "body_scale_xyz": [round(s, 3) for s in patient.scale_xyz],
         "subcutaneous_fat_mm": round(patient.fat_mm, 1),

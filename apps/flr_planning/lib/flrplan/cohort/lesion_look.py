@@ -9,8 +9,6 @@ from flrplan.cohort.fields import AxisArray, FineGrid, FloatArray
 from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.organs import Organ
 
-_RIM_SHARE, _RIM_MAX_MM = 0.15, 4.0
-_CORE_FROM = 0.2
 _CALCIUM_FROM, _CALCIUM_FULL = 1.4, 2.0
 
 
@@ -45,10 +43,13 @@ def draw_lesions(
 def _profile_hu(lesion: Lesion, mean_hu: float, depth_mm: FloatArray, axes: tuple[AxisArray, ...]) -> FloatArray:
     hu = np.full(depth_mm.shape, mean_hu, np.float32)
     if lesion.rim_hu:
-        width = np.float32(min(_RIM_SHARE * lesion.diameter_mm, _RIM_MAX_MM))
+        width = np.float32(lesion.rim_mm)
         hu += np.float32(lesion.rim_hu) * np.clip(2 - depth_mm / width, 0, 1)
     if lesion.core_hu:
-        hu -= np.float32(lesion.core_hu) * np.clip((depth_mm / lesion.diameter_mm - _CORE_FROM) * 10, 0, 1)
+        hu -= np.float32(lesion.core_hu) * np.clip((depth_mm / lesion.diameter_mm - lesion.core_from) * 10, 0, 1)
+    if lesion.mottle_hu:
+        # Four sines have a variance of 2.
+        hu += np.float32(lesion.mottle_hu / 2**0.5) * lesion.clumps(axes[0], axes[1], axes[2], finer=0.6)
     if lesion.calcium_hu:
         clump = np.clip((lesion.clumps(axes[0], axes[1], axes[2]) - _CALCIUM_FROM) / (_CALCIUM_FULL - _CALCIUM_FROM), 0, 1)
         hu += np.float32(lesion.calcium_hu) * clump * (depth_mm > 0.06 * lesion.diameter_mm)

@@ -18,6 +18,11 @@ MIN_LARGEST_MM = 12.0
 DIAMETER_MM = (3.0, 100.0)
 """Smallest and largest lesion."""
 
+WIDE_MAX_LESIONS, WIDE_MAX_MM = 60, 140.0
+"""The same of a wide case: beyond those who are operated on, since a plan starts with every liver that is sent."""
+
+_STREWN_SHARE, _HUGE_SHARE = 0.4, 0.2
+
 VANISHING_MAX_MM = 25.0
 """Only smaller lesions vanish: those that chemotherapy has shrunk."""
 
@@ -25,12 +30,13 @@ _CONFLUENT_SHARE, _CROWD_SHARE, _VANISHING_SHARE, _SINGLE_SHARE = 0.16, 0.10, 0.
 
 
 class LesionKind(str, Enum):
-    """The look of a lesion. Calcified ones may have a rim too; vanishing ones have neither."""
+    """The look of a lesion. Calcified ones may have a rim too; vanishing ones have neither. Only wide cases have brighter ones."""
 
     HYPODENSE = "hypodense"
     RIM = "rim"
     CALCIFIED = "calcified"
     VANISHING = "vanishing"
+    HYPERDENSE = "hyperdense"
 
 
 class Place(str, Enum):
@@ -78,8 +84,11 @@ def _clipped(rng: np.random.Generator, median_mm: float, spread: float, low: flo
     return float(np.clip(rng.lognormal(np.log(median_mm), spread), low, high))
 
 
-def draw_wishes(rng: np.random.Generator) -> list[Wish]:
-    """The lesions of one case, at most :data:`MAX_LESIONS`; the first is the one that the plan is about."""
+def draw_wishes(rng: np.random.Generator, wide: bool = False) -> list[Wish]:
+    """The lesions of one case, at most :data:`MAX_LESIONS`; the first is the one that the plan is about.
+
+    Wide: to these come, in some cases, one larger than 7 cm, and dozens strewn over all of the liver.
+    """
     plan = list(Plan)[int(rng.choice(len(Plan), p=PLAN_WEIGHTS))]
     wishes = _of_plan(rng, plan)
     if rng.random() < _CONFLUENT_SHARE and not (plan is Plan.WEDGE and len(wishes) > 1):
@@ -89,7 +98,26 @@ def draw_wishes(rng: np.random.Generator) -> list[Wish]:
             Wish(first.sectors, max(first.diameter_mm * rng.uniform(0.4, 0.8), 6.0), Place.CONFLUENT) for _ in range(count)
         ]
         wishes = [first, *partners, *wishes[1:]]
-    return wishes[:MAX_LESIONS]
+    wishes = wishes[:MAX_LESIONS]
+    return [*_huge(rng), *wishes, *_strewn(rng)][:WIDE_MAX_LESIONS] if wide else wishes
+
+
+def _huge(rng: np.random.Generator) -> list[Wish]:
+    if rng.random() >= _HUGE_SHARE:
+        return []
+    side = ((_RA, _RP), (_RA, _LM), (_LM, _LL))[int(rng.choice(3, p=[0.6, 0.25, 0.15]))]
+    return [Wish(side, float(rng.uniform(70, WIDE_MAX_MM)), Place.STRADDLING)]
+
+
+def _strewn(rng: np.random.Generator) -> list[Wish]:
+    if rng.random() >= _STREWN_SHARE:
+        return []
+    count, median_mm = np.exp(rng.uniform(np.log((6, 7)), np.log((WIDE_MAX_LESIONS, 24))))
+    places = (Place.DEEP, Place.NEAR_SURFACE, Place.CAPSULE)
+    return [
+        Wish(_EVERYWHERE, _clipped(rng, median_mm, 0.45, DIAMETER_MM[0], 60), places[int(rng.choice(3, p=[0.6, 0.25, 0.15]))])
+        for _ in range(int(count))
+    ]
 
 
 def _of_plan(rng: np.random.Generator, plan: Plan) -> list[Wish]:

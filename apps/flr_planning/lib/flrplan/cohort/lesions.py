@@ -18,6 +18,8 @@ __all__ = ["MIN_LARGEST_MM", "Lesion", "LiverMap", "lesion_site", "plant_lesions
 
 _RP, _RA, _LM, _LL = Sector.RIGHT_POSTERIOR, Sector.RIGHT_ANTERIOR, Sector.LEFT_MEDIAL, Sector.LEFT_LATERAL
 _TRIES = 10
+_LUMPY = (0.08, 0.13)
+"""Largest standard deviation of a lump's height, as a share of the radius: usual, wide."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Lesion:
     """A lumpy ellipsoid. ``centre_zyx_mm`` physical; ``lumps`` ``(K, 5)``: direction z, y, x, amplitude, phase.
 
     ``contrast_hu`` is against the liver; the rim is brighter and the core darker than the rest by ``rim_hu`` and ``core_hu``,
-    0 for none. ``edge_mm`` is how far its margin is washed out.
+    0 for none, negative the other way round. ``rim_mm`` is how thick the rim is, ``core_from`` where the core begins as a share
+    of the diameter, ``mottle_hu`` the standard deviation of patches, ``edge_mm`` how far its margin is washed out.
     """
 
     centre_zyx_mm: tuple[float, float, float]
@@ -39,6 +42,9 @@ class Lesion:
     core_hu: float
     calcium_hu: float
     edge_mm: float
+    rim_mm: float = 4.0
+    core_from: float = 0.2
+    mottle_hu: float = 0.0
 
     @property
     def reach_mm(self) -> float:
@@ -66,27 +72,35 @@ class Lesion:
             radius += amplitude * np.sin((dz * p[0] + dy * p[1] + dx * p[2]) / safe * np.float32(3.2) + phase)
         return np.asarray(np.float32(self.diameter_mm / 2) * radius - distance, np.float32)
 
-    def clumps(self, z: AxisArray, y: AxisArray, x: AxisArray) -> FloatArray:
-        """A pattern ``(Z, Y, X) float32`` in -4..4 of clumps about a quarter of the lesion wide, for its calcium."""
+    def clumps(self, z: AxisArray, y: AxisArray, x: AxisArray, finer: float = 0.0) -> FloatArray:
+        """A pattern ``(Z, Y, X) float32`` in -4..4 of clumps about a quarter of the lesion wide, for its calcium and its patches.
+
+        ``finer``: by how much each of its four waves is shorter than the one before.
+        """
         pitch = np.float32(6.28 / max(0.45 * self.diameter_mm, 4.0))
         dz, dy, dx = (
             (axis - c).astype(np.float32).reshape(shape)
             for axis, c, shape in zip((z, y, x), self.centre_zyx_mm, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True)
         )
         pattern = np.zeros((z.size, y.size, x.size), np.float32)
-        for nz, ny, nx, _, phase in self.lumps.astype(np.float32):
-            pattern += np.sin((nz * dz + ny * dy + nx * dx) * pitch + phase)
+        for k, (nz, ny, nx, _, phase) in enumerate(self.lumps.astype(np.float32)):
+            pattern += np.sin((nz * dz + ny * dy + nx * dx) * (pitch * np.float32(1 + k * finer)) + phase)
         return pattern
 
 
 def _draw_lesion(
-    rng: np.random.Generator, centre: tuple[float, float, float], diameter: float, kind: LesionKind, place: Place
+    rng: np.random.Generator,
+    centre: tuple[float, float, float],
+    diameter: float,
+    kind: LesionKind,
+    place: Place,
+    lumpy: float,
 ) -> Lesion:
     stretch = rng.normal(1, 0.1, 3)
     stretch = np.clip(stretch / np.cbrt(stretch.prod()), 0.75, 1.3)
     directions = rng.standard_normal((4, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    amplitude = rng.normal(0, rng.uniform(0.02, 0.08), (4, 1)).clip(-0.1, 0.1)
+    amplitude = rng.normal(0, rng.uniform(0.02, lumpy), (4, 1)).clip(-1.25 * lumpy, 1.25 * lumpy)
     lumps = np.concatenate([directions, amplitude, rng.uniform(0, 6.28, (4, 1))], 1)
     vanishing = kind is LesionKind.VANISHING
     rim = kind is LesionKind.RIM or (kind is LesionKind.CALCIFIED and rng.random() < 0.3)
@@ -99,6 +113,7 @@ def _draw_lesion(
         core_hu=float(rng.uniform(5, 25)) if not vanishing and rng.random() < 0.4 else 0.0,
         calcium_hu=float(rng.uniform(120, 600)) if kind is LesionKind.CALCIFIED else 0.0,
         edge_mm=float(min(rng.uniform(1, 6), 0.3 * diameter)),
+        rim_mm=float(min(0.15 * diameter, 4.0)),
     )  # fmt: skip
 
 
@@ -128,14 +143,14 @@ class LiverMap:
         )
 
 
-def plant_lesions(rng: np.random.Generator, liver: LiverMap) -> list[Lesion]:
-    """Lesions in the scanned liver, largest first; empty if no place was found."""
+def plant_lesions(rng: np.random.Generator, liver: LiverMap, wide: bool = False) -> list[Lesion]:
+    """Lesions in the scanned liver, largest first; empty if no place was found. Wide: more, larger and lumpier ones."""
     scanned = np.nonzero(liver.liver.any((1, 2)))[0]
     if scanned.size < 4:
         return []
     z = liver.axes_mm[0]
     inner = ((z > z[scanned[0]] + 6) & (z < z[scanned[-1]] - 6))[:, None, None]
-    wishes = draw_wishes(rng)
+    wishes = draw_wishes(rng, wide)
     kinds = draw_kinds(rng, [wish.diameter_mm for wish in wishes])
     lesions: list[Lesion] = []
     for wish, kind in zip(wishes, kinds, strict=True):
@@ -150,7 +165,7 @@ def plant_lesions(rng: np.random.Generator, liver: LiverMap) -> list[Lesion]:
             others = lesions[:-1] if confluent else lesions
             apart = [_distance(centre, o) - 0.5 * (o.diameter_mm + wish.diameter_mm) for o in others]
             if confluent or not apart or min(apart) > 1:
-                lesions.append(_draw_lesion(rng, centre, wish.diameter_mm, kind, wish.place))
+                lesions.append(_draw_lesion(rng, centre, wish.diameter_mm, kind, wish.place, _LUMPY[wide]))
                 break
     return sorted(lesions, key=lambda lesion: -lesion.diameter_mm)
 

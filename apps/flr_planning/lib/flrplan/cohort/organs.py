@@ -72,6 +72,7 @@ class Stream(IntEnum):
     ATTENUATION = 11
     ASCITES = 12
     SITUS = 13
+    SPREAD = 14
 
 
 def stream(seed: int, index: int, which: Stream, *more: int) -> np.random.Generator:

@@ -173,8 +173,9 @@ def render_hu(
     look: Intensities,
     lesions: list[Lesion],
     textures: tuple[Field, Field],
+    rows: slice,
 ) -> NDArray[np.int16]:
-    """HU ``(Z, Y, X) int16``; slab by slab, so that memory stays at the size of the arrays given."""
+    """HU ``(Z, Y, X) int16``; slab by slab, so that memory stays at the size of the arrays given. Only ``rows`` are sure to be drawn."""
     out = np.empty(organs.shape, np.int16)
     grain = np.zeros(256, np.float32)
     for organ, amplitude in _GRAIN.items():
@@ -190,6 +191,9 @@ def render_hu(
     streaks = SliceStreaks(grid, scan.hardening_hu, scan.starvation_hu)
     rods = place_metal(stream(seed, index, Stream.SCAN, 1), scan.metal, grid, organs)
     for start, stop, low, high in _slabs(organs.shape[0], grid.slab):
+        patterns = [texture(start, stop) for texture in texture_maps]
+        if stop <= rows.start or start >= rows.stop:
+            continue
         labels = organs[low:high]
         hu = look.organ_hu[labels]
         for vessel, value in zip(Vessel, look.vessel_hu, strict=True):
@@ -202,11 +206,8 @@ def render_hu(
         inner = slice(start - low, stop - low)
         hu = hu[inner]
         weight = soft[organs[start:stop]]
-        patterns = [np.zeros(0, np.float32)] * len(texture_maps)
-        for number, texture in enumerate(texture_maps):
-            values = texture(start, stop)
-            hu += weight * values * np.float32(scan.texture_hu[number])
-            patterns[number] = values
+        for values, texture_hu in zip(patterns, scan.texture_hu, strict=True):
+            hu += weight * values * np.float32(texture_hu)
         _draw_strands(hu, organs[start:stop], patterns, look.strands_hu)
         hu += streaks(hu, stream(seed, index, Stream.NOISE, 200_000 + start))
         if scan.sharpen:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.cohort.fields import FineGrid
+from flrplan.cohort.fields import FineGrid, Slices
 from flrplan.cohort.metal import METAL_WEIGHTS, Metal
 from flrplan.cohort.organs import Stream, stream
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.settings import GRID_LIMITS, CaseSize
 from flrplan.geometry import Geometry
+from flrplan.labels import Mask
 
 
 class Phase(str, Enum):
@@ -33,12 +34,33 @@ class Kernel(str, Enum):
     SHARP = "sharp"
 
 
+class View(str, Enum):
+    """How much of the scan is kept: all of it, or a box round the liver."""
+
+    WHOLE = "whole"
+    ABDOMEN = "upper abdomen"
+    """With skin and air at most on some sides."""
+    LIVER = "liver"
+    LIVER_CUT = "liver cut at a side"
+
+
+MAX_CUT = 0.25
+"""The share of the liver's extent along an axis that a view may cut off."""
+
+VIEW_WEIGHTS = (0.35, 0.2, 0.3, 0.15)
+"""Of wide cases."""
+
+Margins = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+"""Before and behind the liver along z, y, x in mm; negative where the box cuts it."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """One acquisition. ``fov_mm`` is the reconstructed square; ``padding_hu`` fills outside its circle, None for no circle.
 
     ``hollow_noise`` is how much of the coarse part noise lacks (0..1), as in filtered back projection; ``sharpen`` the overshoot
-    at edges. ``hardening_hu`` and ``starvation_hu``: see :class:`~flrplan.cohort.streaks.StreakSettings`.
+    at edges. ``hardening_hu`` and ``starvation_hu``: see :class:`~flrplan.cohort.streaks.StreakSettings`. ``margins_mm``: of the
+    box round the liver that ``view`` keeps, None for the whole scan.
     """
 
     phase: Phase
@@ -62,6 +84,8 @@ class Scan:
     blur_slices: float
     texture_hu: tuple[float, float]
     origin_mm: tuple[float, float, float]
+    view: View = View.WHOLE
+    margins_mm: Margins | None = None
 
 
 _Range = tuple[float, float]
@@ -107,6 +131,44 @@ def draw_scan(seed: int, index: int, patient: Patient) -> Scan:
         texture_hu=(float(rng.uniform(1, 7)), float(rng.uniform(1, 8))),
         origin_mm=(float(rng.uniform(-260, -140)), float(rng.uniform(-300, -100)), float(rng.uniform(-900, 300))),
     )
+
+
+def cropped(seed: int, index: int, scan: Scan) -> Scan:
+    """The same acquisition with a field of view that may be smaller, down to the liver itself without skin or air around it."""
+    rng = stream(seed, index, Stream.SPREAD, 1)
+    view = list(View)[int(rng.choice(4, p=VIEW_WEIGHTS))]
+    if view is View.WHOLE:
+        return scan
+    margins = rng.uniform(15, 90, (3, 2)) if view is View.ABDOMEN else rng.uniform(0, 20, (3, 2))
+    if view is not View.ABDOMEN and rng.random() < 0.5:
+        margins[:] = margins[0, 0]  # one margin on all sides, as a program crops
+    if view is View.LIVER_CUT:
+        margins[int(rng.integers(3)), int(rng.integers(2))] = -rng.uniform(5, 45)
+    (a, b), (c, d), (e, f) = margins.round(1).tolist()
+    return replace(scan, view=view, margins_mm=((a, b), (c, d), (e, f)))
+
+
+def view_box(scan: Scan, geometry: Geometry, liver: Mask, tumour: Mask) -> Slices:
+    """The voxels that the view keeps. What cuts the liver spares tumour, and takes at most :data:`MAX_CUT` of the liver's extent,
+    so that the resection can still be told from what is seen. Without liver in ``(Z, Y, X) bool``: all voxels.
+    """
+    cuts = [slice(0, n) for n in liver.shape]
+    if scan.margins_mm is not None and liver.any():
+        for axis, (margins, mm) in enumerate(zip(scan.margins_mm, geometry.spacing_zyx_mm, strict=True)):
+            first, last = _extent(liver, axis)
+            most = MAX_CUT * (last + 1 - first)
+            before, behind = (round(max(margin / mm, -most)) for margin in margins)
+            low, high = first - before, last + 1 + behind
+            if tumour.any():
+                of_tumour = _extent(tumour, axis)
+                low, high = min(low, of_tumour[0]), max(high, of_tumour[1] + 1)
+            cuts[axis] = slice(max(low, 0), min(high, liver.shape[axis]))
+    return (cuts[0], cuts[1], cuts[2])
+
+
+def _extent(mask: Mask, axis: int) -> tuple[int, int]:
+    found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+    return int(found[0]), int(found[-1])
 
 
 def outside_view(scan: Scan, grid: FineGrid) -> NDArray[np.bool_] | None:

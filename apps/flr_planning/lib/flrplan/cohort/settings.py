@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from flrplan.cohort.organs import Stream, stream
 from flrplan.errors import SettingsError
 
 COHORT_VERSION = 4
@@ -19,6 +20,9 @@ FAULTS_NAME = "faults.json"
 """Per case the faults of its label."""
 FAULT_SHARE = 0.5
 """Share of the cases that get label faults, where faults are asked for without a number."""
+
+WIDE_SHARE = 0.5
+"""Share of the wide cases, where they are asked for without a number."""
 
 
 class CaseSize(str, Enum):
@@ -76,9 +80,11 @@ def check_share(name: str, value: object, default: float) -> float:
 
 @dataclass(frozen=True)
 class CohortSettings:
-    """Settings of a cohort. Case ``i`` depends on ``seed``, ``i``, ``size`` and ``faults`` alone, never on ``cases``.
+    """Settings of a cohort. Case ``i`` depends on ``seed``, ``i``, ``size``, ``faults`` and ``wide`` alone, never on ``cases``.
 
     ``faults``: share of the cases that get label faults; True for :data:`FAULT_SHARE`, kept as a number.
+    ``wide``: share of the cases whose fields of view and lesions spread wide (:func:`flrplan.cohort.case.make_case`); True for
+        :data:`WIDE_SHARE`. A case that is wide at some share is the same at every larger one.
     Raises: SettingsError for a value out of range.
     """
 
@@ -87,6 +93,7 @@ class CohortSettings:
     size: CaseSize = CaseSize.SMALL
     first_index: int = 0
     faults: float | bool = 0.0
+    wide: float | bool = 0.0
 
     def __post_init__(self) -> None:
         check_whole_number("cases", self.cases, 1, MAX_CASES)
@@ -94,11 +101,16 @@ class CohortSettings:
         check_whole_number("first_index", self.first_index, 0, MAX_CASES - self.cases)
         object.__setattr__(self, "size", parse_size(self.size))
         object.__setattr__(self, "faults", check_share("faults", self.faults, FAULT_SHARE))
+        object.__setattr__(self, "wide", check_share("wide", self.wide, WIDE_SHARE))
 
     @property
     def indices(self) -> range:
         """Indices of the cases in this cohort."""
         return range(self.first_index, self.first_index + self.cases)
+
+    def is_wide(self, index: int) -> bool:
+        """Whether a case is one of the wide ones."""
+        return bool(stream(self.seed, index, Stream.SPREAD).random() < self.wide)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready settings."""

@@ -134,7 +134,7 @@ def _wait(futures: Iterable[Future[None]], done: Callable[[], object]) -> None:
 
 
 def _write_case(settings: CohortSettings, index: int, out_dir: Path) -> None:
-    case = make_case(settings.seed, index, settings.size)
+    case = make_case(settings.seed, index, settings.size, settings.is_wide(index))
     facts = {"case_id": case.case_id, **case.facts}
     planning = case.planning_zyx
     if settings.faults:
@@ -198,7 +198,7 @@ def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
         return
     try:
         found = json.loads(table.read_text())
-        same = found["version"] == COHORT_VERSION and found["settings"] == settings.as_dict()
+        same = found["version"] == COHORT_VERSION and CohortSettings(**found["settings"]) == settings
     except (ValueError, KeyError, TypeError) as error:
         raise CohortError(
             f"{table} is not a table of a synthetic cohort ({error}); give another folder, or --force (force=True)"

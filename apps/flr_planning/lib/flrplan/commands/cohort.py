@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flrplan.cohort.settings import FAULT_SHARE, FAULTS_NAME, CaseSize, CohortSettings, case_name
+from flrplan.cohort.settings import FAULT_SHARE, FAULTS_NAME, WIDE_SHARE, CaseSize, CohortSettings, case_name
 from flrplan.commands.say import say
 from flrplan.errors import SettingsError
 
@@ -37,6 +37,16 @@ def add_parser(commands: Any) -> None:
         help=f"plant label faults in this share of the cases (default, if given: {FAULT_SHARE}); {FAULTS_NAME} lists them",
     )
     parser.add_argument(
+        "--wide",
+        type=float,
+        nargs="?",
+        const=WIDE_SHARE,
+        default=0.0,
+        metavar="SHARE",
+        help="let fields of view (down to the liver itself) and lesions (number, size, look) spread wide in this share of the "
+        f"cases (default, if given: {WIDE_SHARE}); for training",
+    )
+    parser.add_argument(
         "--sheet", type=Path, metavar="PNG", help=f"also draw up to {SHEET_CASES} varied cases with their truth"
     )
     parser.add_argument(
@@ -57,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.cohort.write_dicom import write_dicom_cohort
 
     settings = CohortSettings(
-        cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults
+        cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults, wide=arguments.wide
     )
     if arguments.beside and not arguments.sheet:
         raise SettingsError("--beside draws a CT onto the sheet: give --sheet PNG as well")

@@ -16,6 +16,9 @@ from flrplan.stages import STAGES
 if TYPE_CHECKING:
     from flrplan.nnunet.trainer import EpochReport
 
+MEASURED_NAME = "measured.json"
+"""In the work folder: the cases measured so far, of which a measurement that was stopped goes on."""
+
 
 def add_parser(commands: Any) -> None:
     """Adds ``demo-models`` to the command line."""
@@ -36,6 +39,7 @@ def add_parser(commands: Any) -> None:
         help="also measure the liver on a real CT against this mask, or against the voxels of VALUE in it; repeatable. A mask of "
         "another grid is resampled, and judges only the part of the CT that it covers",
     )
+    parser.add_argument("--device", default="cpu", help="of the measurement: auto, cpu, cuda or cuda:<number> (default: cpu)")
     parser.set_defaults(run=run)
 
 
@@ -45,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.demo.card import FAILURES_NAME, write_card
     from flrplan.demo.failures import write_failures
     from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
-    from flrplan.demo.real_ct import RealCT, measure_real
+    from flrplan.demo.real_ct import RealCT, measure_cropped, measure_real
     from flrplan.planning.plan import Plan
 
     if arguments.cases < 1:
@@ -59,14 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
         item.load()  # a file that cannot be used is told before the training, not hours later
     if not arguments.measure:
         build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
-    cases = measure_synthetic(arguments.models, arguments.cases, arguments.workers)
+    cases = measure_synthetic(
+        arguments.models, arguments.cases, arguments.workers, device=arguments.device, kept=arguments.work / MEASURED_NAME
+    )
     cascade = demo_cascade(arguments.models)
     measured_real = []
     for item in real:
         result, score = measure_real(item, cascade)
         Plan(result).save(arguments.work / "real" / item.name)
-        measured_real.append(score)
-        note(f"{item.name}: liver Dice {score.dice:.4f} on {score.slices} of {score.of_slices} slices")
+        measured_real += [score, measure_cropped(item, cascade)]
+        for one in measured_real[-2:]:
+            note(f"{one.name}: liver Dice {one.dice:.4f} on {one.slices} of {one.of_slices} slices")
     write_failures(arguments.models / FAILURES_NAME, cases, cascade)
     write_card(arguments.models, cases, measured_real, as_json(cases))
     say(f"measured: {arguments.models / 'README.md'}")

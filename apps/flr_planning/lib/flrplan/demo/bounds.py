@@ -50,6 +50,8 @@ def _of_cases(outcome: Outcome, cases: Sequence[MeasuredCase]) -> str:
     reaching = []
     for kind, stratum in STRATA.items():
         strata = by_stratum(cases, stratum)
+        if len(strata) == 1:
+            continue
         means = {name: mean_of(part, goal.value) for name, part in strata.items()}
         low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
         parts.append(

@@ -10,7 +10,7 @@ from pathlib import Path
 from flrplan.api.train import TrainingRequest, train
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.cohort.settings import COHORT_VERSION
-from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED
+from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
 from flrplan.io import replace_folder, write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.settings import Recipe
@@ -43,7 +43,8 @@ def build_demo_models(
     """
     models = work / "models"
     cohort = work / "cohort"
-    write_cohort(CohortSettings(cases=TRAIN_CASES, seed=TRAIN_SEED, size=CaseSize.MEDIUM), cohort, workers=workers)
+    settings = CohortSettings(cases=TRAIN_CASES, seed=TRAIN_SEED, size=CaseSize.MEDIUM, wide=TRAIN_WIDE)
+    write_cohort(settings, cohort, workers=workers)
     cases = find_labelled_cases(cohort)
     split = nnunet_split([case.case_id for case in cases], FOLDS)
     for fold in range(FOLDS):
@@ -68,12 +69,17 @@ def build_demo_models(
             )
             train(request, None if on_epoch is None else _reporter(on_epoch, name, fold))
     for name in stages:
-        target = demo / name / ARCHITECTURES[0]
-        beside = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.copytree(models / name / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
-        write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, "cases": TRAIN_CASES, "seed": TRAIN_SEED})
-        replace_folder(beside, target)
+        install_demo_model(models, demo, name, settings)
+
+
+def install_demo_model(models: Path, demo: Path, stage: str, trained_on: CohortSettings) -> None:
+    """Replaces a stage's demo model by the trained one, whole, with a note of the cohort that it was trained on."""
+    target = demo / stage / ARCHITECTURES[0]
+    beside = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(models / stage / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
+    write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, **trained_on.as_dict()})
+    replace_folder(beside, target)
 
 
 def _start(name: str, fold: int, models: Path, demo: Path) -> Path | None:

@@ -11,7 +11,7 @@ from flrplan.cohort.settings import COHORT_VERSION, GRID_LIMITS
 from flrplan.demo.bounds import what_bounds
 from flrplan.demo.build import COHORT_NAME
 from flrplan.demo.goals import judge
-from flrplan.demo.held_out import FOLDS, MEASURE_SEED, MEASURE_SIZE, TRAIN_SEED
+from flrplan.demo.held_out import FOLDS, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.demo.real_ct import RealScore
 from flrplan.demo.strata import STRATA, by_stratum
@@ -89,7 +89,7 @@ def write_card(folder: Path, cases: Sequence[MeasuredCase], real: Sequence[RealS
         *(f"- **{outcome.goal.what}.** {what_bounds(outcome, cases, real)}" for outcome in outcomes),
         "",
         f"## {len(cases)} unseen synthetic cases, Dice\n",
-        f"Of seed {MEASURE_SEED}, size {MEASURE_SIZE} ({GRID_LIMITS[MEASURE_SIZE].matrix} voxels in plane), with slices of "
+        f"Of seed {MEASURE_SEED}, {MEASURE_WIDE:.0%} of them wide, size {MEASURE_SIZE} ({GRID_LIMITS[MEASURE_SIZE].matrix} voxels in plane), with slices of "
         f"{min(c.slice_mm for c in cases):.1f} to {max(c.slice_mm for c in cases):.1f} mm.\n",
         _table(cases),
         "\nPipelined: true masks as inputs; cascaded: predicted ones. The last two rows are trivial answers made from the truth: a "
@@ -117,7 +117,10 @@ def _references(real: Sequence[RealScore]) -> list[str]:
 
 def _training_table(folder: Path) -> str:
     """What the folds of each model that is there were trained with, and how long all of it took, from the records beside them."""
-    lines = ["| stage | cohort version | synthetic cases | iterations a fold | minutes of each fold |", "|---|---|---|---|---|"]
+    lines = [
+        "| stage | cohort version | synthetic cases | wide | iterations a fold | minutes of each fold |",
+        "|---|---|---|---|---|---|",
+    ]
     total = 0.0
     versions = set()
     for stage in STAGES:
@@ -125,7 +128,8 @@ def _training_table(folder: Path) -> str:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob(f"fold_*/{RUN_NAME}"))]
         if not runs:
             continue
-        version = json.loads((model / COHORT_NAME).read_text(encoding="utf-8"))["version"]
+        cohort = json.loads((model / COHORT_NAME).read_text(encoding="utf-8"))
+        version, share = cohort["version"], cohort.get("wide", 0.0)
         versions.add(version)
         cases = {len(run["train_ids"]) + len(run["validation_ids"]) for run in runs}
         training = [run["recipe"]["training"] for run in runs]
@@ -133,11 +137,12 @@ def _training_table(folder: Path) -> str:
         seconds = [_seconds(run) for run in runs]
         total += sum(seconds)
         lines.append(
-            f"| {stage} | {version} | {_all(cases)} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
+            f"| {stage} | {version} | {_all(cases)} | {share:.0%} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
         )
     older = [OLDER] if versions - {COHORT_VERSION} else []
+    spread = "Wide cases (`flrplan cohort --wide`): fields of view down to the liver itself, lesions of more sizes, numbers and looks."
     together = f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation, on machines that did other work, too."
-    return "\n".join([*lines, "", together, "", *older])
+    return "\n".join([*lines, "", spread, "", together, "", *older])
 
 
 def _seconds(run: Mapping[str, Any]) -> float:

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from flrplan.cascade import Cascade
-from flrplan.cohort import make_case
-from flrplan.demo.held_out import MEASURE_SEED, MEASURE_SIZE
+from flrplan.demo.held_out import measured_case
 from flrplan.demo.measure import MeasuredCase, predictions
 from flrplan.difference_picture import draw_difference
 from flrplan.io.write import replacing
@@ -46,11 +45,11 @@ def write_failures(path: Path, cases: Sequence[MeasuredCase], cascade: Cascade) 
             for axes in row:
                 axes.set_axis_off()
             for axes, measured in zip(row, worst_cases(cases, column), strict=False):
-                case = make_case(MEASURE_SEED, measured.index, MEASURE_SIZE)
+                case = measured_case(measured.index)
                 truth, predicted = predictions(case, cascade, (column,))[column]
                 draw_difference(axes, case.hu_zyx, truth, predicted, case.geometry.spacing_zyx_mm)
                 axes.set_title(
-                    f"{column}: {measured.dice[column]:.2f}\n{measured.case_id}, {measured.phase}, {measured.slice_mm:.1f} mm"
+                    f"{column}: {measured.dice[column]:.2f}\n{measured.case_id}, {measured.kind}, {measured.phase}, {measured.slice_mm:.1f} mm"
                 )
         figure.set_dpi(90)
         canvas.draw()

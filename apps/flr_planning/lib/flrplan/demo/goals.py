@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flrplan.demo.measure import MeasuredCase, paired_difference
-from flrplan.demo.real_ct import RealScore
+from flrplan.demo.real_ct import RealScore, cropped_name
 from flrplan.demo.strata import mean_of
 from flrplan.errors import SettingsError
 
@@ -38,14 +38,25 @@ class Goal:
 
 
 GOALS = (
-    Goal("Liver on LIDC-IDRI-0001, the full series (arterial phase, chest in view)", 0.94, real="lidc-idri-0001"),
+    Goal("Liver on LIDC-IDRI-0001, the full series (arterial phase, chest in view)", 0.95, real="lidc-idri-0001"),
     Goal("Liver on TotalSegmentator's example_ct (no contrast, dome cut off)", 0.88, real="example_ct"),
+    *(
+        Goal(f"Liver on {name}, cropped to 10 mm around the liver", 0.90, real=cropped_name(name))
+        for name in ("lidc-idri-0001", "example_ct")
+    ),
     Goal("Liver, unseen synthetic cases", 0.95, column="liver"),
-    Goal("CRLM, unseen synthetic cases, true liver given", 0.60, column="crlm_pipelined"),
+    Goal("CRLM, unseen synthetic cases, true liver given", 0.75, column="crlm_pipelined"),
+    Goal("FLR, unseen synthetic cases, true liver and CRLM given", 0.87, column="flr_pipelined"),
     Goal(
         'FLR with true masks minus "liver minus tumour", unseen synthetic cases, lower end of the paired 95 % interval',
         0.0,
         column="flr_pipelined",
+        over="flr_liver_minus_tumour",
+    ),
+    Goal(
+        'FLR from the CT alone minus the true "liver minus tumour", unseen synthetic cases, lower end of the paired 95 % interval',
+        0.0,
+        column="flr_e2e",
         over="flr_liver_minus_tumour",
     ),
 )

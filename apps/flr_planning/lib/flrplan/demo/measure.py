@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 from tqdm import tqdm
 
 from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.cohort import CaseSize, SyntheticCase, make_case
-from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE
+from flrplan.cohort import CaseSize, SyntheticCase
+from flrplan.cohort.scan import View
+from flrplan.cohort.settings import COHORT_VERSION
+from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
 from flrplan.errors import EmptyLiverError
-from flrplan.io import CT
+from flrplan.io import CT, read_json, write_json
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.metrics.overlap import dice
 from flrplan.models import ModelStore
@@ -48,6 +51,7 @@ class MeasuredCase:
     phase: str
     slice_mm: float
     dice: Mapping[str, float]
+    kind: str = "usual"
 
 
 def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = COLUMNS) -> dict[str, tuple[Mask, Mask]]:
@@ -80,35 +84,72 @@ def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = 
 def measure_case(case: SyntheticCase, index: int, cascade: Cascade) -> MeasuredCase:
     """Runs every stage pipelined and cascaded on one synthetic case."""
     scores = {name: dice(*pair) for name, pair in predictions(case, cascade).items()}
-    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores)
+    return MeasuredCase(index, case.case_id, str(case.facts["phase"]), case.geometry.spacing_mm[2], scores, _kind(case))
+
+
+def _kind(case: SyntheticCase) -> str:
+    view = case.facts.get("view")
+    return "usual" if view is None else f"wide, {'whole scan' if view == View.WHOLE.value else 'cropped'}"
 
 
 def measure_synthetic(
-    models: Path, cases: int = MEASURE_CASES, workers: int = 1, size: CaseSize = MEASURE_SIZE
+    models: Path,
+    cases: int = MEASURE_CASES,
+    workers: int = 1,
+    size: CaseSize = MEASURE_SIZE,
+    device: str = "cpu",
+    kept: Path | None = None,
 ) -> list[MeasuredCase]:
-    """The held-out cases by the models of a folder, ``workers`` at a time; each holds up to 4 GB at full size."""
-    with ProcessPoolExecutor(min(workers, cases), get_context("spawn"), _open_models, (models, workers)) as pool:
-        results = pool.map(_measure_index, range(cases), [size] * cases)
-        return list(tqdm(results, total=cases, desc="held-out cases", unit="case", disable=None))
+    """The held-out cases by the models of a folder, ``workers`` at a time; each holds up to 4 GB at full size.
+
+    kept: a JSON file with the cases measured so far, of the same models and cohort; what is in it is not measured again.
+    """
+    of = {
+        "models": model_weights(models),
+        "cohort": COHORT_VERSION,
+        "seed": MEASURE_SEED,
+        "wide": MEASURE_WIDE,
+        "size": size.value,
+    }
+    stored = read_json(kept, "measured cases") if kept is not None and kept.is_file() else {}
+    found = (
+        {int(index): MeasuredCase(**row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
+    )
+    missing = [index for index in range(cases) if index not in found]
+    with ProcessPoolExecutor(
+        max(1, min(workers, len(missing))), get_context("spawn"), _open_models, (models, workers, device)
+    ) as pool:
+        results = pool.map(_measure_index, missing, [size] * len(missing))
+        for case in tqdm(results, total=len(missing), desc="held-out cases", unit="case", disable=None):
+            found[case.index] = case
+            if kept is not None:
+                write_json(kept, {"of": of, "cases": {index: asdict(found[index]) for index in sorted(found)}})
+    return [found[index] for index in range(cases)]
 
 
-def demo_cascade(models: Path) -> Cascade:
-    """The cascade as the app runs it on a CPU, by the models of a folder alone."""
-    return Cascade(ModelStore(models, demo=None), CascadeSettings(device="cpu"))
+def model_weights(models: Path) -> dict[str, str]:
+    """SHA-256 of every weight file of a folder of models, by its path in it."""
+    files = sorted(models.rglob("*.pth"))
+    return {path.relative_to(models).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def demo_cascade(models: Path, device: str = "cpu") -> Cascade:
+    """The cascade as the app runs it, by the models of a folder alone."""
+    return Cascade(ModelStore(models, demo=None), CascadeSettings(device=device))
 
 
 _cascades: list[Cascade] = []
 """That of a worker process."""
 
 
-def _open_models(models: Path, workers: int) -> None:
+def _open_models(models: Path, workers: int, device: str) -> None:
     keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    _cascades.append(demo_cascade(models))
+    _cascades.append(demo_cascade(models, device))
 
 
 def _measure_index(index: int, size: CaseSize) -> MeasuredCase:
-    return measure_case(make_case(MEASURE_SEED, index, size), index, _cascades[-1])
+    return measure_case(measured_case(index, size), index, _cascades[-1])
 
 
 def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:
@@ -135,6 +176,7 @@ def summary(cases: Sequence[MeasuredCase]) -> dict[str, dict[str, float]]:
 def as_json(cases: Sequence[MeasuredCase]) -> list[dict[str, Any]]:
     """Plain values, a row per case."""
     return [
-        {"case": c.case_id, "phase": c.phase, "slice_mm": round(c.slice_mm, 3), **{k: round(v, 4) for k, v in c.dice.items()}}
+        {"case": c.case_id, "kind": c.kind, "phase": c.phase, "slice_mm": round(c.slice_mm, 3)}
+        | {k: round(v, 4) for k, v in c.dice.items()}
         for c in cases
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,14 @@ from flrplan.cascade import Cascade
 from flrplan.cascade_result import CascadeResult
 from flrplan.demo import REAL_FORM
 from flrplan.demo.reference_mask import Reference, read_reference
-from flrplan.errors import SettingsError
+from flrplan.errors import EmptyLiverError, SettingsError
 from flrplan.io import CT, read_ct
 from flrplan.labels import Mask, Structure
 from flrplan.metrics.overlap import dice
+from flrplan.stages import LIVER
+
+CROP_MARGIN_MM = 10.0
+"""A real CT is measured a second time with no more than this around its reference liver, as data sets are often cropped."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,34 @@ def score_real(name: str, predicted: Mask, reference: Reference, ct: CT, warning
         of_slices=len(reference.covered),
         notes=(*reference.notes, *warnings),
     )
+
+
+def measure_cropped(real: RealCT, cascade: Cascade, margin_mm: float = CROP_MARGIN_MM) -> RealScore:
+    """The score of the liver where the CT ends this far from the reference liver on all sides; 0 where no liver is found."""
+    ct, reference = real.load()
+    box = box_around(reference.liver, ct.geometry.spacing_zyx_mm, margin_mm)
+    ct = replace(ct, array_zyx=np.ascontiguousarray(ct.array_zyx[box]), geometry=ct.geometry.crop(box))
+    reference = Reference(reference.liver[box], reference.covered[box], reference.notes)
+    try:
+        result = cascade.run(ct, stages=(LIVER,))
+    except EmptyLiverError as error:
+        return score_real(cropped_name(real.name), np.zeros_like(reference.liver), reference, ct, (str(error),))
+    return score_real(cropped_name(real.name), result.masks[Structure.LIVER], reference, ct, result.warnings)
+
+
+def cropped_name(name: str, margin_mm: float = CROP_MARGIN_MM) -> str:
+    """What the score of a real CT that was cropped goes by."""
+    return f"{name} cropped to {margin_mm:g} mm around the liver"
+
+
+def box_around(mask: Mask, spacing_zyx_mm: tuple[float, float, float], margin_mm: float) -> tuple[slice, slice, slice]:
+    """The voxels of a mask that is not empty and what lies this near along the axes, within the array."""
+    cuts = []
+    for axis, mm in enumerate(spacing_zyx_mm):
+        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        margin = round(margin_mm / mm)
+        cuts.append(slice(max(int(found[0]) - margin, 0), min(int(found[-1]) + 1 + margin, mask.shape[axis])))
+    return (cuts[0], cuts[1], cuts[2])
 
 
 def measure_real(real: RealCT, cascade: Cascade) -> tuple[CascadeResult, RealScore]:

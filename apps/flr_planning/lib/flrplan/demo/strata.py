@@ -1,4 +1,4 @@
-"""The strata of the held-out cases: contrast phase and slice spacing."""
+"""The strata of the held-out cases: how they were drawn, contrast phase and slice spacing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ def slice_stratum(case: MeasuredCase) -> str:
     return "up to 2.5 mm" if case.slice_mm <= 2.5 else "2.5 to 4 mm" if case.slice_mm <= 4 else "over 4 mm"
 
 
-STRATA: dict[str, Callable[[MeasuredCase], str]] = {"contrast phase": lambda case: case.phase, "slice spacing": slice_stratum}
+STRATA: dict[str, Callable[[MeasuredCase], str]] = {
+    "kind of case": lambda case: case.kind,
+    "contrast phase": lambda case: case.phase,
+    "slice spacing": slice_stratum,
+}
 """By what the cases are divided, and the stratum of a case."""
 
 

@@ -14,11 +14,12 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
-from flrplan.errors import ModelError
+from flrplan.errors import DeviceMemoryError, ModelError
 from flrplan.labels import Mask
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.environment import quiet
+from flrplan.nnunet.memory import is_out_of_memory
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.probabilities import Probability, encode
 from flrplan.stage_input import StageInput
@@ -111,7 +112,8 @@ class StagePredictor:
         """The target's mask, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
 
         Empty where the network finds nothing. Safe to call from several threads: one prediction at a time.
-        Raises: ModelError where ``given`` was built for another stage.
+        Raises: ModelError where ``given`` was built for another stage, or the prediction fails; DeviceMemoryError where an
+        accelerator's memory ran out.
         """
         return self._checked(given, with_probability=False)[0]
 
@@ -137,9 +139,11 @@ class StagePredictor:
                 raise
             torch.set_num_threads(threads)  # nnU-Net leaves its own number behind
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise ModelError(
-                f"stage {self.stage}: the prediction failed on {self._predictor.device} ({reason}); "
-                "if memory ran out, use --device cpu or a machine with more"
+            device = self._predictor.device
+            kind = DeviceMemoryError if device.type != "cpu" and is_out_of_memory(error) else ModelError
+            raise kind(
+                f"stage {self.stage}: the prediction failed on {device} ({reason}); if memory ran out, use --device cpu or a machine "
+                "with more"
             ) from error
 
     def _predict(self, given: StageInput, with_probability: bool) -> tuple[NDArray[Any], ...]:

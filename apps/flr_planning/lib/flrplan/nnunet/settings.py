@@ -95,7 +95,7 @@ class TrainingSettings:
     they are, ``divide`` them by the number of repetitions, or ``zero`` for the channels that are new.
     mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
     mixed_precision: auto = float16 on CUDA, float32 on a CPU; on = also bfloat16 on CPUs that compute in it
-    (:mod:`flrplan.nnunet.precision` says why not by itself); off = float32.
+    (:mod:`flrplan.nnunet.precision` says why not by itself); bfloat16 = also on CUDA; off = float32.
     compile: auto = torch.compile on CUDA where triton is installed; on; off.
     workers: processes for augmentation; 0 = in the training process; auto = 0 on a CPU, cores - 1 (at most 12) beside a GPU.
     loss: ``bce`` (the paper's binary cross entropy) or ``dice_bce`` (nnU-Net's soft Dice + binary cross entropy).
@@ -127,8 +127,9 @@ class TrainingSettings:
         for name in ("mixed_precision", "compile"):
             value = getattr(self, name)
             value = ("off", "on")[value] if isinstance(value, bool) else value  # YAML reads on and off as such
-            if value not in ("auto", "on", "off"):
-                raise SettingsError(f"{name} must be auto, on or off, got {value!r}")
+            words = ("auto", "on", "off", *(["bfloat16"] if name == "mixed_precision" else []))
+            if value not in words:
+                raise SettingsError(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
             object.__setattr__(self, name, value)
         require_types(self)
         require_bounds(self, _TRAINING_BOUNDS)

@@ -23,7 +23,7 @@ from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import wait_for_all, world_size
 from flrplan.nnunet.loss import training_loss
 from flrplan.nnunet.memory import Pieces, in_one_piece
-from flrplan.nnunet.precision import compiles
+from flrplan.nnunet.precision import compiles, scales_gradients
 from flrplan.nnunet.schedule import learning_rate_schedule
 from flrplan.nnunet.settings import Loss, TrainingSettings
 from flrplan.nnunet.trained_on import TrainedOn
@@ -69,7 +69,7 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
         self.oversample_foreground_percent = settings.oversample_foreground
         self.resumed_at: list[int] = []
         self.trained_seconds = 0.0
-        if self.device.type != "cuda" or settings.mixed_precision == "off":
+        if not scales_gradients(self.device, settings.mixed_precision):
             self.grad_scaler = None
 
     def initialize(self) -> None:

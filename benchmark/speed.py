@@ -1,0 +1,606 @@
+"""The cascade beside nnU-Net's own commands, in one run, on the same weights and the same CT: time, memory, agreement, what bounds it.
+
+    python benchmark/speed.py --size demo --out speed                     # CPU: minutes
+    python benchmark/speed.py --size demo default-24 --device cuda --out speed
+    python benchmark/speed.py --size demo --ct DICOM_OR_FILE --out speed  # a CT of yours, without a truth
+
+Four sides, each in processes of its own (benchmark/speed_side.py), one after the other:
+chain      nnUNetv2_predict_from_modelfolder once a stage, all folds, no mirroring, one worker each to read and to write; in between, files
+           by our stage input
+predictor  nnU-Net's predictor class, all stages in one process, on arrays
+cold       flrplan plan as a process
+warm       the same in a process that has planned the case once before
+
+Writes <out>/<size>.json as soon as a side is measured, and <out>/<size>.png. docs/speed.md says what each figure is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import SimpleITK as sitk
+import torch
+from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from flrplan import __version__
+from flrplan.cohort import make_case
+from flrplan.device import choose_device
+from flrplan.errors import FlrError, SettingsError
+from flrplan.geometry import Geometry
+from flrplan.io import CT, read_ct, read_label_map, write_json, write_label_map, write_volume
+from flrplan.labels import Mask, Structure, structure_mask, to_compartments
+from flrplan.metrics.overlap import dice
+from flrplan.models import DEMO_NAME, MODEL_ROOT
+from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.planning import CONFIGURATION
+from flrplan.stage_input import StageInput, build_stage_input
+from flrplan.stages import CASCADE
+from speed_side import largest_piece
+from widened import write_widened
+
+SIDES = ("chain", "predictor", "cold", "warm")
+OURS = ("cold", "warm")
+STRUCTURES = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+NARROW_MODELS = Path(__file__).resolve().with_name("speed_models")
+"""Trained narrow networks of nnU-Net's default plan, ``<size>/<stage>/nnunet``; how they were trained: docs/speed.md."""
+SIDE_SCRIPT = Path(__file__).resolve().with_name("speed_side.py")
+SAMPLE_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is timed. case: (seed, index, size) of the cohort. slices, slice_mm: its nearest slices at this spacing, around the liver.
+
+    default_plan: with the models of :data:`NARROW_MODELS`, widened; else the demo models.
+    """
+
+    case: tuple[int, int, str]
+    folds: int
+    slices: int | None = None
+    slice_mm: float | None = None
+    default_plan: bool = False
+
+
+FULL = (3, 35, "full")
+"""512 x 512 x 164 voxels of 0.85 x 0.85 x 1.25 mm, portal venous, the whole liver; no model has seen it."""
+SIZES = {
+    "small": Size((3, 35, "small"), 1, 16, 7.5),
+    "demo": Size(FULL, 2, 82, 2.5),
+    "default-24": Size(FULL, 5, 24, 7.5, default_plan=True),
+    "default-80": Size(FULL, 1, 80, 2.5, default_plan=True),
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every side gets."""
+
+    ct: Path
+    models: Path
+    device: str
+
+
+def make_image(size: Size) -> tuple[NDArray[np.int16], NDArray[np.uint8], Geometry]:
+    """The synthetic case of a size: HU and planning map ``(Z, Y, X)``, their grid."""
+    case = make_case(*size.case)
+    hu, label, geometry = case.hu_zyx, case.planning_zyx, case.geometry
+    if size.slices and size.slice_mm:
+        shown = np.flatnonzero(label.any(axis=(1, 2)))
+        apart = size.slice_mm / geometry.spacing_mm[2]
+        wanted = (shown[0] + shown[-1]) / 2 + (np.arange(size.slices) - (size.slices - 1) / 2) * apart
+        nearest = np.clip(np.rint(wanted), 0, len(hu) - 1).astype(int)
+        hu, label = hu[nearest], label[nearest]
+        x, y, z = geometry.origin_mm
+        geometry = Geometry(
+            (*geometry.size_xyz[:2], size.slices),
+            (*geometry.spacing_mm[:2], size.slice_mm),
+            (x, y, z + float(wanted[0]) * geometry.spacing_mm[2]),
+            geometry.direction,
+        )
+    return hu, label, geometry
+
+
+def copy_folds(model: ModelFolder, folds: int, target: Path) -> None:
+    """The same model with its first folds only."""
+    left_out = shutil.ignore_patterns(*(f"fold_{k}" for k in model.folds[folds:]))
+    shutil.copytree(model.path, target, ignore=left_out)
+
+
+def make_models(name: str, size: Size, folder: Path) -> list[str]:
+    """Writes the models of a size into ``<folder>/<stage>/nnunet``; returns what a reader of the figures must know of them."""
+    untrained = []
+    for stage in CASCADE:
+        target = folder / stage.name / "nnunet"
+        if not size.default_plan:
+            copy_folds(ModelFolder.open(MODEL_ROOT / DEMO_NAME / stage.name / "nnunet"), size.folds, target)
+        elif not write_widened(NARROW_MODELS / name / stage.name / "nnunet", target, size.folds):
+            untrained.append(stage.name)
+    notes = []
+    if untrained:
+        notes.append(
+            f"random weights for {', '.join(untrained)} that call every voxel foreground: their times are real, and longer than a liver's; "
+            f"their agreement says nothing (to train narrow networks: benchmark/train_narrow.py --size {name})"
+        )
+    if size.default_plan and len(untrained) < len(CASCADE):
+        notes.append(
+            "networks of nnU-Net's default widths, widened from narrow ones that were trained for minutes so that their function stays: the "
+            "agreement of the sides is real, that with the truth is those minutes'; the folds are the same weights and always agree"
+        )
+    return notes
+
+
+# --- running a side ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Used:
+    """What processes took. peak_bytes: resident memory of the whole tree at its highest, what they share (libraries) counted once."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+
+
+@contextmanager
+def _watched(used: Used, pid: int) -> Iterator[None]:
+    """Samples the memory of a process and all below it while the block runs."""
+    done = threading.Event()
+
+    def sample() -> None:
+        root = psutil.Process(pid)
+        while not done.wait(SAMPLE_SECONDS):
+            own, shared = 0, 0
+            with suppress(psutil.Error):  # processes end while they are looked at
+                for process in (root, *root.children(recursive=True)):
+                    with suppress(psutil.Error):
+                        memory = process.memory_info()
+                        own += memory.rss - memory.shared
+                        shared = max(shared, memory.shared)
+            used.peak_bytes = max(used.peak_bytes, own + shared)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def run_process(side: str, arguments: Sequence[object], work: Path) -> tuple[Used, dict[str, Any]]:
+    """Runs :mod:`speed_side`; what it used, and what it wrote. Raises: RuntimeError with the end of its output where it failed.
+
+    ``OMP_NUM_THREADS`` and its like are taken from its environment: nnU-Net's command ignores them, so all sides do.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in threads}
+    environment |= {name: str(work) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    result, log = work / "side.json", work / "log.txt"
+    used = Used()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    with log.open("w") as output:
+        command = [sys.executable, str(SIDE_SCRIPT), side, str(result), *map(str, arguments)]
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        with _watched(used, process.pid):
+            code = process.wait()
+    used.wall_s = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used.cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if code:
+        raise RuntimeError(f"{side} ended with {code}: {' | '.join(log.read_text(errors='replace').strip().splitlines()[-3:])}")
+    return used, json.loads(result.read_text(encoding="utf-8"))
+
+
+def run_chain(bench: Bench, out: Path) -> dict[str, Any]:
+    """nnU-Net's commands with files in between; those are written and read here, and counted as ``between``."""
+    total, between, cpu_between = Used(), 0.0, 0.0
+    seconds: dict[str, float] = {}
+    stages, masks = {}, dict[Structure, Mask]()
+    device_peak = 0
+    own = time.perf_counter(), time.process_time()
+
+    def pause() -> None:
+        nonlocal between, cpu_between
+        between += time.perf_counter() - own[0]
+        cpu_between += time.process_time() - own[1]
+
+    ct = read_ct(bench.ct)
+    for stage in CASCADE:
+        folder = ModelFolder.open(bench.models / stage.name / "nnunet")
+        given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, folder.input)
+        source, target = out / stage.name / "in", out / stage.name / "out"
+        source.mkdir(parents=True)
+        for index, channel in enumerate(given.channels_czyx):
+            image = given.geometry.image(channel.astype(np.int16))
+            sitk.WriteImage(image, str(source / f"case_{index:04d}.nii.gz"), useCompression=True)
+        pause()
+        arguments = ["-i", source, "-o", target, "-m", folder.path, "-f", *folder.folds, "--disable_tta", "-npp", 1, "-nps", 1]
+        used, inside = run_process("command", [*arguments, "-device", bench.device, "--disable_progress_bar"], out / stage.name)
+        own = time.perf_counter(), time.process_time()
+        stages[stage.name] = {**used.__dict__, "network_calls": inside["network_calls"]}
+        total.wall_s += used.wall_s
+        total.cpu_s += used.cpu_s
+        total.peak_bytes = max(total.peak_bytes, used.peak_bytes)
+        device_peak = max(device_peak, inside["device_peak_bytes"] or 0)
+        for phase, value in inside["seconds"].items():
+            seconds[phase] = seconds.get(phase, 0.0) + value
+        found = sitk.GetArrayFromImage(sitk.ReadImage(str(target / "case.nii.gz"))) > 0
+        mask = given.restore(found)
+        masks[stage.target] = largest_piece(mask) if stage.target is Structure.LIVER else mask
+    label, _ = to_compartments(masks[Structure.LIVER], masks[Structure.CRLM], masks[Structure.FLR])
+    write_label_map(out / "planning.nii.gz", label, ct.geometry)
+    pause()
+    seconds["between"] = between
+    return {
+        "wall_s": total.wall_s + between,
+        "cpu_s": total.cpu_s + cpu_between,
+        "peak_bytes": total.peak_bytes,
+        "device_peak_bytes": device_peak or None,
+        "network_calls": sum(s["network_calls"] for s in stages.values()),
+        "seconds": seconds,
+        "stages": stages,
+    }
+
+
+def run_one(side: str, bench: Bench, out: Path) -> dict[str, Any]:
+    """The other three sides."""
+    if side == "cold":
+        arguments: list[object] = ["plan", bench.ct, "--out", out / "plans", "--models", bench.models, "--device", bench.device]
+    else:
+        arguments = [bench.ct, bench.models, bench.device, out]
+    used, inside = run_process(side, arguments, out)
+    if side == "warm":  # its second time, without the start of the process
+        used.wall_s, used.cpu_s = inside["wall_s"], inside["cpu_s"]
+    if side == "cold":
+        next((out / "plans").glob("*/planning.nii.gz")).rename(out / "planning.nii.gz")
+    return {**used.__dict__, **{key: inside[key] for key in ("device_peak_bytes", "network_calls", "seconds")}}
+
+
+# --- what is needed, what the device can do -------------------------------------------------------------------------------------------
+
+
+def tile_origins(shape: Sequence[int], patch: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Where nnU-Net's sliding window puts its tiles (half a patch apart) on an image, which is padded to a patch at least."""
+    padded = tuple(max(n, p) for n, p in zip(shape, patch, strict=True))
+    z, y, x = compute_steps_for_sliding_window(padded, tuple(patch), 0.5)
+    return [(a, b, c) for a in z for b in y for c in x]
+
+
+def stage_work(folder: ModelFolder, given: StageInput, liver: Mask) -> dict[str, Any]:
+    """Tiles of a stage on its input, those that hold liver, and GFLOP (two per multiply-add of convolutions) of one tile and of all.
+
+    liver: ``(Z, Y, X) bool`` on the grid of the input.
+    """
+    manager = PlansManager(folder.plans)
+    configuration = manager.get_configuration(CONFIGURATION)
+    patch = tuple(configuration.patch_size)
+    axes = manager.transpose_forward
+    spacing = [given.geometry.spacing_zyx_mm[axis] for axis in axes]
+    turned = liver.transpose(axes)
+    shape = [int(n) for n in compute_new_shape(turned.shape, spacing, configuration.spacing)]
+    nearest = [np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(shape, turned.shape, strict=True)]
+    resampled = turned[np.ix_(*nearest)]
+    origins = tile_origins(shape, patch)
+    pads = [max(0, p - n) // 2 for n, p in zip(shape, patch, strict=True)]
+    with_liver = 0
+    for origin in origins:
+        tile = tuple(slice(max(0, o - pad), max(0, o - pad + p)) for o, p, pad in zip(origin, patch, pads, strict=True))
+        with_liver += bool(resampled[tile].any())
+    channels = len(given.channels_czyx)
+    with torch.device("meta"):
+        network = nnUNetTrainer.build_network_architecture(manager, configuration, channels, 1, enable_deep_supervision=False)
+        image = torch.zeros((1, channels, *patch))
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(image)
+    gflop = counter.get_total_flops() / 1e9
+    folds = len(folder.folds)
+    return {
+        "patch_zyx": list(patch),
+        "shape_zyx": shape,
+        "folds": folds,
+        "tiles": len(origins),
+        "tiles_with_liver": with_liver,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "gflop_per_tile": gflop,
+        "gflop": gflop * len(origins) * folds,
+        "gflop_with_liver": gflop * with_liver * folds,
+    }
+
+
+def needed(bench: Bench, label: NDArray[np.uint8]) -> dict[str, Any]:
+    """The work of each stage where the stages before it answered ``label``."""
+    ct: CT = read_ct(bench.ct)
+    masks = {s: structure_mask(label, s) for s in STRUCTURES}
+    stages = {}
+    for stage in CASCADE:
+        folder = ModelFolder.open(bench.models / stage.name / "nnunet")
+        given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, folder.input)
+        stages[stage.name] = stage_work(folder, given, given.crop(masks[Structure.LIVER]))
+    return {
+        "stages": stages,
+        "gflop": sum(s["gflop"] for s in stages.values()),
+        "gflop_with_liver": sum(s["gflop_with_liver"] for s in stages.values()),
+    }
+
+
+def gemm_peak(device: torch.device, seconds: float = 1.5) -> dict[str, Any]:
+    """GFLOP/s of a large matrix product in the precision that nnU-Net predicts in (float16 on CUDA, float32 elsewhere); the best counts."""
+    cuda = device.type == "cuda"
+    n, dtype = (8192, torch.float16) if cuda else (2048, torch.float32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    a, b = (torch.rand((n, n), device=device, dtype=dtype) for _ in range(2))
+    best, started = 0.0, time.perf_counter()
+    while time.perf_counter() - started < seconds or not best:
+        before = time.perf_counter()
+        for _ in range(10 if cuda else 1):
+            torch.mm(a, b)
+        if cuda:
+            torch.cuda.synchronize(device)
+        best = max(best, (10 if cuda else 1) * 2 * n**3 / (time.perf_counter() - before) / 1e9)
+    torch.set_num_threads(threads)
+    del a, b
+    if cuda:
+        torch.cuda.empty_cache()
+    return {"gflops": best, "precision": str(dtype).removeprefix("torch."), "size": n}
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the figures were measured on."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.is_file()
+        else []
+    )
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "flrplan": __version__,
+    }
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    sides: Mapping[str, Mapping[str, Any]], labels: Mapping[str, NDArray[np.uint8]], truth: NDArray[np.uint8] | None
+) -> dict[str, Any]:
+    """Ratios of each peer to ours, and Dice per structure between peers and ours and against the truth."""
+    ratios = {
+        f"{peer} / {own}": {
+            key: sides[peer][key] / sides[own][key]
+            for key in ("wall_s", "cpu_s", "peak_bytes", "device_peak_bytes")
+            if sides[peer].get(key) and sides[own].get(key)
+        }
+        for peer in sides
+        for own in sides
+        if peer not in OURS and own in OURS
+    }
+
+    def per_structure(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float]:
+        return {s.value: dice(structure_mask(a, s), structure_mask(b, s)) for s in STRUCTURES}
+
+    agreement = {
+        f"{peer}, {own}": per_structure(labels[peer], labels[own])
+        for peer in labels
+        for own in labels
+        if peer not in OURS and own in OURS
+    }
+    against = {} if truth is None else {side: per_structure(truth, label) for side, label in labels.items()}
+    return {"ratios": ratios, "agreement_dice": agreement, "truth_dice": against}
+
+
+def reached(report: dict[str, Any]) -> None:
+    """Adds to each side the GFLOP/s of its network, by the GFLOP that nnU-Net's grid of tiles needs; to the report what bounds our wall."""
+    work, peak = report["needed"], report["gemm_peak"]["gflops"]
+    for side in report["sides"].values():
+        network = side.get("seconds", {}).get("network")
+        if network:
+            side["network_gflops"] = work["gflop"] / network
+            side["network_share_of_peak"] = side["network_gflops"] / peak
+    report["bound_s"] = {"all tiles": work["gflop"] / peak, "tiles with liver": work["gflop_with_liver"] / peak}
+    report["bound_of_wall"] = {
+        side: report["bound_s"]["tiles with liver"] / report["sides"][side]["wall_s"]
+        for side in OURS
+        if "wall_s" in report["sides"].get(side, {})
+    }
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The report in words, for a terminal."""
+    host = report["machine"]
+    lines = [
+        f"{report['size']}: {report['image']} on {host['device']}, {host['cpu']}, {host['cores']} cores, load {host['load_average']:.1f}",
+        f"{'side':10} {'wall s':>8} {'CPU s':>8} {'peak GB':>8} {'device GB':>9} {'network s':>9} {'GFLOP/s':>9}",
+    ]
+    for name, side in report["sides"].items():
+        if "failed" in side:
+            lines.append(f"{name:10} failed: {side['failed']}")
+            continue
+        on_device = f"{side['device_peak_bytes'] / 1e9:.2f}" if side["device_peak_bytes"] else "-"
+        lines.append(
+            f"{name:10} {side['wall_s']:8.1f} {side['cpu_s']:8.1f} {side['peak_bytes'] / 1e9:8.2f} {on_device:>9} "
+            f"{side['seconds'].get('network', 0):9.1f} {side.get('network_gflops', float('nan')):9.0f}"
+        )
+        lines.append(" " * 11 + ", ".join(f"{phase} {value:.1f}" for phase, value in side["seconds"].items() if value >= 0.05))
+    for pair, ratios in report.get("ratios", {}).items():
+        lines.append(f"{pair}: " + ", ".join(f"{key.rsplit('_', 1)[0]} {value:.2f}" for key, value in ratios.items()))
+    for title, key in (("Dice of", "agreement_dice"), ("Dice against the truth,", "truth_dice")):
+        for pair, values in report.get(key, {}).items():
+            lines.append(f"{title} {pair}: " + ", ".join(f"{s} {value:.4f}" for s, value in values.items()))
+    if "needed" in report:
+        work, peak = report["needed"], report["gemm_peak"]
+        tiles = ", ".join(
+            f"{s} {w['folds']} x {w['tiles']} ({w['tiles_with_liver']} with liver)" for s, w in work["stages"].items()
+        )
+        lines.append(
+            f"tiles: {tiles}; {work['gflop']:.0f} GFLOP, with liver {work['gflop_with_liver']:.0f}; GEMM peak {peak['gflops']:.0f} GFLOP/s "
+            f"({peak['precision']}): {report['bound_s']['all tiles']:.2f} s, {report['bound_s']['tiles with liver']:.2f} s"
+        )
+        lines += [
+            f"GFLOP with liver / GEMM peak / wall of {side}: {value:.2f}" for side, value in report["bound_of_wall"].items()
+        ]
+    lines += [f"note: {note}" for note in report["notes"]]
+    return "\n".join(lines) + "\n"
+
+
+def write_chart(report: Mapping[str, Any], path: Path) -> None:
+    """Bars per side: wall by phase, CPU seconds, peak memory."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    sides = {name: side for name, side in report["sides"].items() if "wall_s" in side}
+    if not sides:
+        return
+    names = list(sides)[::-1]
+    figure, (wall, cpu, memory) = plt.subplots(
+        1, 3, figsize=(13, 1.6 + 0.5 * len(names)), sharey=True, width_ratios=(3, 1.2, 1.2)
+    )
+    phases = list(dict.fromkeys(phase for side in sides.values() for phase in side["seconds"]))
+    colour = plt.get_cmap("tab10")
+    left = np.zeros(len(names))
+    for number, phase in enumerate(phases):
+        width = np.array([sides[n]["seconds"].get(phase, 0.0) for n in names])
+        wall.barh(names, width, left=left, color=colour(number), label=phase)
+        left += width
+    total = np.array([sides[n]["wall_s"] for n in names])
+    wall.barh(names, np.maximum(total - left, 0), left=left, color="#ebebeb", label="other, waiting")
+    wall.set_xlabel("wall, s")
+    cpu.barh(names, [sides[n]["cpu_s"] for n in names], color="tab:blue")
+    cpu.set_xlabel("CPU, s")
+    memory.barh(names, [sides[n]["peak_bytes"] / 1e9 for n in names], color="tab:blue")
+    memory.set_xlabel("peak memory of the processes, GB")
+    for axes, values in (
+        (wall, total),
+        (cpu, [sides[n]["cpu_s"] for n in names]),
+        (memory, [sides[n]["peak_bytes"] / 1e9 for n in names]),
+    ):
+        for row, value in enumerate(values):
+            axes.text(value, row, f" {value:.1f}", va="center", fontsize=9)
+        axes.set_xlim(0, 1.15 * max(values))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{report['size']}: {report['image']}, {report['machine']['device']}", fontsize=11)
+    figure.legend(loc="lower center", ncols=len(phases) + 1, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+# --- one size --------------------------------------------------------------------------------------------------------------------------
+
+
+def measure(
+    name: str, sides: Sequence[str], device: torch.device, given_ct: Path | None, out: Path, work: Path
+) -> dict[str, Any]:
+    """Measures one size; the report is written after each side. A side that fails is named in it, the others go on."""
+    size = SIZES[name]
+    if given_ct is not None and size.default_plan:
+        raise SettingsError("a CT of yours is planned by the demo models; use --ct with --size demo")
+    truth = None
+    if given_ct is None:
+        path = work / "case.nii.gz"
+        hu, truth, geometry = make_image(size)
+        write_volume(path, hu, geometry)
+    else:
+        path = given_ct.resolve()
+    notes = make_models(name, size, work / "models")
+    bench = Bench(path, work / "models", device.type)
+    ct = read_ct(path)
+    extent = " x ".join(map(str, ct.geometry.size_xyz))
+    report: dict[str, Any] = {
+        "size": name,
+        "image": f"{extent} of {' x '.join(f'{s:.3g}' for s in ct.geometry.spacing_mm)} mm",
+        "command": ["python", "benchmark/speed.py", *sys.argv[1:]],
+        "machine": machine(device),
+        "gemm_peak": gemm_peak(device),
+        "sides": {},
+        "notes": notes,
+    }
+    labels: dict[str, NDArray[np.uint8]] = {}
+    for side in sides:
+        folder = work / side
+        sys.stderr.write(f"{name}: {side}\n")
+        try:
+            folder.mkdir()
+            report["sides"][side] = run_chain(bench, folder) if side == "chain" else run_one(side, bench, folder)
+            labels[side] = read_label_map(folder / "planning.nii.gz")[0].astype(np.uint8)
+        except (FlrError, RuntimeError, OSError, StopIteration, KeyError) as error:
+            report["sides"][side] = {"failed": f"{type(error).__name__}: {error}"}
+        good = {k: v for k, v in report["sides"].items() if "failed" not in v}
+        report |= compare(good, labels, truth)
+        reference = next(iter(labels.values()), truth)
+        if "needed" not in report and reference is not None and structure_mask(reference, Structure.LIVER).any():
+            report["needed"] = needed(bench, reference)
+        if "needed" in report:
+            reached(report)
+        write_json(out / f"{name}.json", report)
+    write_chart(report, out / f"{name}.png")
+    return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["demo"])
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (default: cpu)")
+    parser.add_argument(
+        "--ct", type=Path, metavar="DICOM_OR_FILE", help="this CT in place of the synthetic one, with the demo models"
+    )
+    parser.add_argument("--out", type=Path, default=Path("speed"), help="<size>.json and <size>.png are written here")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures the sizes; returns 1 where a size or a side failed."""
+    arguments = build_parser().parse_args(argv)
+    failed = False
+    for name in arguments.size:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                report = measure(
+                    name, arguments.sides, choose_device(arguments.device), arguments.ct, arguments.out, Path(folder)
+                )
+        except FlrError as error:
+            sys.stderr.write(f"{name}: {error}\n")
+            failed = True
+            continue
+        sys.stdout.write(table(report))
+        sys.stdout.flush()
+        failed |= any("failed" in side for side in report["sides"].values())
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""One side of ``speed.py`` in a process of its own, as a user would run it: imports, then the work, then what took how long.
+
+    python benchmark/speed_side.py command|predictor|cold|warm RESULT.json ARGUMENTS...
+
+``command`` hands the arguments to nnUNetv2_predict_from_modelfolder, ``cold`` to flrplan; ``predictor`` and ``warm`` take CT, models,
+device and output folder. A few functions are timed by wrapping them (cProfile of Python 3.12 loses calls beside nnU-Net's threads); what
+worker processes do is not in it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_PREDICTOR = "nnunetv2.inference.predict_from_raw_data"
+PHASES: dict[str, tuple[tuple[str, str], ...]] = {
+    "models": (
+        ("flrplan.nnunet.predictor", "StagePredictor.__init__"),
+        (_PREDICTOR, "nnUNetPredictor.initialize_from_trained_model_folder"),
+    ),
+    "reading": (("flrplan.io", "read_ct"),),
+    "stage input": (("flrplan.stage_input", "build_stage_input"), ("flrplan.stage_input", "StageInput.restore")),
+    "preprocessing": (("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor.run_case_npy"),),
+    "network": ((_PREDICTOR, "nnUNetPredictor.predict_logits_from_preprocessed_data"),),
+    "resampling": (
+        ("flrplan.nnunet.predictor", "StagePredictor._resampled"),
+        ("flrplan.nnunet.predictor", "StagePredictor._target"),
+        (_PREDICTOR, "convert_predicted_logits_to_segmentation_with_correct_shape"),
+    ),
+    "writing": (("flrplan.planning.plan", "Plan.save"), ("flrplan.io", "write_label_map")),
+}
+"""Which functions are counted under which name. On CUDA the network's ends with a copy to the CPU, which waits for the device."""
+_TILE = (_PREDICTOR, "nnUNetPredictor._internal_maybe_mirror_and_predict")
+
+
+class Clock:
+    """Seconds per phase, those of its outermost calls, and how many tiles a network was given."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.tiles = 0
+        self._running: set[str] = set()
+        for phase, functions in PHASES.items():
+            for module, path in functions:
+                self._wrap(module, path, functools.partial(self._timed, phase))
+        self._wrap(*_TILE, self._counted)
+
+    def _wrap(self, module: str, path: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Replaces a function in its class, or in every module that imported it; one whose module was not imported cannot be called."""
+        if module not in sys.modules:
+            return
+        *owner, name = path.split(".")
+        if owner:
+            kind = getattr(sys.modules[module], owner[0])
+            setattr(kind, name, wrapper(getattr(kind, name)))
+            return
+        function = getattr(sys.modules[module], name)
+        wrapped = wrapper(function)
+        for known in list(sys.modules.values()):
+            if getattr(known, "__dict__", {}).get(name) is function:
+                setattr(known, name, wrapped)
+
+    def _timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            if phase in self._running:
+                return function(*arguments, **named)
+            self._running.add(phase)
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                self.seconds[phase] += time.perf_counter() - started
+                self._running.discard(phase)
+
+        return timed
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def counted(*arguments: Any, **named: Any) -> Any:
+            self.tiles += 1
+            return function(*arguments, **named)
+
+        return counted
+
+
+def largest_piece(mask: Any) -> Any:
+    """The largest connected piece of a mask ``(Z, Y, X) bool``, which is what ``flrplan plan`` keeps of a predicted liver."""
+    import numpy as np
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return pieces == sizes.argmax()
+
+
+def command(arguments: Sequence[str]) -> Callable[[], object]:
+    """nnU-Net's own command."""
+    from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder
+
+    sys.argv = ["nnUNetv2_predict_from_modelfolder", *arguments]
+    return lambda: predict_entry_point_modelfolder()
+
+
+def predictor(arguments: Sequence[str]) -> Callable[[], object]:
+    """nnU-Net's predictor class, stage after stage on arrays; what lies between the stages is ours."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from flrplan import io, stage_input
+    from flrplan.labels import Structure, to_compartments
+    from flrplan.nnunet.model_folder import ModelFolder
+    from flrplan.stages import CASCADE
+
+    source, models, device, out = arguments
+
+    def run() -> None:
+        ct = io.read_ct(Path(source))
+        masks: dict[Structure, Any] = {}
+        for stage in CASCADE:
+            folder = ModelFolder.open(Path(models) / stage.name / "nnunet")
+            network = nnUNetPredictor(use_mirroring=False, device=torch.device(device), allow_tqdm=False)
+            network.initialize_from_trained_model_folder(str(folder.path), folder.folds)
+            given = stage_input.build_stage_input(ct.array_zyx, ct.geometry, masks, stage, folder.input)
+            properties = {"spacing": list(given.geometry.spacing_zyx_mm)}
+            mask = given.restore(network.predict_single_npy_array(given.channels_czyx, properties) > 0)
+            masks[stage.target] = largest_piece(mask) if stage.target is Structure.LIVER else mask
+        label, _ = to_compartments(masks[Structure.LIVER], masks[Structure.CRLM], masks[Structure.FLR])
+        io.write_label_map(Path(out) / "planning.nii.gz", label, ct.geometry)
+
+    return run
+
+
+def cold(arguments: Sequence[str]) -> Callable[[], object]:
+    """``flrplan plan`` as a process."""
+    import flrplan.api.plan  # the command imports these itself, but then they would not count as imports
+    import flrplan.nnunet.predictor
+    import flrplan.planning.picture  # noqa: F401
+    from flrplan.cli import main
+
+    def run() -> None:
+        if code := main(arguments):
+            raise SystemExit(code)
+
+    return run
+
+
+def warm(arguments: Sequence[str]) -> Callable[[], object]:
+    """The same in a process that has planned the case once before."""
+    from flrplan.api.plan import plan
+    from flrplan.cascade import Cascade, CascadeSettings
+    from flrplan.models import ModelStore
+    from flrplan.process_memory import keep_freed_memory
+
+    source, models, device, out = arguments
+    keep_freed_memory()
+    cascade = Cascade(ModelStore(Path(models), demo=None), CascadeSettings(device=device))
+
+    def run() -> None:
+        plan(source, cascade=cascade).save(out)
+
+    run()
+    return run
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs a side and writes its result."""
+    side, result, *rest = arguments
+    started = time.perf_counter()
+    run = {"command": command, "predictor": predictor, "cold": cold, "warm": warm}[side](rest)
+    imported = time.perf_counter() - started
+    computed = resource.getrusage(resource.RUSAGE_SELF)
+    clock = Clock()
+    started = time.perf_counter()
+    run()
+    import torch
+
+    cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+    if cuda:
+        torch.cuda.synchronize()
+    wall = time.perf_counter() - started
+    now = resource.getrusage(resource.RUSAGE_SELF)
+    content = {
+        "wall_s": wall,
+        "cpu_s": now.ru_utime + now.ru_stime - computed.ru_utime - computed.ru_stime,
+        "device_peak_bytes": torch.cuda.max_memory_reserved() if cuda else None,
+        "network_calls": clock.tiles,
+        "seconds": {**({} if side == "warm" else {"imports": imported}), **clock.seconds},
+    }
+    Path(result).write_text(json.dumps(content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
