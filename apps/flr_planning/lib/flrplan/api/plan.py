@@ -45,7 +45,7 @@ def plan(
         plan.save("plans/patient")
 
     Args:
-        ct: what :func:`flrplan.read_ct` reads (NIfTI, NRRD, MetaImage, a DICOM folder), or the CT that it gave.
+        ct: what :func:`flrplan.io.ct.read_ct` reads (NIfTI, NRRD, MetaImage, a DICOM folder), or the CT that it gave.
         liver, crlm: masks that are taken and not predicted. A file (NIfTI, NRRD, DICOM SEG) must lie on the CT's grid; an array
             ``(Z, Y, X)``, bool or 0 and one other value, must have the CT's shape, in the CT's own axis order.
         series: SeriesInstanceUID, where a DICOM folder holds several.

@@ -35,12 +35,12 @@ FOLDS = 5
 class TrainingRequest:
     """What :func:`train` is asked for. The defaults are the paper's.
 
-    stage: one of :data:`flrplan.STAGES`. fold: of the split, from 0.
+    stage: one of :data:`flrplan.stages.STAGES`. fold: of the split, from 0.
     cases: a folder with ``images/`` and ``labels/`` (planning maps), or its cases.
     work: folder of the prepared data and training states; the same one continues what was stopped.
     models: the model goes to ``<models>/<stage>/<name>``, where the name is that of the architecture or the variant.
     architecture: of :mod:`flrplan.networks.table`. variant: what ``recipe`` is a variant for; it names the architecture then.
-    recipe: the settings, those of a variant among them (:meth:`Recipe.from_yaml` reads them).
+    recipe: the settings, those of a variant among them (:meth:`flrplan.nnunet.settings.Recipe.from_yaml` reads them).
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
     pretrained: a file of weights to start from. like: a model to go on from, with its plan and its weights, in place of that.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
