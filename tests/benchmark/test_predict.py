@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from flrplan.api import predict
 from flrplan.cascade import CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import EmptyLiverError, ModelError
@@ -33,15 +33,6 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARK / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-
-
-def predict_module() -> Any:
-    spec = importlib.util.spec_from_file_location("predict", BENCHMARK / "predict.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def probability_of(mask: Path, work: Path) -> Path:
@@ -126,7 +117,7 @@ def voxels_of(path: Path) -> int:
 
 
 def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predict, cascade = predict_module(), FakeCascade()
+    cascade = FakeCascade()
     mask = tmp_path / "predictions" / "nnunet" / "pipelined_liver" / "c1.nii.gz"
     probability = probability_of(mask, tmp_path)
 
@@ -155,7 +146,7 @@ def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monk
 def test_a_liver_that_is_not_found_keeps_its_probability(tmp_path: Path) -> None:
     columns = ["pipelined_liver", "cascaded_crlm", "pipelined_crlm"]
     case = {"n": fake_case("nothing")}
-    assert predict_module().predict_part(case, ["n"], FakeCascade(), columns, tmp_path, "held-out", True) == []
+    assert predict.predict_part(case, ["n"], FakeCascade(), columns, tmp_path, "held-out", True) == []
     masks = [tmp_path / "predictions" / "nnunet" / name / "n.nii.gz" for name in columns]
     assert [voxels_of(mask) for mask in masks] == [0, 0, 2]
     liver, *crlm = (sitk.GetArrayFromImage(sitk.ReadImage(str(probability_of(mask, tmp_path)))) for mask in masks)
@@ -166,7 +157,7 @@ def test_a_liver_that_is_not_found_keeps_its_probability(tmp_path: Path) -> None
 
 def test_the_cascade_is_one_run_and_a_network_of_several_targets_another() -> None:
     """Each mask in its own column; where the network finds no liver, all of its masks are empty, and so are their probabilities."""
-    predict, calls = predict_module(), []
+    calls: list[tuple[str, ...]] = []
 
     class Many(FakeCascade):
         def run(self, ct: CT, given: Any = None, stages: Any = (), on_probability: Any = None) -> SimpleNamespace:
@@ -202,7 +193,6 @@ def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
 
 
 def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_those_of_another(tmp_path: Path) -> None:
-    predict = predict_module()
     cascade = SimpleNamespace(settings=CascadeSettings(), identity=lambda stage: {"weights_sha256": {"0": "abc"}})
     stages = (STAGES["liver"],)
     record = tmp_path / "fold-0.json"

@@ -65,10 +65,13 @@ class _Run:
 
 
 class Cascade:
-    """Runs stages on a CT with models of a :class:`ModelStore`, which keeps them warm between calls."""
+    """Runs stages on a CT with models of a :class:`ModelStore` (None: the app's), which keeps them warm between calls.
 
-    def __init__(self, store: ModelStore, settings: CascadeSettings | None = None) -> None:
-        self.store = store
+    Raises: SettingsError for an unknown device, or a GPU that is not there.
+    """
+
+    def __init__(self, store: ModelStore | None = None, settings: CascadeSettings | None = None) -> None:
+        self.store = store or ModelStore()
         self.settings = settings or CascadeSettings()
         self.device = choose_device(self.settings.device)
 

@@ -16,6 +16,8 @@ MAX_CASES = 10_000
 """Case identifiers have four digits."""
 
 
+FAULTS_NAME = "faults.json"
+"""Per case the faults of its label."""
 FAULT_SHARE = 0.5
 """Share of the cases that get label faults, where faults are asked for without a number."""
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from flrplan import __version__
 from flrplan.errors import FlrError, LabelError
-from flrplan.input_masks import MaskErrors, masks_for_training
 from flrplan.io import write_json, write_label_map
 from flrplan.labels import Structure
 from flrplan.nnunet.processes import map_cases
@@ -31,6 +30,9 @@ from flrplan.nnunet.sharing import write_shared
 from flrplan.stage_input import InputSettings, build_stage_input
 from flrplan.stages import Stage
 from flrplan.training_cases import LabelledCase
+
+if TYPE_CHECKING:
+    from flrplan.input_masks import MaskErrors
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,8 @@ def convert_case(
     shared: folder of channels by their content; stages whose channel is the same to the last voxel share one file.
     Raises: EmptyLiverError, GridError, ImageError, LabelError, each naming the case.
     """
+    from flrplan.input_masks import masks_for_training  # who predicts only does not need it
+
     label_path = folder / "labelsTr" / f"{case.case_id}{FILE_ENDING}"
     try:
         ct, masks = case.load(dict.fromkeys((*stage.needs, *stage.targets)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
@@ -69,8 +69,14 @@ class StagePredictor:
             plans = PlansManager(self.folder.plans)
             settings = plans.get_configuration(configuration)
             heads = plans.get_label_manager(self.folder.dataset).num_segmentation_heads
-            network = nnUNetTrainer.build_network_architecture(
-                plans, settings, len(self.folder.input.channel_names(self.folder.stage)), heads, enable_deep_supervision=False
+            network = get_network_from_plans(  # as nnU-Net's trainer does, which loads matplotlib and seaborn
+                settings.network_arch_class_name,
+                settings.network_arch_init_kwargs,
+                settings.network_arch_init_kwargs_req_import,
+                len(self.folder.input.channel_names(self.folder.stage)),
+                heads,
+                allow_init=True,
+                deep_supervision=False,
             )
             for fold_weights in weights:
                 network.load_state_dict(fold_weights)

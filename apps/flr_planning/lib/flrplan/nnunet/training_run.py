@@ -1,7 +1,4 @@
-"""Training of one (stage, fold) on prepared data, and the published model.
-
-Command line, MONAI Label and the benchmark call :func:`prepare_stage` and :func:`train_fold`.
-"""
+"""Training of one (stage, fold) on prepared data, and the published model; :func:`flrplan.api.train.train` is the way in."""
 
 from __future__ import annotations
 
@@ -53,6 +50,7 @@ def train_fold(
     recipe: Recipe,
     model_folder: Path,
     device: torch.device,
+    *,
     half: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
     held_out: Collection[str] = (),
