@@ -34,6 +34,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # Real CTs that the demo models are measured on as well, NAME=CT,LIVER[:VALUE] with blanks between them (so none in a path):
 #   make demo-models REAL="lidc-idri-0001=DICOM_FOLDER,LIVER_MASK example_ct=CT_FILE,SEGMENTATION:5"
