@@ -1,13 +1,15 @@
-# make install | demo | demo-ohif | test | check | demo-models | workflow | benchmark-smoke. Everything goes into .venv/ in this folder,
-# Snakemake into .venv-workflow/.
+# make install | demo | demo-ohif | test | check | docs | demo-models | workflow | benchmark-smoke. Everything goes into .venv/ in this
+# folder, Snakemake into .venv-workflow/, Sphinx into .venv-docs/.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKFLOW := .venv-workflow
 WORKFLOW_STAMP := $(WORKFLOW)/.installed
+DOCS := .venv-docs
+DOCS_STAMP := $(DOCS)/.installed
 
-.PHONY: install demo demo-ohif test check demo-models workflow benchmark-smoke clean
+.PHONY: install demo demo-ohif test check docs demo-models workflow benchmark-smoke clean
 
 install: $(STAMP)
 
@@ -36,6 +38,18 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# The site in build/docs/. A warning, a broken link included, is an error. An environment of its own: the pages are built without
+# the package's own requirements, in seconds on a bare machine.
+docs: $(DOCS_STAMP)
+	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --write-all -c docs -d build/doctrees . build/docs
+	@echo build/docs/index.html
+
+$(DOCS_STAMP): docs/requirements.txt
+	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or 3.12 is needed: make $@ PYTHON=/path/to/python"; exit 1; }
+	$(DOCS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -r $<
+	touch $@
+
 # Real CTs that the demo models are measured on as well, NAME=CT,LIVER[:VALUE] with blanks between them (so none in a path):
 #   make demo-models REAL="lidc-idri-0001=DICOM_FOLDER,LIVER_MASK example_ct=CT_FILE,SEGMENTATION:5"
 # Where to get the two: apps/flr_planning/model/demo/README.md. Without them its goals on real CTs read "not measured".
@@ -58,4 +72,4 @@ benchmark-smoke: $(STAMP) $(WORKFLOW_STAMP)
 	$(BIN)/python benchmark/run.py --config benchmark/configs/smoke.yaml --work work
 
 clean:
-	rm -rf $(VENV) $(WORKFLOW) demo-output
+	rm -rf $(VENV) $(WORKFLOW) $(DOCS) build/docs build/doctrees demo-output

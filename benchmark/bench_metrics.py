@@ -223,7 +223,7 @@ def evaluate_many(count: int, folder: Path) -> None:
 
     Half of the cases are held out, the others lie in two folds; fewer than four are all held out.
     """
-    from flrplan.evaluation.columns import COLUMNS
+    from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
     from flrplan.evaluation.run import evaluate
     from flrplan.evaluation.settings import EvaluationSettings
 
@@ -235,7 +235,7 @@ def evaluate_many(count: int, folder: Path) -> None:
         liver = (z - 32) ** 2 * 2.8 + (y - 60) ** 2 + (x - 62) ** 2 < (40 + k % 5) ** 2
         flr, crlm = liver & (x > 55 + k % 7), liver & ((z - 30) ** 2 + (y - 60) ** 2 + (x - 50) ** 2 < 50)
         predicted = {Structure.LIVER: np.roll(liver, 1, 2), Structure.CRLM: np.roll(crlm, 1, 1), Structure.FLR: liver}
-        files = {f"predictions/a/{c.name}": predicted[c.target].astype(np.uint8) for c in COLUMNS.values()}
+        files = {f"predictions/a/{c}": predicted[COLUMNS[c].target].astype(np.uint8) for c in PAPER_COLUMNS[Part.TEST]}
         for path, mask in {"labels": to_compartments(liver, crlm, flr)[0], **files}.items():
             (folder / path).mkdir(parents=True, exist_ok=True)
             write_label_map(folder / path / f"{name}.nii.gz", mask, geometry)

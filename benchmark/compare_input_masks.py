@@ -28,12 +28,13 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-import draw_split
+from flrplan.api.predict import predict_columns
+from flrplan.api.train import TrainingRequest, prepare, train
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.device import choose_device
 from flrplan.errors import FlrError
-from flrplan.evaluation.columns import COLUMNS, Column, Inputs
+from flrplan.evaluation.columns import COLUMNS, Column
 from flrplan.evaluation.robustness import PairedDice, markdown, robustness
 from flrplan.input_masks import with_predictions
 from flrplan.input_masks.predictions import column_of
@@ -41,16 +42,16 @@ from flrplan.io import replacing, write_json, write_label_map, write_text
 from flrplan.metrics.overlap import dice
 from flrplan.models import ModelStore
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
+from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.nnunet.precision import precision_context
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.preparation.draw import draw_split, write_split
 from flrplan.process_memory import keep_freed_memory
 from flrplan.splits import Split, read_split
 from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, CASCADE, Stage, stage_named
+from flrplan.stages import ARCHITECTURES, CASCADE, Inputs, Stage, stage_named
 from flrplan.training_cases import LabelledCase, find_labelled_cases
-from predict import predict_columns
 
 matplotlib.use("Agg")
 
@@ -75,11 +76,10 @@ def make_cohort(arguments: argparse.Namespace) -> tuple[list[LabelledCase], Spli
     cases = arguments.train_cases + arguments.test_cases
     write_cohort(CohortSettings(cases=cases, seed=arguments.seed, size=arguments.size), cohort)
     split = cohort / "splits.json"
+    labelled = find_labelled_cases(cohort)
     if not split.is_file():
-        words = ["--cases", cohort, "--held-out", arguments.test_cases, "--folds", FOLDS, "--out", split]
-        if draw_split.main([str(word) for word in words]):
-            raise FlrError("the split could not be drawn (see above)")
-    return find_labelled_cases(cohort), read_split(split)
+        write_split(split, draw_split([case.case_id for case in labelled], arguments.test_cases, folds=FOLDS))
+    return labelled, read_split(split)
 
 
 class Comparison:
@@ -107,13 +107,20 @@ class Comparison:
         """Trains the stages before this one on true masks, and returns the cases with what these predict: out-of-fold, held-out all folds."""
         predictions = self.work / "predictions"
         for stage in self.before:
-            work = StageWork(self.work / "training", stage)
-            folder = self.models / stage.name / self.arguments.architecture
-            if any(not (folder / f"fold_{k}" / "run.json").is_file() for k in range(FOLDS)):
-                prepare_stage(self.cases, work, self.recipe(stage), self.split)
             for fold in range(FOLDS):
-                if not (folder / f"fold_{fold}" / "run.json").is_file():
-                    self.train(work, fold, self.recipe(stage), folder)
+                request = TrainingRequest(
+                    stage,
+                    fold,
+                    self.cases,
+                    self.work / "training",
+                    self.models,
+                    self.arguments.architecture,
+                    recipe=self.recipe(stage),
+                    split=self.split,
+                    device=self.device,
+                )
+                if not (request.model_folder / f"fold_{fold}" / RUN_NAME).is_file():
+                    self.train(request)
             column = column_of(stage.target)
             parts: list[tuple[tuple[int, ...] | None, Sequence[str]]] = [(None, self.split.test)]
             parts += [((fold,), self.split.validation_ids(fold)) for fold in range(FOLDS)]
@@ -128,19 +135,15 @@ class Comparison:
                         write_label_map(path, mask, ct.geometry)
         return with_predictions(self.cases, self.stage, predictions)
 
-    def train(self, work: StageWork, fold: int, recipe: Recipe, folder: Path) -> None:
+    def train(self, request: TrainingRequest) -> None:
         """One training, with a bar on standard error."""
 
         def tell(report: EpochReport) -> None:
             bar.update(report.epoch + 1 - bar.n)
 
-        with tqdm(total=recipe.training.epochs, desc=f"{folder}, fold {fold}", unit="epoch", disable=None) as bar:
-            train_fold(
-                *(work, fold, recipe, folder, self.device),
-                on_epoch=tell,
-                held_out=self.split.test,
-                architecture=self.arguments.architecture,
-            )
+        title = f"{request.model_folder}, fold {request.fold}"
+        with tqdm(total=request.recipe.training.epochs, desc=title, unit="epoch", disable=None) as bar:
+            train(request, tell)
 
     def precision(self, stage: Stage) -> Any:
         """Predictions are computed in the precision of the training."""
@@ -162,16 +165,26 @@ class Comparison:
         source, channel = WAYS[way]
         given = replace(recipe.input, input_masks=source, region_channel=channel)
         recipe = replace(recipe, input=given, training=replace(recipe.training, seed=seed))
-        prepared = StageWork(place / "prepared", self.stage)
-        prepare_stage(cases, prepared, recipe, self.own_split)
+        request = TrainingRequest(
+            self.stage,
+            0,
+            cases,
+            place / "prepared",
+            own / "models",
+            self.arguments.architecture,
+            recipe=recipe,
+            split=self.own_split,
+            device=self.device,
+        )
+        prepare(request)
         if not own.is_dir():  # a training continues in its own folder; the prepared arrays are hard links
             beside = own.with_name(f".{own.name}.partial")
             shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(prepared.root, beside / "training", copy_function=os.link)
+            shutil.copytree(request.work, beside / "training", copy_function=os.link)
             beside.rename(own)
-        work = StageWork(own / "training", self.stage)
-        self.train(work, 0, recipe, own / "models" / self.stage.name / self.arguments.architecture)
-        state = next((work.folder / "results").rglob(TRAINING_NAME))
+        request = replace(request, work=own / "training")
+        self.train(request)
+        state = next((request.stage_work.folder / "results").rglob(TRAINING_NAME))
         curve = [float(v) for v in load_checkpoint(state)["logging"]["mean_fg_dice"]]
         done = {"dice": self.scores(cases, own / "models"), "pseudo_dice": curve, "seconds": self.seconds(own)}
         write_json(result, done)

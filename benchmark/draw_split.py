@@ -18,10 +18,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from flrplan.errors import FlrError, SettingsError
-from flrplan.io import write_json
-from flrplan.preparation.draw import DATASET_IDS, DEFAULT_SEED, HELD_OUT, draw_split, read_strata
-from flrplan.splits import read_split
+from flrplan.errors import FlrError
+from flrplan.preparation.draw import DATASET_IDS, DEFAULT_SEED, HELD_OUT, draw_split, read_strata, write_split
 from flrplan.training_cases import find_labelled_cases
 
 
@@ -49,11 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.cases:
             ids = [case.case_id for case in find_labelled_cases(options.cases)]
         split = draw_split(ids, options.held_out, options.seed, None if options.no_strata else strata, options.folds)
-        if options.out.exists() and read_split(options.out) != split:
-            raise SettingsError(
-                f"{options.out} exists and is another split; it stays as it is once something was trained with it. Give another name"
-            )
-        write_json(options.out, {"test": split.test, "folds": split.folds})
+        write_split(options.out, split)
     except FlrError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -27,9 +27,8 @@ import os
 import sys
 from pathlib import Path
 
-from flrplan.errors import FlrError
-from flrplan.evaluation.run import evaluate
-from flrplan.evaluation.settings import TIE_MARGIN, EvaluationSettings
+from flrplan import EvaluationSettings, FlrError, evaluate
+from flrplan.evaluation.settings import TIE_MARGIN
 
 DEFAULT_WORK = Path("work")
 

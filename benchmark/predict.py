@@ -1,10 +1,10 @@
-"""Predicts every column of Tables 1 and 2 for the cases of a work folder with trained models.
+"""Predicts every column of Tables 1 and 2, and on demand those of other stages, for the cases of a work folder with trained models.
 
     python benchmark/predict.py --work W --models M [--architecture nnunet]
 
 W holds ``images/``, ``labels/`` (or ``masks/``) and ``splits.json``. Held-out cases get the ensemble of all folds, cases of fold k
 the model of fold k alone (out-of-fold). Pipelined columns take the true masks, cascaded ones the predicted masks of the stage
-before; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
+before, end-to-end ones the CT; a liver that is not found gives an empty CRLM and FLR, scored as such. Masks are raw: no piece is dropped.
 Refuses a model that was trained on a case that it is to predict (``run.json`` beside each checkpoint).
 Writes ``W/predictions/<architecture>/<column>/<case>.nii.gz``, uint8; what is there already is kept, so a stopped run continues,
 if the same models made it (``W/predicted/<architecture>/<part>.json``). ``--probabilities`` writes
@@ -19,220 +19,33 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
-from flrplan.evaluation.columns import COLUMNS, Inputs, Part, columns_of
-from flrplan.evaluation.provenance import STARTED, start_of
-from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
-from flrplan.io import CT, write_json, write_label_map, write_volume
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore, decides_answers
-from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
-from flrplan.probabilities import Probability, probability_path
+from flrplan import FlrError, PredictionRequest, predict
 from flrplan.process_memory import keep_freed_memory
-from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
-from flrplan.stages import ARCHITECTURES, CASCADE, STAGES, Stage
-from flrplan.training_cases import LabelledCase, find_labelled_cases
-
-logger = logging.getLogger("predict")
-
-
-def predict_columns(
-    ct: CT, truth: Mapping[Structure, Mask], cascade: Cascade, columns: Sequence[str], with_probability: bool = False
-) -> Iterator[tuple[str, Mask, Probability | None]]:
-    """The asked columns of one case, masks ``(Z, Y, X) bool`` on the CT's grid, and their probabilities where they are asked for.
-
-    Raises: EmptyLiverError where the TRUE liver is empty and a pipelined column needs it.
-    """
-    from_ct = {name for name in columns if _is_cascaded(name)}
-    stages = tuple(s for s in CASCADE if any(COLUMNS[name].stage is s for name in from_ct))
-    cascaded: Mapping[Structure, Mask]
-    kept: dict[Structure, Probability] = {}
-    keep = kept.__setitem__ if with_probability else None
-    try:
-        cascaded = cascade.run(ct, stages=stages, on_probability=keep).masks
-    except EmptyLiverError:
-        logger.warning("case %s: no liver found; its liver, CRLM and FLR are empty", ct.name)
-        cascaded = dict.fromkeys(Structure, np.zeros(ct.geometry.shape_zyx, bool))
-        for structure in Structure if with_probability else ():  # the liver has its own; no network ran for the others
-            kept.setdefault(structure, np.zeros(ct.geometry.shape_zyx, np.uint8))
-    for name in columns:
-        if name in from_ct:
-            yield name, cascaded[COLUMNS[name].target], kept.get(COLUMNS[name].target)
-    for name in columns:
-        if name not in from_ct:
-            stage = COLUMNS[name].stage
-            kept.clear()
-            mask = cascade.run(ct, {s: truth[s] for s in stage.needs}, (stage,), on_probability=keep).masks[stage.target]
-            yield name, mask, kept.get(stage.target)
-
-
-def _is_cascaded(name: str) -> bool:
-    """True for the columns of the cascade that starts at the CT; its first stage is the pipelined one, too."""
-    column = COLUMNS[name]
-    return column.inputs is Inputs.CASCADED or (column.inputs is Inputs.PIPELINED and not column.stage.needs)
-
-
-def require_same_models(
-    path: Path,
-    cascade: Cascade,
-    stages: Sequence[Stage],
-    case_ids: Sequence[str],
-    unrecorded: Sequence[str],
-    started: Mapping[str, str] | None = None,
-) -> None:
-    """Records which models predict which cases of a part, for the next run and for the evaluation.
-
-    started: what each model started from (:func:`starts`).
-    Raises: ModelError where kept predictions of it came from other models, or a case was predicted as another part.
-    """
-    for other in sorted(path.parent.glob("*.json")):
-        twice = sorted(set(case_ids) & set(read_json_object(other).get(CASES, ()))) if other != path else []
-        if twice:
-            raise ModelError(
-                f"{other}: predicted as {other.stem} before, and now asked for as {path.stem}: {', '.join(twice)}; "
-                "use the split of before, or another --work folder"
-            )
-    now: dict[str, object] = {"mirroring": cascade.settings.mirroring}
-    now |= {stage.name: decides_answers(cascade.identity(stage)) for stage in stages}
-    before = read_json_object(path) if path.is_file() else {}
-    if any(before.get(name, value) != value for name, value in now.items()):
-        raise ModelError(
-            f"{path}: the predictions of this part that are there came from other models or settings; "
-            "use another --work folder, or delete them and that file"
-        )
-    now[STARTED] = {**before.get(STARTED, {}), **(started or {})}
-    now |= {CASES: sorted({*before.get(CASES, ()), *case_ids}), UNRECORDED: sorted({*before.get(UNRECORDED, ()), *unrecorded})}
-    write_json(path, {**before, **now})
-
-
-def starts(cascade: Cascade, stages: Sequence[Stage]) -> dict[str, str]:
-    """What each model started from, ``<stage>/fold_<k>``, for an evaluation where the models are not at hand."""
-    found = {}
-    for stage in stages:
-        folder = cascade.store.find(stage, cascade.settings.architecture).folder
-        for fold in folder.folds:
-            path = folder.checkpoint(fold).with_name(RUN_NAME)
-            found[f"{stage.name}/fold_{fold}"] = start_of(read_json_object(path) if path.is_file() else {})
-    return found
-
-
-def check_ensemble(cascade: Cascade, split: Split, stages: Sequence[Stage]) -> None:
-    """Raises ModelError where models for the held-out cases lack a fold of the split: an ensemble is all of them."""
-    for stage in stages:
-        folder = cascade.store.find(stage, cascade.settings.architecture).folder
-        missing = sorted(set(range(len(split.folds))) - set(folder.folds))
-        if missing:
-            raise ModelError(
-                f"{folder.path}: fold {missing[0]} of the split is not trained, and the held-out cases take all folds; train it, or "
-                "say with --fold which folds make the ensemble"
-            )
-
-
-def check_not_trained_on(
-    cascade: Cascade, folds: Sequence[int] | None, case_ids: Sequence[str], stages: Sequence[Stage]
-) -> list[str]:
-    """Raises ModelError where a fold that will predict these cases was trained on one of them.
-
-    Returns the models that do not record it and cannot be checked, ``<stage>/fold_<k>``.
-    """
-    unrecorded = []
-    for stage in stages:
-        folder = cascade.store.find(stage, cascade.settings.architecture).folder
-        for fold in folds if folds is not None else folder.folds:
-            if not folder.training_cases(fold):
-                logger.warning("%s: fold %d does not record what it was trained on; it cannot be checked", folder.path, fold)
-                unrecorded.append(f"{stage.name}/fold_{fold}")
-            seen = sorted(folder.training_cases(fold) & set(case_ids))
-            if seen:
-                raise ModelError(
-                    f"{folder.path}: fold {fold} was trained on {', '.join(seen)}, which it is to predict; use the split it was trained with"
-                )
-    return unrecorded
-
-
-def predict_part(
-    cases: Mapping[str, LabelledCase],
-    ids: Sequence[str],
-    cascade: Cascade,
-    columns: Sequence[str],
-    work: Path,
-    title: str,
-    with_probability: bool = False,
-) -> list[str]:
-    """Predicts and writes the cases of one part; returns the ids that failed, after telling why.
-
-    A probability that is there belongs to the mask beside it, whenever the process is killed: the old one goes before the mask is
-    written, the new one comes after it.
-    """
-    failed = []
-    architecture = cascade.settings.architecture
-    for case_id in tqdm(ids, desc=title, unit="case", disable=None):
-        masks = {name: work / "predictions" / architecture / name / f"{case_id}.nii.gz" for name in columns}
-        probabilities = {name: probability_path(work, architecture, name, case_id) for name in columns}
-        todo = [n for n in columns if not (masks[n].is_file() and (not with_probability or probabilities[n].is_file()))]
-        if not todo:
-            continue
-        try:
-            ct, truth = cases[case_id].load((Structure.LIVER, Structure.CRLM))
-            for name, mask, probability in predict_columns(ct, truth, cascade, todo, with_probability):
-                probabilities[name].unlink(missing_ok=True)
-                write_label_map(masks[name], mask, ct.geometry)
-                if probability is not None:
-                    write_volume(probabilities[name], probability, ct.geometry)
-        except (FlrError, OSError) as error:
-            logger.error("case %s: %s", case_id, error)
-            failed.append(case_id)
-    return failed
-
-
-def parts_of(split: Split, asked: Sequence[str] | None, folds: Sequence[int] | None) -> dict[str, tuple[int | None, list[str]]]:
-    """The parts to predict: name to (fold, None for held-out; ids). Raises SettingsError for a part that is not there."""
-    parts: dict[str, tuple[int | None, list[str]]] = {HELD_OUT_PART: (None, sorted(split.test))}
-    for fold in range(len(split.folds)) if folds is None else folds:
-        parts[fold_part(fold)] = (fold, list(split.validation_ids(fold)))
-    unknown = sorted(set(asked or ()) - set(parts))
-    if unknown:
-        raise SettingsError(f"--part: this split has no part {', '.join(unknown)}; it has {', '.join(parts)}")
-    return {name: part for name, part in parts.items() if (asked is None or name in asked) and part[1]}
+from flrplan.stages import ARCHITECTURES, STAGES
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Predicts the asked parts of the split. Returns the exit status."""
-    cases = {c.case_id: c for c in find_labelled_cases(arguments.work)}
-    split_file = arguments.splits or arguments.work / "splits.json"
-    split: Split = read_split(split_file)
-    split.require_cover(list(cases), split_file, arguments.work)
-    settings = CascadeSettings(arguments.architecture, arguments.device, not arguments.no_mirroring, largest_liver=False)
-    stages = tuple(STAGES[name] for name in STAGES if arguments.stage is None or name in arguments.stage)
-    failed = []
-    for title, (fold, ids) in parts_of(split, arguments.part, arguments.fold).items():
-        part = Part.TEST if fold is None else Part.CV
-        columns = columns_of(part, stages, arguments.cascaded_cv)
-        used = tuple(s for s in stages if any(s in COLUMNS[name].stages for name in columns))
-        ensemble = (tuple(arguments.fold) if arguments.fold else None) if fold is None else (fold,)
-        cascade = Cascade(model_store(arguments.models, ensemble), settings)
-        if ensemble is None:
-            check_ensemble(cascade, split, used)
-        unrecorded = check_not_trained_on(cascade, ensemble, ids, used)
-        record = arguments.work / PREDICTED / arguments.architecture / f"{title}.json"
-        require_same_models(record, cascade, used, ids, unrecorded, starts(cascade, used))
-        failed += predict_part(cases, ids, cascade, columns, arguments.work, title, arguments.probabilities)
+    request = PredictionRequest(
+        arguments.work,
+        arguments.splits,
+        arguments.models,
+        arguments.architecture,
+        arguments.device,
+        mirroring=not arguments.no_mirroring,
+        probabilities=arguments.probabilities,
+        parts=arguments.part,
+        folds=arguments.fold,
+        stages=None if arguments.stage is None else [STAGES[name] for name in arguments.stage],
+        cascaded_cv=arguments.cascaded_cv,
+    )
+    failed = predict(request)
     if failed:
         sys.stderr.write(f"{len(failed)} cases could not be predicted: {', '.join(failed)}\n")
-    sys.stdout.write(f"{arguments.work / 'predictions' / arguments.architecture}\n")
+    sys.stdout.write(f"{request.folder}\n")
     return 1 if failed else 0
-
-
-def model_store(models: Path | None, folds: tuple[int, ...] | None) -> ModelStore:
-    """The models of ``--models`` and no others; without it the app's, where demo models stand in for what is not trained."""
-    return ModelStore(folds=folds) if models is None else ModelStore(models, demo=None, folds=folds)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -253,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--probabilities", action="store_true", help="also save what the masks are thresholded from")
     parser.add_argument("--part", action="append", help="held-out, fold-0, fold-1 ...; repeatable (default: all)")
     parser.add_argument("--fold", type=int, action="append", metavar="K", help="only these folds, in the ensemble, too")
-    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only columns of these stages (default: all)")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="columns of these stages (default: the paper's)")
     parser.add_argument("--cascaded-cv", action="store_true", help="also the cascaded columns of the cross-validation")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     keep_freed_memory()

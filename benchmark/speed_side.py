@@ -33,7 +33,7 @@ PHASES: dict[str, tuple[tuple[str, str], ...]] = {
         ("flrplan.nnunet.predictor", "StagePredictor._target"),
         (_PREDICTOR, "convert_predicted_logits_to_segmentation_with_correct_shape"),
     ),
-    "writing": (("flrplan.planning.plan", "write_plan"), ("flrplan.io", "write_label_map")),
+    "writing": (("flrplan.planning.plan", "Plan.save"), ("flrplan.io", "write_label_map")),
 }
 """Which functions are counted under which name. On CUDA the network's ends with a copy to the CPU, which waits for the device."""
 _TILE = (_PREDICTOR, "nnUNetPredictor._internal_maybe_mirror_and_predict")
@@ -142,7 +142,9 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
 
 def cold(arguments: Sequence[str]) -> Callable[[], object]:
     """``flrplan plan`` as a process."""
-    import flrplan.commands.plan  # noqa: F401  # the command imports it itself, but then it would not count as imports
+    import flrplan.api.plan  # the command imports these itself, but then they would not count as imports
+    import flrplan.nnunet.predictor
+    import flrplan.planning.picture  # noqa: F401
     from flrplan.cli import main
 
     def run() -> None:
@@ -154,8 +156,8 @@ def cold(arguments: Sequence[str]) -> Callable[[], object]:
 
 def warm(arguments: Sequence[str]) -> Callable[[], object]:
     """The same in a process that has planned the case once before."""
+    from flrplan.api.plan import plan
     from flrplan.cascade import Cascade, CascadeSettings
-    from flrplan.commands import plan
     from flrplan.models import ModelStore
     from flrplan.process_memory import keep_freed_memory
 
@@ -164,7 +166,7 @@ def warm(arguments: Sequence[str]) -> Callable[[], object]:
     cascade = Cascade(ModelStore(Path(models), demo=None), CascadeSettings(device=device))
 
     def run() -> None:
-        plan.plan_one(Path(source), Path(out), cascade, {})
+        plan(source, cascade=cascade).save(out)
 
     run()
     return run

@@ -19,6 +19,7 @@ from flrplan.io import CT
 from flrplan.labels import Mask, Structure
 from flrplan.models import DEMO_NOTE, MODEL_ROOT, ModelStore
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.nnunet.predictor import StagePredictor
 from flrplan.probabilities import Probability
 from flrplan.stage_input import InputSettings
 from flrplan.stages import CASCADE, CRLM, FLR, FLR_E2E, LIVER
@@ -55,6 +56,39 @@ def test_given_masks_are_kept_and_not_predicted(cascade: Cascade, small_ct: CT, 
     assert list(result.models) == ["flr"]
     assert result.sources[Structure.LIVER] is Source.GIVEN
     assert result.sources[Structure.FLR] is Source.PREDICTED
+
+
+def test_a_stage_that_does_not_fit_into_the_gpu_goes_to_the_cpu(
+    cascade: Cascade,
+    demo_store: ModelStore,
+    small_ct: CT,
+    small_truth: dict[Structure, Mask],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU's error in place of the GPU: the predictor of the device ``cuda`` runs out of memory, that of the CPU answers."""
+    on_cpu, identity = demo_store.predictor(CRLM, "nnunet", torch.device("cpu"))
+    on_gpu = StagePredictor(on_cpu.folder, torch.device("cpu"))
+    on_gpu._predictor.device = torch.device("cuda")
+
+    def fail(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(on_gpu, "_predict", fail)
+    asked: list[str] = []
+
+    class Store:
+        def predictor(self, stage: object, architecture: str, device: torch.device, mirroring: bool) -> object:
+            asked.append(device.type)
+            return (on_gpu if device.type == "cuda" else on_cpu), identity
+
+    given = {Structure.LIVER: small_truth[Structure.LIVER]}
+    with_gpu = Cascade(Store(), CascadeSettings(device="cpu"))  # type: ignore[arg-type]
+    with_gpu.device = torch.device("cuda")
+    result, expected = with_gpu.run(small_ct, given, (CRLM,)), cascade.run(small_ct, given, (CRLM,))
+    assert asked == ["cuda", "cpu"]
+    assert np.array_equal(result.masks[Structure.CRLM], expected.masks[Structure.CRLM])
+    said = [warning for warning in result.warnings if warning not in expected.warnings]
+    assert said == ["crlm: the memory of cuda ran out; this stage was predicted on the CPU, which takes longer"]
 
 
 def test_crlm_given_without_a_liver_predicts_the_liver(

@@ -128,7 +128,7 @@ def test_settings_travel_as_json() -> None:
 
 
 def test_the_table_of_stages() -> None:
-    assert list(STAGES) == ["liver", "crlm", "flr", "flr_e2e"]
+    assert list(STAGES) == ["liver", "crlm", "flr", "flr_e2e", "multi"]
     assert stage_named("flr").target is Structure.FLR
-    with pytest.raises(SettingsError, match="unknown stage 'tumour'; known are liver, crlm, flr, flr_e2e"):
+    with pytest.raises(SettingsError, match="unknown stage 'tumour'; known are liver, crlm, flr, flr_e2e, multi"):
         stage_named("tumour")

@@ -29,7 +29,10 @@ def test_a_variant_is_an_architecture_with_settings_over_the_recipe(tmp_path: Pa
     ("content", "said"),
     [
         ([], r"variants: expected names with settings, found \[\]"),
-        ({"a": {}}, r"variants: a: expected architecture and any of pretrained, labels, input, plan, training, found $"),
+        (
+            {"a": {}},
+            r"variants: a: expected architecture and any of pretrained, labels, stages, input, plan, training, found $",
+        ),
         ({"a": {"architecture": "nnunet", "seed": 1}}, "expected architecture and any of .*, found architecture, seed"),
         ({"a": {"architecture": "unet"}}, "variants: a: unknown architecture 'unet'; known are nnunet"),
         ({"nnunet": {"architecture": "nnunet"}}, "'nnunet' cannot be a name: .* neither an architecture"),
@@ -39,6 +42,11 @@ def test_a_variant_is_an_architecture_with_settings_over_the_recipe(tmp_path: Pa
         ({"a": {"architecture": "nnunet", "training": 1}}, "a: training: expected names with values, found 1"),
         ({"a": {"architecture": "nnunet", "plan": {"network_size": "huge"}}}, "a: nnunet has no network_size 'huge'"),
         ({"a": {"architecture": "stunet", "pretrained": "none.model"}}, "a: pretrained: no such file or folder"),
+        ({"a": {"architecture": "nnunet", "stages": "multi"}}, "a: stages: expected a list, found 'multi'"),
+        (
+            {"a": {"architecture": "nnunet", "stages": ["all"]}},
+            "a: stages: unknown all; known are liver, crlm, flr, flr_e2e, multi",
+        ),
         ({"a": {"architecture": "stunet", "labels": "nowhere"}}, "a: labels: no such file or folder"),
     ],
 )

@@ -40,7 +40,7 @@ from flrplan.io import read_json, write_json
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.run_record import device_name, versions
-from flrplan.stages import ARCHITECTURES, LIVER, STAGES
+from flrplan.stages import ARCHITECTURES, LIVER, PAPER_STAGES
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -79,7 +79,7 @@ class Scale:
     measure_seconds: int
 
 
-FULL = Scale(240, "medium", tuple(STAGES), 10_000, 50, "full", "default", 25, ("demo", "default-24"), 110)
+FULL = Scale(240, "medium", tuple(map(str, PAPER_STAGES)), 10_000, 50, "full", "default", 25, ("demo", "default-24"), 110)
 SMOKE = Scale(4, "small", (LIVER.name,), 5, 1, "small", "small", 1, ("small",), 30)
 
 

@@ -18,7 +18,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import SettingsError
 from flrplan.geometry import Geometry
 from flrplan.labels import KNOWN_LABEL_NAMES, Structure, structure_mask
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     info = json.loads(json.dumps(app.info(), allow_nan=False))
     assert info["labels"] == list(KNOWN_LABEL_NAMES)
     assert info["label_colors"]["resection"] == [220, 40, 40]
-    assert set(info["models"]) == {*STAGES, "cascade"}
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade"}
     assert set(info["strategies"]) == {"random", "first"}
-    assert list(info["trainers"]) == [*STAGES, "cascade"]
+    assert list(info["trainers"]) == [*map(str, PAPER_STAGES), "cascade"]
     assert info["scoring"] == {}
     assert set(info["trainers"]["liver"]["config"]) == {"architecture", "start", "epochs", "device"}
     assert info["trainers"]["cascade"]["description"] == "train liver, then crlm, then flr on the final labels"

@@ -214,7 +214,7 @@ def test_the_stored_seg_is_a_training_case(
     recipe = Recipe.from_mapping({"plan": {"spacing_zyx_mm": [8, 6, 6], "patch_size_zyx": [16, 24, 24], "resampling": "torch"}})
     work = StageWork(tmp_path / "work", LIVER)
     prepare_stage([labelled], work, recipe, Split(((series,), ())))
-    assert read_prepared(work)["target_voxels"] == {series: np.count_nonzero(liver)}
+    assert read_prepared(work)["target_voxels"] == {"liver": {series: np.count_nonzero(liver)}}
 
 
 def test_a_label_that_a_seg_cannot_hold_is_refused_with_a_message(

@@ -30,7 +30,7 @@ from flrplan.networks.table import NARROW, PAPER
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import Split
-from flrplan.stages import CRLM, FLR, FLR_E2E, STAGES
+from flrplan.stages import CRLM, FLR, FLR_E2E, PAPER_STAGES, STAGES
 from flrplan.training_cases import find_labelled_cases
 
 SPACING_ZYX_MM = (5.0, 4.5, 5.0)
@@ -71,7 +71,7 @@ SHORT = {("nnunet", FLR.name)}
 """Rows that are quick enough for every run of the tests."""
 ROWS = [
     pytest.param(architecture, stage, marks=[] if (architecture, stage) in SHORT else pytest.mark.slow)
-    for stage in STAGES
+    for stage in map(str, PAPER_STAGES)
     for architecture in PAPER
 ]
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flrplan.geometry import Geometry
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES
 
 IMAGES = {"lidc": "lidc0001/abdomen_1p4x1p4x2p5_ct.nii.gz", "totalseg": "totalseg/example_ct.nii.gz"}
 LIVER_OF_LIDC = "lidc0001/abdomen_1p4x1p4x2p5_liver.nii.gz"
@@ -34,7 +34,7 @@ def test_info_and_next_sample(server: Any) -> None:
     assert server.client.next_sample("first", {})["id"] == "lidc"
 
 
-@pytest.mark.parametrize("model", [*STAGES, "cascade"])
+@pytest.mark.parametrize("model", [*map(str, PAPER_STAGES), "cascade"])
 @pytest.mark.parametrize("image", IMAGES)
 def test_each_task_answers_on_the_grid(
     server: Any, real_data: Path, image: str, model: str, read_image: Callable[..., tuple[NDArray[Any], Geometry]]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from flrplan.cohort import SyntheticCase
 from flrplan.geometry import Geometry
 from flrplan.labels import APPEARANCE, KNOWN_LABEL_NAMES, Compartment
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,7 +41,7 @@ def test_info_names_the_app_and_its_tasks(client: MONAILabelClient) -> None:
     info = client.info()
     assert info["name"] == "FLR planning"
     assert info["labels"] == list(KNOWN_LABEL_NAMES)
-    assert set(info["models"]) == {*STAGES, "cascade"}
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade"}
     assert info["datastore"]["total"] == 2
 
 
@@ -52,7 +52,7 @@ def test_next_sample_is_one_of_the_images(client: MONAILabelClient, cases: list[
     assert Path(sample["path"]).is_file()
 
 
-@pytest.mark.parametrize("model", [*STAGES, "cascade"])
+@pytest.mark.parametrize("model", [*map(str, PAPER_STAGES), "cascade"])
 def test_each_task_answers_on_the_grid_of_the_image(
     client: MONAILabelClient,
     case: SyntheticCase,

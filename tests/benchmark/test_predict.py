@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -16,12 +15,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from flrplan.api import predict
 from flrplan.cascade import CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import EmptyLiverError, ModelError
-from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation.columns import PAPER_COLUMNS, Part
 from flrplan.geometry import Geometry
 from flrplan.io import CT
+from flrplan.labels import Structure
 from flrplan.models import MODEL_ROOT
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.stages import STAGES
@@ -32,15 +33,6 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARK / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-
-
-def predict_module() -> Any:
-    spec = importlib.util.spec_from_file_location("predict", BENCHMARK / "predict.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def probability_of(mask: Path, work: Path) -> Path:
@@ -61,7 +53,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_models_give_every_column_and_the_tables(work: Path) -> None:
-    for column in COLUMNS:
+    for column in PAPER_COLUMNS[Part.TEST]:
         assert len(list((work / "predictions" / "nnunet" / column).glob("*.nii.gz"))) == 2
     written = {p.name for p in (work / "evaluation").iterdir()}
     assert {"cases.csv", "summary.json", "table1.md", "table2.md", "report.html"} <= written
@@ -72,7 +64,7 @@ def test_the_demo_models_give_every_column_and_the_tables(work: Path) -> None:
 
 def test_every_mask_has_its_probability_on_its_grid(work: Path) -> None:
     files = sorted((work / "predictions").rglob("*.nii.gz"))
-    assert len(files) == 2 * len(COLUMNS)
+    assert len(files) == 2 * len(PAPER_COLUMNS[Part.TEST])
     for path in files:
         mask, probability = (sitk.ReadImage(str(p)) for p in (path, probability_of(path, work)))
         assert probability.GetPixelID() == sitk.sitkUInt8
@@ -125,7 +117,7 @@ def voxels_of(path: Path) -> int:
 
 
 def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predict, cascade = predict_module(), FakeCascade()
+    cascade = FakeCascade()
     mask = tmp_path / "predictions" / "nnunet" / "pipelined_liver" / "c1.nii.gz"
     probability = probability_of(mask, tmp_path)
 
@@ -154,13 +146,40 @@ def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monk
 def test_a_liver_that_is_not_found_keeps_its_probability(tmp_path: Path) -> None:
     columns = ["pipelined_liver", "cascaded_crlm", "pipelined_crlm"]
     case = {"n": fake_case("nothing")}
-    assert predict_module().predict_part(case, ["n"], FakeCascade(), columns, tmp_path, "held-out", True) == []
+    assert predict.predict_part(case, ["n"], FakeCascade(), columns, tmp_path, "held-out", True) == []
     masks = [tmp_path / "predictions" / "nnunet" / name / "n.nii.gz" for name in columns]
     assert [voxels_of(mask) for mask in masks] == [0, 0, 2]
     liver, *crlm = (sitk.GetArrayFromImage(sitk.ReadImage(str(probability_of(mask, tmp_path)))) for mask in masks)
     assert liver.min() == 3, "as predicted"
     assert not crlm[0].any(), "no network looked"
     assert (crlm[1] == 255).sum() == 2, "with the true liver one did"
+
+
+def test_the_cascade_is_one_run_and_a_network_of_several_targets_another() -> None:
+    """Each mask in its own column; where the network finds no liver, all of its masks are empty, and so are their probabilities."""
+    calls: list[tuple[str, ...]] = []
+
+    class Many(FakeCascade):
+        def run(self, ct: CT, given: Any = None, stages: Any = (), on_probability: Any = None) -> SimpleNamespace:
+            calls.append((sorted(given), [stage.name for stage in stages]))
+            masks = {t: np.full(ct.geometry.shape_zyx, k < 2) for stage in stages for k, t in enumerate(stage.targets)}
+            if ct.name == "nothing" and not given:
+                on_probability(stages[0].targets[0], np.full(ct.geometry.shape_zyx, 3, np.uint8))
+                raise EmptyLiverError("no liver")
+            return SimpleNamespace(masks=masks)
+
+    asked = ["pipelined_liver", "cascaded_crlm", "pipelined_crlm", "e2e_multi_liver", "e2e_multi_crlm", "e2e_multi_flr"]
+    ct, truth = fake_case("c1").load((Structure.LIVER, Structure.CRLM))
+    found = {name: bool(mask.any()) for name, mask, _ in predict.predict_columns(ct, truth, Many(), asked)}
+    assert calls == [([], ["liver", "crlm"]), (["liver"], ["crlm"]), ([], ["multi"])]
+    assert [name for name in found if not found[name]] == ["e2e_multi_flr"]
+    ct, _ = fake_case("nothing").load(())
+    blind = list(predict.predict_columns(ct, truth, Many(), asked[3:], with_probability=True))
+    assert [(name, mask.any(), p.max()) for name, mask, p in blind] == [
+        (asked[3], False, 3),
+        (asked[4], False, 0),
+        (asked[5], False, 0),
+    ]
 
 
 def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
@@ -174,7 +193,6 @@ def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
 
 
 def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_those_of_another(tmp_path: Path) -> None:
-    predict = predict_module()
     cascade = SimpleNamespace(settings=CascadeSettings(), identity=lambda stage: {"weights_sha256": {"0": "abc"}})
     stages = (STAGES["liver"],)
     record = tmp_path / "fold-0.json"

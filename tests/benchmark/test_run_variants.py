@@ -30,13 +30,15 @@ def test_the_smoke_of_variants(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     summary = json.loads((work / "evaluation" / "summary.json").read_text())
     for part, cases in (("cv", 4), ("test", 1)):
-        assert set(summary[part]) == set(ROWS)
+        assert set(summary[part]) == {*ROWS, "nnunet_multi"}
+        assert list(summary[part]["nnunet_multi"]) == ["e2e_multi_liver", "e2e_multi_crlm", "e2e_multi_flr"]
         assert {row: columns["pipelined_liver"]["dice"]["n"] + columns["pipelined_liver"]["dice"]["n_undefined"]
-                for row, columns in summary[part].items()} == dict.fromkeys(ROWS, cases)  # fmt: skip
-    assert sorted(p.name[:9] for p in (work / "training").iterdir()) == ["liver", "prepared_", "shared_ch"]
+                for row, columns in summary[part].items() if row in ROWS} == dict.fromkeys(ROWS, cases)  # fmt: skip
+    assert sorted(p.name[:9] for p in (work / "training").iterdir()) == ["liver", "multi", "prepared_", "shared_ch"]
     for table in ("table1.md", "table2.md"):
         text = (work / "evaluation" / table).read_text()
         assert "stunet_scratch: STU-Net, pretrained scratch" in text
+        assert "nnunet_multi: nnU-Net, stages multi" in text
         assert "ensemble: majority vote of nnU-Net, stunet_scratch, resenc_m" in text
         assert "nnU-Net, nnunet_seed_1 differ in their seed alone." in text
         assert "no bound" in text

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.evaluation.columns import COLUMNS
-from flrplan.stages import STAGES
+from flrplan.evaluation.columns import PAPER_COLUMNS, Part
+from flrplan.stages import PAPER_STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "benchmark" / "configs" / "smoke_slurm.yaml"
@@ -68,13 +68,13 @@ def test_a_cancelled_training_is_continued_by_the_next_run_which_ends_in_the_tab
         log = cancel_one_training(work, process)
         assert process.wait() == 1, "the run says that not everything is done"
     before = published(work)
-    assert len(before) == len(STAGES) * FOLDS - 1, "the others went on"
+    assert len(before) == len(PAPER_STAGES) * FOLDS - 1, "the others went on"
     assert not (work / "evaluation").exists()
     assert subprocess.run(command, check=False, timeout=1800).returncode == 0
     assert "continues at epoch" in log.read_text()
     after = published(work)
-    assert len(after) == len(STAGES) * FOLDS
+    assert len(after) == len(PAPER_STAGES) * FOLDS
     assert {p: after[p] for p in before} == before, "what was trained is kept"
     summary = json.loads((work / "evaluation" / "summary.json").read_text())
-    assert set(summary["test"]["nnunet"]) == set(COLUMNS)
+    assert set(summary["test"]["nnunet"]) == set(PAPER_COLUMNS[Part.TEST])
     assert summary["gaps"] == summary["absent_columns"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from flrplan.io import CT
 from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.labels import Mask, Structure, structure_mask
 from flrplan.models import DEMO_NOTE, MODEL_ROOT
-from flrplan.planning.volumetry import Volumes, measure_volumes
+from flrplan.planning.volumetry import measure_volumes
 
 
 @pytest.fixture
@@ -155,11 +156,12 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
 ) -> None:
     planned = {}
 
-    def plan_one(path: Path, folder: Path, *_: Any) -> tuple[Volumes, list[str]]:
-        planned[path.parent.name] = folder.name
-        return measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0), []
+    def plan(path: Path, *, name: str, **_: Any) -> SimpleNamespace:
+        planned[path.parent.name] = name
+        volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
+        return SimpleNamespace(volumes=volumes, warnings=(), save=lambda folder: None)
 
-    monkeypatch.setattr("flrplan.commands.plan.plan_one", plan_one)
+    monkeypatch.setattr("flrplan.api.plan.plan", plan)
     for name in ("s0001", "s0002"):  # as TotalSegmentator's data lie
         (tmp_path / name).mkdir()
         (tmp_path / name / "ct.nii.gz").write_bytes(ct_file.read_bytes())

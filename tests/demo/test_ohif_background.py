@@ -128,8 +128,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from flrplan import cli
-from flrplan.commands import demo_ohif
-from flrplan.demo.ohif import background
+from flrplan.demo.ohif import background, run
 
 @contextmanager
 def running_demo(*_):
@@ -141,7 +140,7 @@ def running_demo(*_):
             program.stop()
             print("tidied up")
 
-demo_ohif.running_demo = running_demo
+run.running_demo = running_demo
 sys.exit(cli.main(["demo-ohif"]))
 """
 

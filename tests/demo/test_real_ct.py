@@ -14,7 +14,6 @@ import SimpleITK as sitk
 
 from flrplan.cascade_result import CascadeResult, Source
 from flrplan.cli import main
-from flrplan.commands import demo_models
 from flrplan.demo.measure import COLUMNS, MeasuredCase
 from flrplan.demo.real_ct import RealCT, box_around, score_real
 from flrplan.demo.reference_mask import Reference
@@ -81,7 +80,7 @@ def files(tmp_path: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> s
 def test_a_reference_that_cannot_be_used_is_told_before_the_training(
     files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo_models, "build_demo_models", lambda *_: pytest.fail("it must not train"))
+    monkeypatch.setattr("flrplan.demo.build.build_demo_models", lambda *_: pytest.fail("it must not train"))
     command = ["demo-models", "--work", str(tmp_path / "work"), "--real", f"a={files}"]
     assert main(command) == 1
     assert "found 2 values, [1, 7]; say which, label.nii.gz:VALUE" in capsys.readouterr().err
@@ -109,9 +108,9 @@ def test_the_command_measures_a_real_ct(
             return CascadeResult(ct, masks, dict.fromkeys(masks, Source.PREDICTED), {}, {}, ("a warning",))
 
     cases = [MeasuredCase(i, f"c{i}", "late", 2.0, dict.fromkeys(COLUMNS, 0.5)) for i in range(3)]
-    monkeypatch.setattr(demo_models, "demo_cascade", Answers)
-    monkeypatch.setattr(demo_models, "measure_synthetic", lambda *_: cases)
-    monkeypatch.setattr(demo_models, "write_failures", lambda *_: None)
+    monkeypatch.setattr("flrplan.demo.measure.demo_cascade", Answers)
+    monkeypatch.setattr("flrplan.demo.measure.measure_synthetic", lambda *_, **__: cases)
+    monkeypatch.setattr("flrplan.demo.failures.write_failures", lambda *_: None)
     work, models = tmp_path / "work", tmp_path / "demo"
     command = ["demo-models", "--work", str(work), "--models", str(models), "--measure", "--real", f"mine={files}:7"]
     assert main(command) == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation.columns import PAPER_COLUMNS, Part
 
 BENCH = Path(__file__).parents[2] / "benchmark" / "bench_metrics.py"
 
@@ -23,7 +23,9 @@ def test_the_memory_benchmark_runs_on_two_cases(tmp_path: Path):
     """The measurement itself is slow; here its cases, columns and split must be what the evaluation takes."""
     assert 50 < int(bench("--memory-of", "2", str(tmp_path))) < 4000
     rows = list(csv.DictReader((tmp_path / "evaluation" / "cases.csv").open()))
-    assert {(r["case"], r["column"]) for r in rows} == {(c, column) for c in ("c0", "c1") for column in COLUMNS}
+    assert {(r["case"], r["column"]) for r in rows} == {
+        (c, column) for c in ("c0", "c1") for column in PAPER_COLUMNS[Part.TEST]
+    }
     assert {r["status"] for r in rows} == {"scored"}
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from flrplan.cohort.write import TABLE_NAME
-from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
 from flrplan.evaluation.settings import SYNTHETIC_NOTE
 
 
@@ -38,9 +38,9 @@ def test_tables_of_a_synthetic_cohort_say_so_unasked(whole, command):
 
 def test_a_column_that_is_wholly_absent_from_a_work_folder_must_be_stated(whole, command, capsys):
     for case in whole.ALL:
-        for column in COLUMNS:
+        for column in PAPER_COLUMNS[Part.TEST]:
             whole.predict("whole", column, case, whole.FLR)
-    stated = [word for c in COLUMNS if c != "pipelined_flr" for word in ("--absent", f"nnunet/{c}")]
+    stated = [word for c in PAPER_COLUMNS[Part.TEST] if c != "pipelined_flr" for word in ("--absent", f"nnunet/{c}")]
     arguments = ["--work", str(whole.root), "--workers", "1", "--out", str(whole.out)]
     assert command([*arguments, *stated[:-2]]) == 1
     assert "without a single prediction: nnunet/e2e_flr. Predict them" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_trains_publishes_and_predicts(
     predictor, identity = ModelStore(folder.parents[1], demo=None).predictor(FLR, architecture, CPU)
     assert identity["architecture"] == architecture
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
-    assert given.restore(predictor.predict(given)).shape == small_ct.array_zyx.shape
+    assert given.restore(predictor.predict(given)[FLR.target]).shape == small_ct.array_zyx.shape
 
 
 def test_one_preparation_serves_all(prepared: StageWork) -> None:
@@ -188,7 +188,7 @@ def test_a_fourth_architecture_as_the_page_shows_it(
     train_fold(work, 0, RECIPE, folder, CPU, architecture="tiny")
     predictor, _ = ModelStore(tmp_path / "models", demo=None).predictor(FLR, "tiny", CPU)
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
-    assert given.restore(predictor.predict(given)).shape == small_ct.array_zyx.shape
+    assert given.restore(predictor.predict(given)[FLR.target]).shape == small_ct.array_zyx.shape
     monkeypatch.undo()
     with pytest.raises(ModelError, match=r"'flrplan\.networks\.tiny\.TinyNet' as network_class_name"):
         ModelStore(tmp_path / "models", demo=None).predictor(FLR, "tiny", CPU)

@@ -130,8 +130,8 @@ def test_an_empty_target_in_every_case(cohort: Path, tiny_recipe: Callable[..., 
 
 def test_an_empty_target_in_every_training_case_of_a_fold(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe]) -> None:
     prepared = json.loads(tiny_work.marker.read_text())
-    voxels = {case_id: int(case_id not in prepared["folds"][0]["train"]) for case_id in prepared["target_voxels"]}
-    write_json(tiny_work.marker, {**prepared, "target_voxels": voxels})
+    voxels = {case_id: int(case_id not in prepared["folds"][0]["train"]) for case_id in prepared["target_voxels"]["flr"]}
+    write_json(tiny_work.marker, {**prepared, "target_voxels": {"flr": voxels}})
     with pytest.raises(LabelError, match="stage flr fold 0: the target flr is empty in all 2 training cases"):
         train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
 

@@ -121,7 +121,9 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 def predicted(folder: Path, ct: CT) -> Mask:
     model = ModelFolder.open(folder)
-    return StagePredictor(model, CPU).predict(build_stage_input(ct.array_zyx, ct.geometry, {}, LIVER, model.input))
+    return StagePredictor(model, CPU).predict(build_stage_input(ct.array_zyx, ct.geometry, {}, LIVER, model.input))[
+        LIVER.target
+    ]
 
 
 @pytest.fixture
@@ -208,9 +210,9 @@ def test_a_model_of_the_whole_ct_is_given_the_whole_ct(
     assert model.describe() == "label cancer, sees the whole CT"
     seen: list[StageInput] = []
 
-    def predict(_: StagePredictor, given: StageInput) -> Mask:
+    def predict(_: StagePredictor, given: StageInput) -> dict[Structure, Mask]:
         seen.append(given)
-        return np.zeros(given.geometry.shape_zyx, bool)
+        return {Structure.CRLM: np.zeros(given.geometry.shape_zyx, bool)}
 
     monkeypatch.setattr(StagePredictor, "predict", predict)
     cascade = Cascade(ModelStore(tmp_path / "models", demo=None), CascadeSettings(device="cpu"))

@@ -74,7 +74,7 @@ def test_statistics_are_those_of_what_the_network_is_shown(prepared: StageWork, 
     assert found["mean"] == pytest.approx(pooled.mean(), abs=0.5)
     assert found["std"] == pytest.approx(pooled.std(), abs=0.5)
     record = read_prepared(prepared)
-    assert record["target_voxels_outside"] == outside
+    assert record["target_voxels_outside"] == {"crlm": outside}
     assert all(outside.values())
 
 
@@ -103,8 +103,8 @@ def test_a_model_with_the_region_as_a_channel_trains_and_predicts(
     assert folder.input.region_channel
     assert list(folder.dataset["channel_names"].values()) == ["CT", "noNorm"]
     run = json.loads((folder.path / "fold_0" / "run.json").read_text())
-    outside = read_prepared(work)["target_voxels_outside"]
-    assert run["target_voxels_outside"] == {case_id: outside[case_id] for case_id in run["train_ids"]}
+    outside = read_prepared(work)["target_voxels_outside"]["crlm"]
+    assert run["target_voxels_outside"]["crlm"] == {case_id: outside[case_id] for case_id in run["train_ids"]}
     case = tight_livers[0]
     ct, masks = case.load((Structure.LIVER,))
     cascade = Cascade(ModelStore(tmp_path / "models", demo=None), CascadeSettings(device="cpu"))
@@ -182,12 +182,15 @@ def test_demo_models_have_the_floor_of_tissue() -> None:
 
 
 def test_a_preparation_of_before_goes_on(tiny_prepared: StageWork, tiny_cohort: Path, tiny_recipe, tmp_path: Path) -> None:
-    """Version 0.1.0 wrote no ``region_channel``."""
+    """Version 0.1.0 wrote no ``region_channel``, and the voxels of its one target without the name of it."""
     shutil.copytree(tiny_prepared.root, tmp_path / "work")
     work = StageWork(tmp_path / "work", FLR)
     record = read_prepared(work)
     del record["input"]["region_channel"], record["target_voxels_outside"]
+    counts = record["target_voxels"]
+    record["target_voxels"] = counts["flr"]
     write_json(work.marker, record)
     cases = find_labelled_cases(tiny_cohort)
     prepare_stage(cases, work, tiny_recipe(), nnunet_split([c.case_id for c in cases], 2))
+    assert read_prepared(work)["target_voxels"] == counts
     assert read_ct(cases[0].image).array_zyx.dtype == np.int16

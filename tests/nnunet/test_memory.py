@@ -165,7 +165,11 @@ NATIVE = torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 @pytest.mark.parametrize(
     ("setting", "expected"),
-    [("off", torch.float32), ("auto", torch.float32), ("on", torch.bfloat16 if NATIVE else torch.float32)],
+    [
+        ("off", torch.float32),
+        ("auto", torch.float32),
+        *((setting, torch.bfloat16 if NATIVE else torch.float32) for setting in ("on", "bfloat16")),
+    ],
 )
 def test_precision_is_the_same_in_training_and_validation(
     make_trainer: Callable[..., FlrTrainer], setting: str, expected: torch.dtype
@@ -227,6 +231,8 @@ def test_settings_that_are_refused_or_read_from_yaml() -> None:
         ("workers", "many", "workers must be auto or a whole number in 0..64, got 'many'"),
         ("workers", 65, "workers must be auto or a whole number"),
         ("compile", "yes", "compile must be auto, on or off, got 'yes'"),
+        ("compile", "bfloat16", "compile must be auto, on or off, got 'bfloat16'"),
+        ("mixed_precision", "float64", "mixed_precision must be auto, on, off or bfloat16, got 'float64'"),
     ):
         with pytest.raises(SettingsError, match=message):
             TrainingSettings(**{name: value})  # type: ignore[arg-type]

@@ -121,8 +121,8 @@ def test_import_of_a_foreign_folder(copied: Path, tmp_path: Path, small_ct: CT) 
     assert "optimizer_state" not in load_checkpoint(ModelFolder.open(target).checkpoint(0))
     original = StagePredictor(ModelFolder.open(DEMO / "liver" / "nnunet"), CPU)
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER)
-    assert np.array_equal(imported.predict(given), original.predict(given))
-    assert original.predict(given).any()
+    assert np.array_equal(imported.predict(given)[LIVER.target], original.predict(given)[LIVER.target])
+    assert original.predict(given)[LIVER.target].any()
 
 
 def test_a_plan_that_names_code_is_refused_and_not_run(copied: Path, tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_a_region_with_a_part_of_its_own_is_whole(copied: Path, small_ct: CT) ->
     """LiTS style: liver = [1, 2], tumour = 2; nnU-Net writes 2 where both are, and that is liver too."""
     plain = StagePredictor(ModelFolder.open(copied), CPU)
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER)
-    expected = plain.predict(given)
+    expected = plain.predict(given)[LIVER.target]
     dataset = json.loads((copied / "dataset.json").read_text())
     dataset["regions_class_order"] = [2]  # the one region is written as 2, as a tumour inside it would be
     (copied / "dataset.json").write_text(json.dumps(dataset))
-    assert np.array_equal(StagePredictor(ModelFolder.open(copied), CPU).predict(given), expected)
+    assert np.array_equal(StagePredictor(ModelFolder.open(copied), CPU).predict(given)[LIVER.target], expected)
 
 
 def test_import_keeps_the_input_settings_and_refuses_another_stage(copied: Path, tmp_path: Path) -> None:
@@ -202,6 +202,6 @@ def test_agrees_with_nnunets_own_command(
     )
     assert done.returncode == 0, done.stderr[-2000:]
     theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nii.gz"))) > 0
-    ours = predictor.predict(given)
+    ours = predictor.predict(given)[predictor.stage.target]
     assert 0.01 <= theirs.mean() <= 0.5, "a foreground of 1 to 50 % makes the comparison mean something"
     assert 2 * np.count_nonzero(theirs & ours) / (theirs.sum() + ours.sum()) >= 0.999

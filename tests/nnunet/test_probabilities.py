@@ -42,8 +42,9 @@ def target(predictor: StagePredictor) -> Target:
     """What of some labels and values becomes of logits ``(C, Z, Y, X)``."""
 
     def of(labels: LabelManager, values: tuple[int, ...], logits: torch.Tensor) -> tuple[Mask, Probability]:
-        predictor._predictor.label_manager, predictor._values = labels, values
-        mask, probability = predictor._target(logits, with_probability=True)
+        predictor._predictor.label_manager = labels
+        mask, probability = predictor._target(logits, values, with_probability=True)
+        assert probability is not None
         return mask, probability
 
     return of
@@ -104,10 +105,11 @@ def test_the_mask_is_bit_by_bit_that_of_nnunets_own_export(predictor: StagePredi
     theirs = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits.clone(), plans, predictor._predictor.configuration_manager, labels, properties, num_threads_torch=1
     )
-    predictor._predictor.label_manager, predictor._values = labels, (1,) if "other" in labels.label_dict else (1, 2)
-    found = predictor._target(predictor._resampled(logits, properties), with_probability=True)
-    mask, probability = (predictor._uncropped(array, properties) for array in found)
-    assert np.array_equal(mask, np.isin(theirs, predictor._values))
+    predictor._predictor.label_manager = labels
+    values = (1,) if "other" in labels.label_dict else (1, 2)
+    found = predictor._target(predictor._resampled(logits, properties), values, with_probability=True)
+    mask, probability = (predictor._uncropped(array, properties) for array in found if array is not None)
+    assert np.array_equal(mask, np.isin(theirs, values))
     assert 0.1 < mask.mean() < 0.6
     assert not probability[:, :, :2].any(), "outside the crop, in the order of the input"
     if "other" not in labels.label_dict:  # a union of one, or regions: agree by construction

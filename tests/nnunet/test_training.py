@@ -104,7 +104,7 @@ def test_what_a_stopped_preparation_left_is_not_mixed_in(trained: Path, tmp_path
 def test_trained_model_predicts(trained: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
     predictor = StagePredictor(ModelFolder.open(trained / "models" / "flr" / "nnunet"), torch.device("cpu"), mirroring=True)
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
-    mask = given.restore(predictor.predict(given))
+    mask = given.restore(predictor.predict(given)[FLR.target])
     assert mask.shape == small_ct.array_zyx.shape
     assert mask.dtype == bool
 

@@ -64,7 +64,7 @@ def test_arrays_are_shared_where_they_agree_and_states_never(root: Path) -> None
     own, others = sorted((root / "work").rglob("prepared.json"), key=lambda path: len(path.parts))
     assert own.parent == root / "work" / "liver", "as an architecture without a variant"
     assert others.parents[1].parent == root / "work"
-    voxels = [sum(json.loads(path.read_text())["target_voxels"].values()) for path in (own, others)]
+    voxels = [sum(json.loads(path.read_text())["target_voxels"]["liver"].values()) for path in (own, others)]
     assert voxels[1] == voxels[0] + 4, "a voxel more in each of four cases"
     states = {p.parents[1].name for p in (root / "work").rglob("training_state.pth")}
     assert states == {f"FlrTrainer__nnUNetPlans_{name}__3d_fullres" for name in NAMES}

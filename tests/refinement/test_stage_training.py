@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from flrplan.api.train import TrainingRequest
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError, ModelError, SettingsError, TrainingError
@@ -64,8 +65,9 @@ def sha(store: ModelStore) -> dict[str, str]:
 def stand_in(value: float | None) -> Callable[..., None]:
     """Instead of a training: the demo model's first fold as the new model, its output shifted by ``value``."""
 
-    def train(work: Any, fold: int, recipe: Any, target: Path, device: Any, **given: Any) -> None:
-        assert given["held_out"] == {"never"}
+    def train(request: TrainingRequest, _: Any) -> None:
+        assert request.held_out == {"never"}
+        target = request.model_folder
         shutil.copytree(DEMO / "liver" / "nnunet", target)
         shutil.rmtree(target / "fold_1")
         path = target / "fold_0" / FINAL_NAME
@@ -81,9 +83,7 @@ def stand_in(value: float | None) -> Callable[..., None]:
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], None]:
     def use(value: float | None) -> None:
-        for prepare in ("prepare_with_plan_of", "prepare_stage"):
-            monkeypatch.setattr(stage_training, prepare, lambda *_: None)
-        monkeypatch.setattr(stage_training, "train_fold", stand_in(value))
+        monkeypatch.setattr(stage_training, "train", stand_in(value))
 
     return use
 
@@ -252,7 +252,7 @@ def test_a_full_disk_hides_no_error_and_is_freed(
         raise TrainingError("the batch cannot be made")
 
     no_training(None)
-    monkeypatch.setattr(stage_training, "train_fold", fill)
+    monkeypatch.setattr(stage_training, "train", fill)
     with pytest.raises(TrainingError, match="the batch cannot be made"):
         training(cases, store).run()
     assert not folder.work("liver").exists()

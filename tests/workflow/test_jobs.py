@@ -316,6 +316,34 @@ def test_variants_are_trained_and_predicted_like_architectures_on_arrays_of_thei
     assert all("--variants" not in job.command for job in of(jobs, Rule.PREDICT)), "the models say what they are"
 
 
+def test_a_variant_may_have_stages_of_its_own(places: Places) -> None:
+    variants = {
+        "together": Variant("together", "nnunet", stages=("multi",)),
+        "liver_only": Variant("liver_only", "nnunet", stages=("liver",)),
+    }
+    settings = BenchmarkSettings(
+        architectures=("nnunet",), variants=variants, stages=("liver", "crlm"), trainings_per_job=9, predictions_per_job=9
+    )
+    jobs = benchmark_jobs(settings, places)
+    assert [job.name for job in of(jobs, Rule.PREPROCESS)] == ["liver", "crlm", "multi"]
+    assert [job.name for job in of(jobs, Rule.TRAIN)] == [
+        "liver-nnunet-0-liver_only-1",
+        "crlm-nnunet-0-nnunet-1",
+        "multi-together-0-together-1",
+    ]
+    together = next(job for job in of(jobs, Rule.PREDICT) if job.name.startswith("together"))
+    assert together.command[-8:-6] == ("--stage", "multi")
+    assert together.after == (of(jobs, Rule.TRAIN)[-1].done,)
+    columns = {path.parent.name for path in together.products}
+    assert columns == {"e2e_multi_liver", "e2e_multi_crlm", "e2e_multi_flr"}
+    evaluate = " ".join(jobs[-1].command)
+    assert "--absent liver_only/cascaded_crlm" in evaluate
+    assert "multi_flr" not in evaluate
+    with pytest.raises(SettingsError, match="ensembles: both: expected rows with the same stages"):
+        replace(settings, ensembles={"both": ("nnunet", "together")})
+    assert variants["together"].to_json() == {"architecture": "nnunet", "stages": ["multi"]}
+
+
 def test_a_variant_starts_from_its_own_weights_else_from_those_of_its_architecture(places: Places) -> None:
     weights = places.work / "w.model"
     weights.write_text("")

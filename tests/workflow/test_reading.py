@@ -9,7 +9,7 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.networks.table import PAPER
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES, STAGES
 from flrplan.variants import Variant
 from flrplan.workflow.reading import read_benchmark, read_variants
 from flrplan.workflow.settings import DataKind, Resources, Rule
@@ -30,7 +30,7 @@ def test_a_file_that_only_says_the_start_is_the_paper_on_a_prepared_folder(tmp_p
     settings = read_benchmark(write(tmp_path, SCRATCH))
     assert settings.data.kind is DataKind.PREPARED
     assert settings.architectures == PAPER
-    assert settings.stages == tuple(STAGES)
+    assert settings.stages == tuple(map(str, PAPER_STAGES))
     assert (settings.mirroring, settings.recipe, settings.folds) == (True, None, ())
 
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 NoteStep = Callable[[str], None]
 TakeProbability = Callable[[Structure, Probability], object]
+Prediction = tuple[Mask, Probability | None]
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,13 @@ class _Run:
 
 
 class Cascade:
-    """Runs stages on a CT with models of a :class:`ModelStore`, which keeps them warm between calls."""
+    """Runs stages on a CT with models of a :class:`ModelStore` (None: the app's), which keeps them warm between calls.
 
-    def __init__(self, store: ModelStore, settings: CascadeSettings | None = None) -> None:
-        self.store = store
+    Raises: SettingsError for an unknown device, or a GPU that is not there.
+    """
+
+    def __init__(self, store: ModelStore | None = None, settings: CascadeSettings | None = None) -> None:
+        self.store = store or ModelStore()
         self.settings = settings or CascadeSettings()
         self.device = choose_device(self.settings.device)
 
@@ -118,34 +122,36 @@ class Cascade:
         return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
 
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
-        if stage.target in run.masks:
+        if all(target in run.masks for target in stage.targets):
             return
         for need in stage.needs:
-            self._provide(next(s for s in CASCADE if s.target is need), run, on_step)
+            self._provide(next(s for s in CASCADE if need in s.targets), run, on_step)
         if on_step is not None:
             on_step(f"{run.ct.name}: {stage}")
         started = perf_counter()
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        mask, probability = self._predicted(stage_input, predictor, run)
-        if run.on_probability is not None and probability is not None:
-            run.on_probability(stage.target, stage_input.restore(probability))
-        mask = stage_input.restore(mask)
-        if stage.target is Structure.LIVER:
-            mask = self._checked_liver(mask, run)
-        run.masks[stage.target] = mask
-        run.sources[stage.target] = Source.PREDICTED
+        for target, (mask, probability) in self._predicted(stage_input, predictor, run).items():
+            if target in run.masks:  # given, so not predicted
+                continue
+            if run.on_probability is not None and probability is not None:
+                run.on_probability(target, stage_input.restore(probability))
+            mask = stage_input.restore(mask)
+            run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
+            run.sources[target] = Source.PREDICTED
         run.models[stage.name] = identity
         run.warnings += [f"{stage}: {warning}" for warning in predictor.folder.warnings]
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 
-    def _predicted(self, given: StageInput, predictor: StagePredictor, run: _Run) -> tuple[Mask, Probability | None]:
-        """Mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
+    def _predicted(self, given: StageInput, predictor: StagePredictor, run: _Run) -> Mapping[Structure, Prediction]:
+        """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
 
-        def by(predictor: StagePredictor) -> tuple[Mask, Probability | None]:
-            return (predictor.predict(given), None) if run.on_probability is None else predictor.predict_with_probability(given)
+        def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
+            if run.on_probability is None:
+                return {target: (mask, None) for target, mask in predictor.predict(given).items()}
+            return predictor.predict_with_probability(given)
 
         try:
             return by(predictor)

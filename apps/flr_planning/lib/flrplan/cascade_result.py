@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,13 @@ class CascadeResult:
     def planning_map(self) -> tuple[NDArray[np.uint8], NestingReport]:
         """The compartments; what does not nest (CRLM or FLR outside the liver) is left out and counted.
 
+        Computed at the first call and kept; the array is read-only.
         Raises: KeyError unless liver, CRLM and FLR are all there.
         """
-        return to_compartments(self.masks[Structure.LIVER], self.masks[Structure.CRLM], self.masks[Structure.FLR])
+        return self._planning_map
+
+    @cached_property
+    def _planning_map(self) -> tuple[NDArray[np.uint8], NestingReport]:
+        label, nesting = to_compartments(*(self.masks[s] for s in (Structure.LIVER, Structure.CRLM, Structure.FLR)))
+        label.setflags(write=False)
+        return label, nesting

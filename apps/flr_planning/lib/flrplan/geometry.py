@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import GridError, ImageError
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 SAME_GRID_TOLERANCE_VOXELS = 0.05
 """Two grids are the same if no corner moves by more than this part of the smallest voxel edge.
@@ -107,6 +109,8 @@ class Geometry:
         """
         if array_zyx.shape != self.shape_zyx:
             raise GridError(f"an array on this grid has shape {self.shape_zyx} (z, y, x), got {array_zyx.shape}")
+        import SimpleITK as sitk
+
         data = array_zyx.astype(np.uint8) if array_zyx.dtype == np.bool_ else array_zyx
         image = sitk.GetImageFromArray(data)
         image.SetSpacing(self.spacing_mm)

@@ -44,14 +44,6 @@ class Compartment(IntEnum):
         return self.name.lower()
 
 
-COMPARTMENTS_OF: Mapping[Structure, frozenset[Compartment]] = {
-    Structure.LIVER: frozenset(Compartment),
-    Structure.CRLM: frozenset({Compartment.CRLM_IN_RESECTION, Compartment.CRLM_IN_REMNANT}),
-    Structure.FLR: frozenset({Compartment.REMNANT, Compartment.CRLM_IN_REMNANT}),
-    Structure.LRS: frozenset({Compartment.RESECTION, Compartment.CRLM_IN_RESECTION}),
-}
-
-
 @dataclass(frozen=True)
 class CodedConcept:
     """A DICOM code triplet (value, scheme, meaning); scheme ``SCT`` is SNOMED CT, ``99FLRPLAN`` is private to this project."""
@@ -80,12 +72,51 @@ _METASTASIS = CodedConcept("14799000", "SCT", "Neoplasm, Secondary")
 _REMNANT = CodedConcept("FLR", "99FLRPLAN", "Future liver remnant")
 _RESECTION = CodedConcept("LRS", "99FLRPLAN", "Planned liver resection")
 
+
+@dataclass(frozen=True)
+class StructureInfo:
+    """All that is said of one structure.
+
+    short_title, letter: its name in tables, and as an input in the titles of their columns (``T+CT``).
+    nsd_tolerance_mm: of the normalised surface Dice. Liver 5 mm and tumour 2 mm are FLARE's; the FLR (and its complement) takes the
+        liver's: most of its surface is the liver's own, and a cut is not planned to be finer than that.
+    compartments: of the planning map, whose union it is; empty: no planning map holds it, only a mask of its own.
+    """
+
+    appearance: Appearance
+    short_title: str
+    letter: str
+    nsd_tolerance_mm: float
+    compartments: frozenset[Compartment] = frozenset()
+
+
 # Remnant green and resection red as in Fig. 1 of arXiv:2604.07999.
+STRUCTURES: Mapping[Structure, StructureInfo] = {
+    Structure.LIVER: StructureInfo(
+        Appearance("Liver", (221, 130, 101), _ANATOMY, _LIVER), "Liver", "L", 5.0, frozenset(Compartment)
+    ),
+    Structure.CRLM: StructureInfo(
+        Appearance("Colorectal liver metastases", (255, 221, 0), _ABNORMAL, _METASTASIS),
+        *("CRLM", "T", 2.0, frozenset({Compartment.CRLM_IN_RESECTION, Compartment.CRLM_IN_REMNANT})),
+    ),
+    Structure.FLR: StructureInfo(
+        Appearance("Future liver remnant", (0, 170, 80), _ANATOMY, _LIVER, _REMNANT),
+        *("FLR", "R", 5.0, frozenset({Compartment.REMNANT, Compartment.CRLM_IN_REMNANT})),
+    ),
+    Structure.LRS: StructureInfo(
+        Appearance("Liver resection", (220, 40, 40), _ANATOMY, _LIVER, _RESECTION),
+        *("LRS", "S", 5.0, frozenset({Compartment.RESECTION, Compartment.CRLM_IN_RESECTION})),
+    ),
+}
+"""One row a structure; titles, letters, colours, codes and tolerances stand nowhere else."""
+
+COMPARTMENTS_OF: Mapping[Structure, frozenset[Compartment]] = {
+    s: i.compartments for s, i in STRUCTURES.items() if i.compartments
+}
+"""Of each structure that a planning map holds, the compartments whose union it is."""
+
 APPEARANCE: Mapping[Structure | Compartment, Appearance] = {
-    Structure.LIVER: Appearance("Liver", (221, 130, 101), _ANATOMY, _LIVER),
-    Structure.CRLM: Appearance("Colorectal liver metastases", (255, 221, 0), _ABNORMAL, _METASTASIS),
-    Structure.FLR: Appearance("Future liver remnant", (0, 170, 80), _ANATOMY, _LIVER, _REMNANT),
-    Structure.LRS: Appearance("Liver resection", (220, 40, 40), _ANATOMY, _LIVER, _RESECTION),
+    **{structure: info.appearance for structure, info in STRUCTURES.items()},
     Compartment.REMNANT: Appearance("Remnant parenchyma", (0, 170, 80), _ANATOMY, _LIVER, _REMNANT),
     Compartment.RESECTION: Appearance("Resected parenchyma", (220, 40, 40), _ANATOMY, _LIVER, _RESECTION),
     Compartment.CRLM_IN_RESECTION: Appearance("Metastasis in the resection", (255, 221, 0), _ABNORMAL, _METASTASIS, _RESECTION),
@@ -127,7 +158,12 @@ def to_compartments(liver: Mask, crlm: Mask, flr: Mask) -> tuple[NDArray[np.uint
 
 
 def structure_mask(label_zyx: NDArray[np.uint8], structure: Structure) -> Mask:
-    """The ``(Z, Y, X) bool`` mask of one structure in a planning label map; empty where no member compartment occurs."""
+    """The ``(Z, Y, X) bool`` mask of one structure in a planning label map; empty where no member compartment occurs.
+
+    Raises: LabelError for a structure that is no union of compartments, so that no planning map says anything of it.
+    """
+    if structure not in COMPARTMENTS_OF:
+        raise LabelError(f"a planning label map does not hold {structure}; give a mask of its own")
     return np.isin(label_zyx, [int(c) for c in COMPARTMENTS_OF[structure]])
 
 
@@ -188,7 +224,7 @@ KNOWN_LABEL_NAMES: tuple[str, ...] = (*_STRUCTURE_NAMES, *_COMPARTMENT_NAMES)
 
 def _held_by_compartments(named: Iterable[Compartment]) -> list[Structure]:
     present = set(named)
-    return [s for s in Structure if COMPARTMENTS_OF[s] <= present]
+    return [s for s, compartments in COMPARTMENTS_OF.items() if compartments <= present]
 
 
 def decode_label(label_zyx: NDArray[np.generic], names: Mapping[str, int], what: str) -> PlanningLabel:

@@ -1,4 +1,7 @@
-"""Which model serves a stage, and the predictors kept warm. Layout: ``<root>/<stage>/<architecture>/`` (nnU-Net folders)."""
+"""Which model serves a stage, and the predictors kept warm. Layout: ``<root>/<stage>/<architecture>/`` (nnU-Net folders).
+
+torch and nnU-Net are imported when a model is opened, so parsers may ask where models lie.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,17 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from flrplan.errors import ModelError
 from flrplan.io.listing import entries
-from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.predictor import StagePredictor
 from flrplan.stages import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from flrplan.nnunet.model_folder import ModelFolder
+    from flrplan.nnunet.predictor import StagePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +109,8 @@ class ModelStore:
 
     def find_any(self, stage: Stage, architecture: str) -> FoundModel | None:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
+        from flrplan.nnunet.model_folder import ModelFolder
+
         candidates = self._candidates(stage, architecture)
         for path, demo in candidates:
             if path.is_dir() and entries(path):
@@ -132,6 +139,10 @@ class ModelStore:
         return warm[1], {**identity, **({FROM_DEMO: True} if found.from_demo else {})}
 
     def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
+        import torch
+
+        from flrplan.nnunet.predictor import StagePredictor
+
         found = self.find(stage, architecture)
         stamp = (found.folder.path, found.folder.fingerprint())
         warm = self._warm.get(key)

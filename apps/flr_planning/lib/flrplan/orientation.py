@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from flrplan.errors import GridError
 from flrplan.geometry import Geometry
@@ -31,6 +30,8 @@ class Canonical:
     @classmethod
     def of(cls, source: Geometry) -> Canonical:
         """The swap and flips for one grid; world axis and index axis are matched by the largest total cosine."""
+        from scipy.optimize import linear_sum_assignment
+
         cosines = source.direction_matrix  # rows: world x, y, z; columns: index x, y, z
         _, index_axis_of_world = linear_sum_assignment(-np.abs(cosines))
         flip_xyz = tuple(bool(cosines[world, axis] < 0) for world, axis in enumerate(index_axis_of_world))

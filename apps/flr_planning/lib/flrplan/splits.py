@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklearn.model_selection import KFold
-
 from flrplan.errors import SettingsError
 from flrplan.io import read_json
 
@@ -89,6 +87,8 @@ def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = 
         raise SettingsError(
             f"{folds} folds need at least {folds} cases to train on, found {len(ids)}; label more or use fewer folds"
         )
+    from sklearn.model_selection import KFold
+
     draw = KFold(n_splits=folds, shuffle=True, random_state=NNUNET_SEED).split(ids)
     return Split(tuple(tuple(ids[i] for i in validation) for _, validation in draw), tuple(sorted(test)))
 

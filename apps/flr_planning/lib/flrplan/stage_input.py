@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
 from flrplan.geometry import Geometry
@@ -236,6 +235,8 @@ def _bounding_box(region: Mask, spacing_zyx_mm: tuple[float, float, float], marg
 def _dilated(region: Mask, spacing_zyx_mm: tuple[float, float, float], margin_mm: float) -> Mask:
     if margin_mm == 0:
         return region
+    from scipy import ndimage
+
     distance = ndimage.distance_transform_edt(~region, sampling=spacing_zyx_mm)
     return np.asarray(distance <= margin_mm)
 

@@ -20,7 +20,7 @@ from flrplan.geometry import require_same_grid
 from flrplan.io import CHANNEL, CT, read_ct, read_label_map, read_mask
 from flrplan.io.listing import entries, files_below
 from flrplan.io.volume_file import image_suffix
-from flrplan.labels import Mask, Structure, check_planning_map, structure_mask
+from flrplan.labels import COMPARTMENTS_OF, Mask, Structure, check_planning_map, structure_mask
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class LabelledCase:
             if structure in self.masks:
                 result[structure] = read_mask(self.masks[structure], ct, structure)
                 continue
-            if self.label is None:
+            if self.label is None or structure not in COMPARTMENTS_OF:
                 raise LabelError(self._absent(structure))
             if planning is None:
                 array, geometry = read_label_map(self.label)

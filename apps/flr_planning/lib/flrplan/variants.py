@@ -31,6 +31,7 @@ class Variant:
     architecture: of :mod:`flrplan.networks.table`.
     pretrained: a file of weights, or ``scratch``: random ones; None: what is said of the architecture.
     labels: folder with other labels of the same CTs (``labels/`` or ``masks/``), to train on; None: the benchmark's own.
+    stages: the only ones that it is trained in; empty: those of the benchmark.
     input, plan, training: settings of a recipe, over those of the recipe, for all stages.
     """
 
@@ -38,6 +39,7 @@ class Variant:
     architecture: str
     pretrained: Path | str | None = None
     labels: Path | None = None
+    stages: tuple[str, ...] = ()
     input: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +51,9 @@ class Variant:
             architecture_named(self.architecture).size(size)
         except SettingsError as error:
             raise SettingsError(f"variants: {self.name}: {error}") from error
+        unknown = [stage for stage in self.stages if stage not in STAGES]
+        if unknown:
+            raise SettingsError(f"variants: {self.name}: stages: unknown {', '.join(unknown)}; known are {', '.join(STAGES)}")
         for what, path in (("pretrained", self.pretrained), ("labels", self.labels)):
             if isinstance(path, Path) and not path.exists():
                 raise SettingsError(f"variants: {self.name}: {what}: no such file or folder {path}")
@@ -73,7 +78,13 @@ class Variant:
     def to_json(self) -> dict[str, Any]:
         """The variant as its YAML says it, for records; of paths the last part."""
         own = {"pretrained": self.pretrained, "labels": self.labels}
-        return {"architecture": self.architecture, **{k: Path(v).name for k, v in own.items() if v is not None}, **self.over}
+        said = {k: Path(v).name for k, v in own.items() if v is not None}
+        return {
+            "architecture": self.architecture,
+            **said,
+            **({"stages": list(self.stages)} if self.stages else {}),
+            **self.over,
+        }
 
 
 def require_name(name: str, what: str) -> None:
@@ -96,7 +107,7 @@ def variants_from(content: Any, folder: Path) -> dict[str, Variant]:
 
 
 def _variant(name: str, values: Any, folder: Path) -> Variant:
-    known = ("architecture", "pretrained", "labels", *_PARTS)
+    known = ("architecture", "pretrained", "labels", "stages", *_PARTS)
     if not isinstance(values, dict) or "architecture" not in values or set(values) - set(known):
         found = ", ".join(map(str, values)) if isinstance(values, dict) else repr(values)
         raise SettingsError(f"variants: {name}: expected architecture and any of {', '.join(known[1:])}, found {found}")
@@ -104,6 +115,10 @@ def _variant(name: str, values: Any, folder: Path) -> Variant:
         if not isinstance(values.get(part) or {}, dict):
             raise SettingsError(f"variants: {name}: {part}: expected names with values, found {values[part]!r}")
     own = {k: v for k, v in values.items() if v is not None}
+    if "stages" in own:
+        if not isinstance(own["stages"], list):
+            raise SettingsError(f"variants: {name}: stages: expected a list, found {own['stages']!r}")
+        own["stages"] = tuple(map(str, own["stages"]))
     for key in ("pretrained", "labels"):
         if key in own and own[key] != SCRATCH:
             own[key] = folder / str(own[key])

@@ -15,7 +15,8 @@ from flrplan.app.options import InferOptions
 from flrplan.cascade_result import CascadeResult, Source
 from flrplan.labels import Structure
 from flrplan.models import FINE_TUNED_NOTE, FROM_DEMO
-from flrplan.planning.volumetry import Volumes, measure_volumes
+from flrplan.planning.plan import Plan
+from flrplan.planning.volumetry import Volumes
 
 DEMO_NOTICE = "Computed by demo models, which were trained on synthetic cases only: not for patients."
 FINE_TUNED_NOTICE = f"Computed by models {FINE_TUNED_NOTE}."
@@ -34,7 +35,7 @@ def answer(
     ``label_zyx`` is what the label file holds, its values named by ``names``; ``labels_present`` are those with voxels.
     ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None.
     """
-    volumes, lost = _volumes(result)
+    volumes, warnings = _volumes(result)
     return {
         "label_names": dict(names),
         "labels_present": _present(label_zyx, names),
@@ -48,7 +49,7 @@ def answer(
         "demo_models": result.demo,
         **_notice(result),
         "seconds": {**result.seconds, **{step: round(s, 3) for step, s in seconds.items()}},
-        "warnings": [*result.warnings, *lost],
+        "warnings": list(warnings),
         "software": f"flrplan {__version__}",
     }
 
@@ -60,14 +61,15 @@ def _notice(result: CascadeResult) -> dict[str, str]:
 
 
 def _volumes(result: CascadeResult) -> tuple[dict[str, float | None], Sequence[str]]:
-    voxel_ml = result.ct.geometry.voxel_volume_ml
+    """Volumes and warnings: of the plan, where all its structures are there, else of each mask."""
     if all(structure in result.masks for structure in _PLANNED):
-        label, nesting = result.planning_map()
-        return measure_volumes(label, voxel_ml).to_json(), nesting.findings()
+        plan = Plan(result)
+        return plan.volumes.to_json(), plan.warnings
+    voxel_ml = result.ct.geometry.voxel_volume_ml
     volumes: dict[str, float | None] = dict.fromkeys(f.name for f in fields(Volumes))
     for structure, mask in result.masks.items():
         volumes[f"{structure}_ml"] = round(float(np.count_nonzero(mask)) * voxel_ml, 6)
-    return volumes, ()
+    return volumes, result.warnings
 
 
 def _present(label_zyx: NDArray[np.uint8], names: Mapping[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The infer tasks: one class for the stages of the table, one for the cascade."""
+"""The infer tasks: one class for the stages of the paper, one for the cascade."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flrplan.cascade_result import CascadeResult
 from flrplan.io import read_ct
 from flrplan.labels import Structure
 from flrplan.models import ModelStore
-from flrplan.stages import CASCADE, STAGES, Stage
+from flrplan.stages import CASCADE, PAPER_STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -118,5 +118,5 @@ class CascadeTask(PlanningTask):
 
 
 def infer_tasks(service: Service) -> dict[str, PlanningTask]:
-    """All tasks by name: the stages of the table, and the cascade."""
-    return {**{name: StageTask(stage, service) for name, stage in STAGES.items()}, CASCADE_TASK: CascadeTask(service)}
+    """All tasks by name: the stages of the paper, and the cascade."""
+    return {**{stage.name: StageTask(stage, service) for stage in PAPER_STAGES}, CASCADE_TASK: CascadeTask(service)}

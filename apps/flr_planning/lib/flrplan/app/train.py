@@ -23,7 +23,7 @@ from flrplan.refinement.progress import ENDED, TaskProgress, read_stats, stopped
 from flrplan.refinement.settings import TrainingChoice
 from flrplan.refinement.stage_training import RefinementFolder, StageTraining
 from flrplan.splits import read_split
-from flrplan.stages import CASCADE, STAGES, Stage
+from flrplan.stages import CASCADE, PAPER_STAGES, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -124,13 +124,13 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
 
 
 def train_task_names() -> tuple[str, ...]:
-    """The stages of the table, and the cascade."""
-    return (*STAGES, CASCADE_TASK)
+    """The stages of the paper, and the cascade."""
+    return (*(stage.name for stage in PAPER_STAGES), CASCADE_TASK)
 
 
 def train_tasks(service: TrainService) -> dict[str, StageTrainTask]:
     """All training tasks by name."""
-    tasks = {name: StageTrainTask(name, (stage,), service) for name, stage in STAGES.items()}
+    tasks = {stage.name: StageTrainTask(stage.name, (stage,), service) for stage in PAPER_STAGES}
     return {**tasks, CASCADE_TASK: StageTrainTask(CASCADE_TASK, CASCADE, service)}
 
 

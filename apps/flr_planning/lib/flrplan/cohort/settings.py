@@ -15,6 +15,8 @@ COHORT_VERSION = 4
 MAX_CASES = 10_000
 """Case identifiers have four digits."""
 
+FAULTS_NAME = "faults.json"
+"""Per case the faults of its label."""
 FAULT_SHARE = 0.5
 """Share of the cases that get label faults, where the command line asks for faults without a number."""
 

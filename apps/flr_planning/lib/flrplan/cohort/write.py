@@ -21,16 +21,13 @@ from tqdm import tqdm
 
 from flrplan.cohort.case import make_case
 from flrplan.cohort.faults import plant_faults
-from flrplan.cohort.settings import COHORT_VERSION, CohortSettings, case_name
+from flrplan.cohort.settings import COHORT_VERSION, FAULTS_NAME, CohortSettings, case_name
 from flrplan.errors import CohortError, SettingsError
 from flrplan.io import write_json, write_label_map, write_volume
 from flrplan.labels import Structure
 
 TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""
-
-FAULTS_NAME = "faults.json"
-"""Per case the faults of its label."""
 
 _FAULTS_KEY = "label_faults"
 _MASKED = (Structure.LIVER, Structure.CRLM, Structure.FLR)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flrplan.cohort import CaseSize, CohortSettings, case_name, write_cohort
-from flrplan.cohort.picture import SheetCase, case_title, contact_sheet, sheet_case, varied_cases
-from flrplan.cohort.settings import FAULT_SHARE, WIDE_SHARE
-from flrplan.cohort.write import FAULTS_NAME, image_path, truth_path
-from flrplan.cohort.write import label_path as stored_label_path
-from flrplan.cohort.write_dicom import write_dicom_cohort
+from flrplan.cohort.settings import FAULT_SHARE, FAULTS_NAME, WIDE_SHARE, CaseSize, CohortSettings, case_name
 from flrplan.commands.say import say
 from flrplan.errors import SettingsError
-from flrplan.io import read_ct, read_label_map
+
+if TYPE_CHECKING:
+    from flrplan.cohort import SheetCase
 
 SHEET_CASES = 12
 
@@ -65,6 +62,10 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the cohort; continues a broken run with the same settings."""
+    from flrplan.cohort.picture import contact_sheet, varied_cases
+    from flrplan.cohort.write import write_cohort
+    from flrplan.cohort.write_dicom import write_dicom_cohort
+
     settings = CohortSettings(
         cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults, wide=arguments.wide
     )
@@ -87,12 +88,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _stored_case(folder: Path, facts: dict[str, Any], settings: CohortSettings) -> SheetCase:
-    path = truth_path if settings.faults else stored_label_path
+    from flrplan.cohort.picture import case_title, sheet_case
+    from flrplan.cohort.write import image_path, label_path, truth_path
+    from flrplan.io import read_ct, read_label_map
+
+    path = truth_path if settings.faults else label_path
     ct = read_ct(image_path(folder, facts["case_id"]))
     label, _ = read_label_map(path(folder, facts["case_id"]))
     return sheet_case(ct.array_zyx, label.astype("uint8"), ct.geometry, case_title(facts))
 
 
 def _own_case(path: Path) -> SheetCase:
+    from flrplan.cohort.picture import sheet_case
+    from flrplan.io import read_ct
+
     ct = read_ct(path)
     return sheet_case(ct.array_zyx, None, ct.geometry, f"{path.name}\nnot synthetic")

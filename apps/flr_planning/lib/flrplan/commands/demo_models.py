@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flrplan.commands.say import note, say
-from flrplan.demo.build import build_demo_models
-from flrplan.demo.card import FAILURES_NAME, write_card
-from flrplan.demo.failures import write_failures
+from flrplan.demo import REAL_FORM
 from flrplan.demo.held_out import MEASURE_CASES
-from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
-from flrplan.demo.real_ct import REAL_FORM, RealCT, measure_cropped, measure_real
 from flrplan.errors import SettingsError
 from flrplan.models import DEMO_NAME, MODEL_ROOT
-from flrplan.nnunet.trainer import EpochReport
-from flrplan.planning.plan import write_plan
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES, STAGES
+
+if TYPE_CHECKING:
+    from flrplan.nnunet.trainer import EpochReport
 
 MEASURED_NAME = "measured.json"
 """In the work folder: the cases measured so far, of which a measurement that was stopped goes on."""
@@ -48,6 +45,13 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains what is not trained, measures, and writes README.md and scores.json beside the models."""
+    from flrplan.demo.build import build_demo_models
+    from flrplan.demo.card import FAILURES_NAME, write_card
+    from flrplan.demo.failures import write_failures
+    from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
+    from flrplan.demo.real_ct import RealCT, measure_cropped, measure_real
+    from flrplan.planning.plan import Plan
+
     if arguments.cases < 1:
         raise SettingsError(f"--cases must be at least 1, got {arguments.cases}")
     if arguments.workers < 1:
@@ -58,7 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
     for item in real:
         item.load()  # a file that cannot be used is told before the training, not hours later
     if not arguments.measure:
-        build_demo_models(arguments.work, arguments.models, arguments.stage or tuple(STAGES), arguments.workers, _show)
+        build_demo_models(
+            arguments.work,
+            arguments.models,
+            arguments.stage or [stage.name for stage in PAPER_STAGES],
+            arguments.workers,
+            _show,
+        )
     cases = measure_synthetic(
         arguments.models, arguments.cases, arguments.workers, device=arguments.device, kept=arguments.work / MEASURED_NAME
     )
@@ -66,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     measured_real = []
     for item in real:
         result, score = measure_real(item, cascade)
-        write_plan(result, arguments.work / "real" / item.name)
+        Plan(result).save(arguments.work / "real" / item.name)
         measured_real += [score, measure_cropped(item, cascade)]
         for one in measured_real[-2:]:
             note(f"{one.name}: liver Dice {one.dice:.4f} on {one.slices} of {one.of_slices} slices")

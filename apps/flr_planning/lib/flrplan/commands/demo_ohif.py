@@ -9,15 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flrplan.cohort import CaseSize
+from flrplan.cohort.settings import CaseSize
 from flrplan.commands.say import note, say
-from flrplan.demo.ohif.browser import find_chromium, require_playwright
-from flrplan.demo.ohif.run import Demo, drive_demo, running_demo
-from flrplan.demo.ohif.server import START_SECONDS
 from flrplan.errors import ServiceError, SettingsError
-from flrplan.io import make_writable
+
+if TYPE_CHECKING:
+    from flrplan.demo.ohif.run import Demo
 
 SCREENSHOTS = Path("ohif-screenshots")
 
@@ -35,23 +34,27 @@ def add_parser(commands: Any) -> None:
         "--drive", action="store_true", help="let a headless Chromium run the cascade, check what it shows, stop"
     )
     parser.add_argument("--screenshots", type=Path, default=SCREENSHOTS, metavar="DIR", help=f"with --drive ({SCREENSHOTS})")
-    parser.add_argument(
-        "--start-seconds", type=float, default=START_SECONDS, help="how long to wait for Orthanc, and for the server"
-    )
+    parser.add_argument("--start-seconds", type=float, help="how long to wait for Orthanc, and for the server")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Starts everything, then waits for Ctrl-C or drives the browser; stops what it started."""
-    if not (math.isfinite(arguments.start_seconds) and arguments.start_seconds > 0):
-        raise SettingsError(f"--start-seconds must be a number of seconds above 0, got {arguments.start_seconds}")
+    from flrplan.demo.ohif.browser import find_chromium, require_playwright
+    from flrplan.demo.ohif.run import running_demo
+    from flrplan.demo.ohif.server import START_SECONDS
+    from flrplan.io import make_writable
+
+    seconds = START_SECONDS if arguments.start_seconds is None else arguments.start_seconds
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise SettingsError(f"--start-seconds must be a number of seconds above 0, got {seconds}")
     if arguments.drive:
         make_writable(arguments.screenshots, "give another folder with --screenshots")
     with _tidying_up_when_told_to_end():
         if arguments.drive:
             find_chromium()
             require_playwright()
-        with running_demo(note, arguments.dicom, CaseSize(arguments.size), arguments.start_seconds) as demo:
+        with running_demo(note, arguments.dicom, CaseSize(arguments.size), seconds) as demo:
             if arguments.drive:
                 _drive(demo, arguments.screenshots)
             else:
@@ -80,6 +83,8 @@ def _tidying_up_when_told_to_end() -> Iterator[None]:
 
 
 def _drive(demo: Demo, screenshots: Path) -> None:
+    from flrplan.demo.ohif.run import drive_demo
+
     for series, seen in zip(demo.series, drive_demo(demo, screenshots, note), strict=True):
         drawn = ", ".join(f"{name} {value:.2f}" for name, value in seen.agreement.items())
         say(f"{series.patient_id}: drawn as answered (Dice of pixels: {drawn})")

@@ -117,13 +117,14 @@ def _models(root: Path | None) -> list[str]:
     import torch
 
     from flrplan.models import MODEL_ROOT, ModelStore
-    from flrplan.stages import ARCHITECTURES, STAGES
+    from flrplan.stages import ARCHITECTURES, PAPER_STAGES, STAGES
 
     problems = []
     store = ModelStore(root or MODEL_ROOT)
     for stage in STAGES.values():
         for architecture in ARCHITECTURES:
-            if architecture != ARCHITECTURES[0] and not store.has(stage, architecture):
+            needed = stage in PAPER_STAGES and architecture == ARCHITECTURES[0]
+            if not needed and not store.has(stage, architecture):
                 continue  # not trained here, which is no fault
             try:
                 found = store.find(stage, architecture)

@@ -9,7 +9,6 @@ from typing import Any
 from flrplan.commands.say import say
 from flrplan.errors import ModelError, SettingsError
 from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
-from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.import_source import CHECKPOINTS
 from flrplan.stage_input import InputSettings, RegionMode
 from flrplan.stages import ARCHITECTURES, STAGES, stage_named
@@ -87,6 +86,8 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Imports a folder or a zip for a stage, and says what was understood."""
+    from flrplan.nnunet.import_model import import_model
+
     target = arguments.models / arguments.stage / arguments.architecture
     model = import_model(
         arguments.source,

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flrplan.commands.say import note, say
-from flrplan.device import choose_device
 from flrplan.errors import SettingsError
-from flrplan.networks.estimate import A100, UTILIZATION, Workload
+from flrplan.networks.estimate import A100, TYPICAL_PATCH, UTILIZATION, Workload
 from flrplan.networks.table import BASE, PAPER, TABLE
-from flrplan.nnunet.network_cost import TYPICAL_PATCH, NetworkCost, network_cost, typical_plans
-from flrplan.nnunet.settings import TrainingSettings
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES
+
+if TYPE_CHECKING:
+    from flrplan.nnunet.network_cost import NetworkCost
 
 FOLDS = 5
 """Folds of the paper's cross-validation."""
@@ -53,6 +53,9 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table (Markdown), then the estimate."""
+    from flrplan.device import choose_device
+    from flrplan.nnunet.network_cost import network_cost, typical_plans
+
     shared = _read_plans(arguments.plans) if arguments.plans else typical_plans(arguments.patch)
     device = None if arguments.count_only else choose_device(arguments.device)
     rows = [row for row in TABLE.values() if row.name in (arguments.architecture or TABLE)]
@@ -76,8 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def benchmark_estimate(costs: list[NetworkCost]) -> list[str]:
     """The arithmetic of all trainings of the paper's benchmark, in lines: every architecture, stage and fold."""
+    from flrplan.nnunet.settings import TrainingSettings
+
     settings = TrainingSettings()
-    each = len(STAGES) * FOLDS
+    each = len(PAPER_STAGES) * FOLDS
     epochs, steps, checks = settings.epochs, settings.iterations_per_epoch, settings.validation_iterations
     text = [
         "",

@@ -1,18 +1,18 @@
-"""Options that several commands share."""
+"""Options that several commands share. As every parser, it imports nothing heavy: a wrong option answers at once."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flrplan.cascade import CascadeSettings
 from flrplan.errors import SettingsError
 from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.stages import ARCHITECTURES
-from flrplan.variants import Variant
-from flrplan.workflow.reading import read_variants
+
+if TYPE_CHECKING:
+    from flrplan.variants import Variant
 
 
 def add_cascade_options(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,11 @@ def add_variants_option(parser: argparse.ArgumentParser) -> None:
 
 def known_variants(path: Path | None) -> dict[str, Variant]:
     """The variants of ``--variants``, by name."""
-    return read_variants(path) if path is not None else {}
+    if path is None:
+        return {}
+    from flrplan.workflow.reading import read_variants
+
+    return read_variants(path)
 
 
 def require_known_name(name: str, variants: Mapping[str, Variant], what: str) -> None:
@@ -43,11 +47,6 @@ def require_known_name(name: str, variants: Mapping[str, Variant], what: str) ->
     if name not in ARCHITECTURES and name not in variants:
         more = f" and the variants {', '.join(variants)}" if variants else "; variants need --variants FILE"
         raise SettingsError(f"{what}: unknown {name!r}; known are {', '.join(ARCHITECTURES)}{more}")
-
-
-def cascade_settings(arguments: argparse.Namespace, base: CascadeSettings) -> CascadeSettings:
-    """The settings that these options give."""
-    return replace(base, architecture=arguments.architecture, device=arguments.device, mirroring=arguments.mirroring)
 
 
 def model_store(arguments: argparse.Namespace) -> ModelStore:

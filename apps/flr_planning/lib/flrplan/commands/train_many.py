@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from flrplan.commands import train
 from flrplan.commands.options import add_variants_option, known_variants
 from flrplan.commands.say import note
 from flrplan.errors import SettingsError, TrainingError
 from flrplan.models import MODEL_ROOT
-from flrplan.nnunet.preparation import StageWork
-from flrplan.nnunet.trained import require_same_training
-from flrplan.splits import read_split
 from flrplan.stages import ARCHITECTURES, STAGES, stage_named
-from flrplan.variants import Variant
+
+if TYPE_CHECKING:
+    from flrplan.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -72,46 +69,51 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
+    from flrplan.nnunet.trained import require_same_training
+    from flrplan.splits import read_split
+
     variants = known_variants(arguments.variants)
     trainings = [Training.parse(text, variants) for text in arguments.training]
     split = read_split(arguments.split)
     weights = {name: str(variant.pretrained) for name, variant in variants.items() if variant.pretrained is not None}
     weights |= dict(_weights(text, variants) for text in arguments.pretrained)
-    parser = _train_parser()
-    options = [
-        *arguments.options,
-        "--split",
-        str(arguments.split),
-        "--work",
-        str(arguments.work),
-        "--models",
-        str(arguments.models),
-        *(["--variants", str(arguments.variants)] if arguments.variants else []),
-    ]
     for number, training in enumerate(trainings, 1):
         title = f"{training} ({number} of {len(trainings)})"
         folder = arguments.models / training.stage / training.architecture / f"fold_{training.fold}"
         with _lock(arguments.work, training, title):
-            variant = variants.get(training.architecture)
-            if require_same_training(folder, split, training.fold, weights.get(training.architecture), variant):
+            variant, start = variants.get(training.architecture), weights.get(training.architecture)
+            if require_same_training(folder, split, training.fold, start, variant):
                 note(f"{title}: trained before")
                 continue
             note(f"{title}: starts")
-            start = ["--pretrained", weights[training.architecture]] if training.architecture in weights else []
-            _train(parser, [*_words(training, options), *start], title)
+            status = train.train_folds(_one(arguments, training, start), variants)
+            if status:
+                raise TrainingError(
+                    f"{title}: its processes ended with status {status}; their error stands above. Mend it and start the same "
+                    "command again: what is trained is kept"
+                )
     return 0
 
 
-def _train(parser: argparse.ArgumentParser, words: list[str], title: str) -> None:
-    """``flrplan <words>`` in this process. Raises: TrainingError where the processes that it started failed."""
-    arguments = parser.parse_args(words)
-    arguments.words = words  # as the command line does: with --gpus, torchrun's processes get them
-    status = train.run(arguments)
-    if status:
-        raise TrainingError(
-            f"{title}: its processes ended with status {status}; their error stands above. Mend it and start the same command "
-            "again: what is trained is kept"
-        )
+def _one(arguments: argparse.Namespace, training: Training, start: str | None) -> argparse.Namespace:
+    """The options of ``flrplan train`` for one of them; ``words`` say the same, for the processes of several GPUs."""
+    own = {
+        "stage": training.stage,
+        "architecture": training.architecture,
+        "fold": training.fold,
+        "split": arguments.split,
+        "work": arguments.work,
+        "models": arguments.models,
+        "variants": arguments.variants,
+        "pretrained": start,
+    }
+    words = [word for name, value in own.items() if value is not None for word in (f"--{name}", str(value))]
+    parser = argparse.ArgumentParser(prog="flrplan train")
+    train.add_training_options(parser)
+    one = parser.parse_args(arguments.options, argparse.Namespace(**own))
+    one.fold, one.pretrained = [training.fold], None if start is None else train.start_weights(start)
+    one.words = ["train", *words, *arguments.options]
+    return one
 
 
 def _weights(text: str, variants: Mapping[str, Variant]) -> tuple[str, str]:
@@ -122,19 +124,12 @@ def _weights(text: str, variants: Mapping[str, Variant]) -> tuple[str, str]:
     return architecture, path
 
 
-def _train_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flrplan")
-    train.add_parser(parser.add_subparsers(dest="command"))
-    return parser
-
-
-def _words(training: Training, options: Sequence[str]) -> list[str]:
-    own = ["--stage", training.stage, "--architecture", training.architecture, "--fold", str(training.fold)]
-    return ["train", *own, *options]
-
-
 def _lock(work: Path, training: Training, title: str) -> Any:
     """The lock of one training, held by whoever trains it and released by the system when that process dies."""
+    from filelock import FileLock, Timeout
+
+    from flrplan.nnunet.preparation import StageWork
+
     stage_work = StageWork(work, stage_named(training.stage))
     stage_work.make()
     path = stage_work.folder / "locks" / f"{training.architecture}-{training.fold}.lock"

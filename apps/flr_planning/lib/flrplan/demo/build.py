@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
+from flrplan.api.train import TrainingRequest, train
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
@@ -17,9 +16,8 @@ from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_log import CURVE_NAME
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import nnunet_split
-from flrplan.stages import ARCHITECTURES, FLR_E2E, LIVER, STAGES, stage_named
+from flrplan.stages import ARCHITECTURES, FLR_E2E, LIVER, PAPER_STAGES, stage_named
 from flrplan.training_cases import find_labelled_cases
 
 logger = logging.getLogger(__name__)
@@ -34,7 +32,7 @@ STARTS_FROM = {FLR_E2E.name: LIVER.name}
 def build_demo_models(
     work: Path,
     demo: Path,
-    stages: Sequence[str] = tuple(STAGES),
+    stages: Sequence[str] = tuple(stage.name for stage in PAPER_STAGES),
     workers: int = 2,
     on_epoch: Callable[[str, int, EpochReport], None] | None = None,
 ) -> None:
@@ -56,12 +54,20 @@ def build_demo_models(
             if (target / f"fold_{fold}" / FINAL_NAME).is_file():
                 logger.info("stage %s fold %d is trained", name, fold)
                 continue
-            recipe = Recipe.from_yaml(demo / RECIPE_NAME, name)
-            stage_work = StageWork(work, stage)
-            prepare_stage(cases, stage_work, recipe, split, workers)
-            report = None if on_epoch is None else _reporter(on_epoch, name, fold)
-            start = _start(name, fold, models, demo)
-            train_fold(stage_work, fold, recipe, target, torch.device("cpu"), half=True, on_epoch=report, pretrained=start)
+            request = TrainingRequest(
+                stage,
+                fold,
+                cases,
+                work,
+                models,
+                recipe=Recipe.from_yaml(demo / RECIPE_NAME, name),
+                split=split,
+                pretrained=_start(name, fold, models, demo),
+                device="cpu",
+                half=True,
+                workers=workers,
+            )
+            train(request, None if on_epoch is None else _reporter(on_epoch, name, fold))
     for name in stages:
         install_demo_model(models, demo, name, settings)
 

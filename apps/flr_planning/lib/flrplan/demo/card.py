@@ -17,7 +17,7 @@ from flrplan.demo.real_ct import RealScore
 from flrplan.demo.strata import STRATA, by_stratum
 from flrplan.io import write_json, write_text
 from flrplan.nnunet.model_folder import RUN_NAME
-from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.stages import ARCHITECTURES, PAPER_STAGES
 
 FAILURES_NAME = "failures.png"
 """Beside the card: the worst cases."""
@@ -123,7 +123,7 @@ def _training_table(folder: Path) -> str:
     ]
     total = 0.0
     versions = set()
-    for stage in STAGES:
+    for stage in map(str, PAPER_STAGES):
         model = folder / stage / ARCHITECTURES[0]
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob(f"fold_*/{RUN_NAME}"))]
         if not runs:

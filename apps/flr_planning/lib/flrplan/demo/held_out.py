@@ -1,6 +1,13 @@
 """Seeds that keep the demo's cases apart: what trains, what measures, what is shown."""
 
-from flrplan.cohort import CaseSize, CohortSettings, SyntheticCase, make_case
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flrplan.cohort import CaseSize, CohortSettings
+
+if TYPE_CHECKING:
+    from flrplan.cohort import SyntheticCase
 
 TRAIN_SEED = 1
 TRAIN_CASES = 160
@@ -21,5 +28,7 @@ DEMO_INDEX = 3
 
 def measured_case(index: int, size: CaseSize = MEASURE_SIZE) -> SyntheticCase:
     """A case that measures the models; see :func:`flrplan.cohort.make_case`."""
+    from flrplan.cohort import make_case
+
     wide = CohortSettings(seed=MEASURE_SEED, size=size, wide=MEASURE_WIDE).is_wide(index)
     return make_case(MEASURE_SEED, index, size, wide)

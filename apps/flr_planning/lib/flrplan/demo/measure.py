@@ -22,7 +22,7 @@ from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
 from flrplan.errors import EmptyLiverError
 from flrplan.io import CT, read_json, write_json
-from flrplan.labels import Mask, Structure, structure_mask
+from flrplan.labels import COMPARTMENTS_OF, Mask, Structure, structure_mask
 from flrplan.metrics.overlap import dice
 from flrplan.models import ModelStore
 from flrplan.process_memory import keep_freed_memory
@@ -57,7 +57,7 @@ class MeasuredCase:
 def predictions(case: SyntheticCase, cascade: Cascade, columns: Sequence[str] = COLUMNS) -> dict[str, tuple[Mask, Mask]]:
     """Truth and prediction ``(Z, Y, X) bool`` of these columns. A liver that is not found gives empty masks from there on."""
     ct = CT(case.hu_zyx, case.geometry, case.case_id, "synthetic", ())
-    truth = {s: structure_mask(case.planning_zyx, s) for s in Structure}
+    truth = {s: structure_mask(case.planning_zyx, s) for s in COMPARTMENTS_OF}
     liver, crlm, flr = truth[Structure.LIVER], truth[Structure.CRLM], truth[Structure.FLR]
     given = {Structure.LIVER: liver}
 

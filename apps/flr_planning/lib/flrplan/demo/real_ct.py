@@ -9,16 +9,13 @@ import numpy as np
 
 from flrplan.cascade import Cascade
 from flrplan.cascade_result import CascadeResult
+from flrplan.demo import REAL_FORM
 from flrplan.demo.reference_mask import Reference, read_reference
 from flrplan.errors import EmptyLiverError, SettingsError
 from flrplan.io import CT, read_ct
 from flrplan.labels import Mask, Structure
 from flrplan.metrics.overlap import dice
 from flrplan.stages import LIVER
-
-REAL_FORM = "NAME=CT,LIVER[:VALUE]"
-"""How the command line takes one; VALUE: the liver's in LIVER, without: any but 0 of a binary mask."""
-
 
 CROP_MARGIN_MM = 10.0
 """A real CT is measured a second time with no more than this around its reference liver, as data sets are often cropped."""

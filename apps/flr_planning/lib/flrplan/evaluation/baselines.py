@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from flrplan.evaluation.columns import COLUMNS, Column, Inputs
+from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, Column
 from flrplan.evaluation.paper import architecture_order, architecture_title
 from flrplan.evaluation.trivial_plans import TUMOUR_MARGIN_MM, Plane, beyond_plane, without_tumour, without_tumour_side
 from flrplan.geometry import Geometry
 from flrplan.labels import Structure
 from flrplan.metrics import Region
+from flrplan.stages import Inputs
 
 
 class Rule(str, Enum):
@@ -63,7 +64,7 @@ ORIGINAL = "original_labels"
 ORIGINAL_TITLE = "original labels"
 """The pseudo-rater (:mod:`flrplan.evaluation.original`): no baseline, but a name that no architecture may have."""
 
-_FLR_COLUMNS: Mapping[Inputs, Column] = {c.inputs: c for c in COLUMNS.values() if c.target is Structure.FLR}
+_FLR_COLUMNS: tuple[Column, ...] = tuple(c for c in COLUMNS.values() if c.target is Structure.FLR)
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,7 @@ class Baseline:
     architecture: str | None = None
 
 
-TRUTH_BASELINES: tuple[Baseline, ...] = tuple(
-    Baseline(rule.value, title, tuple(_FLR_COLUMNS.values()), rule) for rule, title in TITLES.items()
-)
+TRUTH_BASELINES: tuple[Baseline, ...] = tuple(Baseline(rule.value, title, _FLR_COLUMNS, rule) for rule, title in TITLES.items())
 """Made from ground truth, as the inputs of the pipelined column are. The models of the other columns do not know the true liver;
 beside them, it says what the trivial answer scores with a perfect liver, also where no architecture predicted one."""
 
@@ -97,17 +96,17 @@ TRUTH_NOTE = (
 
 def predicted_baselines(architecture: str) -> tuple[Baseline, ...]:
     """The trivial answers from one architecture's predictions: made from the CT alone, as the cascaded and the E2E FLR are."""
-    columns = (_FLR_COLUMNS[Inputs.CASCADED], _FLR_COLUMNS[Inputs.E2E])
+    columns = tuple(c for c in _FLR_COLUMNS if c.is_papers and c.inputs is not Inputs.PIPELINED)
     return tuple(
         Baseline(f"{name}:{architecture}", f"{title} ({architecture_title(architecture)})", columns, rule, architecture)
         for rule, (name, title) in PREDICTED.items()
     )
 
 
-LIVER_COLUMN = f"{Inputs.PIPELINED}_{Structure.LIVER}"
+LIVER_COLUMN = OWN_MASKS[Structure.LIVER]
 """The column that holds an architecture's predicted liver."""
 
-CRLM_COLUMN = f"{Inputs.CASCADED}_{Structure.CRLM}"
+CRLM_COLUMN = OWN_MASKS[Structure.CRLM]
 """The column that holds the tumours it predicted from the CT alone."""
 
 

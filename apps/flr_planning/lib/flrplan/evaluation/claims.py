@@ -8,7 +8,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any
 
-from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, FLR_FROM_CT, Kind, Side
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, architecture_title
 from flrplan.evaluation.provenance import ModelRecord
@@ -143,7 +143,7 @@ def _best_in(part: Part, winner: str, column: str) -> Check:
 def _stable_training(n: _Numbers) -> Judgement:
     """By the rule of thumb of the paper's own largest spread: no test, so held or reversed."""
     stds = {}
-    for side in (side for column in REQUIRED[Part.CV] for side in _column(column)):
+    for side in (side for column in PAPER_COLUMNS[Part.CV] for side in _column(column)):
         std = n.cell(Part.CV, side)["std"]
         if std is None:
             raise _Missing(f"no spread over folds of {_name(side)}")

@@ -1,4 +1,7 @@
-"""The columns of the paper's Tables 1 and 2, derived from the stages: which stage, and whether its inputs are predicted."""
+"""The columns of the paper's Tables 1 and 2 and of the stages beside the paper's, derived from the stages.
+
+A column is a stage, one of its targets, and whether its inputs are predicted.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from flrplan.labels import Structure
-from flrplan.stages import CASCADE, STAGES, Stage
-
-
-class Inputs(str, Enum):
-    """What a stage was given beside the CT. The value is the first word of the column's name."""
-
-    PIPELINED = "pipelined"
-    CASCADED = "cascaded"
-    E2E = "e2e"
-
-    def __str__(self) -> str:
-        return self.value
+from flrplan.stages import CRLM, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
 
 
 class Part(str, Enum):
@@ -37,52 +29,56 @@ class Part(str, Enum):
         return "cross-validation" if self is Part.CV else "held-out test"
 
 
-_LETTERS = {Structure.LIVER: "L", Structure.CRLM: "T"}
-_TITLES = {Structure.LIVER: "Liver", Structure.CRLM: "CRLM", Structure.FLR: "FLR", Structure.LRS: "LRS"}
-
-
 @dataclass(frozen=True)
 class Column:
-    """One column: the stage that was predicted and where its inputs came from."""
+    """One column: the stage that was predicted, where its inputs came from, and the target that is scored."""
 
     stage: Stage
     inputs: Inputs
+    target: Structure
 
     @property
     def name(self) -> str:
         """Folder name and key, for example ``cascaded_flr``."""
-        return f"{self.inputs}_{self.stage.target}"
-
-    @property
-    def target(self) -> Structure:
-        """The structure that is scored."""
-        return self.stage.target
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The stages whose models make this column, in the order of the cascade."""
-        if self.inputs is not Inputs.CASCADED:
-            return (self.stage,)
-        return CASCADE[: CASCADE.index(self.stage) + 1]
+        return self.stage.column_name(self.inputs, self.target)
 
     @property
     def title(self) -> str:
         """As in the paper's tables, for example ``cascaded FLR (L+T+CT)``."""
-        inputs = "+".join([*(_LETTERS[s] for s in self.stage.needs), "CT"])
-        kind = "E2E" if self.inputs is Inputs.E2E else str(self.inputs)
-        return f"{kind} {_TITLES[self.target]} ({inputs})"
+        return self.stage.column_title(self.inputs, self.target)
+
+    @property
+    def is_papers(self) -> bool:
+        """Whether the paper has this column."""
+        return self.stage in PAPER_STAGES
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages whose models make this column, in the order of the cascade."""
+        return (*(stages_before(self.stage) if self.inputs is Inputs.CASCADED else ()), self.stage)
+
+    @property
+    def own_masks(self) -> dict[Structure, str]:
+        """The columns that hold the liver and the CRLM that go with this one: of the same network, else of the cascade from the CT."""
+        own = {s: self.stage.column_name(self.inputs, s) for s in self.stage.targets}
+        return {s: own.get(s, column) for s, column in OWN_MASKS.items()}
 
 
 def _all_columns() -> dict[str, Column]:
-    columns = [Column(stage, Inputs.PIPELINED) for stage in CASCADE]
-    # The first stage takes the CT alone: its pipelined and its cascaded result are the same prediction.
-    columns += [Column(stage, Inputs.CASCADED) for stage in CASCADE if stage.needs]
-    columns += [Column(stage, Inputs.E2E) for stage in STAGES.values() if stage not in CASCADE]
+    beside = [stage for stage in STAGES.values() if stage not in PAPER_STAGES]
+    columns = [
+        Column(stage, inputs, target)
+        for stages in (PAPER_STAGES, beside)
+        for inputs in Inputs
+        for stage in stages
+        if inputs in stage.inputs
+        for target in stage.targets
+    ]
     return {column.name: column for column in columns}
 
 
 COLUMNS: Mapping[str, Column] = MappingProxyType(_all_columns())
-"""Every column by name, in the order of the paper's Table 2."""
+"""Every column by name: the paper's in the order of its Table 2, then those of other stages."""
 
 REQUIRED: Mapping[Part, tuple[str, ...]] = MappingProxyType(
     {
@@ -91,6 +87,11 @@ REQUIRED: Mapping[Part, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Columns in which every case of a part is expected once an architecture has the column; in others cases are optional."""
+
+PAPER_COLUMNS: Mapping[Part, tuple[str, ...]] = MappingProxyType(
+    {part: tuple(name for name in names if COLUMNS[name].is_papers) for part, names in REQUIRED.items()}
+)
+"""The columns of the paper's Tables 1 and 2, which ours always have; those of other stages stand behind them where they are predicted."""
 
 
 def columns_of(part: Part, stages: Iterable[Stage], cascaded_cv: bool = False) -> tuple[str, ...]:
@@ -101,6 +102,9 @@ def columns_of(part: Part, stages: Iterable[Stage], cascaded_cv: bool = False) -
 
 
 OWN_MASKS: Mapping[Structure, str] = MappingProxyType(
-    {Structure.LIVER: f"{Inputs.PIPELINED}_{Structure.LIVER}", Structure.CRLM: f"{Inputs.CASCADED}_{Structure.CRLM}"}
+    {
+        Structure.LIVER: LIVER.column_name(Inputs.PIPELINED, Structure.LIVER),
+        Structure.CRLM: CRLM.column_name(Inputs.CASCADED, Structure.CRLM),
+    }
 )
-"""The columns that hold the liver and the CRLM that an architecture predicts from the CT alone."""
+"""The columns that hold the liver and the CRLM that an architecture's cascade predicts from the CT alone."""

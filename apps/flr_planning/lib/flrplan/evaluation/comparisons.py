@@ -2,6 +2,7 @@
 
 All case-paired; a miss counts as the worst value (:meth:`Row.penalised`). Holm's correction runs over all comparisons of one kind
 and metric in one part: every pair of which both sides have predictions, computable or not, so its size does not hang on the results.
+Comparisons in columns that the paper does not have are a family of their own.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.evaluation.baselines import knows_truth
-from flrplan.evaluation.columns import COLUMNS, Column, Inputs, Part
+from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.statistics import Floats, case_ranks, compare, group_means, holm, outcome, rank_stability
 from flrplan.evaluation.summary import Results, groups_of, paired
 from flrplan.labels import Structure
 from flrplan.metrics.catalogue import PAPER_METRICS
+from flrplan.stages import Inputs
 
 COMPARED = "dice"
 """The metric of claims and rankings: the paper draws its conclusions from Dice alone."""
 
-_BY_KIND: dict[tuple[Inputs, Structure], Column] = {(c.inputs, c.target): c for c in COLUMNS.values()}
+_PAPER = {name: column for name, column in COLUMNS.items() if column.is_papers}
+_BY_KIND: dict[tuple[Inputs, Structure], str] = {(c.inputs, c.target): name for name, c in _PAPER.items()}
 
 FLR_FROM_CT: tuple[str, ...] = tuple(
-    c.name for c in COLUMNS.values() if c.target is Structure.FLR and c.inputs is not Inputs.PIPELINED
+    name for name, c in _PAPER.items() if c.target is Structure.FLR and c.inputs is not Inputs.PIPELINED
 )
 """The columns that answer the paper's question, the FLR from a CT alone: the cascade and the end-to-end model."""
 
@@ -60,7 +63,7 @@ def _pairs(results: Results, part: Part) -> Iterator[tuple[Kind, Side, Side]]:
             yield Kind.ARCHITECTURES, (a, column), (b, column)
     for a in architectures:
         for target in (Structure.CRLM, Structure.FLR):
-            given, own = _BY_KIND[Inputs.PIPELINED, target].name, _BY_KIND[Inputs.CASCADED, target].name
+            given, own = _BY_KIND[Inputs.PIPELINED, target], _BY_KIND[Inputs.CASCADED, target]
             if {given, own} <= columns:
                 yield Kind.DROP, (a, given), (a, own)
         cascaded, e2e = FLR_FROM_CT
@@ -97,13 +100,14 @@ def comparisons(results: Results) -> list[dict[str, Any]]:
             for metric in kind.metrics if a in cells and b in cells else ():
                 of_part.append(_entry(part, kind, metric, a, b) | compare(*paired(cells[a], cells[b], metric)))
         of_part += _drops_compared(results, part, cells)
-        for kind in Kind:
-            for metric in kind.metrics:
-                family = [e for e in of_part if (e["kind"], e["metric"]) == (kind.value, metric)]
-                for entry, p in zip(family, holm([e["p"] for e in family]), strict=True):
-                    entry |= {"p_holm": p, "family": len(family)}
-                    said = outcome(entry, results.margin)
-                    entry["outcome"] = said.value if said else None
+        families: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
+        for entry in of_part:
+            families.setdefault((entry["kind"], entry["metric"], entry["b"][1] in _PAPER), []).append(entry)
+        for family in families.values():
+            for entry, p in zip(family, holm([e["p"] for e in family]), strict=True):
+                entry |= {"p_holm": p, "family": len(family)}
+                said = outcome(entry, results.margin)
+                entry["outcome"] = said.value if said else None
         found += of_part
     return found
 
@@ -115,7 +119,7 @@ def _entry(part: Part, kind: Kind, metric: str, a: Side, b: Side) -> dict[str, A
 def _drops_compared(results: Results, part: Part, cells: dict[Side, list[Row]]) -> Iterator[dict[str, Any]]:
     """Whether one architecture loses more from pipelined to cascaded inputs than another, over the cases of all four cells."""
     for target in (Structure.CRLM, Structure.FLR):
-        names = [_BY_KIND[inputs, target].name for inputs in (Inputs.PIPELINED, Inputs.CASCADED)]
+        names = [_BY_KIND[inputs, target] for inputs in (Inputs.PIPELINED, Inputs.CASCADED)]
         drops: dict[str, dict[str, float]] = {}
         group_of: dict[str, int] = {}
         for a in results.architectures:

@@ -240,13 +240,23 @@ def _by_known_name(files: Mapping[str, Files], known: Collection[str]) -> dict[s
 
 
 def absent_columns(predictions: Predictions, split: Split) -> tuple[str, ...]:
-    """``<architecture>/<column>`` where an architecture has no prediction in a column of the tables, in their order.
+    """``<architecture>/<column>`` where an architecture has no prediction in a column that it should have, in the tables' order.
 
-    Only parts that have cases count, and cascaded columns of the cross-validation are optional.
+    It should have all of the paper's columns where it has any, and all of another stage's where it has any of that stage's. Only parts
+    that have cases count, and cascaded columns of the cross-validation are optional.
     """
     expected = {*(REQUIRED[Part.TEST] if split.test else ()), *(REQUIRED[Part.CV] if any(split.folds) else ())}
-    architectures = sorted({architecture for architecture, _ in predictions})
-    return tuple(f"{a}/{c}" for a in architectures for c in COLUMNS if c in expected and not predictions.get((a, c)))
+    absent = []
+    for architecture in sorted({architecture for architecture, _ in predictions}):
+        own = {column for column in COLUMNS if predictions.get((architecture, column))}
+        begun = {_set_of(column) for column in own}
+        absent += [f"{architecture}/{c}" for c in COLUMNS if c in expected and c not in own and _set_of(c) in begun]
+    return tuple(absent)
+
+
+def _set_of(column: str) -> str:
+    """What a column is predicted together with: all of the paper's, or those of its stage."""
+    return "" if COLUMNS[column].is_papers else COLUMNS[column].stage.name
 
 
 def require_columns(absent: Sequence[str], stated: Sequence[str]) -> None:

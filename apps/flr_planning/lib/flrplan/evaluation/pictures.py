@@ -51,7 +51,7 @@ def worst_pictures(results: Results, files: Mapping[str, CaseFiles], images: Pat
     image_of = files_by_case(images) if images is not None else {}
     for row in worst_rows(results):
         case = files[row.case]
-        masks, geometry = read_truth(case.label, case.case)
+        masks, geometry = read_truth(case.label, case.case, (row.column.target,))
         prediction, _ = read_binary(case.predictions[row.architecture, row.column_name], geometry)
         canonical = Canonical.of(geometry)
         hu = np.full(geometry.shape_zyx, 0.0, np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from flrplan.evaluation.inputs import NEEDED, LabelFiles
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.instances import read_instances, union_of
 from flrplan.io import read_label_map
-from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
+from flrplan.labels import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.metrics.region import Region
 from flrplan.orientation import Canonical
 
@@ -38,22 +39,24 @@ def read_binary(path: Path, geometry: Geometry | None = None, geometry_name: str
     return mask, found
 
 
-def read_truth(label: LabelFiles, case: str) -> tuple[dict[Structure, Mask], Geometry]:
-    """The masks of liver, CRLM and FLR of one case on one grid; a binary file goes before the planning map.
+def read_truth(
+    label: LabelFiles, case: str, structures: Collection[Structure] = NEEDED
+) -> tuple[dict[Structure, Mask], Geometry]:
+    """The masks of the structures (liver, CRLM and FLR) of one case on one grid; a binary file goes before the planning map.
 
     Raises: LabelError where a structure is stated nowhere (absent is not empty) or values are unknown; GridError where the
     case's files lie on different grids; ImageError for an unreadable file.
     """
     masks: dict[Structure, Mask] = {}
     planning, geometry, name = None, None, ""
-    if label.planning_map is not None and not all(s in label.masks for s in NEEDED):
+    if label.planning_map is not None and not all(s in label.masks for s in structures):
         array, geometry = read_label_map(label.planning_map)
         planning, name = check_planning_map(array, str(label.planning_map)), str(label.planning_map)
-    for structure in NEEDED:
+    for structure in structures:
         if structure in label.masks:
             masks[structure], found = read_binary(label.masks[structure], geometry, name)
             geometry, name = (found, str(label.masks[structure])) if geometry is None else (geometry, name)
-        elif planning is not None:
+        elif planning is not None and structure in COMPARTMENTS_OF:
             masks[structure] = structure_mask(planning, structure)
         else:
             raise LabelError(

@@ -17,11 +17,10 @@ from flrplan.evaluation.baselines import (
     LIVER_COLUMN,
     ORIGINAL,
     TRUTH_BASELINES,
-    Baseline,
     predicted_baselines,
 )
-from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, REQUIRED, Column, Inputs, Part
-from flrplan.evaluation.inputs import CaseFiles, Gap
+from flrplan.evaluation.columns import COLUMNS, REQUIRED, Column, Part
+from flrplan.evaluation.inputs import NEEDED, CaseFiles, Gap
 from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, read_probabilities
 from flrplan.evaluation.reading import UNREADABLE, read_binary, read_lesions, read_truth, slice_spacing_mm
 from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
@@ -31,6 +30,7 @@ from flrplan.labels import Mask, Structure
 from flrplan.metrics import Region, Scores, Undefined, score_mask
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 from flrplan.metrics.volume import flr_percent
+from flrplan.stages import Inputs
 
 Regions = Mapping[Structure, Region]
 Result = TypeVar("Result")
@@ -44,7 +44,8 @@ def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
     others only as crops.
     """
     try:
-        masks, geometry = read_truth(files.label, files.case)
+        targets = (COLUMNS[column].target for _, column in files.predictions)
+        masks, geometry = read_truth(files.label, files.case, tuple(dict.fromkeys((*NEEDED, *targets))))
     except UNREADABLE as error:
         return CaseResult(gaps=(Gap("broken label", str(files.label.first), files.case, _one_line(error)),))
     truth = {structure: Region.of(mask, geometry.spacing_zyx_mm) for structure, mask in masks.items()}
@@ -164,15 +165,18 @@ class _Case:
 
     def _original_rows(self) -> Iterator[Row]:
         """The original labels as one more rater: a liver, its tumours and its FLR, beside every column of those."""
-        for name in REQUIRED[self.files.part] if self.original else ():
-            column, own = COLUMNS[name], self.original
-            yield self._row(ORIGINAL, column, self._against_truth(column, own[column.target], own, own[Structure.LIVER]))
+        if not self.original:
+            return
+        for column in self._open_columns(map(COLUMNS.__getitem__, REQUIRED[self.files.part])):
+            if column.target in self.original:
+                own = self.original
+                yield self._row(ORIGINAL, column, self._against_truth(column, own[column.target], own, own[Structure.LIVER]))
 
     def _score(self, architecture: str | None, column: Column, region: Region, given: Region | Undefined | None) -> Scores:
         """The scores. The FLR% is of the true liver and CRLM; beside it, where ``architecture`` predicted both, of its own."""
-        own = {s: self.predicted.get((architecture or "", name)) for s, name in OWN_MASKS.items()}
+        own = {s: self.predicted.get((architecture or "", name)) for s, name in column.own_masks.items()}
         known = {structure: mask for structure, mask in own.items() if mask is not None}
-        return self._against_truth(column, region, known if len(known) == len(OWN_MASKS) else None, given)
+        return self._against_truth(column, region, known if len(known) == len(own) else None, given)
 
     def _against_truth(self, column: Column, region: Region, own: Regions | None, given: Region | Undefined | None) -> Scores:
         return score_mask(column.target, self.truth, region, own, given, list(self.lesions.values()))
@@ -204,7 +208,7 @@ class _Case:
             region = baseline.rule.remnant(liver, crlm, self.geometry, self.plane)
             if region is not None:
                 scored = self._score(None, baseline.columns[0], region, liver)  # the same in each of its columns
-                yield from (self._row(baseline.name, column, scored) for column in self._open_columns(baseline))
+                yield from (self._row(baseline.name, column, scored) for column in self._open_columns(baseline.columns))
         for (architecture, column), own_liver in self.predicted.items():
             if column != LIVER_COLUMN:
                 continue
@@ -212,17 +216,21 @@ class _Case:
             for own in predicted_baselines(architecture):
                 region = own.rule.remnant(own_liver, own_crlm, self.geometry, self.plane)
                 if region is not None:
-                    for open_column in self._open_columns(own):
+                    for open_column in self._open_columns(own.columns, architecture):
                         yield self._row(own.name, open_column, self._score(architecture, open_column, region, own_liver))
 
-    def _open_columns(self, baseline: Baseline) -> Iterator[Column]:
-        """The columns of a baseline that the case's part has, cascaded ones of the cross-validation where its architecture has them.
+    def _open_columns(self, columns: Iterable[Column], architecture: str | None = None) -> Iterator[Column]:
+        """Of the columns those that the case's part has, cascaded ones of the cross-validation where ``architecture`` has them.
 
-        The paper has none there; none is opened for a baseline alone.
+        The paper has none there; none is opened for a baseline alone, and none of a stage beside the paper's that nobody predicted.
         """
-        for column in baseline.columns:
-            optional = self.files.part is Part.CV and column.inputs is Inputs.CASCADED
-            if not optional or (baseline.architecture, column.name) in self.predicted:
+        for column in columns:
+            if not column.is_papers:
+                is_open = any(name == column.name for _, name in self.predicted)
+            else:
+                optional = self.files.part is Part.CV and column.inputs is Inputs.CASCADED
+                is_open = not optional or (architecture, column.name) in self.predicted
+            if is_open:
                 yield column
 
 

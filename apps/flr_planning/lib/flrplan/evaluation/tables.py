@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flrplan.evaluation.baselines import ORIGINAL_TITLE, TRUTH_NOTE, baseline_title, knows_truth
-from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
+from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
 from flrplan.evaluation.inputs import Gap, grouped_gaps
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, CITATION, architecture_order, architecture_title, paper_value
 from flrplan.evaluation.provenance import start_lines, view_lines
@@ -166,7 +166,7 @@ def table_rows(results: Results, summary: Summary, baselines: Summary, part: Par
     """Head and cells of one table: the paper's architectures and ours, three rows each, then the baselines, the
     original labels and each architecture's ceilings.
     """
-    columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
+    columns = [c for c in COLUMNS if c in PAPER_COLUMNS[part] or c in results.columns(part)]
     head = ["Model", "", *(COLUMNS[c].title for c in columns)]
     cases = len(results.cases[part])
     rows = []
@@ -216,7 +216,7 @@ def robust_note(results: Results, part: Part) -> str:
 
 def robust_rows(results: Results, summary: Summary, part: Part) -> list[list[str]]:
     """What stands beside the means, for our architectures, under the head of :func:`table_rows`."""
-    columns = [c for c in COLUMNS if c in REQUIRED[part] or c in results.columns(part)]
+    columns = [c for c in COLUMNS if c in PAPER_COLUMNS[part] or c in results.columns(part)]
     cases, rows = len(results.cases[part]), []
     for architecture in results.architectures:
         own = summary[part.value].get(architecture, {})

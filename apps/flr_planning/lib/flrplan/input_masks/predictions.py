@@ -7,19 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from flrplan.errors import SettingsError
-from flrplan.evaluation.columns import COLUMNS, Inputs
 from flrplan.labels import Structure
-from flrplan.stages import Stage
+from flrplan.stages import CASCADE, Stage
 from flrplan.training_cases import IMAGE_SUFFIX, LabelledCase
 
 
 def column_of(structure: Structure) -> str:
     """The column of ``benchmark/predict.py`` that holds a structure as the cascade predicts it, from the CT alone."""
-    return next(
-        name
-        for name, column in COLUMNS.items()
-        if column.target is structure and (column.inputs is Inputs.CASCADED or not column.stage.needs)
-    )
+    stage = next(stage for stage in CASCADE if structure in stage.targets)
+    return stage.column_name(stage.inputs[-1], structure)
 
 
 def with_predictions(cases: Sequence[LabelledCase], stage: Stage, folder: Path) -> list[LabelledCase]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from flrplan.io.volume_file import image_suffix, read_volume, scalar_volume
 class CT:
     """``array_zyx``: ``(Z, Y, X)`` HU, int16 where that loses nothing, else float32, in the file's own axis order.
 
-    ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should check, one sentence each.
+    ``geometry``: its voxel grid (LPS, mm). ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should
+    check, one sentence each.
     """
 
     array_zyx: NDArray[Any]
@@ -37,7 +39,7 @@ class CT:
             raise GridError(f"{self.source}: shape {self.array_zyx.shape} on a grid of {self.geometry.shape_zyx} (z, y, x)")
 
 
-def read_ct(path: Path, series: str | None = None) -> CT:
+def read_ct(path: str | os.PathLike[str], series: str | None = None) -> CT:
     """The CT of a NIfTI, NRRD or MetaImage file, of a DICOM folder (subfolders included), or of one DICOM file's series.
 
     ``series``: SeriesInstanceUID, needed only where a folder holds several CT volumes. Of a DICOM file, all slices of its

@@ -68,20 +68,31 @@ def read_mask(path: Path, ct: CT, structure: Structure) -> Mask:
     else:
         array, geometry = read_label_map(path)
         require_same_grid(ct.geometry, geometry, ct.source, str(path))
-        values = [v for v in np.unique(array).tolist() if v != 0]
-        names = _segment_names(path) if len(values) > 1 else {}
-        if names:
-            mask = _named_mask(array, names, structure, str(path))
-        elif len(values) > 1:
-            raise LabelError(
-                f"{path}: expected a binary {structure} mask (0 and one other value), found the values {[0, *values][:6]}"
-                f"{resemblance(values)}; save the {structure} alone"
-            )
-        else:
-            mask = array != 0
+        names = _segment_names(path) if len(_values(array)) > 1 else {}
+        mask = _named_mask(array, names, structure, str(path)) if names else binary_mask(array, structure, str(path))
     if structure is Structure.LIVER and not mask.any():
         raise EmptyLiverError(f"{path}: the liver mask has no voxels; draw the liver, or leave the mask out to predict it")
     return mask
+
+
+def binary_mask(array: NDArray[Any], structure: Structure, source: str) -> Mask:
+    """An array of bool, or of 0 and one other value, as a mask ``bool`` of its shape; it may be empty.
+
+    Raises: LabelError naming ``source`` and the values found.
+    """
+    if array.dtype == np.bool_:
+        return array
+    values = _values(array)
+    if len(values) > 1:
+        raise LabelError(
+            f"{source}: expected a binary {structure} mask (0 and one other value), found the values {[0, *values][:6]}"
+            f"{resemblance(values)}; save the {structure} alone"
+        )
+    return np.asarray(array != 0)
+
+
+def _values(array: NDArray[Any]) -> list[Any]:
+    return [v for v in np.unique(array).tolist() if v != 0]
 
 
 def _file_of(path: Path) -> Path:

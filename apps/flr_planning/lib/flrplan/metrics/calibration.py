@@ -95,7 +95,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: the mean over voxels of |mean probability - share of true voxels| of their bin.
+        """Expected calibration error: the mean over voxels of ``|mean probability - share of true voxels|`` of their bin.
 
         NaN without voxels. Source: Guo 2017, arXiv:1706.04599, for the probability of the structure.
         """

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from flrplan.labels import Structure
+from flrplan.labels import STRUCTURES, Structure
 from flrplan.metrics.cut import CUT_TOLERANCES_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LESION_RATIOS, iou_key
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
 
-NSD_TOLERANCE_MM: Mapping[Structure, float] = MappingProxyType(
-    {Structure.LIVER: 5.0, Structure.CRLM: 2.0, Structure.FLR: 5.0, Structure.LRS: 5.0}
-)
-"""Tolerances of the NSD. Liver 5 mm and tumour 2 mm are FLARE's. The FLR (and its complement) takes the liver's: most of
-its surface is the liver's own, and a cut is not planned to be finer than that."""
+NSD_TOLERANCE_MM: Mapping[Structure, float] = MappingProxyType({s: info.nsd_tolerance_mm for s, info in STRUCTURES.items()})
+"""Tolerances of the NSD, with their reason in :class:`flrplan.labels.StructureInfo`."""
 
 
 class Better(Enum):

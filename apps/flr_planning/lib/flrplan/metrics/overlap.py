@@ -14,7 +14,7 @@ def dice(reference: Mask, prediction: Mask) -> float:
 
 
 def overlap_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome]:
-    """Dice 2|A and B| / (|A| + |B|), precision |A and B| / |B|, recall |A and B| / |A|, with A the reference; each 0..1.
+    """Dice ``2|A and B| / (|A| + |B|)``, precision ``|A and B| / |B|``, recall ``|A and B| / |A|``, with A the reference; each 0..1.
 
     Empty masks (:data:`flrplan.metrics.empty.EMPTY_MASKS`):
 
@@ -40,7 +40,7 @@ def overlap_outcomes(reference: Region, prediction: Region) -> dict[str, Outcome
 
 
 def dice_ceiling(reference: Region, given: Region | None) -> Outcome:
-    """The highest Dice that a prediction inside a given region can have: 2|A and G| / (|A| + |A and G|), for the prediction A and G.
+    """The highest Dice that a prediction inside a given region can have: ``2|A and G| / (|A| + |A and G|)``, for the prediction A and G.
 
     given: the region that the model was shown (a liver); None: the whole image, where the ceiling is 1. 0 where it holds nothing of
     the reference, undefined for an empty reference. Raises: GridError where the two lie on different grids.

@@ -15,7 +15,7 @@ OWN = "own_"
 
 
 def flr_percent(liver: Region, crlm: Region, flr: Region) -> float | None:
-    """The measured FLR%: 100 * |FLR without tumour| / |liver without tumour|; None where that liver is empty.
+    """The measured FLR%: ``100 * |FLR without tumour| / |liver without tumour|``; None where that liver is empty.
 
     Counted on the raw binary masks: FLR voxels outside the liver count as remnant, so a bad mask can exceed 100.
     (The app reports the same fraction from the planning map, where structures nest.)

@@ -14,6 +14,8 @@ class Gpu:
     source: str
 
 
+TYPICAL_PATCH = (128, 128, 128)
+"""Voxels of the patch that is planned for abdominal CT on a grid of 1.5 mm."""
 A100 = Gpu("NVIDIA A100 80 GB", 312.0, "data sheet of the A100: 312 TFLOP/s for BF16 and FP16, dense")
 UTILIZATION = 0.10
 """Assumed share of the peak: a 3D U-Net's full-resolution layers have 32 channels and wait for memory, not for arithmetic."""

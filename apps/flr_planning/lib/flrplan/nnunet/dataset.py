@@ -1,7 +1,7 @@
 """From labelled cases to a raw nnU-Net data set of one stage, through the one function that builds a stage's input.
 
-One sigmoid channel: nnU-Net 2.8 builds that only for regions, a label with more than one value. So the target is declared
-as ``[1, 2]`` although 2 never occurs. Mask channels are called ``noNorm``; any unknown name would be z-scored.
+One sigmoid channel a target, since targets overlap: nnU-Net's regions. A label map holds them as bits (:func:`region_values`). Mask
+channels are called ``noNorm``; any unknown name would be z-scored.
 
 A target need not nest in the region that masks the CT (raw labels do not, nor do predicted regions). The target stays whole; a
 case of which the network is not shown all gets a second label, ``shownTr/<case>``, from which nnU-Net's fingerprint takes the
@@ -11,25 +11,28 @@ intensities (:class:`flrplan.nnunet.planning.ShownFingerprint`): outside the reg
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from flrplan import __version__
 from flrplan.errors import FlrError, LabelError
-from flrplan.input_masks import MaskErrors, masks_for_training
 from flrplan.io import write_json, write_label_map
+from flrplan.labels import Structure
 from flrplan.nnunet.processes import map_cases
 from flrplan.nnunet.sharing import write_shared
 from flrplan.stage_input import InputSettings, build_stage_input
-from flrplan.stages import STAGES, Stage
+from flrplan.stages import Stage
 from flrplan.training_cases import LabelledCase
+
+if TYPE_CHECKING:
+    from flrplan.input_masks import MaskErrors
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,17 @@ class TargetVoxels:
 
 def dataset_name(stage: Stage) -> str:
     """nnU-Net's name of a stage's data set, for example ``Dataset502_crlm``."""
-    return f"Dataset{501 + list(STAGES).index(stage.name)}_{stage.name}"
+    return f"Dataset{stage.number}_{stage.name}"
+
+
+def region_values(targets: int) -> list[list[int]]:
+    """For each of so many targets the values of a label map in which it lies: those with its bit, 1 for the first, 2, 4.
+
+    nnU-Net 2.8 takes only a label of more than one value for a region; so a single target is declared as ``[1, 2]``, and 2 never occurs.
+    """
+    if targets == 1:
+        return [[1, 2]]
+    return [[value for value in range(1, 2**targets) if value >> bit & 1] for bit in range(targets)]
 
 
 def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str, Any]:
@@ -58,8 +71,8 @@ def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str,
     names = ["CT", *("noNorm" for _ in settings.mask_channels(stage))]
     return {
         "channel_names": {str(i): name for i, name in enumerate(names)},
-        "labels": {"background": 0, stage.target.value: [1, 2]},
-        "regions_class_order": [1],
+        "labels": {"background": 0, **dict(zip(map(str, stage.targets), region_values(len(stage.targets)), strict=True))},
+        "regions_class_order": [2**bit for bit in range(len(stage.targets))],
         "numTraining": cases,
         "file_ending": FILE_ENDING,
         OWN_BLOCK: {"stage": stage.name, "input": settings.to_json(), "version": __version__},
@@ -73,30 +86,36 @@ def convert_case(
     folder: Path,
     shared: Path | None = None,
     errors: MaskErrors | None = None,
-) -> TargetVoxels:
-    """Writes one case of one stage; returns its target voxels (0 for an empty target, which is allowed).
+) -> dict[Structure, TargetVoxels]:
+    """Writes one case of one stage; returns the voxels of each target (0 for an empty one, which is allowed).
 
     ``settings.input_masks`` says which masks are the inputs; the target is always the truth. A case whose files are all there is left
     as it is. errors: what perturbed masks are drawn from (None: the default).
     shared: folder of channels by their content; stages whose channel is the same to the last voxel share one file.
     Raises: EmptyLiverError, GridError, ImageError, LabelError, each naming the case.
     """
+    from flrplan.input_masks import masks_for_training  # who predicts only does not need it
+
     label_path = folder / "labelsTr" / f"{case.case_id}{FILE_ENDING}"
     try:
-        ct, masks = case.load({*stage.needs, stage.target})
+        ct, masks = case.load(dict.fromkeys((*stage.needs, *stage.targets)))
         inputs = masks_for_training(case, ct, masks, stage, settings.input_masks, errors)
         given = build_stage_input(ct.array_zyx, ct.geometry, inputs, stage, settings)
-        target = given.crop(masks[stage.target])
-        shown = target & given.shown_zyx
-        count = int(np.count_nonzero(shown))
-        voxels = TargetVoxels(count, int(np.count_nonzero(masks[stage.target])) - count)
+        target = np.zeros(given.geometry.shape_zyx, np.uint8)
+        voxels = {}
+        for bit, structure in enumerate(stage.targets):
+            mask = given.crop(masks[structure])
+            target[mask] |= 1 << bit
+            count = int(np.count_nonzero(mask & given.shown_zyx))
+            voxels[structure] = TargetVoxels(count, int(np.count_nonzero(masks[structure])) - count)
+        shown = np.where(given.shown_zyx, target, np.uint8(0))
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
                 write_shared(path, channel.astype(np.int16), given.geometry, shared)
             if (shown != target).any():
-                write_label_map(folder / SHOWN_NAME / label_path.name, shown.astype(np.uint8), given.geometry)
-            write_label_map(label_path, target.astype(np.uint8), given.geometry)
+                write_label_map(folder / SHOWN_NAME / label_path.name, shown, given.geometry)
+            write_label_map(label_path, target, given.geometry)
     except FlrError as error:
         raise type(error)(f"case {case.case_id}: {error}") from error
     return voxels
@@ -110,10 +129,10 @@ def convert_dataset(
     workers: int = 1,
     shared: Path | None = None,
     errors: MaskErrors | None = None,
-) -> dict[str, TargetVoxels]:
-    """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns the target voxels of each case.
+) -> dict[Structure, dict[str, TargetVoxels]]:
+    """Writes the raw data set of one stage, ``<raw_folder>/<Dataset50x_stage>``; returns by target the voxels of each case.
 
-    Raises: LabelError where there is no case, or no case shows a voxel of the target: nothing could be learned.
+    Raises: LabelError where there is no case, or no case shows a voxel of a target: nothing could be learned of it.
     """
     if not cases:
         raise LabelError(f"stage {stage}: no labelled case to train on")
@@ -125,28 +144,35 @@ def convert_dataset(
     convert = partial(convert_case, stage=stage, settings=settings, folder=folder, shared=shared, errors=errors)
     bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
     voxels = list(bar(map_cases(convert, cases, workers)))
-    if not any(v.shown for v in voxels):
-        files = [case.masks.get(stage.target, case.label) for case in cases]
+    found = {target: {case.case_id: of[target] for case, of in zip(cases, voxels, strict=True)} for target in stage.targets}
+    for target, counts in found.items():
+        _require_shown(counts, target, stage, cases)
+    write_json(folder / "dataset.json", dataset_json(stage, settings, len(cases)))
+    return found
+
+
+def _require_shown(counts: Mapping[str, TargetVoxels], target: Structure, stage: Stage, cases: Sequence[LabelledCase]) -> None:
+    """Says in which cases a target is empty or not all shown. Raises: LabelError where no case shows a voxel of it."""
+    if not any(count.shown for count in counts.values()):
+        files = [case.masks.get(target, case.label) for case in cases]
         folders = dict.fromkeys(str(file.parent) for file in files if file is not None)
+        lies_outside = stage.region and any(count.outside for count in counts.values())
         raise LabelError(
-            f"stage {stage}: the target {stage.target} is empty in all {len(cases)} cases of {', '.join(list(folders)[:3])}"
-            f"{', or lies outside the ' + stage.region if stage.region and any(v.outside for v in voxels) else ''}, expected "
-            f"voxels of it in some; nothing can be learned. Label {stage.target} where it is to be seen, or add cases that show it"
+            f"stage {stage}: the target {target} is empty in all {len(cases)} cases of {', '.join(list(folders)[:3])}"
+            f"{f', or lies outside the {stage.region}' if lies_outside else ''}, expected "
+            f"voxels of it in some; nothing can be learned. Label {target} where it is to be seen, or add cases that show it"
         )
-    found = {case.case_id: count for case, count in zip(cases, voxels, strict=True)}
-    empty = [case_id for case_id, count in found.items() if not count.shown]
+    empty = [case_id for case_id, count in counts.items() if not count.shown]
     if empty:
-        logger.info("stage %s: %d of %d cases show no %s: %s", stage, len(empty), len(cases), stage.target, empty)
-    outside = {case_id: count.outside for case_id, count in found.items() if count.outside}
+        logger.info("stage %s: %d of %d cases show no %s: %s", stage, len(empty), len(cases), target, empty)
+    outside = {case_id: count.outside for case_id, count in counts.items() if count.outside}
     if outside:
         logger.warning(
             "stage %s: %d voxels of %s (%.2g %% of all) in %d of %d cases lie outside the %s that the network is shown; they stay in "
             "the target and are left out of the intensity statistics: %s",
-            *(stage, sum(outside.values()), stage.target, 100 * outside_share(found.values()), len(outside), len(cases)),
+            *(stage, sum(outside.values()), target, 100 * outside_share(counts.values()), len(outside), len(cases)),
             *(stage.region, shortened(outside)),
         )
-    write_json(folder / "dataset.json", dataset_json(stage, settings, len(cases)))
-    return found
 
 
 def outside_share(voxels: Iterable[TargetVoxels]) -> float:

@@ -24,7 +24,7 @@ _PART = {
     Structure.CRLM: r"necro|\bcore\b|\brim\b|viable|enhanc|in resection|in remnant",
     Structure.FLR: rf"{_TUMOUR}|vessel|gef[äa]|cyst|necro|ablat|remnant",
 }
-"""How labels are called that belong to a target, in words that people use."""
+"""How labels are called that belong to a target, in words that people use; of another target nothing is known."""
 _ELSEWHERE = (
     r"lung|pulmo|kidney|renal|niere|pancrea|spleen|splen|colon\b|bowel|\brect(um|al)|duoden|stomach|gastr|gallbl|adren|brain|heart|"
     r"cardi|aort|cava|brachio|iliac|carot|prostat|bladder|breast|bone|verteb|\bribs?\b|thyroid|oesoph|esoph"
@@ -123,7 +123,9 @@ def _is_elsewhere(name: str) -> bool:
 
 def _is_part(name: str, target: Structure) -> bool:
     words = _words(name)
-    inside = re.search(_PART[target], words) or (target is Structure.LIVER and re.search(_LIVER, words) and not _is_liver(name))
+    inside = re.search(_PART.get(target, "(?!)"), words) or (
+        target is Structure.LIVER and re.search(_LIVER, words) and not _is_liver(name)
+    )
     return bool(inside) and not _is_elsewhere(name)
 
 

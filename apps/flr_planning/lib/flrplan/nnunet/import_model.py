@@ -59,6 +59,11 @@ def import_model(
     Raises: ModelError where the source is no such model, its channels do not fit the stage, it is not clear what its labels or its
         input are, a checkpoint is damaged or holds objects that could run code, or ``target`` is there and ``force`` is not given.
     """
+    if len(stage.targets) > 1:
+        raise ModelError(
+            f"stage {stage} predicts {stage.target_names}, and a foreign model is imported for one target; a model of ours is copied, with "
+            f"its whole folder, to {target}"
+        )
     if target.exists() and not force:
         raise ModelError(f"{target} exists already; give --force to replace it, or another --models folder")
     beside = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -96,7 +101,7 @@ def _write(
         )
     dataset = _with_channels(dataset, stage, model.name)
     if label is None and "label" in before:
-        label = ",".join(target_labels(before, stage))
+        label = ",".join(target_labels(before, stage.target))
     chosen = choose_labels(dataset, stage, label, model.name, model.command)
     settings = _input(stage, before, asked, model.name)
     found: dict[int, str] = {}

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 
 from flrplan.errors import ModelError
 from flrplan.io import require_room
-from flrplan.nnunet.model_folder import RUN_NAME
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """nnU-Net's names: when the training was done, when it was at its best, and every 50 epochs until it is done."""
@@ -73,6 +72,8 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     if source.is_dir():
         yield ForeignModel(shown, command, source / inner, folds, left_out)
         return
+    from flrplan.nnunet.model_folder import RUN_NAME
+
     room.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=room))
     try:

@@ -36,4 +36,4 @@ def clip_floor_fault(plans: Mapping[str, Any], stage: Stage, settings: InputSett
         return ""
     what = "of air and padding" if outside is None else f"outside the {stage.region}"
     spread = f", standard deviation {std:.0f}" if isinstance(std, int | float) else ""
-    return f"the {stage.target}'s 0.5 percentile is {floor:.0f} HU, the value {what}, expected tissue (above {limit:.0f} HU{spread})"
+    return f"the {stage.target_names}'s 0.5 percentile is {floor:.0f} HU, the value {what}, expected tissue (above {limit:.0f} HU{spread})"

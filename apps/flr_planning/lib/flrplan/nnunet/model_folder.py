@@ -13,6 +13,7 @@ from typing import Any
 
 from flrplan.errors import ModelError, SettingsError
 from flrplan.io import read_json
+from flrplan.labels import Structure
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.intensities import clip_floor_fault
@@ -96,8 +97,12 @@ class ModelFolder:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels in ``dataset.json`` whose union is the target."""
-        return target_labels(self.dataset[OWN_BLOCK], self.stage)
+        """The labels in ``dataset.json`` that are its targets, of an imported model those whose union is its one target."""
+        return tuple(name for target in self.stage.targets for name in self.labels_of(target))
+
+    def labels_of(self, target: Structure) -> tuple[str, ...]:
+        """The labels in ``dataset.json`` whose union is one of its targets."""
+        return target_labels(self.dataset[OWN_BLOCK], target)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -106,7 +111,10 @@ class ModelFolder:
         apart = self.dataset[OWN_BLOCK].get(APART) or ()
         return (
             *([f"this model was trained on wrongly normalised images: {fault}; train it anew"] if fault else ()),
-            *(f"the imported model labels {name!r} apart, and it is not counted as {self.stage.target}" for name in apart),
+            *(
+                f"the imported model labels {name!r} apart, and it is not counted as {self.stage.target_names}"
+                for name in apart
+            ),
         )
 
     def describe(self) -> str:
@@ -129,9 +137,9 @@ class ModelFolder:
         return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
-def target_labels(own: Mapping[str, Any], stage: Stage) -> tuple[str, ...]:
+def target_labels(own: Mapping[str, Any], target: Structure) -> tuple[str, ...]:
     """The target's labels by our block of a ``dataset.json``; earlier versions wrote one name."""
-    label = own.get("label", stage.target.value)
+    label = own.get("label", target.value)
     return tuple(label) if isinstance(label, list) else (str(label),)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
 from flrplan.errors import DeviceMemoryError, ModelError
-from flrplan.labels import Mask
+from flrplan.labels import Mask, Structure
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.environment import quiet
@@ -25,6 +25,8 @@ from flrplan.probabilities import Probability, encode
 from flrplan.stage_input import StageInput
 
 logger = logging.getLogger(__name__)
+
+Found = dict[Structure, tuple[Mask, Probability | None]]
 
 
 class StagePredictor:
@@ -50,7 +52,7 @@ class StagePredictor:
                 f"{folder.path}: a checkpoint lacks {error}; expected network_weights and init_args as nnU-Net writes"
             ) from error
         self.fold_sha256 = {fold: weights_sha256(w) for fold, w in zip(folder.folds, weights, strict=True)}
-        self._values = _target_values(folder)
+        self._values = {target: _target_values(folder, target) for target in folder.stage.targets}
         self._ras = str(folder.plans.get("image_reader_writer")).endswith("WithReorient")
         self._predictor = self._build(weights, configuration, tuple(axes) if axes else None, device, mirroring)
 
@@ -67,8 +69,14 @@ class StagePredictor:
             plans = PlansManager(self.folder.plans)
             settings = plans.get_configuration(configuration)
             heads = plans.get_label_manager(self.folder.dataset).num_segmentation_heads
-            network = nnUNetTrainer.build_network_architecture(
-                plans, settings, len(self.folder.input.channel_names(self.folder.stage)), heads, enable_deep_supervision=False
+            network = get_network_from_plans(  # as nnU-Net's trainer does, which loads matplotlib and seaborn
+                settings.network_arch_class_name,
+                settings.network_arch_init_kwargs,
+                settings.network_arch_init_kwargs_req_import,
+                len(self.folder.input.channel_names(self.folder.stage)),
+                heads,
+                allow_init=True,
+                deep_supervision=False,
             )
             for fold_weights in weights:
                 network.load_state_dict(fold_weights)
@@ -102,27 +110,27 @@ class StagePredictor:
         folder = self.folder
         return {"from": folder.imported_from, "labels": list(folder.labels), "sees": folder.input.describe(folder.stage)}
 
-    def predict(self, given: StageInput) -> Mask:
-        """The target's mask, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
+    def predict(self, given: StageInput) -> dict[Structure, Mask]:
+        """The mask of each target, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
 
         Empty where the network finds nothing. Safe to call from several threads: one prediction at a time.
         Raises: ModelError where ``given`` was built for another stage, or the prediction fails; DeviceMemoryError where an
         accelerator's memory ran out.
         """
-        return self._checked(given, with_probability=False)[0]
+        return {target: mask for target, (mask, _) in self._checked(given, with_probability=False).items()}
 
-    def predict_with_probability(self, given: StageInput) -> tuple[Mask, Probability]:
-        """The mask as :meth:`predict` gives it, and the target's probability that it comes from, on the same grid.
+    def predict_with_probability(self, given: StageInput) -> dict[Structure, tuple[Mask, Probability]]:
+        """The masks as :meth:`predict` gives them, and each target's probability that its mask comes from, on the same grid.
 
         The probability is the sigmoid of the averaged logits, after resampling, and the mask is where it exceeds 0.5. A foreign
-        model may have several outputs. Of labels that exclude each other (softmax) it is the sum over those that are the target,
-        and the mask is where one of them is the likeliest of all labels: 0.4 for the background and 0.3 for each of two labels is
-        0.6 outside the mask. Of regions (sigmoids) it is the greatest of those inside the target: they lie in each other.
+        model may have several outputs for its target. Of labels that exclude each other (softmax) it is the sum over those that are
+        the target, and the mask is where one of them is the likeliest of all labels: 0.4 for the background and 0.3 for each of two
+        labels is 0.6 outside the mask. Of regions (sigmoids) it is the greatest of those inside the target: they lie in each other.
         """
-        mask, probability = self._checked(given, with_probability=True)
-        return mask, probability
+        found = self._checked(given, with_probability=True)
+        return {target: (mask, probability) for target, (mask, probability) in found.items() if probability is not None}
 
-    def _checked(self, given: StageInput, with_probability: bool) -> tuple[NDArray[Any], ...]:
+    def _checked(self, given: StageInput, with_probability: bool) -> Found:
         if given.stage != self.stage:
             raise ModelError(f"{self.folder.path} is of stage {self.stage}, the input was built for stage {given.stage}")
         threads = torch.get_num_threads()
@@ -140,8 +148,8 @@ class StagePredictor:
                 "with more"
             ) from error
 
-    def _predict(self, given: StageInput, with_probability: bool) -> tuple[NDArray[Any], ...]:
-        """The mask, and the probability where it is asked for."""
+    def _predict(self, given: StageInput, with_probability: bool) -> Found:
+        """The masks, and the probabilities where they are asked for."""
         predictor = self._predictor
         with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", category=UserWarning)
@@ -162,8 +170,13 @@ class StagePredictor:
                     f"{self.folder.path}: the network's output is NaN or infinite, so it says nothing; its training diverged, "
                     "or its weights overflow in half precision. Use another model"
                 )
-            found = self._target(self._resampled(logits, properties), with_probability)
-        return tuple(self._turned(self._uncropped(array, properties)) for array in found)
+            logits = self._resampled(logits, properties)
+            found = {target: self._target(logits, values, with_probability) for target, values in self._values.items()}
+
+        def whole(array: NDArray[Any]) -> NDArray[Any]:
+            return self._turned(self._uncropped(array, properties))
+
+        return {target: (whole(mask), None if p is None else whole(p)) for target, (mask, p) in found.items()}
 
     def _resampled(self, logits: torch.Tensor, properties: dict[str, Any]) -> torch.Tensor:
         """Logits ``(C, Z, Y, X)`` on the grid of the input, as nnU-Net's ``convert_predicted_logits_to_segmentation...`` does it."""
@@ -174,23 +187,24 @@ class StagePredictor:
         current = trained if len(trained) == len(shape) else [spacing[0], *trained]
         return torch.as_tensor(configuration.resampling_fn_probabilities(logits, shape, current, spacing))
 
-    def _target(self, logits: torch.Tensor, with_probability: bool) -> tuple[NDArray[Any], ...]:
-        """Mask, and probability where it is asked for, from the same numbers; float copies of a slice at a time only."""
+    def _target(
+        self, logits: torch.Tensor, values: tuple[int, ...], with_probability: bool
+    ) -> tuple[NDArray[np.bool_], NDArray[np.uint8] | None]:
+        """Mask of the target that has these values, and its probability where it is asked for, slice by slice from the same numbers."""
         labels = self._predictor.label_manager
-        if labels.has_regions:
-            logits = labels.apply_inference_nonlin(logits)  # probabilities from here on
-            label = labels.convert_probabilities_to_segmentation(logits)
-        else:
-            label = labels.convert_logits_to_segmentation(logits)
-        mask = np.isin(label, self._values)
-        if not with_probability:
-            return (mask,)
         heads = labels.foreground_regions if labels.has_regions else labels.all_labels
-        own = [number for number, head in enumerate(heads) if {*np.ravel(head)} <= {*self._values}]
-        probability = np.empty(mask.shape, np.uint8)
-        for z in range(len(probability)):
-            p = logits[own, z].amax(0) if labels.has_regions else labels.apply_inference_nonlin(logits[:, z])[own].sum(0)
-            probability[z] = encode(p.numpy())
+        own = [number for number, head in enumerate(heads) if {*np.ravel(head)} <= {*values}]
+        mask = np.empty(logits.shape[1:], bool)
+        probability = np.empty(mask.shape, np.uint8) if with_probability else None
+        for z, part in enumerate(logits.unbind(1)):
+            if labels.has_regions:
+                p = labels.apply_inference_nonlin(part[own]).amax(0)
+                mask[z] = (p > 0.5).numpy()
+            else:
+                mask[z] = np.isin(labels.convert_logits_to_segmentation(part), values)
+                p = labels.apply_inference_nonlin(part)[own].sum(0) if with_probability else part
+            if probability is not None:
+                probability[z] = encode(p.numpy())
         return mask, probability
 
     def _uncropped(self, array: NDArray[Any], properties: dict[str, Any]) -> NDArray[Any]:
@@ -204,10 +218,10 @@ class StagePredictor:
         return np.ascontiguousarray(array[..., ::-1, ::-1]) if self._ras else array
 
 
-def _target_values(folder: ModelFolder) -> tuple[int, ...]:
+def _target_values(folder: ModelFolder, target: Structure) -> tuple[int, ...]:
     labels = folder.dataset.get("labels", {})
     found: set[int] = set()
-    for name in folder.labels:
+    for name in folder.labels_of(target):
         if name not in labels:
             raise ModelError(f"{folder.path}: dataset.json has no label {name!r}; it has {sorted(labels)}")
         values = labels[name]

@@ -34,6 +34,7 @@ from flrplan.training_cases import LabelledCase, files_of
 
 logger = logging.getLogger(__name__)
 
+_VOXELS = ("target_voxels", "target_voxels_outside")
 _ALMOST_NOTHING = 16_000_000
 """Free bytes below which a failed preparation is put down to the full disk: libraries do not always say so."""
 
@@ -110,8 +111,10 @@ def prepare_stage(
 
 
 def read_prepared(work: StageWork) -> dict[str, Any]:
-    """What :func:`prepare_stage` recorded: settings, folds, ids, ``data_sha256``, ``cases_sha256``, ``target_voxels``
+    """What :func:`prepare_stage` recorded: settings, folds, ids, ``data_sha256``, ``cases_sha256``, and by target ``target_voxels``
     (of each case, where the network is shown the CT) and ``target_voxels_outside`` (the others; cases without any are left out).
+
+    flrplan 0.1.0 knew one target a stage and left its name out.
 
     Raises: SettingsError where the stage is not prepared.
     """
@@ -119,6 +122,10 @@ def read_prepared(work: StageWork) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(work.marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise SettingsError(f"{work.folder} is not prepared for training; prepare it again (flrplan train does)") from None
+    for key in _VOXELS:
+        counts = content.get(key, {})
+        if not all(isinstance(of_target, dict) for of_target in counts.values()):
+            content[key] = {work.stage.target.value: counts}
     return content
 
 
@@ -154,11 +161,13 @@ def _prepare(
         raise _named(error, work.folder) from error
     write_json(work.preprocessed / SPLITS_NAME, content["folds"])
     digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    counts = {
-        "target_voxels": {case_id: count.shown for case_id, count in voxels.items()},
-        "target_voxels_outside": {case_id: count.outside for case_id, count in voxels.items() if count.outside},
+    recorded = {
+        "target_voxels": {target: {i: count.shown for i, count in counts.items()} for target, counts in voxels.items()},
+        "target_voxels_outside": {
+            target: {i: count.outside for i, count in counts.items() if count.outside} for target, counts in voxels.items()
+        },
     }
-    record = {**content, "data_sha256": digest, "cases_sha256": hashes, **counts}
+    record = {**content, "data_sha256": digest, "cases_sha256": hashes, **recorded}
     write_json(work.marker, record if errors is None else {**record, "mask_errors": errors.to_json()})
 
 
@@ -183,7 +192,7 @@ def _require_plausible(work: StageWork, recipe: Recipe, plans: Mapping[str, Any]
         raise LabelError(f"stage {work.stage}: the model to start from cannot be trained further: {fault}; start anew")
     raise LabelError(
         f"{work.folder}: {fault}. Either it was prepared by flrplan 0.1.0, which took in what lies outside the region: then delete the "
-        f"folder and prepare again; or the labels of {work.stage.target} hold air: correct them"
+        f"folder and prepare again; or the labels of {work.stage.target_names} hold air: correct them"
     )
 
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,13 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def result_of(trainer: FlrTrainer) -> dict[str, float]:
-    """Losses and pseudo Dice of the last epoch."""
+def result_of(trainer: FlrTrainer) -> dict[str, Any]:
+    """Losses and pseudo Dice of the last epoch; of several targets that of each, too (None: no patch held it)."""
     log = trainer.logger.get_checkpoint()
-    return {name: round(float(log[key][-1]), 4) for name, key in _RESULT_KEYS.items()}
+    result: dict[str, Any] = {name: round(float(log[key][-1]), 4) for name, key in _RESULT_KEYS.items()}
+    if by_target := trainer.pseudo_dice_by_target():
+        result["pseudo_dice"] = {name: None if isnan(dice) else round(dice, 4) for name, dice in by_target.items()}
+    return result
 
 
 def resolved_settings(trainer: FlrTrainer) -> dict[str, Any]:
@@ -123,10 +127,11 @@ def data_record(prepared: Mapping[str, Any], fold: int) -> dict[str, Any]:
     """Ids of a fold, the hash of all that was prepared for it, and the target voxels that its network is not shown."""
     folds = prepared["folds"]
     outside = prepared.get("target_voxels_outside", {})
+    train_ids = folds[fold]["train"]
     return {
-        "train_ids": folds[fold]["train"],
+        "train_ids": train_ids,
         "validation_ids": folds[fold]["val"],
         "test_ids": prepared.get("test", []),
         "data_sha256": prepared.get("data_sha256"),
-        "target_voxels_outside": {case_id: outside[case_id] for case_id in folds[fold]["train"] if case_id in outside},
+        "target_voxels_outside": {t: {i: counts[i] for i in train_ids if i in counts} for t, counts in outside.items()},
     }

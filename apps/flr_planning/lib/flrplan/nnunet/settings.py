@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import Enum
 from math import inf
 from pathlib import Path
@@ -156,11 +156,11 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is learned for one stage: input, plan, training."""
+    """Everything that decides what is learned for one stage: input, plan, training. The defaults are the paper's and nnU-Net's."""
 
-    input: InputSettings
-    plan: PlanSettings
-    training: TrainingSettings
+    input: InputSettings = field(default_factory=InputSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""

@@ -144,6 +144,7 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
             float(log["val_losses"][-1]),
             float(log["mean_fg_dice"][-1]),
             log["epoch_end_timestamps"][-1] - started,
+            self.pseudo_dice_by_target(),
         )
         if not np.isfinite(report.train_loss):
             raise ModelError(
@@ -161,10 +162,22 @@ class FlrTrainer(TrainerData, TrainerSteps, TrainerState):
         if self.on_epoch is not None and self.local_rank == 0:
             self.on_epoch(report)
 
+    def pseudo_dice_by_target(self) -> dict[str, float]:
+        """That of the last epoch, by target where there are several; NaN where no patch held it."""
+        last = self.logger.local_logger.my_fantastic_logging["dice_per_class_or_region"][-1]
+        return dict(zip(self.targets, map(float, last), strict=True)) if len(self.targets) > 1 else {}
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the network's outputs, in their order."""
+        return tuple(name for name in self.dataset_json["labels"] if name != "background")
+
     def draw_curve(self, path: Path) -> None:
         """Losses and pseudo Dice so far, as a picture; by the first of several processes."""
         if self.local_rank == 0:
-            write_curve(path, self.logger.get_checkpoint(), f"{self.plans_manager.dataset_name}, fold {self.fold}")
+            write_curve(
+                path, self.logger.get_checkpoint(), f"{self.plans_manager.dataset_name}, fold {self.fold}", self.targets
+            )
 
     def on_train_end(self) -> None:
         """Nothing yet: :meth:`close` ends the training, however it went, and :mod:`flrplan.nnunet.training_run` publishes."""

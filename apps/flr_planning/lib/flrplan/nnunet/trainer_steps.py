@@ -65,7 +65,7 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        """As nnU-Net's, but for an epoch whose patches hold no target, found or true: its pseudo Dice is NaN (undefined).
+        """As nnU-Net's (the mean over targets), but for an epoch whose patches hold none, found or true: its pseudo Dice is NaN (undefined).
 
         Such an epoch leaves the moving average as it was; the first defined one starts it.
         """
@@ -79,7 +79,9 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
 
     @torch.no_grad()
     def _validate(self, batch: dict[str, Any]) -> dict[str, Any]:
-        sums = torch.zeros(4, dtype=torch.float64)  # true positives, false positives, false negatives (voxels), loss
+        heads = self.label_manager.num_segmentation_heads
+        counts = torch.zeros(3, heads, dtype=torch.float64)  # true positives, false positives, false negatives (voxels)
+        mean = torch.zeros((), dtype=torch.float64)
         for data, target, share in self._pieces_of(batch):
             with precision_context(self.device, self.settings.mixed_precision):
                 output = self.network(data)
@@ -87,10 +89,11 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             if self.enable_deep_supervision:
                 output, target = output[0], target[0]
             found, true = output > 0, target > 0.5  # a logit above 0 is a probability above one half
-            counts = (found & true, found & ~true, ~found & true)
-            sums += torch.stack([*(c.sum().double() for c in counts), loss.double() * share]).cpu()
-        tp, fp, fn, mean = sums.numpy()
-        return {"loss": np.asarray(mean), "tp_hard": np.array([tp]), "fp_hard": np.array([fp]), "fn_hard": np.array([fn])}
+            hits = torch.stack([found & true, found & ~true, ~found & true])
+            counts += hits.sum((1, 3, 4, 5)).double().cpu()
+            mean += (loss.double() * share).cpu()
+        tp, fp, fn = counts.numpy()
+        return {"loss": mean.numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def _pieces_of(self, batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, Any, float]]:
         """Parts of a batch on the device, each with its share of the batch."""

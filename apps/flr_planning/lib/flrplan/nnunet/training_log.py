@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,7 +22,10 @@ TENSORBOARD_NAME = "tensorboard"
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What one epoch gave: losses, pseudo Dice of the validation patches (nnU-Net's "fake" Dice), wall seconds."""
+    """What one epoch gave: losses, pseudo Dice of the validation patches (nnU-Net's "fake" Dice), wall seconds.
+
+    pseudo_dice: of several targets the mean, beside it that of each.
+    """
 
     epoch: int
     epochs: int
@@ -29,6 +33,7 @@ class EpochReport:
     validation_loss: float
     pseudo_dice: float
     seconds: float
+    pseudo_dice_by_target: Mapping[str, float] = field(default_factory=dict)
 
 
 class Scalars:
@@ -49,6 +54,7 @@ class Scalars:
             "loss/train": report.train_loss,
             "loss/validation": report.validation_loss,
             "pseudo_dice": report.pseudo_dice,
+            **{f"pseudo_dice_{name}": dice for name, dice in report.pseudo_dice_by_target.items()},
             "learning_rate": learning_rate,
             "iterations_per_second": iterations / max(report.seconds, 1e-9),
         }
@@ -72,10 +78,10 @@ class Scalars:
         logger.warning("no more TensorBoard scalars: %s", error)
 
 
-def write_curve(path: Path, log: Mapping[str, Sequence[float]], title: str) -> None:
-    """Losses and pseudo Dice over the epochs as a PNG.
+def write_curve(path: Path, log: Mapping[str, Sequence[Any]], title: str, targets: Sequence[str] = ()) -> None:
+    """Losses and pseudo Dice over the epochs as a PNG; of several targets that of each, too.
 
-    log: nnU-Net's ``train_losses``, ``val_losses``, ``mean_fg_dice``, ``ema_fg_dice``. Raises: OutputError.
+    log: nnU-Net's ``train_losses``, ``val_losses``, ``mean_fg_dice``, ``ema_fg_dice``, ``dice_per_class_or_region``. Raises: OutputError.
     """
     figure = Figure(figsize=(8, 4), layout="tight")
     FigureCanvasAgg(figure)
@@ -88,6 +94,9 @@ def write_curve(path: Path, log: Mapping[str, Sequence[float]], title: str) -> N
         *dice.plot(epochs, log["mean_fg_dice"], color="tab:green", alpha=0.4, label="pseudo Dice"),
         *dice.plot(epochs, log["ema_fg_dice"], color="tab:green", label="pseudo Dice, moving average"),
     ]
+    if len(targets) > 1:
+        for name, values in zip(targets, zip(*log["dice_per_class_or_region"], strict=True), strict=True):
+            lines += dice.plot(epochs, values, linewidth=0.8, linestyle="--", label=f"pseudo Dice, {name}")
     loss.set(xlabel="epoch", ylabel="loss", title=title)
     dice.set(ylabel="pseudo Dice of validation patches", ylim=(0, 1))
     loss.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize=8)

@@ -1,7 +1,4 @@
-"""Training of one (stage, fold) on prepared data, and the published model.
-
-Command line, MONAI Label and the benchmark call :func:`prepare_stage` and :func:`train_fold`.
-"""
+"""Training of one (stage, fold) on prepared data, and the published model; :func:`flrplan.api.train.train` is the way in."""
 
 from __future__ import annotations
 
@@ -53,6 +50,7 @@ def train_fold(
     recipe: Recipe,
     model_folder: Path,
     device: torch.device,
+    *,
     half: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
     held_out: Collection[str] = (),
@@ -69,7 +67,7 @@ def train_fold(
     validation cases, and the caller says so in its record. ``variant``: what ``recipe`` is a variant for; its plan and training state
     have its name, and the record says what it is. In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
     Raises: SettingsError for an unknown fold, a held-out id in it, or weights that have seen one; LabelError where no training case
-    holds the target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
+    holds a target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
     weights do not fit; TrainingError where memory or batches fail, or the same fold is being trained already; OutputError where the
     disk is full.
     """
@@ -142,12 +140,13 @@ def _train(trainer: FlrTrainer, work: StageWork, pretrained: Path | None, valida
     return started_from
 
 
-def _require_target(work: StageWork, fold: int, train_ids: Collection[str], voxels: Mapping[str, int]) -> None:
-    if voxels and not any(voxels.get(case_id) for case_id in train_ids):
-        raise LabelError(
-            f"stage {work.stage} fold {fold}: the target {work.stage.target} is empty in all {len(train_ids)} training cases; "
-            "nothing can be learned. Use fewer folds or label more cases"
-        )
+def _require_target(work: StageWork, fold: int, train_ids: Collection[str], voxels: Mapping[str, Mapping[str, int]]) -> None:
+    for target, counts in voxels.items():
+        if counts and not any(counts.get(case_id) for case_id in train_ids):
+            raise LabelError(
+                f"stage {work.stage} fold {fold}: the target {target} is empty in all {len(train_ids)} training cases; "
+                "nothing can be learned. Use fewer folds or label more cases"
+            )
 
 
 @contextmanager

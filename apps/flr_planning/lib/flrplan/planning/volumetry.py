@@ -31,6 +31,15 @@ class Volumes:
     flr_fraction: float
     flr_of_liver: float
 
+    def describe(self) -> str:
+        """``liver <n> ml, crlm <n> ml, FLR <n> ml (<p> %)``."""
+        return f"liver {self.liver_ml:.0f} ml, crlm {self.crlm_ml:.1f} ml, {self.describe_flr()}"
+
+    def describe_flr(self) -> str:
+        """``FLR <n> ml (<p> %)``: remnant with its tumours, and its share of the parenchyma without tumours."""
+        share = "undefined" if math.isnan(self.flr_fraction) else f"{100 * self.flr_fraction:.1f}"
+        return f"FLR {self.flr_ml:.0f} ml ({share} %)"
+
     def to_json(self) -> dict[str, float | None]:
         """Plain numbers; what is undefined becomes None."""
         return {name: None if math.isnan(value) else round(value, 6) for name, value in asdict(self).items()}

@@ -9,8 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from flrplan.errors import SettingsError
-from flrplan.io import read_table
-from flrplan.splits import Split, nnunet_split
+from flrplan.io import read_table, write_json
+from flrplan.splits import Split, nnunet_split, read_split
 
 DATASET_IDS: tuple[str, ...] = tuple(f"CRLM-CT-{n}" for n in range(1001, 1198))
 """The 197 cases of TCIA's Colorectal-Liver-Metastases."""
@@ -54,6 +54,15 @@ def draw_split(
     quota = _quota({name: len(cases) for name, cases in members.items()}, held_out)
     test = [case for name, cases in members.items() for case in sorted(cases, key=lambda c: _rank(seed, c))[: quota[name]]]
     return nnunet_split(ids, folds, test)
+
+
+def write_split(path: Path, split: Split) -> None:
+    """Writes a split file; the same split may be there already. Raises: SettingsError where another one is, OutputError."""
+    if path.exists() and read_split(path) != split:
+        raise SettingsError(
+            f"{path} exists and is another split; it stays as it is once something was trained with it. Give another name"
+        )
+    write_json(path, {"test": split.test, "folds": split.folds})
 
 
 def _rank(seed: int, case: str) -> str:

@@ -12,7 +12,7 @@ from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
 from flrplan.geometry import Geometry, require_same_grid
 from flrplan.instances import Instances
 from flrplan.io import CT, read_label_map
-from flrplan.labels import Mask, Structure, check_planning_map, resemblance, structure_mask
+from flrplan.labels import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.metrics.region import Region
 from flrplan.orientation import Canonical
 from flrplan.preparation.lesion_instances import Voxels, frame_voxels, instances_of, nearest_instances, read_original
@@ -131,7 +131,7 @@ def _from_files(labels: FileLabels, ct: CT, case_id: str) -> Truth:
     masks: dict[Structure, Mask] = {s: _mask(f, ct, notes) for s, f in labels.masks.items()}
     if labels.planning_map is not None:
         array = check_planning_map(_on_grid(labels.planning_map, ct, notes), str(labels.planning_map.path))
-        masks = {s: structure_mask(array, s) for s in Structure} | masks
+        masks = {s: structure_mask(array, s) for s in COMPARTMENTS_OF} | masks
         if Structure.FLR in labels.masks and Structure.LRS not in labels.masks:
             masks.pop(Structure.LRS, None)  # the map's resection belongs to the map's remnant
     if Structure.LIVER in masks and Structure.FLR not in masks and Structure.LRS in masks:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 LEAST_CASES = 4
 """Fewest cases that train a stage: one is kept to compare the new model with the current one."""
 
-_USED = frozenset(s for stage in STAGES.values() for s in (*stage.needs, stage.target))
+_USED = frozenset(s for stage in STAGES.values() for s in (*stage.needs, *stage.targets))
 
 
 @dataclass(frozen=True)

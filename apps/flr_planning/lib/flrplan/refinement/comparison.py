@@ -40,7 +40,7 @@ def score_model(folder: ModelFolder, cases: Sequence[LabelledCase], device: torc
     for case in cases:
         ct, masks = case.load(dict.fromkeys((*stage.needs, stage.target)))
         given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, folder.input)
-        value = dice(masks[stage.target], given.restore(predictor.predict(given)))
+        value = dice(masks[stage.target], given.restore(predictor.predict(given)[stage.target]))
         scores[case.case_id] = 1.0 if value != value else value
     return scores
 

@@ -18,17 +18,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from flrplan.api.train import TrainingRequest, train
 from flrplan.device import choose_device
 from flrplan.errors import ModelError
 from flrplan.io import write_json
 from flrplan.models import FROM_DEMO, FoundModel, ModelStore
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
-from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
+from flrplan.nnunet.fine_tuning import recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME, ModelFolder, read_json_object, trained_ids
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.refinement.annotations import StageCases
 from flrplan.refinement.comparison import Decision, decide, score_current, score_model
 from flrplan.refinement.kept import KeptPart, Parts
@@ -227,30 +227,25 @@ class StageTraining:
         return parts
 
     def _new_model(self, folder: Path, parts: Parts, recipe: Recipe, start: FoundModel | None) -> Path:
-        work = StageWork(folder, self.stage)
-        split = Split((parts.kept, parts.training))  # fold 0 trains on the second part and looks at the first
-        cases = [a.case for a in self.cases.cases]
-        device = choose_device(self.choice.device)
-        if start is None:
-            weights = None
-            prepare_stage(cases, work, recipe, split)
-        else:
-            weights = prepare_with_plan_of(start.folder, self.choice.architecture, cases, work, recipe, split)
-        self._say(f"training {recipe.training.epochs} epochs on {device}, {'anew' if start is None else start.folder.path}")
-        candidate = folder / "model"
-        train_fold(
-            work,
-            0,
-            recipe,
-            candidate,
-            device,
-            on_epoch=self._epoch,
-            held_out=self.cases.held_out,
+        request = TrainingRequest(
+            self.stage,
+            fold=0,
+            cases=[a.case for a in self.cases.cases],
+            work=folder,
+            models=folder / "model",
             architecture=self.choice.architecture,
-            pretrained=weights,
+            recipe=recipe,
+            split=Split((parts.kept, parts.training)),  # fold 0 trains on the second part and looks at the first
+            like=start.folder if start else None,
+            held_out=self.cases.held_out,
             validation_seen=True,  # kept_that_trained_the_current_model says which
+            device=choose_device(self.choice.device),
         )
-        return candidate
+        self._say(
+            f"training {recipe.training.epochs} epochs on {request.device}, {'anew' if start is None else start.folder.path}"
+        )
+        train(request, self._epoch)
+        return request.model_folder
 
     def _epoch(self, report: EpochReport) -> None:
         self.progress.epoch(report)

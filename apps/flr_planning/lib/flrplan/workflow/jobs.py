@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 from flrplan.cohort.write import WORKFLOW_NAME
-from flrplan.evaluation.columns import COLUMNS, Part, columns_of
+from flrplan.evaluation.columns import PAPER_COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
 from flrplan.networks.table import SCRATCH
 from flrplan.probabilities import PROBABILITIES
 from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
-from flrplan.stages import STAGES
+from flrplan.stages import PAPER_STAGES, STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
 
 STATE = WORKFLOW_NAME
@@ -98,12 +98,13 @@ def benchmark_jobs(settings: BenchmarkSettings, places: Places) -> list[Job]:
     folds = settings.folds or tuple(range(fold_count(settings, split)))
     first = [*_prepare(settings, places), *_draw(settings, places)]
     needs = tuple(job.done for job in first)
-    rows: dict[str, list[str]] = {}  # of each preparation
-    for row in settings.rows:
-        rows.setdefault(settings.preparation(row), []).append(row)
     preprocess: list[Job] = []
     train: list[Job] = []
-    for stage in settings.stages:
+    for stage in STAGES:
+        rows: dict[str, list[str]] = {}  # of each preparation
+        for row in settings.rows:
+            if stage in settings.stages_of(row):
+                rows.setdefault(settings.preparation(row), []).append(row)
         for preparation, own in rows.items():
             preprocess.append(_preprocess(settings, places, stage, preparation, own[0], needs))
             train += _train(settings, places, stage, preprocess[-1], own, folds)
@@ -218,26 +219,26 @@ def _predict(
     settings: BenchmarkSettings, places: Places, split: Split | None, folds: Sequence[int], train: Sequence[Job]
 ) -> Iterator[Job]:
     """The predictions of each architecture and variant, ``predictions_per_job`` parts (held-out, or a fold) in a process."""
-    asked = tuple(STAGES[name] for name in settings.stages)
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work)]
     options += ["--models", places.work / "models", "--device", settings.device]
     options += [] if settings.mirroring else ["--no-mirroring"]
     options += ["--probabilities"] if settings.probabilities else []
     options += ["--cascaded-cv"] if settings.cascaded_cv else []
-    options += [word for stage in settings.stages if len(asked) < len(STAGES) for word in ("--stage", stage)]
     options += [word for fold in settings.folds for word in ("--fold", fold)]
     cases = {HELD_OUT_PART: split.test} if split else {HELD_OUT_PART: ()}
     cases |= {fold_part(fold): split.validation_ids(fold) if split else () for fold in folds}
     if split and not split.test:
         del cases[HELD_OUT_PART]
     for architecture in settings.rows:
+        asked = tuple(STAGES[name] for name in settings.stages_of(architecture))
+        own = [word for stage in asked if asked != PAPER_STAGES for word in ("--stage", stage.name)]
         everything = iter(cases)
         while batch := list(islice(everything, settings.predictions_per_job)):
-            command = places.script("predict.py", "--architecture", architecture, *options)
+            command = places.script("predict.py", "--architecture", architecture, *options, *own)
             command += tuple(word for part in batch for word in ("--part", part))
             models = {
                 places.work / "models" / stage / architecture / f"fold_{fold}" / FINAL_CHECKPOINT
-                for stage in settings.stages
+                for stage in settings.stages_of(architecture)
                 for fold in folds
                 if HELD_OUT_PART in batch or fold_part(fold) in batch
             }
@@ -269,12 +270,20 @@ def _evaluate(
     settings: BenchmarkSettings, places: Places, folds: Sequence[int], split: Split | None, predict: Sequence[Job]
 ) -> Job:
     out = places.work / "evaluation"
-    asked = tuple(STAGES[name] for name in settings.stages)
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--out", out]
     options += ["--workers", settings.resources_of(Rule.EVALUATE).threads]
-    possible = columns_of(Part.TEST, asked)
-    options += [word for column in COLUMNS if column not in possible for word in ("--absent", column)]
+    options += [word for column in _impossible(settings.stages) for word in ("--absent", column)]
+    own = {row: variant.stages for row, variant in settings.variants.items() if variant.stages}
+    options += [
+        word for row, stages in own.items() for column in _impossible(stages) for word in ("--absent", f"{row}/{column}")
+    ]
     options += ["--allow-missing"] if len(folds) < fold_count(settings, split) else []
     options += ["--note", settings.note] if settings.note else []
     after = tuple(job.done for job in predict)
     return Job(Rule.EVALUATE, "tables", places.script("evaluate.py", *options), after, tuple(out / n for n in WRITTEN))
+
+
+def _impossible(stages: Iterable[str]) -> Iterator[str]:
+    """The columns of the paper that models of these stages cannot make."""
+    possible = columns_of(Part.TEST, (STAGES[name] for name in stages))
+    yield from (column for column in PAPER_COLUMNS[Part.TEST] if column not in possible)

@@ -12,7 +12,7 @@ from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
 from flrplan.errors import SettingsError
 from flrplan.networks.table import PAPER, SCRATCH, architecture_named
 from flrplan.nnunet.settings import Recipe
-from flrplan.stages import ARCHITECTURES, STAGES
+from flrplan.stages import ARCHITECTURES, PAPER_STAGES, STAGES
 from flrplan.variants import Variant, require_name
 
 
@@ -107,6 +107,7 @@ class BenchmarkSettings:
 
     split: a file, or how to draw one; None: ``splits.json`` of a prepared work folder, ours for downloads (:func:`with_split`).
     folds: train these folds only (their results are then marked as incomplete); empty: all.
+    stages: those that rows are trained in; by default the paper's.
     architectures: rows of the table of architectures; by default the paper's. variants: further rows by name (:mod:`flrplan.variants`),
         which are trained and predicted like them. variants_file: the YAML that says them, for the jobs.
     ensembles: rows made of the predictions of others, by name (``ensemble.py``).
@@ -125,7 +126,7 @@ class BenchmarkSettings:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     variants_file: Path | None = None
     ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    stages: tuple[str, ...] = tuple(STAGES)
+    stages: tuple[str, ...] = tuple(stage.name for stage in PAPER_STAGES)
     folds: tuple[int, ...] = ()
     recipe: Path | None = None
     train_size: str | None = None
@@ -152,6 +153,8 @@ class BenchmarkSettings:
                 raise SettingsError(
                     f"ensembles: {name}: expected at least two different rows and a name of its own, got {members}"
                 )
+            if len({self.stages_of(member) for member in members}) > 1:
+                raise SettingsError(f"ensembles: {name}: expected rows with the same stages, got {members}")
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
         for name in ("mirroring", "probabilities", "cascaded_cv"):
             if not isinstance(getattr(self, name), bool):
@@ -173,6 +176,11 @@ class BenchmarkSettings:
     def rows(self) -> tuple[str, ...]:
         """The architectures and variants, in order: what is trained and predicted."""
         return (*self.architectures, *self.variants)
+
+    def stages_of(self, row: str) -> tuple[str, ...]:
+        """The stages that a row is trained in: those of its variant, else of the benchmark."""
+        own = self.variants[row].stages if row in self.variants else ()
+        return tuple(stage for stage in STAGES if stage in (own or self.stages))
 
     def preparation(self, row: str) -> str:
         """Folder below ``training/`` where the stages of a row are prepared; empty: there itself, as for every architecture."""
@@ -217,7 +225,7 @@ def require_recipes(settings: BenchmarkSettings) -> None:
     size = {"plan": {"network_size": settings.train_size}} if settings.train_size else {}
     for row in settings.rows:
         variant = settings.variants.get(row)
-        for stage in settings.stages:
+        for stage in settings.stages_of(row):
             over = (size, variant.over if variant else {})
             recipe = Recipe.from_yaml(settings.recipe, stage, *over) if settings.recipe else Recipe.layered(*over)
             architecture_named(variant.architecture if variant else row).size(recipe.plan.network_size)

@@ -1,0 +1,121 @@
+"""``flrplan.plan`` as a Python user calls it, and the README's ten lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import flrplan
+from flrplan import cascade_result
+from flrplan.cascade import Cascade, CascadeSettings
+from flrplan.cli import main
+from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, SettingsError
+from flrplan.geometry import Geometry
+from flrplan.io import CT
+from flrplan.labels import Mask, Structure
+from flrplan.models import ModelStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def box(small_truth: dict[Structure, Mask]) -> tuple[slice, ...]:
+    """The liver and a few voxels around it: networks compute less."""
+    hits = [np.flatnonzero(small_truth[Structure.LIVER].any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(slice(max(0, hit[0] - 4), hit[-1] + 5) for hit in hits)
+
+
+@pytest.fixture(scope="module")
+def ct(small_ct: CT, box: tuple[slice, ...]) -> CT:
+    array = small_ct.array_zyx[box]
+    return CT(array, Geometry(array.shape[::-1], small_ct.geometry.spacing_mm), "liver", "synthetic")
+
+
+@pytest.fixture(scope="module")
+def truth(small_truth: dict[Structure, Mask], box: tuple[slice, ...]) -> dict[Structure, Mask]:
+    return {structure: mask[box] for structure, mask in small_truth.items()}
+
+
+@pytest.fixture(scope="module")
+def cascade(demo_store: ModelStore) -> Cascade:
+    return Cascade(demo_store, CascadeSettings(device="cpu"))
+
+
+def test_the_lines_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ct: CT
+) -> None:
+    sitk.WriteImage(ct.geometry.image(ct.array_zyx), str(tmp_path / "patient.nii.gz"))
+    monkeypatch.chdir(tmp_path)
+    block = re.search(r"## In Python\n.*?```python\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+    assert block is not None
+    assert len(block[1].splitlines()) <= 10
+    names: dict[str, object] = {}
+    exec(block[1], names)  # the README's own lines
+    plan = names["plan"]
+    assert isinstance(plan, flrplan.Plan)
+    said = capsys.readouterr().out
+    assert f"FLR {plan.volumes.flr_ml:.0f} ml" in said
+    assert "demo models" in said
+    assert sorted(p.name for p in (tmp_path / "plans" / "patient").iterdir()) == ["plan.json", "plan.png", "planning.nii.gz"]
+
+
+def test_arrays_are_taken_as_they_are(
+    cascade: Cascade, ct: CT, truth: dict[Structure, Mask], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = []
+    combine = cascade_result.to_compartments
+    monkeypatch.setattr(cascade_result, "to_compartments", lambda *masks: (made.append(1), combine(*masks))[1])
+    liver = truth[Structure.LIVER].astype(np.uint8) * 255
+    planned = flrplan.plan(ct, liver=liver, crlm=truth[Structure.CRLM], name="one", cascade=cascade)
+    assert {str(s): source.value for s, source in planned.sources.items()} == {
+        "liver": "given",
+        "crlm": "given",
+        "flr": "predicted",
+    }
+    assert np.array_equal(planned.masks[Structure.LIVER], truth[Structure.LIVER])
+    assert planned.volumes.liver_ml == pytest.approx(np.count_nonzero(truth[Structure.LIVER]) * ct.geometry.voxel_volume_ml)
+    assert planned.volumes.flr_fraction == pytest.approx(
+        np.count_nonzero(planned.label_zyx == 1) / np.isin(planned.label_zyx, (1, 2)).sum()
+    )
+    planned.save(tmp_path / "one")
+    assert made == [1], "the planning map is computed once, however often it is looked at"
+    assert planned.report()["case"] == "one"
+    assert "request" not in planned.report(), "arrays leave no trace that a later run could compare"
+    with pytest.raises(ValueError, match="read-only"):
+        planned.label_zyx[0, 0, 0] = 1
+
+
+def test_a_saved_plan_of_files_is_the_one_that_the_command_keeps(
+    cascade: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"ct": ct.array_zyx, "liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM]}
+    for name, array in files.items():
+        sitk.WriteImage(ct.geometry.image(array), str(tmp_path / f"{name}.nii.gz"))
+    image, liver, crlm = (str(tmp_path / f"{name}.nii.gz") for name in files)
+    flrplan.plan(image, liver=liver, crlm=Path(crlm), cascade=cascade).save(str(tmp_path / "out" / "ct"))
+    assert main(["plan", image, "--liver", liver, "--crlm", crlm, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "already planned, kept" in capsys.readouterr().err
+
+
+def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path) -> None:
+    shape = ct.geometry.shape_zyx
+    empty = np.zeros(shape, bool)
+    turned = np.zeros(shape[::-1], bool)
+    with pytest.raises(GridError, match=re.escape(f"the given liver has shape {shape[::-1]}, the CT {shape}")):
+        flrplan.plan(ct, liver=turned, cascade=cascade)
+    with pytest.raises(EmptyLiverError, match="the given liver mask is empty"):
+        flrplan.plan(ct, liver=empty, cascade=cascade)
+    graded = empty.astype(np.uint8)
+    graded[0, 0, :2] = 1, 2
+    with pytest.raises(LabelError, match=r"the given crlm: expected a binary crlm mask .* found the values \[0, 1, 2\]"):
+        flrplan.plan(ct, crlm=graded, cascade=cascade)
+    with pytest.raises(ImageError, match=r"the given crlm: .*NaN"):
+        flrplan.plan(ct, crlm=np.full(shape, np.nan, np.float32), cascade=cascade)
+    with pytest.raises(SettingsError, match=r"ct: expected a path or a flrplan\.CT, which knows its grid, got ndarray"):
+        flrplan.plan(ct.array_zyx, cascade=cascade)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="no such file"):
+        flrplan.plan(tmp_path / "nobody.nii.gz", cascade=cascade)

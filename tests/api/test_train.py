@@ -1,0 +1,75 @@
+"""``flrplan.train`` from one request: what is asked is checked before anything is prepared, and where it all goes."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import pytest
+
+import flrplan
+from flrplan.api.train import TrainingRequest, split_of
+from flrplan.errors import SettingsError
+from flrplan.io import write_json
+from flrplan.splits import SPLIT_FILE
+from flrplan.stages import LIVER
+from flrplan.variants import Variant
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four cases by name; nothing here opens them."""
+    folder = tmp_path_factory.mktemp("cohort")
+    for part in ("images", "labels"):
+        (folder / part).mkdir()
+        for case in "abcd":
+            (folder / part / f"{case}.nii.gz").touch()
+    return folder
+
+
+@pytest.fixture
+def request_(cohort: Path, tmp_path: Path) -> TrainingRequest:
+    return TrainingRequest(LIVER, 0, cohort, tmp_path / "work", tmp_path / "models", split=None, device="cpu")
+
+
+def test_a_request_says_where_its_model_and_its_data_go(request_: TrainingRequest) -> None:
+    assert request_.model_folder == request_.models / "liver" / "nnunet"
+    assert request_.stage_work.folder == request_.work / "liver"
+    variant = Variant("mine", "stunet", plan={"spacing_zyx_mm": [2, 2, 2]})
+    of_variant = replace(request_, architecture="mine", variant=variant)
+    assert (of_variant.name, of_variant.network) == ("mine", "stunet")
+    assert of_variant.model_folder == request_.models / "liver" / "mine"
+    assert of_variant.stage_work.root.parent == request_.work, "other arrays have a folder of their own"
+    with pytest.raises(FrozenInstanceError):
+        request_.fold = 1  # type: ignore[misc]
+
+
+def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: TrainingRequest, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="5 folds need at least 5 cases to train on, found 4"):
+        request_.settle()
+    cases, _ = replace(request_, split=flrplan.Split((("a",), ("b",)))).settle()
+    ids = [case.case_id for case in cases]
+    assert len(ids) == 4
+    copy = tmp_path / "cohort"
+    copy.symlink_to(cohort)
+    assert [len(fold) for fold in split_of(copy, cases, folds=2).folds] == [2, 2]
+    other = tmp_path / SPLIT_FILE
+    write_json(other, {"test": ids[:1], "folds": [ids[1:3], ids[3:]]})
+    assert split_of(tmp_path, cases).test == (ids[0],)
+    write_json(other, {"test": [], "folds": [ids[1:3], ids[3:]]})
+    with pytest.raises(SettingsError, match="does not fit the cases"):
+        split_of(copy, cases, other)
+
+
+def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest) -> None:
+    cases, _ = replace(request_, split=flrplan.Split((("a",), ("b",)))).settle()
+    ids = [case.case_id for case in cases]
+    folds = flrplan.Split((tuple(ids[:2]), tuple(ids[2:])))
+    with pytest.raises(SettingsError, match="fold 2 does not exist; this split has folds 0 to 1"):
+        flrplan.train(replace(request_, split=folds, fold=2))
+    with pytest.raises(SettingsError, match="unknown architecture 'unet'; known are nnunet"):
+        flrplan.train(replace(request_, split=folds, architecture="unet"))
+    with pytest.raises(SettingsError, match="unknown device 'tpu'"):
+        flrplan.train(replace(request_, split=folds, device="tpu"))
+    assert not request_.work.exists()
+    assert not request_.models.exists()

@@ -1,0 +1,66 @@
+"""The script for a GPU, in small on a CPU: every part by its command, what finished is kept, what did not is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPT = REPOSITORY / "benchmark" / "gpu" / "on_gpu.py"
+
+
+def run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--device",
+        "cpu",
+        "--smoke",
+        "--out",
+        str(out),
+        "--work",
+        str(out / "work"),
+        *words,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("gpu") / "out"
+    done = run(out, "--minutes", "5", "--only", "cohort")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_models_are_trained_packed_and_measured(prepared: Path) -> None:
+    done = run(prepared, "--minutes", "6", "--only", "demo", "--only", "measure")
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((prepared / "gpu.json").read_text())
+    assert record["epochs"] == {"liver": 5}
+    assert {"cohort", "prepare_liver", "try_liver_0", "train_liver_1", "measure"} <= set(record["steps"])
+    assert {step["outcome"] for step in record["steps"].values()} == {0}
+    with tarfile.open(prepared / "demo.tar.gz") as archive:
+        names = archive.getnames()
+        note = json.load(archive.extractfile("demo/liver/nnunet/training_cohort.json"))  # type: ignore[arg-type]
+    assert "demo/liver/nnunet/fold_1/checkpoint_final.pth" in names
+    assert "demo/crlm/nnunet/fold_0/checkpoint_final.pth" in names, "what was not trained is the repository's"
+    assert (note["cases"], note["size"], note["wide"]) == (4, "small", 0.5)
+    measured = json.loads((prepared / "measured.json").read_text())
+    assert list(measured["cases"]) == ["0"]
+
+
+def test_a_step_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("common: {training: {epochs: many}}\n")
+    done = run(tmp_path / "out", "--minutes", "4", "--recipe", str(tmp_path / "recipe.yaml"), "--only", "cohort")
+    assert done.returncode == 1
+    assert "epochs" in done.stdout
+    assert "not done: prepare_liver" in done.stdout
+    steps = json.loads((tmp_path / "out" / "gpu.json").read_text())["steps"]
+    assert steps["cohort"]["outcome"] == 0
+    assert steps["prepare_liver"]["outcome"] == 1
