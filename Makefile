@@ -36,6 +36,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # The site in build/docs/. A warning, a broken link included, is an error. An environment of its own: the pages are built without
 # the package's own requirements, in seconds on a bare machine.

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from flrplan.app.annotations import annotated_images
 from flrplan.app.dicomweb import open_dicomweb
 from flrplan.cohort import SyntheticCase
-from flrplan.demo.ohif.orthanc import Orthanc, is_installed, running_orthanc
+from flrplan.demo.ohif.orthanc import Orthanc, find_orthanc, running_orthanc
+from flrplan.errors import ServiceError
 from flrplan.geometry import Geometry
 from flrplan.io import read_ct
 from flrplan.io.dicom_seg import read_dicom_seg
@@ -34,6 +35,15 @@ from flrplan.splits import Split
 from flrplan.stages import CRLM, LIVER
 
 SECONDS = 30
+
+
+def is_installed() -> bool:
+    try:
+        find_orthanc()
+    except ServiceError:
+        return False
+    return True
+
 
 pytestmark = [
     pytest.mark.skipif(not is_installed(), reason="needs Debian's orthanc and orthanc-dicomweb"),

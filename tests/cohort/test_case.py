@@ -140,9 +140,10 @@ def test_nothing_is_labelled_where_nothing_was_reconstructed() -> None:
         ({"cases": True}, "cases must be a whole number"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"cases": 10, "first_index": 9995}, "first_index must be a whole number in 0..9990"),
-        ({"faults": 2}, "faults must be True, False or a share of the cases in 0..1, got 2"),
-        ({"faults": "many"}, "faults must be True, False or a share of the cases in 0..1, got 'many'"),
-        ({"wide": -0.1}, "wide must be True, False or a share of the cases in 0..1, got -0.1"),
+        ({"faults": 2}, "faults must be a share of the cases in 0..1, got 2"),
+        ({"faults": "many"}, "faults must be a share of the cases in 0..1, got 'many'"),
+        ({"faults": True}, "faults must be a share of the cases in 0..1, got True"),
+        ({"wide": -0.1}, "wide must be a share of the cases in 0..1, got -0.1"),
         ({"size": "huge"}, "unknown size 'huge'; known are small, medium, full"),
     ],
 )

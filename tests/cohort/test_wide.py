@@ -33,7 +33,7 @@ def test_a_case_that_is_not_wide_is_as_before() -> None:
 
 
 def test_wide_cases_stay_wide_at_larger_shares() -> None:
-    few, many = CohortSettings(cases=400, wide=0.2), CohortSettings(cases=400, wide=True)
+    few, many = CohortSettings(cases=400, wide=0.2), CohortSettings(cases=400, wide=0.5)
     wide = [{i for i in settings.indices if settings.is_wide(i)} for settings in (few, many)]
     assert wide[0] < wide[1]
     assert [len(found) / 400 for found in wide] == pytest.approx([0.2, 0.5], abs=0.07)

@@ -107,7 +107,7 @@ def test_a_table_from_before_wide_cases_is_continued(cohort: Path, tmp_path: Pat
     write_cohort(SETTINGS, tmp_path / "c", progress=False)
     assert (tmp_path / "c" / "cohort.json").read_text() == (cohort / "cohort.json").read_text()
     with pytest.raises(CohortError, match=r"cohort of other settings.*'wide': 0.5"):
-        write_cohort(replace(SETTINGS, wide=True), tmp_path / "c", progress=False)
+        write_cohort(replace(SETTINGS, wide=0.5), tmp_path / "c", progress=False)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -144,7 +144,7 @@ def test_faults_are_written_beside_the_truth(
 ) -> None:
     monkeypatch.setattr("flrplan.cohort.write.make_case", lambda seed, index, *_: small_cases[index])
     monkeypatch.setattr("flrplan.cohort.write.plant_faults", outside)
-    settings = CohortSettings(cases=2, seed=3, faults=True)
+    settings = CohortSettings(cases=2, seed=3, faults=0.5)
     write_cohort(settings, tmp_path, progress=False)
     listed = json.loads((tmp_path / "faults.json").read_text())
     assert listed["share"] == 0.5

@@ -28,10 +28,6 @@ class Field:
     values: FloatArray
     axes_mm: tuple[AxisArray, AxisArray, AxisArray]
 
-    def shifted(self, offset_mm: float) -> Field:
-        """The same shape grown by ``offset_mm`` (shrunk where negative)."""
-        return Field(self.values + np.float32(offset_mm), self.axes_mm)
-
 
 @dataclass(frozen=True)
 class Frame:

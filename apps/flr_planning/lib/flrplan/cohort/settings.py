@@ -15,14 +15,13 @@ COHORT_VERSION = 4
 MAX_CASES = 10_000
 """Case identifiers have four digits."""
 
-
 FAULTS_NAME = "faults.json"
 """Per case the faults of its label."""
 FAULT_SHARE = 0.5
-"""Share of the cases that get label faults, where faults are asked for without a number."""
+"""Share of the cases that get label faults, where the command line asks for faults without a number."""
 
 WIDE_SHARE = 0.5
-"""Share of the wide cases, where they are asked for without a number."""
+"""Share of the wide cases, where the command line asks for them without a number."""
 
 
 class CaseSize(str, Enum):
@@ -69,12 +68,10 @@ def check_whole_number(name: str, value: object, low: int, high: int) -> int:
     return value
 
 
-def check_share(name: str, value: object, default: float) -> float:
-    """A share 0..1; True stands for the default, False for none. Raises: SettingsError."""
-    if isinstance(value, bool):
-        return default if value else 0.0
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SettingsError(f"{name} must be True, False or a share of the cases in 0..1, got {value!r}")
+def check_share(name: str, value: object) -> float:
+    """The value as a float, once it is known to be a number within 0..1. Raises: SettingsError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SettingsError(f"{name} must be a share of the cases in 0..1, got {value!r}")
     return float(value)
 
 
@@ -82,9 +79,9 @@ def check_share(name: str, value: object, default: float) -> float:
 class CohortSettings:
     """Settings of a cohort. Case ``i`` depends on ``seed``, ``i``, ``size``, ``faults`` and ``wide`` alone, never on ``cases``.
 
-    ``faults``: share of the cases that get label faults; True for :data:`FAULT_SHARE`, kept as a number.
-    ``wide``: share of the cases whose fields of view and lesions spread wide (:func:`flrplan.cohort.case.make_case`); True for
-        :data:`WIDE_SHARE`. A case that is wide at some share is the same at every larger one.
+    ``faults``: share of the cases that get label faults.
+    ``wide``: share of the cases whose fields of view and lesions spread wide (:func:`flrplan.cohort.case.make_case`). A case that is
+        wide at some share is the same at every larger one.
     Raises: SettingsError for a value out of range.
     """
 
@@ -92,16 +89,16 @@ class CohortSettings:
     seed: int = 0
     size: CaseSize = CaseSize.SMALL
     first_index: int = 0
-    faults: float | bool = 0.0
-    wide: float | bool = 0.0
+    faults: float = 0.0
+    wide: float = 0.0
 
     def __post_init__(self) -> None:
         check_whole_number("cases", self.cases, 1, MAX_CASES)
         check_whole_number("seed", self.seed, 0, 2**31 - 1)
         check_whole_number("first_index", self.first_index, 0, MAX_CASES - self.cases)
         object.__setattr__(self, "size", parse_size(self.size))
-        object.__setattr__(self, "faults", check_share("faults", self.faults, FAULT_SHARE))
-        object.__setattr__(self, "wide", check_share("wide", self.wide, WIDE_SHARE))
+        object.__setattr__(self, "faults", check_share("faults", self.faults))
+        object.__setattr__(self, "wide", check_share("wide", self.wide))
 
     @property
     def indices(self) -> range:

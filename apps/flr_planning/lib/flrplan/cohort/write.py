@@ -139,7 +139,7 @@ def _write_case(settings: CohortSettings, index: int, out_dir: Path) -> None:
     planning = case.planning_zyx
     if settings.faults:
         write_label_map(truth_path(out_dir, case.case_id), planning, case.geometry)
-        label = plant_faults(case, settings.seed, index, float(settings.faults))
+        label = plant_faults(case, settings.seed, index, settings.faults)
         planning, lost = label.planning_map()
         for structure, mask in zip(_MASKED, (label.liver, label.crlm, label.flr), strict=True):
             if lost.findings():

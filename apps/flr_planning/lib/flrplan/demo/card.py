@@ -147,7 +147,7 @@ def _training_table(folder: Path) -> str:
 
 def _seconds(run: Mapping[str, Any]) -> float:
     """What a fold took: ``seconds`` of a run that went on after a stop are those since then, ``trained_seconds`` those of its epochs."""
-    return max(float(run["seconds"]), float(run.get("trained_seconds", 0.0)))
+    return max(float(run["seconds"]), float(run["trained_seconds"]))
 
 
 def _all(values: set[int]) -> str:

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -136,9 +135,7 @@ def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[Label
     moved = require_same(before, json.loads(json.dumps(content)), used, work.folder)
     if moved:
         logger.info("stage %s: %d cases have other paths or times, and the same content", work.stage, len(moved))
-        prepared_at = work.marker.stat()
         write_json(work.marker, {**before, "files": content["files"]})
-        os.utime(work.marker, ns=(prepared_at.st_atime_ns, prepared_at.st_mtime_ns))
 
 
 def _prepare(

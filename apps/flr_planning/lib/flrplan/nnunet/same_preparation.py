@@ -21,12 +21,11 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], cases: Seque
     before, now: ``input``, ``plan``, ``folds``, ``test`` and ``files`` (stamps by case) as JSON holds them; before also ``cases_sha256``.
     Raises: SettingsError naming the settings or cases that differ.
     """
-    stamps = before.get("files") or {}
+    stamps = before["files"]
     stale = [case for case in cases if stamps.get(case.case_id) != now["files"][case.case_id]]
     differences = _differences(before, now)
     if not differences:
-        hashes = before.get("cases_sha256") or {}
-        changed = [case.case_id for case in stale if hashes.get(case.case_id) != case.sha256()]
+        changed = [case.case_id for case in stale if before["cases_sha256"].get(case.case_id) != case.sha256()]
         differences = [f"files changed of cases {', '.join(changed)}"] * bool(changed)
     if differences:
         raise SettingsError(
@@ -40,13 +39,13 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     """What differs without a look into the files, in words."""
     found = []
     for part in _SETTINGS:
-        old, new = {**_ADDED.get(part, {}), **(before.get(part) or {})}, now[part]
+        old, new = {**_ADDED.get(part, {}), **before[part]}, now[part]
         found += [
             f"{part}.{name} was {shortened(old.get(name))}, is {shortened(new.get(name))}"
             for name in sorted({*old, *new})
             if old.get(name) != new.get(name)
         ]
-    old_ids, new_ids = set(before.get("files") or {}), set(now["files"])
+    old_ids, new_ids = set(before["files"]), set(now["files"])
     for ids, what in ((new_ids - old_ids, "new"), (old_ids - new_ids, "absent")):
         found += [f"{what} cases {', '.join(sorted(ids))}"] * bool(ids)
-    return found + [f"other {part}" for part in ("folds", "test") if before.get(part) != now[part]]
+    return found + [f"other {part}" for part in ("folds", "test") if before[part] != now[part]]

@@ -20,7 +20,7 @@ def require_same_training(
     """True where ``folder`` (``.../fold_<k>``) holds the published model of this training, False where there is none yet.
 
     start: a file of weights, ``scratch``, or None: whatever it started from. variant: what it is a model of; None: an architecture.
-    Raises: ModelError where it holds a model of another split or variant, or one that is known to have started from something else.
+    Raises: ModelError where it holds a model of another split or variant, or one that started from something else.
     """
     if not (folder / FINAL_NAME).is_file():
         return False
@@ -33,8 +33,8 @@ def require_same_training(
             f"{folder}: the model there is of the variant {run.get('variant')}, and {asked} was asked for; give the variant another name, "
             "use another --models folder, or delete it"
         )
-    if start is not None and "pretrained" in run:
-        there = run["pretrained"] or {}
+    if start is not None:
+        there = run.get("pretrained") or {}
         if there.get("sha256") != (None if start == SCRATCH else file_sha256(Path(start))):
             raise ModelError(
                 f"{folder}: the model there started from {there.get('source', 'random weights')}, and {start} was asked for; use another "

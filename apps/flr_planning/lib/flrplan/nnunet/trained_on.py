@@ -15,15 +15,14 @@ KEY = "trained_on"
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The prepared data of one fold. ``prepared_at``: when their preparation was finished, seconds since 1970."""
+    """The prepared data of one fold."""
 
     data_sha256: str | None
     train_ids: Sequence[str]
     validation_ids: Sequence[str]
-    prepared_at: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the ids sorted; without the time, since a copied folder has another."""
+        """Plain values, the ids sorted."""
         return {
             "data_sha256": self.data_sha256,
             "train_ids": sorted(self.train_ids),
@@ -31,25 +30,11 @@ class TrainedOn:
         }
 
     def require_same(self, state: Mapping[str, Any], path: Path) -> None:
-        """Raises SettingsError unless a training state was made on these data and this fold.
-
-        A state of an earlier version does not say so. It was, if its first epoch began after these data were prepared: a folder
-        is prepared once.
-        """
-        ending = "use another --work folder, or delete that file to start anew"
-        before = state.get(KEY)
-        if before is None:
-            if _began_at(state) >= self.prepared_at:
-                return
-            raise SettingsError(
-                f"{path} was written by an earlier version, which did not record its cases, and before the data in this folder were "
-                f"prepared (or copied), so it cannot be checked that they are the same; {ending}"
-            )
+        """Raises SettingsError unless a training state says that it was made on these data and this fold."""
+        before = state.get(KEY) or {}
         changed = [name for name, value in self.to_json().items() if before.get(name) != value]
         if changed:
-            raise SettingsError(f"{path} was trained on other data or another fold ({', '.join(changed)}); {ending}")
-
-
-def _began_at(state: Mapping[str, Any]) -> float:
-    stamps = (state.get("logging") or {}).get("epoch_start_timestamps") or [0.0]
-    return float(stamps[0])
+            raise SettingsError(
+                f"{path} was trained on other data or another fold ({', '.join(changed)}); use another --work folder, or delete that "
+                "file to start anew"
+            )

@@ -84,7 +84,7 @@ def train_fold(
     seed_everything(recipe.training.seed, fold)
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
         trainer = _new_trainer(plans, fold, dataset, device)
-        data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids, work.marker.stat().st_mtime)
+        data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids)
         trainer.apply(recipe.training, on_epoch, forbidden, data)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:

@@ -1,1 +1,1 @@
-"""Volumes and criteria that decide an operation. Never imports torch."""
+"""A plan: its volumes (:mod:`volumetry`), its files (:mod:`plan`) and its picture (:mod:`picture`). Never imports torch."""

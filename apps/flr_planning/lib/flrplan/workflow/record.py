@@ -28,7 +28,6 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
     path = work / RECORD
     now = json.loads(json.dumps(_decisive(settings, split, work), default=str))
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    before.get("data", {}).pop("allow_missing", None)  # records of earlier versions have it
     changed = sorted(k for k in now if k in before and None not in (before[k], now[k]) and before[k] != now[k])
     changed += sorted(k for k in now if k in before and (before[k] is None) != (now[k] is None) and k != "split")
     if changed:

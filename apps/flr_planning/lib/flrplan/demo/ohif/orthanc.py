@@ -78,15 +78,6 @@ def find_orthanc() -> Path:
     return Path(found)
 
 
-def is_installed() -> bool:
-    """True where :func:`find_orthanc` would find it."""
-    try:
-        find_orthanc()
-    except ServiceError:
-        return False
-    return True
-
-
 @contextmanager
 def running_orthanc(
     folder: Path, tell: Tell, seconds: float = START_SECONDS, temporary: Path | None = None

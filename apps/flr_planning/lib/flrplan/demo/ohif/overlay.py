@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +17,6 @@ MIN_PIXELS = 60
 """Segments with fewer pixels in the slice are mostly outline, drawn over their neighbours."""
 MIN_AGREEMENT = 0.8
 """Dice of the pixels of a colour and the voxels of its segment; outlines (3 pixels wide) and magnification take the rest."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What was compared: voxels per name in the answer, and the Dice of the pixels per name in the axial slice."""
-
-    voxels: Mapping[str, int]
-    agreement: Mapping[str, float]
 
 
 def compare(
