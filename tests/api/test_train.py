@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 
 import flrplan
+from flrplan.api.predict import PredictionRequest
 from flrplan.api.train import TrainingRequest, split_of
-from flrplan.errors import SettingsError
+from flrplan.errors import ModelError, SettingsError
+from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.io import write_json
+from flrplan.models import MODEL_ROOT
+from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.splits import SPLIT_FILE
 from flrplan.stages import LIVER
 from flrplan.variants import Variant
@@ -61,6 +66,19 @@ def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: Tra
         split_of(copy, cases, other)
 
 
+def test_paths_may_be_text_and_stages_may_not(cohort: Path, tmp_path: Path) -> None:
+    request = TrainingRequest(LIVER, 0, str(cohort), str(tmp_path / "work"), pretrained="liver.pth")  # type: ignore[arg-type]
+    assert (request.cases, request.work, request.pretrained) == (cohort, tmp_path / "work", Path("liver.pth"))
+    assert (request.architecture, request.device) == ("nnunet", "auto")
+    assert PredictionRequest("W", models="models").folder == Path("W/predictions/nnunet")  # type: ignore[arg-type]
+    assert EvaluationSettings(str(tmp_path)).predictions_folder == tmp_path / "predictions"  # type: ignore[arg-type]
+    wanted = re.escape("stage 'liver': expected one of flrplan.STAGES[name], where name is liver, crlm, flr, flr_e2e, multi")
+    with pytest.raises(SettingsError, match=wanted):
+        TrainingRequest("liver", 0, cohort, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=wanted):
+        PredictionRequest(tmp_path, stages=["liver"])  # type: ignore[list-item]
+
+
 def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest) -> None:
     cases, _ = replace(request_, split=flrplan.Split((("a",), ("b",)))).settle()
     ids = [case.case_id for case in cases]
@@ -69,6 +87,9 @@ def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest
         flrplan.train(replace(request_, split=folds, fold=2))
     with pytest.raises(SettingsError, match="unknown architecture 'unet'; known are nnunet"):
         flrplan.train(replace(request_, split=folds, architecture="unet"))
+    like = ModelFolder.open(MODEL_ROOT / "demo" / "crlm" / "nnunet")
+    with pytest.raises(ModelError, match="expected a model of stage liver, this one is of stage crlm"):
+        flrplan.train(replace(request_, split=folds, like=like))
     with pytest.raises(SettingsError, match="unknown device 'tpu'"):
         flrplan.train(replace(request_, split=folds, device="tpu"))
     assert not request_.work.exists()

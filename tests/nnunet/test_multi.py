@@ -114,6 +114,9 @@ def test_counts_of_each_target(make_trainer: Any) -> None:
     trainer.network = lambda data: [logits]
     counts = trainer.validation_step({"data": torch.zeros(1, 2, 1, 1, 3), "target": [truth]})
     assert [counts[name].tolist() for name in ("tp_hard", "fp_hard", "fn_hard")] == [[1, 0], [1, 0], [0, 1]]
+    trainer.network = lambda data: [logits[:, :, 0]]  # of a plan for slices, as an imported model may have one
+    of_slices = trainer.validation_step({"data": torch.zeros(1, 2, 1, 3), "target": [truth[:, :, 0]]})
+    assert all(np.array_equal(of_slices[name], counts[name]) for name in ("tp_hard", "fp_hard", "fn_hard"))
 
 
 def test_each_target_has_a_mask_and_a_probability_of_its_own(model: ModelFolder, small_ct) -> None:

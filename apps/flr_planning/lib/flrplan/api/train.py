@@ -22,8 +22,9 @@ from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
+from flrplan.setting_checks import take_paths
 from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, Stage
+from flrplan.stages import ARCHITECTURES, Stage, require_stages
 from flrplan.training_cases import LabelledCase, find_labelled_cases, with_labels_of
 from flrplan.variants import Variant
 
@@ -66,6 +67,10 @@ class TrainingRequest:
     device: str | torch.device = "auto"
     half: bool = False
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        take_paths(self)
+        require_stages([self.stage])
 
     @property
     def name(self) -> str:
@@ -118,6 +123,8 @@ def check(request: TrainingRequest) -> None:
     architecture.size(request.recipe.plan.network_size)
     if request.pretrained is not None:
         require_weights_of(architecture, request.recipe.plan.network_size, request.pretrained)
+    if request.like is not None:
+        request.like.require_stage(request.stage)
     _, split = request.settle()
     split.require_training()
     require_fold(split.nnunet_folds(), request.fold, split.test)
