@@ -21,8 +21,8 @@ from flrplan.nnunet.publishing import require_writable
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 from flrplan.setting_checks import take_paths
+from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 from flrplan.stage_input import InputMasks
 from flrplan.stages import ARCHITECTURES, Stage, require_stages
 from flrplan.training_cases import LabelledCase, find_labelled_cases, with_labels_of
