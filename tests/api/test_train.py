@@ -90,6 +90,9 @@ def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest
     like = ModelFolder.open(MODEL_ROOT / "demo" / "crlm" / "nnunet")
     with pytest.raises(ModelError, match="expected a model of stage liver, this one is of stage crlm"):
         flrplan.train(replace(request_, split=folds, like=like))
+    one_stage = Variant("joint", "nnunet", stages=("multi",))
+    with pytest.raises(SettingsError, match="variant joint is trained in stage multi alone, not in liver"):
+        flrplan.train(replace(request_, split=folds, variant=one_stage))
     with pytest.raises(SettingsError, match="unknown device 'tpu'"):
         flrplan.train(replace(request_, split=folds, device="tpu"))
     assert not request_.work.exists()

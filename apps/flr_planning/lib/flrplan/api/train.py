@@ -121,6 +121,10 @@ def check(request: TrainingRequest) -> None:
     """Tells what can be told before the hours of preparing and training. Raises: SettingsError, LabelError, ModelError as :func:`train`."""
     architecture = architecture_named(request.network)
     architecture.size(request.recipe.plan.network_size)
+    if request.variant and request.variant.stages and request.stage.name not in request.variant.stages:
+        raise SettingsError(
+            f"variant {request.variant.name} is trained in stage {', '.join(request.variant.stages)} alone, not in {request.stage}"
+        )
     if request.pretrained is not None:
         require_weights_of(architecture, request.recipe.plan.network_size, request.pretrained)
     if request.like is not None:
