@@ -17,7 +17,7 @@ from flrplan.io import write_json
 from flrplan.models import MODEL_ROOT
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.splits import SPLIT_FILE
-from flrplan.stages import LIVER
+from flrplan.stages import CRLM, LIVER
 from flrplan.variants import Variant
 
 
@@ -47,6 +47,15 @@ def test_a_request_says_where_its_model_and_its_data_go(request_: TrainingReques
     assert of_variant.stage_work.root.parent == request_.work, "other arrays have a folder of their own"
     with pytest.raises(FrozenInstanceError):
         request_.fold = 1  # type: ignore[misc]
+
+
+def test_who_goes_on_from_a_model_takes_its_plan_and_input(request_: TrainingRequest) -> None:
+    like = ModelFolder.open(MODEL_ROOT / "demo" / "liver" / "nnunet")
+    recipe = flrplan.Recipe.from_mapping({"input": {"outside_hu": 0}, "plan": {"batch_size": 7}, "training": {"epochs": 3}})
+    taken = replace(request_, recipe=recipe, like=like).recipe
+    assert (taken.input, taken.plan, taken.training.epochs) == (like.input, flrplan.Recipe().plan, 3)
+    with pytest.raises(ModelError, match="expected a model of stage crlm, this one is of stage liver"):
+        replace(request_, stage=CRLM, like=like)
 
 
 def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: TrainingRequest, tmp_path: Path) -> None:
@@ -87,9 +96,6 @@ def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest
         flrplan.train(replace(request_, split=folds, fold=2))
     with pytest.raises(SettingsError, match="unknown architecture 'unet'; known are nnunet"):
         flrplan.train(replace(request_, split=folds, architecture="unet"))
-    like = ModelFolder.open(MODEL_ROOT / "demo" / "crlm" / "nnunet")
-    with pytest.raises(ModelError, match="expected a model of stage liver, this one is of stage crlm"):
-        flrplan.train(replace(request_, split=folds, like=like))
     one_stage = Variant("joint", "nnunet", stages=("multi",))
     with pytest.raises(SettingsError, match="variant joint is trained in stage multi alone, not in liver"):
         flrplan.train(replace(request_, split=folds, variant=one_stage))

@@ -13,7 +13,7 @@ from flrplan.errors import SettingsError
 from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import architecture_named
-from flrplan.nnunet.fine_tuning import prepare_with_plan_of
+from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.pretrained import learned_from, require_weights_of
@@ -43,7 +43,8 @@ class TrainingRequest:
     architecture: of :mod:`flrplan.networks.table`. variant: what ``recipe`` is a variant for; it names the architecture then.
     recipe: the settings, those of a variant among them (:meth:`flrplan.nnunet.settings.Recipe.from_yaml` reads them).
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
-    pretrained: a file of weights to start from. like: a model to go on from, with its plan and its weights, in place of that.
+    pretrained: a file of weights to start from. like: a model to go on from, with its weights, in place of that;
+        its plan and what its network sees take the place of the recipe's.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
     held_out: ids that must not train, beside those that the split holds out.
     validation_seen: the weights may have learned from the fold's validation cases, and the caller says so in its record.
@@ -71,6 +72,9 @@ class TrainingRequest:
     def __post_init__(self) -> None:
         take_paths(self)
         require_stages([self.stage])
+        if self.like is not None:
+            self.like.require_stage(self.stage)
+            object.__setattr__(self, "recipe", recipe_like(self.like, self.recipe))
 
     @property
     def name(self) -> str:
@@ -127,8 +131,6 @@ def check(request: TrainingRequest) -> None:
         )
     if request.pretrained is not None:
         require_weights_of(architecture, request.recipe.plan.network_size, request.pretrained)
-    if request.like is not None:
-        request.like.require_stage(request.stage)
     _, split = request.settle()
     split.require_training()
     require_fold(split.nnunet_folds(), request.fold, split.test)

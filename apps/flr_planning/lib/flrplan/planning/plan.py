@@ -88,7 +88,7 @@ class Plan:
         return {**content, "request": dict(self.request)} if self.request else content
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made.
+        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
 
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
