@@ -14,7 +14,7 @@ from flrplan.api.train import TrainingRequest, split_of
 from flrplan.errors import ModelError, SettingsError
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.io import write_json
-from flrplan.models import MODEL_ROOT
+from flrplan.models import MODEL_ROOT, ModelStore
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.splits import SPLIT_FILE
 from flrplan.stages import CRLM, LIVER
@@ -81,6 +81,9 @@ def test_paths_may_be_text_and_stages_may_not(cohort: Path, tmp_path: Path) -> N
     assert (request.architecture, request.device) == ("nnunet", "auto")
     assert PredictionRequest("W", models="models").folder == Path("W/predictions/nnunet")  # type: ignore[arg-type]
     assert EvaluationSettings(str(tmp_path)).predictions_folder == tmp_path / "predictions"  # type: ignore[arg-type]
+    assert ModelStore("models").folder(LIVER, "nnunet") == Path("models/liver/nnunet")
+    write_json(tmp_path / "folds.json", {"test": [], "folds": [["a"], ["b"]]})
+    assert flrplan.read_split(str(tmp_path / "folds.json")).folds == (("a",), ("b",))
     wanted = re.escape("stage 'liver': expected one of flrplan.STAGES[name], where name is liver, crlm, flr, flr_e2e, multi")
     with pytest.raises(SettingsError, match=wanted):
         TrainingRequest("liver", 0, cohort, tmp_path)  # type: ignore[arg-type]
