@@ -24,10 +24,12 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 
@@ -105,7 +107,12 @@ class Run:
             step.process.wait(max(0.0, (before or self.deadline) - time.monotonic()))
             outcome: int | str = step.process.returncode
         except subprocess.TimeoutExpired:
-            step.process.kill()
+            for process in (
+                *psutil.Process(step.process.pid).children(recursive=True),
+                step.process,
+            ):  # its workers hold the card, too
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             step.process.wait()
             outcome = "out of time"
         self.record.setdefault("steps", {})[step.name] = {

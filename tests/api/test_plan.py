@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import flrplan
 from flrplan import cascade_result
 from flrplan.cascade import Cascade, CascadeSettings
 from flrplan.cli import main
-from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, SettingsError
+from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError
 from flrplan.geometry import Geometry
 from flrplan.io import CT
 from flrplan.labels import Mask, Structure
@@ -82,11 +83,21 @@ def test_arrays_are_taken_as_they_are(
         np.count_nonzero(planned.label_zyx == 1) / np.isin(planned.label_zyx, (1, 2)).sum()
     )
     planned.save(tmp_path / "one")
+    for array in planned.masks.values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0, 0] = True
     assert made == [1], "the planning map is computed once, however often it is looked at"
     assert planned.report()["case"] == "one"
     assert "request" not in planned.report(), "arrays leave no trace that a later run could compare"
     with pytest.raises(ValueError, match="read-only"):
         planned.label_zyx[0, 0, 0] = 1
+
+
+def test_a_plan_does_not_change_with_the_callers_arrays(cascade: Cascade, ct: CT, truth: dict[Structure, Mask]) -> None:
+    liver = truth[Structure.LIVER].copy()
+    planned = flrplan.plan(ct, liver=liver, crlm=truth[Structure.CRLM], cascade=cascade)
+    liver[:] = False  # before anything of the plan is looked at
+    assert planned.volumes.liver_ml == pytest.approx(np.count_nonzero(truth[Structure.LIVER]) * ct.geometry.voxel_volume_ml)
 
 
 def test_a_saved_plan_of_files_is_the_one_that_the_command_keeps(
@@ -115,6 +126,17 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
         flrplan.plan(ct, crlm=graded, cascade=cascade)
     with pytest.raises(ImageError, match=r"the given crlm: .*NaN"):
         flrplan.plan(ct, crlm=np.full(shape, np.nan, np.float32), cascade=cascade)
+    for odd in (empty.astype(str), empty.astype(complex), empty.astype(object)):
+        with pytest.raises(LabelError, match=f"the given crlm: expected an array of bool or of numbers, found {odd.dtype}"):
+            flrplan.plan(ct, crlm=odd, cascade=cascade)
+    with pytest.raises(ImageError, match=r"case liver: \d+ of \d+ voxels are NaN"):
+        flrplan.plan(replace(ct, array_zyx=np.full(shape, np.nan, np.float32)), cascade=cascade)
+    for no_hu, found in ((ct.array_zyx.tolist(), "list"), (empty, "bool")):
+        with pytest.raises(ImageError, match=f"synthetic: expected the HU as a numpy array of numbers, found {found}"):
+            replace(ct, array_zyx=no_hu)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file cannot be written \(.*\); choose another folder"):
+        flrplan.plan(ct, liver=~empty, crlm=empty, cascade=cascade).save(tmp_path / "file")
     with pytest.raises(SettingsError, match=r"ct: expected a path or a flrplan\.CT, which knows its grid, got ndarray"):
         flrplan.plan(ct.array_zyx, cascade=cascade)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="no such file"):

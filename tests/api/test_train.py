@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 
 import flrplan
+from flrplan.api.predict import PredictionRequest
 from flrplan.api.train import TrainingRequest, split_of
-from flrplan.errors import SettingsError
+from flrplan.errors import ModelError, SettingsError
+from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.io import write_json
+from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.splits import SPLIT_FILE
-from flrplan.stages import LIVER
+from flrplan.stages import CRLM, LIVER
 from flrplan.variants import Variant
 
 
@@ -44,6 +49,15 @@ def test_a_request_says_where_its_model_and_its_data_go(request_: TrainingReques
         request_.fold = 1  # type: ignore[misc]
 
 
+def test_who_goes_on_from_a_model_takes_its_plan_and_input(request_: TrainingRequest) -> None:
+    like = ModelFolder.open(MODEL_ROOT / "demo" / "liver" / "nnunet")
+    recipe = flrplan.Recipe.from_mapping({"input": {"outside_hu": 0}, "plan": {"batch_size": 7}, "training": {"epochs": 3}})
+    taken = replace(request_, recipe=recipe, like=like).recipe
+    assert (taken.input, taken.plan, taken.training.epochs) == (like.input, flrplan.Recipe().plan, 3)
+    with pytest.raises(ModelError, match="expected a model of stage crlm, this one is of stage liver"):
+        replace(request_, stage=CRLM, like=like)
+
+
 def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: TrainingRequest, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="5 folds need at least 5 cases to train on, found 4"):
         request_.settle()
@@ -61,6 +75,22 @@ def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: Tra
         split_of(copy, cases, other)
 
 
+def test_paths_may_be_text_and_stages_may_not(cohort: Path, tmp_path: Path) -> None:
+    request = TrainingRequest(LIVER, 0, str(cohort), str(tmp_path / "work"), pretrained="liver.pth")  # type: ignore[arg-type]
+    assert (request.cases, request.work, request.pretrained) == (cohort, tmp_path / "work", Path("liver.pth"))
+    assert (request.architecture, request.device) == ("nnunet", "auto")
+    assert PredictionRequest("W", models="models").folder == Path("W/predictions/nnunet")  # type: ignore[arg-type]
+    assert EvaluationSettings(str(tmp_path)).predictions_folder == tmp_path / "predictions"  # type: ignore[arg-type]
+    assert ModelStore("models").folder(LIVER, "nnunet") == Path("models/liver/nnunet")
+    write_json(tmp_path / "folds.json", {"test": [], "folds": [["a"], ["b"]]})
+    assert flrplan.read_split(str(tmp_path / "folds.json")).folds == (("a",), ("b",))
+    wanted = re.escape("stage 'liver': expected one of flrplan.STAGES[name], where name is liver, crlm, flr, flr_e2e, multi")
+    with pytest.raises(SettingsError, match=wanted):
+        TrainingRequest("liver", 0, cohort, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=wanted):
+        PredictionRequest(tmp_path, stages=["liver"])  # type: ignore[list-item]
+
+
 def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest) -> None:
     cases, _ = replace(request_, split=flrplan.Split((("a",), ("b",)))).settle()
     ids = [case.case_id for case in cases]
@@ -69,6 +99,9 @@ def test_a_mistake_is_told_before_anything_is_prepared(request_: TrainingRequest
         flrplan.train(replace(request_, split=folds, fold=2))
     with pytest.raises(SettingsError, match="unknown architecture 'unet'; known are nnunet"):
         flrplan.train(replace(request_, split=folds, architecture="unet"))
+    one_stage = Variant("joint", "nnunet", stages=("multi",))
+    with pytest.raises(SettingsError, match="variant joint is trained in stage multi alone, not in liver"):
+        flrplan.train(replace(request_, split=folds, variant=one_stage))
     with pytest.raises(SettingsError, match="unknown device 'tpu'"):
         flrplan.train(replace(request_, split=folds, device="tpu"))
     assert not request_.work.exists()

@@ -6,9 +6,13 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from gpu import on_gpu
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "benchmark" / "gpu" / "on_gpu.py"
@@ -64,3 +68,22 @@ def test_a_step_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None
     steps = json.loads((tmp_path / "out" / "gpu.json").read_text())["steps"]
     assert steps["cohort"]["outcome"] == 0
     assert steps["prepare_liver"]["outcome"] == 1
+
+
+def test_a_step_out_of_time_takes_its_workers_with_it(tmp_path: Path) -> None:
+    """The step starts a worker, writes its number and waits; so does the worker."""
+    worker = "import time; time.sleep(60)"
+    parent = (
+        "import subprocess, sys; from pathlib import Path; "
+        f"p = subprocess.Popen([sys.executable, '-c', {worker!r}]); Path({str(tmp_path / 'part')!r}).write_text(str(p.pid)); "
+        f"Path({str(tmp_path / 'part')!r}).rename({str(tmp_path / 'pid')!r}); p.wait()"
+    )
+    steps = on_gpu.Run(tmp_path, time.monotonic() + 60)
+    step = steps.start("slow", (sys.executable, "-c", parent))
+    while not (tmp_path / "pid").exists():
+        assert step.process.poll() is None, step.log.read_text()
+        time.sleep(0.02)
+    found = psutil.Process(int((tmp_path / "pid").read_text()))
+    assert not steps.wait(step, time.monotonic())
+    assert steps.record["steps"]["slow"]["outcome"] == "out of time"
+    found.wait(10)  # psutil.TimeoutExpired where it is still there

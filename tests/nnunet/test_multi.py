@@ -19,6 +19,8 @@ from flrplan.errors import EmptyLiverError, LabelError, ModelError, SettingsErro
 from flrplan.io import read_ct, write_label_map
 from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore
+from flrplan.networks.published_weights import load_weights
+from flrplan.nnunet import pretrained
 from flrplan.nnunet.dataset import region_values
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
@@ -114,6 +116,9 @@ def test_counts_of_each_target(make_trainer: Any) -> None:
     trainer.network = lambda data: [logits]
     counts = trainer.validation_step({"data": torch.zeros(1, 2, 1, 1, 3), "target": [truth]})
     assert [counts[name].tolist() for name in ("tp_hard", "fp_hard", "fn_hard")] == [[1, 0], [1, 0], [0, 1]]
+    trainer.network = lambda data: [logits[:, :, 0]]  # of a plan for slices, as an imported model may have one
+    of_slices = trainer.validation_step({"data": torch.zeros(1, 2, 1, 3), "target": [truth[:, :, 0]]})
+    assert all(np.array_equal(of_slices[name], counts[name]) for name in ("tp_hard", "fp_hard", "fn_hard"))
 
 
 def test_each_target_has_a_mask_and_a_probability_of_its_own(model: ModelFolder, small_ct) -> None:
@@ -172,6 +177,19 @@ def test_it_goes_on_from_a_model_of_its_own(
     run = json.loads((folder / "fold_0" / "run.json").read_text())
     assert run["pretrained"]["source"] == start.name
     assert "new heads" not in caplog.text
+
+
+def test_one_target_may_start_from_several(model: ModelFolder, make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the heads and the second input is taken; ours have no grid that published weights would have seen."""
+    trainer = make_trainer()
+    spacings = []
+    monkeypatch.setattr(pretrained, "load_weights", lambda *a: (spacings.append(a[-1]), load_weights(*a))[1])
+    record = pretrained.start_from(trainer, model.checkpoint(0))
+    assert record is not None
+    heads = {name for name in trainer.network.state_dict() if name.startswith("decoder.seg_layers.")}
+    assert set(record["fresh"]) == set(record["skipped"]) == heads
+    assert set(record["skipped"].values()) == {"new heads: the file has 3 outputs, this network 1"}
+    assert spacings == [None]
 
 
 def test_a_case_that_lacks_a_target_is_named(cases: list[LabelledCase], tiny_recipe, tmp_path: Path) -> None:

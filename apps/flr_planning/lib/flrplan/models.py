@@ -6,6 +6,7 @@ torch and nnU-Net are imported when a model is opened, so parsers may ask where 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,11 +74,11 @@ class ModelStore:
 
     def __init__(
         self,
-        root: Path = MODEL_ROOT,
+        root: str | os.PathLike[str] = MODEL_ROOT,
         demo: Path | None = MODEL_ROOT / DEMO_NAME,
         folds: tuple[int, ...] | None = None,
     ) -> None:
-        self.root = root
+        self.root = Path(root)
         self.demo = demo
         self.folds = folds
         self._lock = threading.Lock()

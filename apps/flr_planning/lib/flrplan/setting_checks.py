@@ -1,11 +1,13 @@
-"""Checks of settings that people write in YAML, against the types and bounds that their dataclass declares."""
+"""Checks of settings that people write in YAML or Python, against the types and bounds that their dataclass declares."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from enum import Enum
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from flrplan.errors import SettingsError
@@ -35,6 +37,14 @@ def require_types(settings: Any) -> None:
             object.__setattr__(settings, name, value)
         if not _is(value, kind):
             raise SettingsError(f"{name} must be {_said(kind)}, got {value!r}")
+
+
+def take_paths(settings: Any) -> None:
+    """Takes text as a path in those fields of a frozen dataclass that are declared to be one."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, str) and "Path" in str(field.type):
+            object.__setattr__(settings, field.name, Path(value))
 
 
 def require_bounds(settings: Any, bounds: Mapping[str, tuple[float, float]]) -> None:

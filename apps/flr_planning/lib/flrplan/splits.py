@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,11 +94,12 @@ def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = 
     return Split(tuple(tuple(ids[i] for i in validation) for _, validation in draw), tuple(sorted(test)))
 
 
-def read_split(path: Path) -> Split:
+def read_split(path: str | os.PathLike[str]) -> Split:
     """A split file ``{"test": [ids], "folds": [[validation ids], ...]}``, or nnU-Net's ``splits_final.json``, which holds out no case.
 
     Raises: SettingsError naming the file; for nnU-Net's also where its folds are no cross-validation.
     """
+    path = Path(path)
     if path.suffix == ".pkl":
         raise SettingsError(f"{path}: a pickle could run code and is not opened; save its folds as {_SPLIT_FORM}")
     content = read_json(path, _SPLIT_FORM)

@@ -151,3 +151,10 @@ def stage_named(name: str) -> Stage:
         return STAGES[name]
     except KeyError:
         raise SettingsError(f"unknown stage {name!r}; known are {', '.join(STAGES)}") from None
+
+
+def require_stages(stages: Iterable[object]) -> None:
+    """Raises SettingsError for what is not a stage of :data:`STAGES`, a stage's name among them."""
+    for stage in stages:
+        if stage not in STAGES.values():
+            raise SettingsError(f"stage {stage!r}: expected one of flrplan.STAGES[name], where name is {', '.join(STAGES)}")

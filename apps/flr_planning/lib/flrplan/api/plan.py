@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.cascade import Cascade, NoteStep
-from flrplan.errors import SettingsError
+from flrplan.errors import LabelError, SettingsError
 from flrplan.io import CT, read_ct, read_mask
 from flrplan.io.finite import count_non_finite, require_finite
 from flrplan.io.listing import files_below
@@ -70,13 +70,20 @@ def plan(
         raise SettingsError(f"ct: expected a path or a flrplan.CT, which knows its grid, got {type(ct).__name__}")
     image = ct if name is None else replace(ct, name=name)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
-    return Plan(cascade.run(image, given, on_step=on_step), request)
+    if image.array_zyx.dtype.kind == "f":  # a CT of the caller's own; read_ct has looked
+        require_finite(count_non_finite(image.array_zyx), image.array_zyx.size, f"case {image.name}")
+    result = cascade.run(image, given, on_step=on_step)
+    for mask in result.masks.values():
+        mask.setflags(write=False)  # volumes and warnings are computed from them later
+    return Plan(result, request)
 
 
 def _mask(mask: PathLike | NDArray[Any], ct: CT, structure: Structure) -> Mask:
     if isinstance(mask, str | os.PathLike):
         return read_mask(Path(mask), ct, structure)
-    array = np.asarray(mask)
+    array = np.array(mask)  # a copy: what becomes of the caller's array is not the plan's
+    if array.dtype.kind not in "biuf":
+        raise LabelError(f"the given {structure}: expected an array of bool or of numbers, found {array.dtype}")
     if array.dtype.kind == "f":
         require_finite(count_non_finite(array), array.size, f"the given {structure}")
     return binary_mask(array, structure, f"the given {structure}")

@@ -20,8 +20,9 @@ from flrplan.labels import Mask, Structure
 from flrplan.models import ModelStore, decides_answers
 from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
 from flrplan.probabilities import Probability, probability_path
+from flrplan.setting_checks import take_paths
 from flrplan.splits import HELD_OUT_PART, SPLIT_FILE, Split, fold_part, read_split
-from flrplan.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage
+from flrplan.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage, require_stages
 from flrplan.training_cases import LabelledCase, find_labelled_cases
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,10 @@ class PredictionRequest:
     folds: Sequence[int] | None = None
     stages: Sequence[Stage] | None = None
     cascaded_cv: bool = False
+
+    def __post_init__(self) -> None:
+        take_paths(self)
+        require_stages(self.stages or ())
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,7 @@ from flrplan.errors import SettingsError
 from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
 from flrplan.networks.table import architecture_named
-from flrplan.nnunet.fine_tuning import prepare_with_plan_of
+from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.pretrained import learned_from, require_weights_of
@@ -21,9 +21,10 @@ from flrplan.nnunet.publishing import require_writable
 from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.setting_checks import take_paths
 from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, Stage
+from flrplan.stages import ARCHITECTURES, Stage, require_stages
 from flrplan.training_cases import LabelledCase, find_labelled_cases, with_labels_of
 from flrplan.variants import Variant
 
@@ -42,7 +43,8 @@ class TrainingRequest:
     architecture: of :mod:`flrplan.networks.table`. variant: what ``recipe`` is a variant for; it names the architecture then.
     recipe: the settings, those of a variant among them (:meth:`flrplan.nnunet.settings.Recipe.from_yaml` reads them).
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
-    pretrained: a file of weights to start from. like: a model to go on from, with its plan and its weights, in place of that.
+    pretrained: a file of weights to start from. like: a model to go on from, with its weights, in place of that;
+        its plan and what its network sees take the place of the recipe's.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
     held_out: ids that must not train, beside those that the split holds out.
     validation_seen: the weights may have learned from the fold's validation cases, and the caller says so in its record.
@@ -66,6 +68,13 @@ class TrainingRequest:
     device: str | torch.device = "auto"
     half: bool = False
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        take_paths(self)
+        require_stages([self.stage])
+        if self.like is not None:
+            self.like.require_stage(self.stage)
+            object.__setattr__(self, "recipe", recipe_like(self.like, self.recipe))
 
     @property
     def name(self) -> str:
@@ -116,6 +125,10 @@ def check(request: TrainingRequest) -> None:
     """Tells what can be told before the hours of preparing and training. Raises: SettingsError, LabelError, ModelError as :func:`train`."""
     architecture = architecture_named(request.network)
     architecture.size(request.recipe.plan.network_size)
+    if request.variant and request.variant.stages and request.stage.name not in request.variant.stages:
+        raise SettingsError(
+            f"variant {request.variant.name} is trained in stage {', '.join(request.variant.stages)} alone, not in {request.stage}"
+        )
     if request.pretrained is not None:
         require_weights_of(architecture, request.recipe.plan.network_size, request.pretrained)
     _, split = request.settle()

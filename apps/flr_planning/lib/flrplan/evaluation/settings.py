@@ -8,6 +8,7 @@ from pathlib import Path
 from flrplan.errors import SettingsError
 from flrplan.instances import INSTANCES
 from flrplan.probabilities import PROBABILITIES
+from flrplan.setting_checks import take_paths
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
@@ -56,6 +57,7 @@ class EvaluationSettings:
     note: str = ""
 
     def __post_init__(self) -> None:
+        take_paths(self)
         if self.workers < 1:
             raise SettingsError(f"workers must be at least 1, got {self.workers}")
         if not 0 <= self.margin < 1:

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from flrplan.errors import GridError, SettingsError
+from flrplan.errors import GridError, ImageError, SettingsError
 from flrplan.geometry import Geometry
 from flrplan.io.cases import case_name
 from flrplan.io.dicom_files import is_dicom
@@ -35,6 +35,9 @@ class CT:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.array_zyx, np.ndarray) or self.array_zyx.dtype.kind not in "iuf":
+            found = getattr(self.array_zyx, "dtype", type(self.array_zyx).__name__)
+            raise ImageError(f"{self.source}: expected the HU as a numpy array of numbers, found {found}")
         if self.array_zyx.shape != self.geometry.shape_zyx:
             raise GridError(f"{self.source}: shape {self.array_zyx.shape} on a grid of {self.geometry.shape_zyx} (z, y, x)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
     return array.astype(np.int32), volume.geometry
 
 
-def read_mask(path: Path, ct: CT, structure: Structure) -> Mask:
+def read_mask(path: str | os.PathLike[str], ct: CT, structure: Structure) -> Mask:
     """The ``(Z, Y, X) bool`` mask of one structure on the CT's grid; 0 and one other value (1, 255, ...) count as binary.
 
     A DICOM SEG (a file, or a folder that holds nothing else) and 3D Slicer's ``.seg.nrrd`` may hold several segments: those with known

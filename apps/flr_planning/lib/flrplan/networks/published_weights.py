@@ -133,7 +133,7 @@ def require_size(size: str, weights: Weights, architecture: Architecture, source
 def _spacing_warnings(
     architecture: Architecture, other_heads: bool, spacing_mm: Sequence[float] | None, source: str
 ) -> tuple[str, ...]:
-    """Of published weights only: they were trained for another task, so their heads are others. A model of ours has our one output."""
+    """Of published weights only: they were trained for another task, so their heads are others; of a model of ours the caller gives no spacing."""
     trained = architecture.patch.spacing_mm
     if trained is None or spacing_mm is None or not other_heads:
         return ()

@@ -115,7 +115,9 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
         trainer.num_input_channels,
         str(path),
         ChannelMode(trainer.settings.pretrained_channels),
-        trainer.configuration_manager.spacing,
+        None
+        if brings_network(path)
+        else trainer.configuration_manager.spacing,  # only published weights saw a grid of their own
     )
     for line in report.lines():
         logger.info("%s", line)

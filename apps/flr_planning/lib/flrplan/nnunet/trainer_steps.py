@@ -90,7 +90,7 @@ class TrainerSteps(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
                 output, target = output[0], target[0]
             found, true = output > 0, target > 0.5  # a logit above 0 is a probability above one half
             hits = torch.stack([found & true, found & ~true, ~found & true])
-            counts += hits.sum((1, 3, 4, 5)).double().cpu()
+            counts += hits.flatten(3).sum((1, 3)).double().cpu()
             mean += (loss.double() * share).cpu()
         tp, fp, fn = counts.numpy()
         return {"loss": mean.numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}

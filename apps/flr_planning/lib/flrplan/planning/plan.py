@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def masks(self) -> Mapping[Structure, Mask]:
-        """``(Z, Y, X) bool`` on the CT's grid: liver, CRLM and FLR, as they were given or predicted."""
+        """``(Z, Y, X) bool`` on the CT's grid, read-only: liver, CRLM and FLR, as they were given or predicted."""
         return self.result.masks
 
     @property
@@ -88,7 +88,7 @@ class Plan:
         return {**content, "request": dict(self.request)} if self.request else content
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made.
+        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
 
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
@@ -100,7 +100,7 @@ class Plan:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / REPORT_NAME).unlink(missing_ok=True)  # an old report beside a new map would be wrong
         except OSError as error:
-            raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --out") from error
+            raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
         write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
         write_json(folder / REPORT_NAME, report)
