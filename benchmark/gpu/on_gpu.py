@@ -158,7 +158,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {**facts, "versions": versions()}
 
 
-def measure_speed(run: Run, scale: Scale, device: str, work: Path) -> None:
+def measure_speed(run: Run, scale: Scale, device: str) -> None:
     """The tests of the GPU and the cascade beside nnU-Net's own commands, while the other cores make cases."""
     tests = (sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rs", "-p", "no:cacheprovider", "tests/gpu")
     run.wait(run.start("tests", tests), time.monotonic() + 120)
@@ -296,7 +296,7 @@ def main() -> int:
         )
         made = run.start("cohort", (*FLRPLAN, *cohort, "--workers", spare), threads=1)
     if "speed" in parts:
-        measure_speed(run, scale, arguments.device, work)
+        measure_speed(run, scale, arguments.device)
     if made is not None and run.wait(made):
         prepared = [
             run.start(
@@ -318,14 +318,16 @@ def main() -> int:
     fresh = work / DEMO_NAME
     if "demo" in parts:
         settings = CohortSettings(cases=scale.cases, seed=TRAIN_SEED, size=CaseSize(scale.size), wide=TRAIN_WIDE)
-        shutil.copytree(MODEL_ROOT / DEMO_NAME, fresh, dirs_exist_ok=True)
         until = run.deadline - PACKING_SECONDS - (scale.measure_seconds if "measure" in parts else 0)
-        for stage in train_demo(run, scale, recipe, arguments.device, work, until):
-            install_demo_model(work / "models", fresh, stage, settings)
-        shutil.copy(recipe, fresh / "recipe.yaml")
-        with tarfile.open(out / "demo.tar.gz", "w:gz") as archive:
-            archive.add(fresh, DEMO_NAME)
-    if "measure" in parts:
+        trained = train_demo(run, scale, recipe, arguments.device, work, until)
+        if trained:
+            shutil.copytree(MODEL_ROOT / DEMO_NAME, fresh, dirs_exist_ok=True)
+            for stage in trained:
+                install_demo_model(work / "models", fresh, stage, settings)
+            shutil.copy(recipe, fresh / "recipe.yaml")
+            with tarfile.open(out / "demo.tar.gz", "w:gz") as archive:
+                archive.add(fresh, DEMO_NAME)
+    if "measure" in parts and fresh.is_dir():
         workers = min(scale.measured, spare)
         measure = (sys.executable, "-c", MEASURE, fresh, scale.measured, workers, scale.measured_size, arguments.device)
         run.wait(run.start("measure", (*measure, out / MEASURED_NAME), threads=1))

@@ -37,7 +37,7 @@ def request_(cohort: Path, tmp_path: Path) -> TrainingRequest:
     return TrainingRequest(LIVER, 0, cohort, tmp_path / "work", tmp_path / "models", split=None, device="cpu")
 
 
-def test_a_request_says_where_its_model_and_its_data_go(request_: TrainingRequest) -> None:
+def test_a_request_says_where_its_model_and_its_data_go(request_: TrainingRequest, tmp_path: Path) -> None:
     assert request_.model_folder == request_.models / "liver" / "nnunet"
     assert request_.stage_work.folder == request_.work / "liver"
     variant = Variant("mine", "stunet", plan={"spacing_zyx_mm": [2, 2, 2]})
@@ -45,6 +45,13 @@ def test_a_request_says_where_its_model_and_its_data_go(request_: TrainingReques
     assert (of_variant.name, of_variant.network) == ("mine", "stunet")
     assert of_variant.model_folder == request_.models / "liver" / "mine"
     assert of_variant.stage_work.root.parent == request_.work, "other arrays have a folder of their own"
+    assert of_variant.weights is None
+    (tmp_path / "official.model").touch()
+    started = replace(of_variant, variant=replace(variant, pretrained=tmp_path / "official.model"))
+    assert started.weights == tmp_path / "official.model", "the variant's"
+    assert replace(started, pretrained="own.pth").weights == Path("own.pth"), "the request's own go before"
+    assert replace(started, pretrained="scratch").weights is None, "random on purpose"
+    assert replace(started, pretrained=Path("scratch")).weights == Path("scratch"), "a file of that name"
     with pytest.raises(FrozenInstanceError):
         request_.fold = 1  # type: ignore[misc]
 
@@ -77,7 +84,7 @@ def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: Tra
 
 def test_paths_may_be_text_and_stages_may_not(cohort: Path, tmp_path: Path) -> None:
     request = TrainingRequest(LIVER, 0, str(cohort), str(tmp_path / "work"), pretrained="liver.pth")  # type: ignore[arg-type]
-    assert (request.cases, request.work, request.pretrained) == (cohort, tmp_path / "work", Path("liver.pth"))
+    assert (request.cases, request.work, request.weights) == (cohort, tmp_path / "work", Path("liver.pth"))
     assert (request.architecture, request.device) == ("nnunet", "auto")
     assert PredictionRequest("W", models="models").folder == Path("W/predictions/nnunet")  # type: ignore[arg-type]
     assert EvaluationSettings(str(tmp_path)).predictions_folder == tmp_path / "predictions"  # type: ignore[arg-type]

@@ -40,10 +40,10 @@ def require_types(settings: Any) -> None:
 
 
 def take_paths(settings: Any) -> None:
-    """Takes text as a path in those fields of a frozen dataclass that are declared to be one."""
+    """Takes text as a path in those fields of a frozen dataclass that are declared to be one, and may not be text as well."""
     for field in fields(settings):
         value = getattr(settings, field.name)
-        if isinstance(value, str) and "Path" in str(field.type):
+        if isinstance(value, str) and "Path" in str(field.type) and "str" not in str(field.type):
             object.__setattr__(settings, field.name, Path(value))
 
 

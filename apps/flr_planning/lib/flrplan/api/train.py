@@ -12,7 +12,7 @@ from flrplan.device import choose_device
 from flrplan.errors import SettingsError
 from flrplan.input_masks import with_predictions
 from flrplan.models import MODEL_ROOT
-from flrplan.networks.table import architecture_named
+from flrplan.networks.table import SCRATCH, architecture_named
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import ModelFolder
@@ -43,7 +43,7 @@ class TrainingRequest:
     architecture: of :mod:`flrplan.networks.table`. variant: what ``recipe`` is a variant for; it names the architecture then.
     recipe: the settings, those of a variant among them (:meth:`flrplan.nnunet.settings.Recipe.from_yaml` reads them).
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
-    pretrained: a file of weights to start from. like: a model to go on from, with its weights, in place of that;
+    pretrained: a file of weights to start from, or ``scratch``: none; None: what the variant says. like: a model to go on from, with its weights, in place of that;
         its plan and what its network sees take the place of the recipe's.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
     held_out: ids that must not train, beside those that the split holds out.
@@ -60,7 +60,7 @@ class TrainingRequest:
     variant: Variant | None = None
     recipe: Recipe = field(default_factory=Recipe)
     split: Split | None = None
-    pretrained: Path | None = None
+    pretrained: Path | str | None = None
     like: ModelFolder | None = None
     predictions: Path | None = None
     held_out: Collection[str] = ()
@@ -85,6 +85,12 @@ class TrainingRequest:
     def network(self) -> str:
         """The architecture, be it a variant's."""
         return self.variant.architecture if self.variant else self.architecture
+
+    @property
+    def weights(self) -> Path | None:
+        """The file to start from, the request's own or its variant's; None: random weights."""
+        start = self.variant.pretrained if self.variant and self.pretrained is None else self.pretrained
+        return None if start is None or start == SCRATCH else Path(start)
 
     @property
     def model_folder(self) -> Path:
@@ -129,15 +135,14 @@ def check(request: TrainingRequest) -> None:
         raise SettingsError(
             f"variant {request.variant.name} is trained in stage {', '.join(request.variant.stages)} alone, not in {request.stage}"
         )
-    if request.pretrained is not None:
-        require_weights_of(architecture, request.recipe.plan.network_size, request.pretrained)
+    weights = request.weights
+    if weights is not None:
+        require_weights_of(architecture, request.recipe.plan.network_size, weights)
     _, split = request.settle()
     split.require_training()
     require_fold(split.nnunet_folds(), request.fold, split.test)
-    if request.pretrained is not None:
-        require_unseen(
-            learned_from(request.pretrained), str(request.pretrained), split.test, split.validation_ids(request.fold)
-        )
+    if weights is not None:
+        require_unseen(learned_from(weights), str(weights), split.test, split.validation_ids(request.fold))
 
 
 def prepare(request: TrainingRequest) -> Path | None:
@@ -159,7 +164,7 @@ def prepare(request: TrainingRequest) -> Path | None:
     if request.like is not None:
         return prepare_with_plan_of(request.like, request.network, cases, work, recipe, split, workers)
     prepare_stage(cases, work, recipe, split, workers)
-    return request.pretrained
+    return request.weights
 
 
 def train(request: TrainingRequest, on_epoch: Callable[[EpochReport], None] | None = None) -> Path:

@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
         "--work", type=Path, required=True, help="cohort, prepared data, training states; a stopped run continues"
     )
     parser.add_argument("--models", type=Path, default=MODEL_ROOT / DEMO_NAME, help="the demo folder, with recipe.yaml")
-    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only these stages (default: all)")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only these stages (default: the paper's)")
     parser.add_argument("--workers", type=int, default=2, help="cases made, prepared or measured at once (default: 2)")
     parser.add_argument("--measure", action="store_true", help="do not train, only measure and write the card")
     parser.add_argument("--cases", type=int, default=MEASURE_CASES, help="held-out synthetic cases to measure on")

@@ -109,7 +109,8 @@ def train_folds(arguments: argparse.Namespace, variants: Mapping[str, Variant]) 
         return launch(arguments.gpus, device, arguments.words)
     tell = launched_rank() == 0
     request = _request(arguments, variants)
-    if tell and _start(arguments, request.variant) is None and TABLE[request.network].pretrained:
+    said = arguments.pretrained or (request.variant and request.variant.pretrained)
+    if tell and said is None and TABLE[request.network].pretrained:
         note(
             f"{request.network}: the paper starts from published weights; without --pretrained FILE this starts at random "
             f"(--pretrained {SCRATCH} says that it is meant)"
@@ -144,7 +145,6 @@ def _request(arguments: argparse.Namespace, variants: Mapping[str, Variant]) -> 
     stage = stage_named(arguments.stage)
     require_known_name(arguments.architecture, variants, "--architecture")
     variant = variants.get(arguments.architecture)
-    start = _start(arguments, variant)
     return TrainingRequest(
         stage,
         fold=0,
@@ -154,17 +154,11 @@ def _request(arguments: argparse.Namespace, variants: Mapping[str, Variant]) -> 
         architecture=arguments.architecture,
         variant=variant,
         recipe=_recipe(arguments, stage.name, variant),
-        pretrained=start if isinstance(start, Path) else None,
+        pretrained=arguments.pretrained,
         predictions=arguments.predictions,
         half=arguments.half,
         workers=arguments.workers,
     )
-
-
-def _start(arguments: argparse.Namespace, variant: Variant | None) -> Path | str | None:
-    """What the training starts from: weights, :data:`SCRATCH`, or None where nothing was said."""
-    start: Path | str | None = variant.pretrained if variant and arguments.pretrained is None else arguments.pretrained
-    return start
 
 
 def _recipe(arguments: argparse.Namespace, stage: str, variant: Variant | None) -> Recipe:
