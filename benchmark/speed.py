@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,18 +51,16 @@ from flrplan.errors import FlrError, SettingsError
 from flrplan.geometry import Geometry
 from flrplan.io import CT, read_ct, read_label_map, write_json, write_label_map, write_volume
 from flrplan.labels import Mask, Structure, structure_mask, to_compartments
-from flrplan.metrics.overlap import dice
 from flrplan.models import DEMO_NAME, MODEL_ROOT
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.stage_input import StageInput, build_stage_input
 from flrplan.stages import CASCADE
+from speed_report import STRUCTURES, compare, reached, table, write_chart
 from speed_side import largest_piece
 from widened import write_widened
 
 SIDES = ("chain", "predictor", "cold", "warm")
-OURS = ("cold", "warm")
-STRUCTURES = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 NARROW_MODELS = Path(__file__).resolve().with_name("speed_models")
 """Trained narrow networks of nnU-Net's default plan, ``<size>/<stage>/nnunet``; how they were trained: docs/speed.md."""
 SIDE_SCRIPT = Path(__file__).resolve().with_name("speed_side.py")
@@ -386,135 +384,6 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "flrplan": __version__,
     }
-
-
-# --- figures ---------------------------------------------------------------------------------------------------------------------------
-
-
-def compare(
-    sides: Mapping[str, Mapping[str, Any]], labels: Mapping[str, NDArray[np.uint8]], truth: NDArray[np.uint8] | None
-) -> dict[str, Any]:
-    """Ratios of each peer to ours, and Dice per structure between peers and ours and against the truth."""
-    ratios = {
-        f"{peer} / {own}": {
-            key: sides[peer][key] / sides[own][key]
-            for key in ("wall_s", "cpu_s", "peak_bytes", "device_peak_bytes")
-            if sides[peer].get(key) and sides[own].get(key)
-        }
-        for peer in sides
-        for own in sides
-        if peer not in OURS and own in OURS
-    }
-
-    def per_structure(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float]:
-        return {s.value: dice(structure_mask(a, s), structure_mask(b, s)) for s in STRUCTURES}
-
-    agreement = {
-        f"{peer}, {own}": per_structure(labels[peer], labels[own])
-        for peer in labels
-        for own in labels
-        if peer not in OURS and own in OURS
-    }
-    against = {} if truth is None else {side: per_structure(truth, label) for side, label in labels.items()}
-    return {"ratios": ratios, "agreement_dice": agreement, "truth_dice": against}
-
-
-def reached(report: dict[str, Any]) -> None:
-    """Adds to each side the GFLOP/s of its network, by the GFLOP that nnU-Net's grid of tiles needs; to the report what bounds our wall."""
-    work, peak = report["needed"], report["gemm_peak"]["gflops"]
-    for side in report["sides"].values():
-        network = side.get("seconds", {}).get("network")
-        if network:
-            side["network_gflops"] = work["gflop"] / network
-            side["network_share_of_peak"] = side["network_gflops"] / peak
-    report["bound_s"] = {"all tiles": work["gflop"] / peak, "tiles with liver": work["gflop_with_liver"] / peak}
-    report["bound_of_wall"] = {
-        side: report["bound_s"]["tiles with liver"] / report["sides"][side]["wall_s"]
-        for side in OURS
-        if "wall_s" in report["sides"].get(side, {})
-    }
-
-
-def table(report: Mapping[str, Any]) -> str:
-    """The report in words, for a terminal."""
-    host = report["machine"]
-    lines = [
-        f"{report['size']}: {report['image']} on {host['device']}, {host['cpu']}, {host['cores']} cores, load {host['load_average']:.1f}",
-        f"{'side':10} {'wall s':>8} {'CPU s':>8} {'peak GB':>8} {'device GB':>9} {'network s':>9} {'GFLOP/s':>9}",
-    ]
-    for name, side in report["sides"].items():
-        if "failed" in side:
-            lines.append(f"{name:10} failed: {side['failed']}")
-            continue
-        on_device = f"{side['device_peak_bytes'] / 1e9:.2f}" if side["device_peak_bytes"] else "-"
-        lines.append(
-            f"{name:10} {side['wall_s']:8.1f} {side['cpu_s']:8.1f} {side['peak_bytes'] / 1e9:8.2f} {on_device:>9} "
-            f"{side['seconds'].get('network', 0):9.1f} {side.get('network_gflops', float('nan')):9.0f}"
-        )
-        lines.append(" " * 11 + ", ".join(f"{phase} {value:.1f}" for phase, value in side["seconds"].items() if value >= 0.05))
-    for pair, ratios in report.get("ratios", {}).items():
-        lines.append(f"{pair}: " + ", ".join(f"{key.rsplit('_', 1)[0]} {value:.2f}" for key, value in ratios.items()))
-    for title, key in (("Dice of", "agreement_dice"), ("Dice against the truth,", "truth_dice")):
-        for pair, values in report.get(key, {}).items():
-            lines.append(f"{title} {pair}: " + ", ".join(f"{s} {value:.4f}" for s, value in values.items()))
-    if "needed" in report:
-        work, peak = report["needed"], report["gemm_peak"]
-        tiles = ", ".join(
-            f"{s} {w['folds']} x {w['tiles']} ({w['tiles_with_liver']} with liver)" for s, w in work["stages"].items()
-        )
-        lines.append(
-            f"tiles: {tiles}; {work['gflop']:.0f} GFLOP, with liver {work['gflop_with_liver']:.0f}; GEMM peak {peak['gflops']:.0f} GFLOP/s "
-            f"({peak['precision']}): {report['bound_s']['all tiles']:.2f} s, {report['bound_s']['tiles with liver']:.2f} s"
-        )
-        lines += [
-            f"GFLOP with liver / GEMM peak / wall of {side}: {value:.2f}" for side, value in report["bound_of_wall"].items()
-        ]
-    lines += [f"note: {note}" for note in report["notes"]]
-    return "\n".join(lines) + "\n"
-
-
-def write_chart(report: Mapping[str, Any], path: Path) -> None:
-    """Bars per side: wall by phase, CPU seconds, peak memory."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    sides = {name: side for name, side in report["sides"].items() if "wall_s" in side}
-    if not sides:
-        return
-    names = list(sides)[::-1]
-    figure, (wall, cpu, memory) = plt.subplots(
-        1, 3, figsize=(13, 1.6 + 0.5 * len(names)), sharey=True, width_ratios=(3, 1.2, 1.2)
-    )
-    phases = list(dict.fromkeys(phase for side in sides.values() for phase in side["seconds"]))
-    colour = plt.get_cmap("tab10")
-    left = np.zeros(len(names))
-    for number, phase in enumerate(phases):
-        width = np.array([sides[n]["seconds"].get(phase, 0.0) for n in names])
-        wall.barh(names, width, left=left, color=colour(number), label=phase)
-        left += width
-    total = np.array([sides[n]["wall_s"] for n in names])
-    wall.barh(names, np.maximum(total - left, 0), left=left, color="#ebebeb", label="other, waiting")
-    wall.set_xlabel("wall, s")
-    cpu.barh(names, [sides[n]["cpu_s"] for n in names], color="tab:blue")
-    cpu.set_xlabel("CPU, s")
-    memory.barh(names, [sides[n]["peak_bytes"] / 1e9 for n in names], color="tab:blue")
-    memory.set_xlabel("peak memory of the processes, GB")
-    for axes, values in (
-        (wall, total),
-        (cpu, [sides[n]["cpu_s"] for n in names]),
-        (memory, [sides[n]["peak_bytes"] / 1e9 for n in names]),
-    ):
-        for row, value in enumerate(values):
-            axes.text(value, row, f" {value:.1f}", va="center", fontsize=9)
-        axes.set_xlim(0, 1.15 * max(values))
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{report['size']}: {report['image']}, {report['machine']['device']}", fontsize=11)
-    figure.legend(loc="lower center", ncols=len(phases) + 1, fontsize=8, frameon=False)
-    figure.tight_layout(rect=(0, 0.09, 1, 1))
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 # --- one size --------------------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Packs what a GPU machine without network lacks into one file: run this where a package index is reached, carry the file over.
 
-    python benchmark/gpu/bundle.py --out build/gpu-bundle.tar.xz           # 2 min, 40 MB
+    python benchmark/gpu/bundle.py --out build/gpu-bundle.tar.xz           # 5 min, 36 MiB
     mkdir site && tar xf gpu-bundle.tar.xz -C site                         # there
     PYTHONPATH=site:apps/flr_planning/lib python benchmark/gpu/on_gpu.py --minutes 9 --out OUT
 

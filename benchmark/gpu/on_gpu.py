@@ -35,7 +35,7 @@ import yaml
 
 from flrplan.cohort import CaseSize, CohortSettings
 from flrplan.commands.demo_models import MEASURED_NAME
-from flrplan.demo.build import STARTS_FROM, install_demo_model
+from flrplan.demo.build import RECIPE_NAME, STARTS_FROM, install_demo_model
 from flrplan.demo.held_out import FOLDS, TRAIN_SEED, TRAIN_WIDE
 from flrplan.device import choose_device
 from flrplan.io import read_json, write_json
@@ -107,10 +107,8 @@ class Run:
             step.process.wait(max(0.0, (before or self.deadline) - time.monotonic()))
             outcome: int | str = step.process.returncode
         except subprocess.TimeoutExpired:
-            for process in (
-                *psutil.Process(step.process.pid).children(recursive=True),
-                step.process,
-            ):  # its workers hold the card, too
+            workers = psutil.Process(step.process.pid).children(recursive=True)  # they may hold the card, too
+            for process in (*workers, step.process):
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
             step.process.wait()
@@ -129,11 +127,6 @@ class Run:
     def write(self) -> None:
         """``gpu.json`` as it stands."""
         write_json(self.out / RECORD_NAME, self.record)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline."""
-        return self.deadline - time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -183,8 +176,8 @@ def measure_training(run: Run, scale: Scale, device: str, work: Path) -> None:
     run.wait(run.start("training_speed", command), time.monotonic() + 180)
 
 
-def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, before: float) -> list[str]:
-    """Every (stage, fold) at once: three epochs to see how fast they are, then as many as fit; returns the stages that are whole.
+def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, before: float) -> dict[str, int]:
+    """Every (stage, fold) at once: three epochs to see how fast they are, then as many as fit; returns the epochs of the stages that are whole.
 
     A stage that starts from another one's weights shares its time with it.
     """
@@ -192,22 +185,17 @@ def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, be
     later = [stage for stage in scale.stages if stage in STARTS_FROM]
 
     def start(name: str, stage: str, fold: int, epochs: int, models: Path, pretrained: Path | None = None) -> Step:
-        content = yaml.safe_load(recipe.read_text())
-        block = content[stage] = content.get(stage) or {}
-        block["training"] = {**block.get("training", {}), "epochs": epochs}
         path = work / f"recipe_{name}_{stage}_{fold}.yaml"
-        path.write_text(yaml.safe_dump(content))
+        write_recipe(recipe, {stage: epochs}, path)
         command = (*train_command(stage, path, device, work), "--fold", fold, "--models", models, "--half")
         return run.start(f"{name}_{stage}_{fold}", (*command, *(["--pretrained", pretrained] if pretrained else [])), threads=1)
 
-    jobs = [(stage, fold) for stage in own for fold in range(FOLDS)]
+    folds = range(FOLDS)
+    jobs = [(stage, fold) for stage in own for fold in folds]
     tried = {job: start("try", *job, CALIBRATION_EPOCHS, work / "tried") for job in jobs}
     done = {job: run.wait(step, before) for job, step in tried.items()}
-    seconds = {
-        stage: max(_epoch_seconds(tried[stage, fold].log) for fold in range(FOLDS))
-        for stage in own
-        if all(done[stage, fold] for fold in range(FOLDS))
-    }
+    whole = [stage for stage in own if all(done[stage, fold] for fold in folds)]
+    seconds = {stage: max(_epoch_seconds(tried[stage, fold].log) for fold in folds) for stage in whole}
     share = {stage: 0.5 if stage in [STARTS_FROM[name] for name in later] else 1.0 for stage in own}
     left = (before - time.monotonic()) * MARGIN
     epochs = {
@@ -218,19 +206,26 @@ def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, be
     run.record |= {"seconds_an_epoch": seconds, "epochs": epochs}
     models = work / "models"
     steps = {(stage, fold): start("train", stage, fold, epochs[stage], models) for stage, fold in jobs if stage in epochs}
+    trained: dict[tuple[str, int], bool] = {}
     for stage in later:
-        for fold in range(FOLDS):
-            base = STARTS_FROM[stage]
-            if (base, fold) in steps and run.wait(steps.pop((base, fold)), before):
-                weights = models / base / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_NAME
+        for fold in folds:
+            base = STARTS_FROM[stage], fold
+            if base in steps:
+                trained[base] = run.wait(steps.pop(base), before)
+            if trained.get(base):
+                weights = models / base[0] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_NAME
                 steps[stage, fold] = start("train", stage, fold, epochs[stage], models, weights)
-    for step in steps.values():
-        run.wait(step, before)
-    return [
-        stage
-        for stage in scale.stages
-        if all(run.record["steps"].get(f"train_{stage}_{fold}", {}).get("outcome") == 0 for fold in range(FOLDS))
-    ]
+    trained |= {job: run.wait(step, before) for job, step in steps.items()}
+    return {stage: epochs[stage] for stage in scale.stages if all(trained.get((stage, fold)) for fold in folds)}
+
+
+def write_recipe(recipe: Path, epochs: dict[str, int], path: Path) -> None:
+    """The recipe with these epochs by stage."""
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    for stage, count in epochs.items():
+        block = content[stage] = content.get(stage) or {}
+        block["training"] = {**block.get("training", {}), "epochs": count}
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def train_command(stage: str, recipe: Path, device: str, work: Path) -> tuple[object, ...]:
@@ -240,8 +235,8 @@ def train_command(stage: str, recipe: Path, device: str, work: Path) -> tuple[ob
 
 
 def _epoch_seconds(log: Path) -> float:
-    """Of the last epoch, from what ``flrplan train`` prints."""
-    return float(re.findall(r"epoch \d+/\d+: .* ([\d.]+) s", log.read_text())[-1])
+    """Of the last epoch, from what ``flrplan train`` prints: tenths."""
+    return max(0.1, float(re.findall(r"epoch \d+/\d+: .* ([\d.]+) s", log.read_text())[-1]))
 
 
 def main() -> int:
@@ -319,14 +314,17 @@ def main() -> int:
     if "demo" in parts:
         settings = CohortSettings(cases=scale.cases, seed=TRAIN_SEED, size=CaseSize(scale.size), wide=TRAIN_WIDE)
         until = run.deadline - PACKING_SECONDS - (scale.measure_seconds if "measure" in parts else 0)
+        shutil.rmtree(fresh, ignore_errors=True)
         trained = train_demo(run, scale, recipe, arguments.device, work, until)
         if trained:
-            shutil.copytree(MODEL_ROOT / DEMO_NAME, fresh, dirs_exist_ok=True)
+            shutil.copytree(MODEL_ROOT / DEMO_NAME, fresh)
             for stage in trained:
                 install_demo_model(work / "models", fresh, stage, settings)
-            shutil.copy(recipe, fresh / "recipe.yaml")
-            with tarfile.open(out / "demo.tar.gz", "w:gz") as archive:
+            write_recipe(recipe, trained, fresh / RECIPE_NAME)
+            partial = out / ".demo.tar.gz.partial"
+            with tarfile.open(partial, "w:gz") as archive:
                 archive.add(fresh, DEMO_NAME)
+            partial.replace(out / "demo.tar.gz")
     if "measure" in parts and fresh.is_dir():
         workers = min(scale.measured, spare)
         measure = (sys.executable, "-c", MEASURE, fresh, scale.measured, workers, scale.measured_size, arguments.device)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from gpu import on_gpu
 
@@ -51,9 +52,11 @@ def test_models_are_trained_packed_and_measured(prepared: Path) -> None:
     assert {step["outcome"] for step in record["steps"].values()} == {0}
     with tarfile.open(prepared / "demo.tar.gz") as archive:
         names = archive.getnames()
+        recipe = yaml.safe_load(archive.extractfile("demo/recipe.yaml"))  # type: ignore[arg-type]
         note = json.load(archive.extractfile("demo/liver/nnunet/training_cohort.json"))  # type: ignore[arg-type]
     assert "demo/liver/nnunet/fold_1/checkpoint_final.pth" in names
     assert "demo/crlm/nnunet/fold_0/checkpoint_final.pth" in names, "what was not trained is the repository's"
+    assert recipe["liver"]["training"]["epochs"] == 5, "what was trained, so that make demo-models trains the same"
     assert (note["cases"], note["size"], note["wide"]) == (4, "small", 0.5)
     measured = json.loads((prepared / "measured.json").read_text())
     assert list(measured["cases"]) == ["0"]

@@ -135,12 +135,20 @@ def test_the_worst_cases_come_first() -> None:
 
 def test_held_out_cases_are_measured_in_processes(tmp_path: Path) -> None:
     """The same case scores the same in a worker and here; a folder without models ends it with their error."""
-    cases = measure_synthetic(MODEL_ROOT / DEMO_NAME, cases=2, workers=2, size=CaseSize.SMALL)
+    models, kept = MODEL_ROOT / DEMO_NAME, tmp_path / "measured.json"
+    cases = measure_synthetic(models, cases=2, workers=2, size=CaseSize.SMALL, kept=kept)
     assert [c.case_id for c in cases] == [case_name(MEASURE_SEED, 0), case_name(MEASURE_SEED, 1)]
     alone = measure_case(measured_case(1, CaseSize.SMALL), 1, demo_cascade(MODEL_ROOT / DEMO_NAME))
     assert cases[1].dice == pytest.approx(alone.dice, abs=1e-3)
+    content = json.loads(kept.read_text())
+    content["cases"]["1"]["dice"] |= {"liver": 0.125, "crlm_pipelined": None}
+    kept.write_text(json.dumps(content))
+    again = measure_synthetic(models, cases=2, size=CaseSize.SMALL, kept=kept)
+    assert again[0] == cases[0]
+    assert again[1].dice["liver"] == 0.125, "what is kept is not measured again"
+    assert np.isnan(again[1].dice["crlm_pipelined"]), "JSON has null for an undefined Dice"
     with pytest.raises(ModelError):
-        measure_synthetic(tmp_path, cases=1, size=CaseSize.SMALL)
+        measure_synthetic(tmp_path, cases=1, size=CaseSize.SMALL, kept=kept)
 
 
 @pytest.mark.parametrize("option", ["--cases", "--workers"])

@@ -47,12 +47,8 @@ def flr_to(column: int) -> np.ndarray:
     return box(x=slice(2, column))
 
 
-def cut_of_masks(liver: np.ndarray, flr: np.ndarray, spacing: tuple[float, float, float]) -> Cut:
-    return cut_of(Region.of(liver, spacing), Region.of(flr, spacing))
-
-
 def cut(flr: np.ndarray, liver: np.ndarray = LIVER) -> Cut:
-    return cut_of_masks(liver, flr, SPACING)
+    return Cut.of_masks(liver, flr, SPACING)
 
 
 def outcomes(flr, reference=FLR, crlm=EMPTY, liver=LIVER, reference_liver=LIVER):
@@ -108,7 +104,7 @@ def test_rind_of_liver_outside_the_flr_is_no_cut():
 def test_rind_is_at_least_one_voxel():
     thick = (7.5, 1.0, 2.0)
     lowest = box(z=slice(3, -2), x=slice(2, PLANE))  # a slice short
-    both = [cut_of_masks(LIVER, flr, thick).surface.points_zyx for flr in (FLR, lowest)]
+    both = [Cut.of_masks(LIVER, flr, thick).surface.points_zyx for flr in (FLR, lowest)]
     np.testing.assert_array_equal(*both)
 
 
@@ -126,7 +122,7 @@ def test_the_border_of_the_image_is_no_cut_and_closes_the_liver():
     whole = np.ones((16, 36, 40), bool)
     flr = whole.copy()
     flr[..., 18:] = False
-    found = cut_of_masks(whole, flr, SPACING)
+    found = Cut.of_masks(whole, flr, SPACING)
     assert set(found.points_zyx[:, 2]) == {18}
     assert found.area_mm2 == cut(FLR).area_mm2
 
@@ -248,7 +244,7 @@ def test_an_empty_liver_has_no_cut_and_resects_nothing():
 
 def test_another_grid_is_refused():
     with pytest.raises(GridError, match="one grid"):
-        cut_of_masks(LIVER, FLR[1:], SPACING)
+        Cut.of_masks(LIVER, FLR[1:], SPACING)
 
 
 def test_random_plans_agree_with_brute_force():

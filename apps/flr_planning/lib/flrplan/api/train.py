@@ -43,8 +43,8 @@ class TrainingRequest:
     architecture: of :mod:`flrplan.networks.table`. variant: what ``recipe`` is a variant for; it names the architecture then.
     recipe: the settings, those of a variant among them (:meth:`flrplan.nnunet.settings.Recipe.from_yaml` reads them).
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
-    pretrained: a file of weights to start from, or ``scratch``: none; None: what the variant says. like: a model to go on from, with its weights, in place of that;
-        its plan and what its network sees take the place of the recipe's.
+    pretrained: a file of weights to start from, or ``scratch``: none; None: what the variant says.
+    like: a model to go on from, with its weights, in place of that; its plan and what its network sees take the place of the recipe's.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
     held_out: ids that must not train, beside those that the split holds out.
     validation_seen: the weights may have learned from the fold's validation cases, and the caller says so in its record.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -112,9 +113,7 @@ def measure_synthetic(
         "size": size.value,
     }
     stored = read_json(kept, "measured cases") if kept is not None and kept.is_file() else {}
-    found = (
-        {int(index): MeasuredCase(**row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
-    )
+    found = {int(index): _measured(row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
     missing = [index for index in range(cases) if index not in found]
     with ProcessPoolExecutor(
         max(1, min(workers, len(missing))), get_context("spawn"), _open_models, (models, workers, device)
@@ -125,6 +124,11 @@ def measure_synthetic(
             if kept is not None:
                 write_json(kept, {"of": of, "cases": {index: asdict(found[index]) for index in sorted(found)}})
     return [found[index] for index in range(cases)]
+
+
+def _measured(row: Mapping[str, Any]) -> MeasuredCase:
+    """A case as it was kept: JSON has null for NaN."""
+    return MeasuredCase(**{**row, "dice": {name: math.nan if value is None else value for name, value in row["dice"].items()}})
 
 
 def model_weights(models: Path) -> dict[str, str]:

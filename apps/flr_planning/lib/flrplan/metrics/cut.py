@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from flrplan.labels import Mask
 from flrplan.metrics.empty import EMPTY_CUTS, Emptiness, Outcome, Undefined
 from flrplan.metrics.lesions import components
 from flrplan.metrics.nearest import far_distances_mm
-from flrplan.metrics.region import Region
+from flrplan.metrics.region import Region, Spacing
 from flrplan.metrics.surface import Surface, distances_between, neighbourhoods
 from flrplan.metrics.surface_elements import area_table_mm2
 
@@ -51,6 +52,11 @@ class Cut:
     flr: Region
     points_zyx: NDArray[np.int32]
     surface: Surface
+
+    @classmethod
+    def of_masks(cls, liver_zyx: Mask, flr_zyx: Mask, spacing_zyx_mm: Spacing) -> Cut:
+        """The cut of two masks ``(Z, Y, X) bool`` on one grid. Raises GridError where the shapes differ."""
+        return cut_of(Region.of(liver_zyx, spacing_zyx_mm), Region.of(flr_zyx, spacing_zyx_mm))
 
     @property
     def area_mm2(self) -> float:
