@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.geometry import Geometry
-from flrplan.io import write_label_map
-from flrplan.labels import Mask, Structure, to_compartments
+from flrplan.anatomy import Mask, Structure, to_compartments
+from flrplan.hardware.memory import peak_memory_bytes
+from flrplan.image import write_label_map
+from flrplan.image.geometry import Geometry
 from flrplan.metrics import Region, score_mask
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.cut import RIND_MM, cut_of, cut_outcomes
-from flrplan.process_memory import peak_memory_bytes
 
 log = logging.getLogger("bench_metrics")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flrplan.geometry import Geometry
-from flrplan.io import write_volume
+from flrplan.image import write_volume
+from flrplan.image.geometry import Geometry
 
 TORCH = "import torch"
 PLAN = "flrplan plan CT, until it computes"
@@ -30,7 +30,7 @@ SIDES = {
     "flrplan --help": _COMMAND % ["--help"],
     "flrplan plan --wrong": _COMMAND % ["plan", "--wrong"],
     PLAN: (
-        "import sys; from flrplan import cascade\n"
+        "import sys; from flrplan.engine import cascade\n"
         "cascade.Cascade.run = lambda self, *_, **__: (self.identity(cascade.CASCADE[0]), sys.exit())\n"
         + _COMMAND
         % ["plan", CT_NAME, "--out", "out", "--device", "cpu"]

@@ -29,16 +29,16 @@ from typing import Any
 import torch
 
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
-from flrplan.device import choose_device
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.hardware.device import choose_device
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import LIVER
 from flrplan.networks.table import NNUNET
 from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.precision import precision_name
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.splits import nnunet_split
-from flrplan.stages import LIVER
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 SMALL = {
     "batch_size": 2,

@@ -29,11 +29,12 @@ from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.provenance import STARTED
 from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED, json_object
 from flrplan.evaluation.variants import ENSEMBLE
-from flrplan.geometry import Geometry, require_same_grid
-from flrplan.io import read_label_map, write_json, write_label_map, write_volume
-from flrplan.probabilities import MASK_FROM, PROBABILITIES, probability_path
-from flrplan.splits import HELD_OUT_PART, fold_part, read_split
-from flrplan.variants import require_name
+from flrplan.files import write_json
+from flrplan.image import read_label_map, write_label_map, write_volume
+from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.method.probabilities import MASK_FROM, PROBABILITIES, probability_path
+from flrplan.method.variants import require_name
+from flrplan.workfolder.split import HELD_OUT_PART, fold_part, read_split
 
 PREDICTIONS = "predictions"
 MEAN, VOTE = "mean probability", "majority vote"

@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flrplan.errors import FlrError
-from flrplan.io import write_text
+from flrplan.files import write_text
 from flrplan.preparation.compare import compare_all, pair_cases
 from flrplan.preparation.compare_picture import write_comparison_picture
 from flrplan.preparation.compare_table import changes_csv, changes_markdown

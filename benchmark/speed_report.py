@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.labels import Structure, structure_mask
+from flrplan.anatomy import Structure, structure_mask
 from flrplan.metrics.overlap import dice
 
 OURS = ("cold", "warm")

@@ -24,8 +24,8 @@ PHASES: dict[str, tuple[tuple[str, str], ...]] = {
         ("flrplan.nnunet.predictor", "StagePredictor.__init__"),
         (_PREDICTOR, "nnUNetPredictor.initialize_from_trained_model_folder"),
     ),
-    "reading": (("flrplan.io", "read_ct"),),
-    "stage input": (("flrplan.stage_input", "build_stage_input"), ("flrplan.stage_input", "StageInput.restore")),
+    "reading": (("flrplan.image", "read_ct"),),
+    "stage input": (("flrplan.method.stage_input", "build_stage_input"), ("flrplan.method.stage_input", "StageInput.restore")),
     "preprocessing": (("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor.run_case_npy"),),
     "network": ((_PREDICTOR, "nnUNetPredictor.predict_logits_from_preprocessed_data"),),
     "resampling": (
@@ -33,7 +33,7 @@ PHASES: dict[str, tuple[tuple[str, str], ...]] = {
         ("flrplan.nnunet.predictor", "StagePredictor._target"),
         (_PREDICTOR, "convert_predicted_logits_to_segmentation_with_correct_shape"),
     ),
-    "writing": (("flrplan.planning.plan", "Plan.save"), ("flrplan.io", "write_label_map")),
+    "writing": (("flrplan.planning.plan", "Plan.save"), ("flrplan.image", "write_label_map")),
 }
 """Which functions are counted under which name. On CUDA the network's ends with a copy to the CPU, which waits for the device."""
 _TILE = (_PREDICTOR, "nnUNetPredictor._internal_maybe_mirror_and_predict")
@@ -116,15 +116,16 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from flrplan import io, stage_input
-    from flrplan.labels import Structure, to_compartments
+    from flrplan import image
+    from flrplan.anatomy import Structure, to_compartments
+    from flrplan.method import stage_input
+    from flrplan.method.stages import CASCADE
     from flrplan.nnunet.model_folder import ModelFolder
-    from flrplan.stages import CASCADE
 
     source, models, device, out = arguments
 
     def run() -> None:
-        ct = io.read_ct(Path(source))
+        ct = image.read_ct(Path(source))
         masks: dict[Structure, Any] = {}
         for stage in CASCADE:
             folder = ModelFolder.open(Path(models) / stage.name / "nnunet")
@@ -135,7 +136,7 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
             mask = given.restore(network.predict_single_npy_array(given.channels_czyx, properties) > 0)
             masks[stage.target] = largest_piece(mask) if stage.target is Structure.LIVER else mask
         label, _ = to_compartments(masks[Structure.LIVER], masks[Structure.CRLM], masks[Structure.FLR])
-        io.write_label_map(Path(out) / "planning.nii.gz", label, ct.geometry)
+        image.write_label_map(Path(out) / "planning.nii.gz", label, ct.geometry)
 
     return run
 
@@ -157,9 +158,9 @@ def cold(arguments: Sequence[str]) -> Callable[[], object]:
 def warm(arguments: Sequence[str]) -> Callable[[], object]:
     """The same in a process that has planned the case once before."""
     from flrplan.api.plan import plan
-    from flrplan.cascade import Cascade, CascadeSettings
-    from flrplan.models import ModelStore
-    from flrplan.process_memory import keep_freed_memory
+    from flrplan.engine.cascade import Cascade, CascadeSettings
+    from flrplan.engine.models import ModelStore
+    from flrplan.hardware.memory import keep_freed_memory
 
     source, models, device, out = arguments
     keep_freed_memory()

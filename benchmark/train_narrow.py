@@ -27,18 +27,19 @@ from tqdm import trange
 
 from flrplan.cohort import case_name
 from flrplan.demo.held_out import TRAIN_SEED
-from flrplan.device import choose_device
-from flrplan.io import write_json, write_label_map, write_volume
+from flrplan.files import write_json
+from flrplan.hardware.device import choose_device
+from flrplan.image import write_label_map, write_volume
+from flrplan.method.recipe import PlanSettings, Recipe
+from flrplan.method.stages import CASCADE, Stage
 from flrplan.networks.table import NARROW, NNUNET
 from flrplan.nnunet.architecture_plan import architecture_plan
 from flrplan.nnunet.checkpoint import published_content, write_checkpoint
 from flrplan.nnunet.dataset import dataset_json
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.preparation import StageWork, prepare_stage
-from flrplan.nnunet.settings import PlanSettings, Recipe
-from flrplan.splits import nnunet_split
-from flrplan.stages import CASCADE, Stage
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 from speed import NARROW_MODELS, SIZES, Size, make_image
 
 FEATURES = (4, 8, 16, 16, 16, 16, 16, 16)

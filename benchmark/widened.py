@@ -16,7 +16,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from flrplan.io import write_json
+from flrplan.files import write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, published_content, write_checkpoint
 from flrplan.nnunet.model_folder import read_json_object
 from flrplan.nnunet.planning import CONFIGURATION

@@ -44,7 +44,7 @@ autoapi_dirs = ["apps/flr_planning/lib/flrplan"]
 autoapi_root = "docs/api"
 autoapi_ignore = [
     "*/flrplan/commands/*",
-    "*/flrplan/app/*",
+    "*/flrplan/server/*",
     "*/flrplan/demo/*",
 ]  # the command line, the server, the demo: no library
 autoapi_add_toctree_entry = False
@@ -57,7 +57,7 @@ python_use_unqualified_type_names = True
 
 # What a page or a docstring names in full must be there, but for what the reference leaves out.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!flrplan\.).*"), ("py:.*", r"flrplan\.(commands|app|demo)\b.*")]
+nitpick_ignore_regex = [("py:.*", r"(?!flrplan\.).*"), ("py:.*", r"flrplan\.(commands|server|demo)\b.*")]
 suppress_warnings = [
     "ref.python",  # an annotation's name that several modules define is shown without a link
     "autoapi.python_import_resolution",  # A, B = ...: read as no definition of A

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.io import CT, write
-from flrplan.labels import Mask, Structure, structure_mask
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.image import CT, write
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -83,13 +83,13 @@ def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> No
 def test_what_computes_no_network_loads_no_torch() -> None:
     parts = (
         "planning.plan", "metrics", "qc.liver_in_view", "input_masks", "cohort.write", "evaluation.run", "preparation.run", "workflow.jobs",
-        "workflow.engine", "gpu_pool", "probabilities",
+        "workflow.engine", "hardware.gpu_pool", "method.probabilities",
     )  # fmt: skip
     code = f"import sys, {', '.join(f'flrplan.{part}' for part in parts)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
-@pytest.mark.parametrize("package", ["flrplan", "flrplan.io", "flrplan.cohort"])
+@pytest.mark.parametrize("package", ["flrplan", "flrplan.files", "flrplan.image", "flrplan.cohort"])
 def test_names_that_are_imported_at_first_use_are_the_ones_that_mypy_sees(package: str) -> None:
     """They are listed three times: under TYPE_CHECKING, in ``__all__``, and with the module that each is taken from."""
     module = import_module(package)

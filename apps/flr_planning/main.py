@@ -1,6 +1,6 @@
 """The app that ``monailabel start_server --app apps/flr_planning --studies <folder or DICOMweb URL>`` loads.
 
-A registry without model logic; everything it names lives in ``flrplan.app``. MONAI Label 0.8.5 takes the first class of this
+A registry without model logic; everything it names lives in ``flrplan.server``. MONAI Label 0.8.5 takes the first class of this
 file with a DIRECT base called ``MONAILabelApp``: keep it that way, and keep it the only one.
 """
 
@@ -16,17 +16,17 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from flrplan import __version__
-from flrplan.app.client_error import errors_for_client
-from flrplan.app.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
-from flrplan.app.host import find_seg_writer, name_segments, with_image_id
-from flrplan.app.infer import PlanningTask, Service, infer_tasks
-from flrplan.app.label_table import label_colors
-from flrplan.app.ohif_colors import serve_ohif_colors
-from flrplan.app.settings import AppSettings
-from flrplan.app.studies import open_studies
-from flrplan.app.train import StageTrainTask, TrainService, newest_first, train_tasks
-from flrplan.labels import KNOWN_LABEL_NAMES
-from flrplan.models import DEMO_NAME, ModelStore
+from flrplan.anatomy import KNOWN_LABEL_NAMES
+from flrplan.engine.models import DEMO_NAME, ModelStore
+from flrplan.server.client_error import errors_for_client
+from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
+from flrplan.server.host import find_seg_writer, name_segments, with_image_id
+from flrplan.server.infer import PlanningTask, Service, infer_tasks
+from flrplan.server.label_table import label_colors
+from flrplan.server.ohif_colors import serve_ohif_colors
+from flrplan.server.settings import AppSettings
+from flrplan.server.studies import open_studies
+from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
 
 
 class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped

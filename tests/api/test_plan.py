@@ -11,14 +11,14 @@ import pytest
 import SimpleITK as sitk
 
 import flrplan
-from flrplan import cascade_result
-from flrplan.cascade import Cascade, CascadeSettings
+from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError
-from flrplan.geometry import Geometry
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore
+from flrplan.image import CT
+from flrplan.image.geometry import Geometry
+from flrplan.method import cascade_result
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -11,14 +11,14 @@ import pytest
 import flrplan
 from flrplan.api.predict import PredictionRequest
 from flrplan.api.train import TrainingRequest, split_of
+from flrplan.engine.models import MODEL_ROOT, ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.evaluation.settings import EvaluationSettings
-from flrplan.io import write_json
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.files import write_json
+from flrplan.method.stages import CRLM, LIVER
+from flrplan.method.variants import Variant
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.splits import SPLIT_FILE
-from flrplan.stages import CRLM, LIVER
-from flrplan.variants import Variant
+from flrplan.workfolder.split import SPLIT_FILE
 
 
 @pytest.fixture(scope="module")

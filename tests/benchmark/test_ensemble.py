@@ -10,8 +10,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from flrplan.geometry import Geometry
-from flrplan.io import read_label_map, write_json, write_label_map, write_volume
+from flrplan.files import write_json
+from flrplan.image import read_label_map, write_label_map, write_volume
+from flrplan.image.geometry import Geometry
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmark" / "ensemble.py"
 COLUMN = "pipelined_liver"

@@ -15,17 +15,17 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from flrplan.anatomy import Structure
 from flrplan.api import predict
-from flrplan.cascade import CascadeSettings
 from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.engine.cascade import CascadeSettings
+from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import EmptyLiverError, ModelError
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part
-from flrplan.geometry import Geometry
-from flrplan.io import CT
-from flrplan.labels import Structure
-from flrplan.models import MODEL_ROOT
+from flrplan.image import CT
+from flrplan.image.geometry import Geometry
+from flrplan.method.stages import STAGES
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.stages import STAGES
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 

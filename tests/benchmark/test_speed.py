@@ -16,11 +16,11 @@ from torch import nn
 
 import speed
 import speed_side
-from flrplan.geometry import Geometry
-from flrplan.models import DEMO_NAME, MODEL_ROOT
+from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
+from flrplan.image.geometry import Geometry
+from flrplan.method.stage_input import build_stage_input
+from flrplan.method.stages import LIVER
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.stage_input import build_stage_input
-from flrplan.stages import LIVER
 from widened import widen, write_widened
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import CaseSize, Organ, SyntheticCase, make_case
 from flrplan.cohort.ascites import Ascites, draw_ascites, fluid, recede
 from flrplan.cohort.attenuation import attenuate
@@ -18,7 +19,6 @@ from flrplan.cohort.patient import Patient, ScanRange, draw_patient
 from flrplan.cohort.render import draw_intensities
 from flrplan.cohort.scan import Phase, draw_scan
 from flrplan.cohort.trunk import Cavity, make_cavity
-from flrplan.labels import Structure, structure_mask
 
 SEED = 3
 PUBIS_Z_MM = -300.0

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from flrplan.anatomy import Compartment, Structure, structure_mask
 from flrplan.cohort import COHORT_VERSION, CaseSize, CohortSettings, Organ, SyntheticCase, Vessel, make_case
 from flrplan.cohort.settings import GRID_LIMITS
 from flrplan.errors import SettingsError
-from flrplan.labels import Compartment, Structure, structure_mask
 
 
 def test_every_case_has_liver_remnant_resection_and_tumour(small_cases: list[SyntheticCase]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import FaultKind, FaultyLabel, SyntheticCase, plant_faults
-from flrplan.labels import Structure, structure_mask
 
 Planted = list[tuple[SyntheticCase, FaultyLabel]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flrplan.cohort.fields import COARSE_MM, Field, FineGrid, make_frame, smooth_noise
+from flrplan.cohort.fields import COARSE_MM, Field, FineGrid, make_frame
 from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tube
+from flrplan.image.smooth_noise import smooth_noise
 
 
 def axes(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, contact_sheet, sheet_case
 from flrplan.cohort.picture import case_title, varied_cases
 from flrplan.errors import CohortError
-from flrplan.geometry import Geometry
-from flrplan.labels import Compartment
+from flrplan.image.geometry import Geometry
 
 GEOMETRY = Geometry((30, 28, 26), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0))
 

@@ -8,6 +8,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import CohortSettings, SyntheticCase, case, make_case
 from flrplan.cohort.lesion_mix import WIDE_MAX_LESIONS, WIDE_MAX_MM, LesionKind, Place, draw_wishes
 from flrplan.cohort.lesion_spread import TISSUE_HU, spread_looks
@@ -15,8 +16,7 @@ from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.patient import draw_patient
 from flrplan.cohort.render import Intensities
 from flrplan.cohort.scan import Phase, Scan, View, cropped, draw_scan, view_box
-from flrplan.geometry import Geometry
-from flrplan.labels import Structure, structure_mask
+from flrplan.image.geometry import Geometry
 
 SEED = 7
 

@@ -11,7 +11,7 @@ from flrplan.cli import main
 from flrplan.cohort.write import dicom_folder, image_path
 from flrplan.cohort.write_dicom import write_dicom_cohort
 from flrplan.errors import CohortError, ImageError
-from flrplan.io import read_ct, write_volume
+from flrplan.image import read_ct, write_volume
 
 
 def test_series_are_the_images_and_a_broken_run_goes_on(tmp_path: Path) -> None:

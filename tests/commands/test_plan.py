@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
-from flrplan.geometry import Geometry
-from flrplan.io import CT
-from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
-from flrplan.labels import Mask, Structure, structure_mask
-from flrplan.models import DEMO_NOTE, MODEL_ROOT
+from flrplan.engine.models import DEMO_NOTE, MODEL_ROOT
+from flrplan.image import CT
+from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
+from flrplan.image.geometry import Geometry
 from flrplan.planning.volumetry import measure_volumes
 
 

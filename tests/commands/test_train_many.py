@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from flrplan.cli import build_parser, main
-from flrplan.io import write_json
+from flrplan.files import write_json
 from flrplan.networks.table import SCRATCH
 
 

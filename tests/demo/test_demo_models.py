@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cli import main
 from flrplan.cohort import CaseSize, SyntheticCase, make_case
 from flrplan.cohort.settings import case_name
@@ -29,11 +30,10 @@ from flrplan.demo.measure import (
     summary,
 )
 from flrplan.demo.real_ct import RealScore
+from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import ModelError
-from flrplan.labels import Mask, Structure, structure_mask
-from flrplan.models import DEMO_NAME, MODEL_ROOT
+from flrplan.method.stages import LIVER
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.stages import LIVER
 
 RECIPE = """
 common:

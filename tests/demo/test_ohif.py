@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
+from flrplan.anatomy import Compartment, Structure, structure_mask
 from flrplan.cli import main
 from flrplan.cohort import CaseSize, make_case
 from flrplan.demo.measure import dice
@@ -22,9 +23,8 @@ from flrplan.demo.ohif.drive import Driven
 from flrplan.demo.ohif.orthanc import find_orthanc
 from flrplan.demo.ohif.run import drive_demo, running_demo
 from flrplan.errors import ImageError, ServiceError
-from flrplan.io import read_ct
-from flrplan.io.dicom_write import write_dicom_series
-from flrplan.labels import Compartment, Structure, structure_mask
+from flrplan.image import read_ct
+from flrplan.image.dicom_write import write_dicom_series
 
 Says = list[str]
 

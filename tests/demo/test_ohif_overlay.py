@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from flrplan.anatomy import APPEARANCE, Compartment
 from flrplan.demo.ohif.overlay import agreement, centre_of_overlay, compare, place_to_look, wrong_colors
 from flrplan.demo.ohif.viewer_state import AxialPicture, Segment
-from flrplan.geometry import Geometry
-from flrplan.labels import APPEARANCE, Compartment
+from flrplan.image.geometry import Geometry
 
 GRID = Geometry((20, 16, 4), (2.0, 2.0, 5.0), (-10.0, -20.0, 100.0))
 Z = 2

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from flrplan.cascade_result import CascadeResult, Source
+from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
 from flrplan.demo.measure import COLUMNS, MeasuredCase
 from flrplan.demo.real_ct import RealCT, box_around, score_real
 from flrplan.demo.reference_mask import Reference
 from flrplan.errors import EmptyLiverError, SettingsError
-from flrplan.geometry import Geometry
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.stages import CASCADE, LIVER, Stage
+from flrplan.image import CT
+from flrplan.image.geometry import Geometry
+from flrplan.method.cascade_result import CascadeResult, Source
+from flrplan.method.stages import CASCADE, LIVER, Stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.variants import seed_groups, seed_lines, variant_lines, variants_of
-from flrplan.io import write_json
+from flrplan.files import write_json
 
 SEED = {"architecture": "nnunet", "training": {"seed": 1}}
 SCRATCH = {"architecture": "stunet", "pretrained": "scratch", "plan": {"spacing_zyx_mm": [1.5, 1.5, 1.5]}}

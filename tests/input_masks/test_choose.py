@@ -12,16 +12,16 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from flrplan.anatomy import Structure
 from flrplan.cli import main
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import LabelError, SettingsError
+from flrplan.image import write_label_map
 from flrplan.input_masks import DEFAULT_ERRORS, errors_of_predictions, masks_for_training, with_predictions
 from flrplan.input_masks.predictions import column_of
-from flrplan.io import write_label_map
-from flrplan.labels import Structure
-from flrplan.stage_input import AIR_HU, InputMasks, InputSettings
-from flrplan.stages import CRLM, FLR, LIVER
-from flrplan.training_cases import LabelledCase, find_labelled_cases
+from flrplan.method.stage_input import AIR_HU, InputMasks, InputSettings
+from flrplan.method.stages import CRLM, FLR, LIVER
+from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
 
 SPACING_MM = 8
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.cohort import SyntheticCase
 from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, LesionErrors, LiverErrors
 from flrplan.input_masks.measure import compare_lesions, compare_livers, summarise
 from flrplan.input_masks.perturb import MOST_MISSING, perturb_lesions, perturb_liver
-from flrplan.labels import Mask, Structure
 from flrplan.metrics.lesions import SizeClass
 
 PERFECT = LiverErrors(0.0, 0.0, 0.0, 0.0, 0.1, 0.0, 0.1)

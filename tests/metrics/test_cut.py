@@ -10,8 +10,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
+from flrplan.anatomy import Structure
 from flrplan.errors import GridError
-from flrplan.labels import Structure
 from flrplan.metrics import (
     EMPTY_CUTS,
     Cut,

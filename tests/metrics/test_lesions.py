@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from flrplan.anatomy import Structure
 from flrplan.errors import GridError
-from flrplan.labels import Structure
 from flrplan.metrics import Region, Undefined, score_mask
 from flrplan.metrics.lesions import lesion_outcomes, lesions_of, match_lesions
 from flrplan.metrics.region import regions_of

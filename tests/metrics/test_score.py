@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from flrplan.labels import Structure
+from flrplan.anatomy import Structure
 from flrplan.metrics import EMPTY_MASKS, Emptiness, Region, Undefined, score_mask
 from flrplan.metrics.catalogue import METRICS, metrics_of
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key, match_lesions

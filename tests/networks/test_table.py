@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from flrplan.errors import SettingsError
+from flrplan.method.recipe import TrainingSettings
+from flrplan.method.stages import ARCHITECTURES
 from flrplan.networks.table import BASE, NARROW, PAPER, TABLE, Schedule, architecture_named
-from flrplan.nnunet.settings import TrainingSettings
-from flrplan.stages import ARCHITECTURES
 
 
 def test_names_stand_in_one_place() -> None:
@@ -57,5 +57,5 @@ def test_recommended_values_are_taken_and_explicit_ones_kept() -> None:
 
 
 def test_the_table_loads_no_torch() -> None:
-    code = "import sys, flrplan.stages, flrplan.networks.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, flrplan.method.stages, flrplan.networks.table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

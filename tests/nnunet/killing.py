@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import FLR
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, weights_sha256
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, train_fold
-from flrplan.stages import FLR
 
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "os.truncate")
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flrplan.errors import ModelError
+from flrplan.method.stage_input import InputSettings
+from flrplan.method.stages import LIVER
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.stage_input import InputSettings
-from flrplan.stages import LIVER
 
 STUNET: dict[str, Any] = {
     "network_class_name": "flrplan.networks.stunet.STUNet",

@@ -12,21 +12,21 @@ import pytest
 import torch
 
 import flrplan.networks
+from flrplan.anatomy import Mask, Structure
 from flrplan.cohort import CohortSettings, write_cohort
+from flrplan.engine.models import ModelStore
 from flrplan.errors import ModelError, SettingsError
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore
+from flrplan.image import CT
+from flrplan.method.recipe import Recipe
+from flrplan.method.stage_input import build_stage_input
+from flrplan.method.stages import ARCHITECTURES, FLR
 from flrplan.networks import table
 from flrplan.networks.stunet import STUNet
 from flrplan.networks.table import TABLE
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import nnunet_split
-from flrplan.stage_input import build_stage_input
-from flrplan.stages import ARCHITECTURES, FLR
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -13,12 +13,12 @@ import SimpleITK as sitk
 
 from flrplan.cohort.write_dicom import dicom_folder, write_dicom_cohort
 from flrplan.errors import SettingsError
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import FLR
 from flrplan.nnunet import preparation
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.splits import nnunet_split
-from flrplan.stages import FLR
-from flrplan.training_cases import LabelledCase, files_of, find_labelled_cases
+from flrplan.workfolder.cases import LabelledCase, files_of, find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.method.recipe import Recipe
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, weights_sha256
 from flrplan.nnunet.distributed import launch, launched_rank, process_group
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork
 

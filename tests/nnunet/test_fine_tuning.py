@@ -1,4 +1,4 @@
-"""What a training takes over from a model; the training itself is in tests/refinement."""
+"""What a training takes over from a model; the training itself is in tests/learning."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import ModelError
-from flrplan.models import MODEL_ROOT
+from flrplan.method.recipe import PlanSettings, Recipe
+from flrplan.method.stage_input import InputMasks
+from flrplan.method.stages import CRLM
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.settings import PlanSettings, Recipe
 from flrplan.nnunet.training_run import StageWork
-from flrplan.splits import Split
-from flrplan.stage_input import InputMasks
-from flrplan.stages import CRLM
+from flrplan.workfolder.split import Split
 
 DEMO = MODEL_ROOT / "demo" / "crlm" / "nnunet"
 

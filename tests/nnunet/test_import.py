@@ -17,20 +17,20 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from flrplan.cascade import Cascade, CascadeSettings
+from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore, decides_answers
 from flrplan.errors import ModelError
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore, decides_answers
+from flrplan.image import CT
+from flrplan.method.stage_input import InputSettings, RegionMode, StageInput, build_stage_input
+from flrplan.method.stages import CRLM, FLR, LIVER
 from flrplan.nnunet import import_source
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
 from flrplan.nnunet.import_labels import choose_labels
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.stage_input import InputSettings, RegionMode, StageInput, build_stage_input
-from flrplan.stages import CRLM, FLR, LIVER
 
 CPU = torch.device("cpu")
 MSD = {"background": 0, "liver": 1, "cancer": 2}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flrplan.io import write_json
-from flrplan.nnunet.settings import Recipe
+from flrplan.files import write_json
+from flrplan.method.recipe import Recipe
 from flrplan.nnunet.training_run import StageWork, train_fold
 
 

@@ -11,12 +11,12 @@ import torch
 
 from flrplan.cli import main
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.method.recipe import Recipe
 from flrplan.nnunet.checkpoint import TRAINING_NAME
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder, trained_ids
 from flrplan.nnunet.pretrained import learned_from
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, train_fold
 
 CPU = torch.device("cpu")

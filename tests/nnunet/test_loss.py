@@ -8,8 +8,8 @@ from math import exp, log
 import pytest
 import torch
 
+from flrplan.method.recipe import Loss, TrainingSettings
 from flrplan.nnunet.loss import BinaryCrossEntropy, DiceBinaryCrossEntropy, training_loss
-from flrplan.nnunet.settings import Loss, TrainingSettings
 from flrplan.nnunet.trainer import FlrTrainer
 
 TARGET = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(2, 1, 1, 1, 2)

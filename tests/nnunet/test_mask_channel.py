@@ -7,10 +7,10 @@ import torch
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from flrplan.method.stage_input import InputSettings
+from flrplan.method.stages import STAGES
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.dataset import dataset_json
-from flrplan.stage_input import InputSettings
-from flrplan.stages import STAGES
 
 BALL = (((np.mgrid[:24, :24, :24] - 12) ** 2).sum(0) < 7**2).astype(np.float32)
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from flrplan.errors import SettingsError, TrainingError
+from flrplan.method.recipe import TrainingSettings
 from flrplan.nnunet.memory import Pieces, in_one_piece, is_out_of_memory
 from flrplan.nnunet.precision import compiles, precision_context, precision_name
-from flrplan.nnunet.settings import TrainingSettings
 from flrplan.nnunet.trainer import FlrTrainer
 
 CPU = torch.device("cpu")

@@ -14,16 +14,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from flrplan.anatomy import Mask, Structure
+from flrplan.engine.models import MODEL_ROOT, ModelStore
 from flrplan.errors import ModelError
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.models import MODEL_ROOT, ModelStore
+from flrplan.image import CT
+from flrplan.method.stage_input import build_stage_input
+from flrplan.method.stages import FLR, FLR_E2E, LIVER
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.stage_input import build_stage_input
-from flrplan.stages import FLR, FLR_E2E, LIVER
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"

@@ -13,12 +13,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.cascade_result import Source
+from flrplan.anatomy import Mask, Structure
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore
 from flrplan.errors import EmptyLiverError, LabelError, ModelError, SettingsError
-from flrplan.io import read_ct, write_label_map
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore
+from flrplan.image import read_ct, write_label_map
+from flrplan.method.cascade_result import Source
+from flrplan.method.probabilities import MASK_FROM, Probability
+from flrplan.method.stage_input import build_stage_input
+from flrplan.method.stages import LIVER, MULTI
 from flrplan.networks.published_weights import load_weights
 from flrplan.nnunet import pretrained
 from flrplan.nnunet.dataset import region_values
@@ -28,11 +31,8 @@ from flrplan.nnunet.planning import PLANS
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.preparation import read_prepared
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.probabilities import MASK_FROM, Probability
-from flrplan.splits import nnunet_split
-from flrplan.stage_input import build_stage_input
-from flrplan.stages import LIVER, MULTI
-from flrplan.training_cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 CPU = torch.device("cpu")
 LIVER_CRLM_FLR = MULTI.targets

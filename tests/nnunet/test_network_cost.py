@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flrplan.method.stages import ARCHITECTURES
 from flrplan.networks.table import TABLE
 from flrplan.nnunet.network_cost import network_cost, typical_plans
-from flrplan.stages import ARCHITECTURES
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -11,15 +11,15 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from flrplan.cascade import Cascade, CascadeSettings
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore
+from flrplan.anatomy import Mask, Structure
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore
+from flrplan.image import CT
+from flrplan.method.probabilities import MASK_FROM, Probability, encode
+from flrplan.method.stage_input import build_stage_input
+from flrplan.method.stages import CRLM
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.probabilities import MASK_FROM, Probability, encode
-from flrplan.stage_input import build_stage_input
-from flrplan.stages import CRLM
 
 Target = Callable[[LabelManager, tuple[int, ...], torch.Tensor], tuple[Mask, Probability]]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import ModelError
-from flrplan.models import MODEL_ROOT
-from flrplan.nnunet.settings import Recipe
+from flrplan.learning.replacing import replace_model
+from flrplan.method.recipe import Recipe
 from flrplan.nnunet.training_run import StageWork, train_fold
-from flrplan.refinement.replacing import replace_model
 
 CPU = torch.device("cpu")
 KEPT = r"It is kept in .*training_state.pth: give the same command with another --models folder"

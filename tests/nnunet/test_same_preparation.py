@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.nnunet.settings import Recipe
+from flrplan.method.recipe import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.splits import nnunet_split
-from flrplan.training_cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 Prepare = Callable[..., None]
 

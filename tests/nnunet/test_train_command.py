@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from flrplan.cli import main
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.method.recipe import Recipe
 from flrplan.networks.stunet import STUNet
 from flrplan.networks.table import PAPER, STUNET, TABLE
 from flrplan.nnunet.network_cost import weight_names
-from flrplan.nnunet.settings import Recipe
 
 Refused = Callable[..., str]
 

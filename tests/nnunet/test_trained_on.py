@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.method.recipe import Recipe
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trained_on import KEY
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.splits import Split
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.split import Split
 
 CPU = torch.device("cpu")
 

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import ModelError, SettingsError
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
+from flrplan.image import CT
+from flrplan.method.recipe import Recipe
+from flrplan.method.stage_input import build_stage_input
+from flrplan.method.stages import FLR
 from flrplan.nnunet.checkpoint import FINAL_NAME, TRAINING_NAME, load_checkpoint
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.splits import nnunet_split
-from flrplan.stage_input import build_stage_input
-from flrplan.stages import FLR
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 RECIPE = """
 common:

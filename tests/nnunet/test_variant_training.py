@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from flrplan.cli import main
-from flrplan.io import read_label_map, write_json, write_label_map
+from flrplan.files import write_json
+from flrplan.image import read_label_map, write_label_map
 
 YAML = """
 variants:

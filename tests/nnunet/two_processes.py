@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import FLR
 from flrplan.nnunet.checkpoint import weights_sha256
 from flrplan.nnunet.distributed import process_group
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork, train_fold
-from flrplan.stages import FLR
 
 CHECKED: dict[str, object] = {}
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from flrplan.anatomy import Structure
 from flrplan.errors import GridError, LabelError
-from flrplan.geometry import Geometry
-from flrplan.labels import Structure
+from flrplan.image.geometry import Geometry
 from flrplan.preparation.compare import compare_all, pair_cases
 from flrplan.preparation.compare_picture import write_comparison_picture
 from flrplan.preparation.compare_table import changes_csv, changes_markdown

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
-from flrplan.geometry import Geometry
-from flrplan.io import read_ct
-from flrplan.labels import Structure
+from flrplan.image import read_ct
+from flrplan.image.geometry import Geometry
 from flrplan.preparation.folder import find_folder_cases, image_sources, with_labels
 from flrplan.preparation.glob_pattern import compile_open_pattern, compile_pattern
 from flrplan.preparation.layout import read_layout
@@ -20,7 +20,7 @@ from flrplan.preparation.listing import listing
 from flrplan.preparation.run import PrepareSettings, prepare
 from flrplan.preparation.sources import FileLabels, SourceKind
 from flrplan.preparation.truth import read_truth_of
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
 
 REFINED = Path(__file__).resolve().parents[2] / "benchmark/layouts/refined.yaml"
 

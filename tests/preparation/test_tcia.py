@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from flrplan.io import read_ct
-from flrplan.labels import Structure
+from flrplan.anatomy import Structure
+from flrplan.image import read_ct
 from flrplan.preparation.run import Prepared, PrepareSettings, prepare
 from flrplan.preparation.sources import ProblemKind, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
 
 
 def prepared(root: Path, out: Path, **settings: Any) -> Prepared:

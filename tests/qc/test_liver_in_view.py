@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flrplan.geometry import Geometry
-from flrplan.io import CT
-from flrplan.labels import Mask
+from flrplan.anatomy import Mask
+from flrplan.image import CT
+from flrplan.image.geometry import Geometry
 from flrplan.qc.liver_in_view import liver_in_view_findings
 
 SHAPE = (20, 30, 40)

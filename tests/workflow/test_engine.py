@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.gpu_pool import visible_gpus
+from flrplan.hardware.gpu_pool import visible_gpus
 from flrplan.workflow.engine import (
     EngineSettings,
     find_snakemake,
@@ -73,7 +73,9 @@ def test_jobs_of_rules_with_a_gpu_take_it_from_the_pool_and_no_others(places: Pl
             pool = words[: len(words) - len(job.command)]
             count = {Rule.TRAIN: "2", Rule.PREDICT: "1"}.get(job.rule)
             assert pool[1:] == (
-                ["-m", "flrplan.gpu_pool", "--gpus", count, "--devices", "0,MIG-GPU-a/1/0", "--"] if count and gpus else []
+                ["-m", "flrplan.hardware.gpu_pool", "--gpus", count, "--devices", "0,MIG-GPU-a/1/0", "--"]
+                if count and gpus
+                else []
             )
 
 

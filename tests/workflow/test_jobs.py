@@ -10,10 +10,10 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.method.variants import Variant
 from flrplan.networks.table import PAPER
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.preparation.run import DATASET, SPLITS
-from flrplan.variants import Variant
 from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark

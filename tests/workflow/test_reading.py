@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
+from flrplan.method.stages import PAPER_STAGES, STAGES
+from flrplan.method.variants import Variant
 from flrplan.networks.table import PAPER
-from flrplan.stages import PAPER_STAGES, STAGES
-from flrplan.variants import Variant
 from flrplan.workflow.reading import read_benchmark, read_variants
 from flrplan.workflow.settings import DataKind, Resources, Rule
 

@@ -19,23 +19,22 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
+    from flrplan.anatomy import Compartment, Structure
     from flrplan.api.plan import plan
     from flrplan.api.predict import PredictionRequest, predict
     from flrplan.api.train import TrainingRequest, train
-    from flrplan.cascade import Cascade, CascadeSettings
     from flrplan.cohort import CaseSize, CohortSettings, write_cohort
+    from flrplan.engine.cascade import Cascade, CascadeSettings
+    from flrplan.engine.models import ModelStore
     from flrplan.errors import FlrError
     from flrplan.evaluation.run import evaluate
     from flrplan.evaluation.settings import EvaluationSettings
-    from flrplan.geometry import Geometry
-    from flrplan.io import CT, read_ct, read_mask
-    from flrplan.labels import Compartment, Structure
-    from flrplan.models import ModelStore
-    from flrplan.nnunet.settings import Recipe
+    from flrplan.image import CT, Geometry, read_ct, read_mask
+    from flrplan.method.recipe import Recipe
+    from flrplan.method.stages import STAGES, Stage
     from flrplan.planning.plan import Plan
     from flrplan.planning.volumetry import Volumes
-    from flrplan.splits import Split, read_split
-    from flrplan.stages import STAGES, Stage
+    from flrplan.workfolder.split import Split, read_split
 
 __version__ = "0.1.0"
 
@@ -75,19 +74,18 @@ import_at_first_use(
         "flrplan.api.plan": ("plan",),
         "flrplan.api.predict": ("PredictionRequest", "predict"),
         "flrplan.api.train": ("TrainingRequest", "train"),
-        "flrplan.cascade": ("Cascade", "CascadeSettings"),
+        "flrplan.engine.cascade": ("Cascade", "CascadeSettings"),
         "flrplan.cohort": ("CaseSize", "CohortSettings", "write_cohort"),
         "flrplan.errors": ("FlrError",),
         "flrplan.evaluation.run": ("evaluate",),
         "flrplan.evaluation.settings": ("EvaluationSettings",),
-        "flrplan.geometry": ("Geometry",),
-        "flrplan.io": ("CT", "read_ct", "read_mask"),
-        "flrplan.labels": ("Compartment", "Structure"),
-        "flrplan.models": ("ModelStore",),
-        "flrplan.nnunet.settings": ("Recipe",),
+        "flrplan.image": ("CT", "Geometry", "read_ct", "read_mask"),
+        "flrplan.anatomy": ("Compartment", "Structure"),
+        "flrplan.engine.models": ("ModelStore",),
+        "flrplan.method.recipe": ("Recipe",),
         "flrplan.planning.plan": ("Plan",),
         "flrplan.planning.volumetry": ("Volumes",),
-        "flrplan.splits": ("Split", "read_split"),
-        "flrplan.stages": ("STAGES", "Stage"),
+        "flrplan.workfolder.split": ("Split", "read_split"),
+        "flrplan.method.stages": ("STAGES", "Stage"),
     },
 )

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.cascade import Cascade, NoteStep
+from flrplan.anatomy import Mask, Structure
+from flrplan.engine.cascade import Cascade, NoteStep
+from flrplan.engine.models import decides_answers
 from flrplan.errors import LabelError, SettingsError
-from flrplan.io import CT, read_ct, read_mask
-from flrplan.io.finite import count_non_finite, require_finite
-from flrplan.io.listing import files_below
-from flrplan.io.masks import binary_mask
-from flrplan.labels import Mask, Structure
-from flrplan.models import decides_answers
+from flrplan.files.listing import files_below
+from flrplan.image import CT, read_ct, read_mask
+from flrplan.image.finite import count_non_finite, require_finite
+from flrplan.image.masks import binary_mask
+from flrplan.method.stages import stage_named
 from flrplan.planning.plan import REPORT_NAME, Plan
-from flrplan.stages import stage_named
 
 PathLike = str | os.PathLike[str]
 
@@ -45,7 +45,7 @@ def plan(
         plan.save("plans/patient")
 
     Args:
-        ct: what :func:`flrplan.io.ct.read_ct` reads (NIfTI, NRRD, MetaImage, a DICOM folder), or the CT that it gave.
+        ct: what :func:`flrplan.image.ct.read_ct` reads (NIfTI, NRRD, MetaImage, a DICOM folder), or the CT that it gave.
         liver, crlm: masks that are taken and not predicted. A file (NIfTI, NRRD, DICOM SEG) must lie on the CT's grid; an array
             ``(Z, Y, X)``, bool or 0 and one other value, must have the CT's shape, in the CT's own axis order.
         series: SeriesInstanceUID, where a DICOM folder holds several.

@@ -10,20 +10,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from flrplan.cascade import Cascade, CascadeSettings
+from flrplan.anatomy import Mask, Structure
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore, decides_answers
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import STARTED, start_of
 from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
-from flrplan.io import CT, write_json, write_label_map, write_volume
-from flrplan.labels import Mask, Structure
-from flrplan.models import ModelStore, decides_answers
+from flrplan.files import write_json
+from flrplan.files.setting_checks import take_paths
+from flrplan.image import CT, write_label_map, write_volume
+from flrplan.method.probabilities import Probability, probability_path
+from flrplan.method.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage, require_stages
 from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
-from flrplan.probabilities import Probability, probability_path
-from flrplan.setting_checks import take_paths
-from flrplan.splits import HELD_OUT_PART, SPLIT_FILE, Split, fold_part, read_split
-from flrplan.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage, require_stages
-from flrplan.training_cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.split import HELD_OUT_PART, SPLIT_FILE, Split, fold_part, read_split
 
 logger = logging.getLogger(__name__)
 

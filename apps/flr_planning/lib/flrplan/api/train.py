@@ -8,25 +8,25 @@ from pathlib import Path
 
 import torch
 
-from flrplan.device import choose_device
+from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import SettingsError
+from flrplan.files.setting_checks import take_paths
+from flrplan.hardware.device import choose_device
 from flrplan.input_masks import with_predictions
-from flrplan.models import MODEL_ROOT
+from flrplan.method.recipe import Recipe
+from flrplan.method.stage_input import InputMasks
+from flrplan.method.stages import ARCHITECTURES, Stage, require_stages
+from flrplan.method.variants import Variant
 from flrplan.networks.table import SCRATCH, architecture_named
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.pretrained import learned_from, require_weights_of
 from flrplan.nnunet.publishing import require_writable
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.setting_checks import take_paths
-from flrplan.splits import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
-from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, Stage, require_stages
-from flrplan.training_cases import LabelledCase, find_labelled_cases, with_labels_of
-from flrplan.variants import Variant
+from flrplan.workfolder.cases import LabelledCase, find_labelled_cases, with_labels_of
+from flrplan.workfolder.split import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 
 FOLDS = 5
 """Of nnU-Net's own draw, where no split says otherwise; the paper's number."""
@@ -36,12 +36,12 @@ FOLDS = 5
 class TrainingRequest:
     """What :func:`train` is asked for. The defaults are the paper's.
 
-    stage: one of :data:`flrplan.stages.STAGES`. fold: of the split, from 0.
+    stage: one of :data:`flrplan.method.stages.STAGES`. fold: of the split, from 0.
     cases: a folder with ``images/`` and ``labels/`` (planning maps), or its cases.
     work: folder of the prepared data and training states; the same one continues what was stopped.
     models: the model goes to ``<models>/<stage>/<name>``, where the name is that of the architecture or the variant.
     architecture: of :mod:`flrplan.networks.table`. variant: what ``recipe`` is a variant for; it names the architecture then.
-    recipe: the settings, those of a variant among them (:meth:`flrplan.nnunet.settings.Recipe.from_yaml` reads them).
+    recipe: the settings, those of a variant among them (:meth:`flrplan.method.recipe.Recipe.from_yaml` reads them).
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
     pretrained: a file of weights to start from, or ``scratch``: none; None: what the variant says.
     like: a model to go on from, with its weights, in place of that; its plan and what its network sees take the place of the recipe's.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray, Frame, smooth_noise
+from flrplan.cohort.fields import Frame
 from flrplan.cohort.liver import LiverFields, LiverShape
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.shapes import Point, ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
 from flrplan.cohort.trunk import Cavity, Layer
+from flrplan.image.smooth_noise import FloatArray, smooth_noise
 
 _APART_MM = np.float32(1.0)
 """Fat between the liver and an organ that it presses on."""

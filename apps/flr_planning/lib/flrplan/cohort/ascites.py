@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray, Frame
+from flrplan.cohort.fields import Frame
 from flrplan.cohort.landmarks import descent
 from flrplan.cohort.liver import LiverFields
 from flrplan.cohort.organs import Organ, Stream, stream
 from flrplan.cohort.trunk import Cavity, Layer
+from flrplan.image.smooth_noise import FloatArray
 
 ASCITES_SHARE = 0.06
 """Share of patients with free fluid."""

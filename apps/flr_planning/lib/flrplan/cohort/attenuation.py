@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray
 from flrplan.cohort.organs import Organ, Stream, stream
 from flrplan.cohort.render import Intensities
 from flrplan.cohort.scan import Phase, Scan
+from flrplan.image.smooth_noise import FloatArray
 
 _UTERUS_HU = {Phase.NONE: 42.0, Phase.ARTERIAL: 70.0}
 _UTERUS_LATER_HU = 95.0

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from flrplan.anatomy import Compartment
 from flrplan.cohort.abdomen import abdominal_organs
 from flrplan.cohort.ascites import draw_ascites, fluid, recede
 from flrplan.cohort.attenuation import attenuate
-from flrplan.cohort.fields import FineGrid, Frame, make_frame, smooth_noise
+from flrplan.cohort.fields import FineGrid, Frame, make_frame
 from flrplan.cohort.lesion_spread import spread_looks
 from flrplan.cohort.lesions import MIN_LARGEST_MM, Lesion, LiverMap, lesion_site, plant_lesions
 from flrplan.cohort.liver import draw_liver_shape, make_liver
@@ -31,11 +32,12 @@ from flrplan.cohort.pelvis import gluteal_fat, hip_bones, pelvic_organs
 from flrplan.cohort.render import Intensities, draw_intensities, render_hu
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, LesionSite, Resection, choose_resection
 from flrplan.cohort.scan import Scan, cropped, draw_scan, make_grid, outside_view, view_box
-from flrplan.cohort.settings import MAX_CASES, CaseSize, case_name, check_whole_number, parse_size
+from flrplan.cohort.settings import MAX_CASES, CaseSize, case_name, parse_size
 from flrplan.cohort.trunk import great_vessels, heart_and_vessels, make_cavity, skeleton, tangle, trunk_shell
 from flrplan.errors import CohortError
-from flrplan.geometry import Geometry
-from flrplan.labels import Compartment
+from flrplan.files.setting_checks import check_whole_number
+from flrplan.image.geometry import Geometry
+from flrplan.image.smooth_noise import smooth_noise
 
 ATTEMPTS = 12
 """Lesions are planted anew if the remnant would be too small or too large, at most so often."""
@@ -48,7 +50,7 @@ REMNANT_LIMITS = (0.19, 0.92)
 class SyntheticCase:
     """A case; all arrays ``(Z, Y, X)`` on ``geometry`` (LPS, identity direction).
 
-    ``planning_zyx`` holds :class:`~flrplan.labels.Compartment` values, ``organs_zyx`` :class:`Organ`, ``vessels_zyx``
+    ``planning_zyx`` holds :class:`~flrplan.anatomy.Compartment` values, ``organs_zyx`` :class:`Organ`, ``vessels_zyx``
     :class:`Vessel`. ``facts`` are JSON-ready.
     """
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from flrplan.anatomy import Mask, NestingReport, Structure, structure_mask, to_compartments
 from flrplan.cohort.case import SyntheticCase
 from flrplan.cohort.organs import Organ, Stream, stream
-from flrplan.geometry import Geometry
-from flrplan.labels import Mask, NestingReport, Structure, structure_mask, to_compartments
+from flrplan.image.geometry import Geometry
 
 _STREAM = 1000
 _SECOND_SHARE = 0.35

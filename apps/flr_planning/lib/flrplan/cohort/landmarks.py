@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray
+from flrplan.image.smooth_noise import FloatArray
 
 CREST_Z_MM = -120.0
 """Top of the iliac crests: some 25 to 60 mm below the tip of the liver, at the height of the fourth lumbar vertebra."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.cohort.fields import AxisArray, FineGrid, FloatArray
+from flrplan.cohort.fields import FineGrid
 from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.organs import Organ
+from flrplan.image.smooth_noise import AxisArray, FloatArray
 
 _CALCIUM_FROM, _CALCIUM_FULL = 1.4, 2.0
 

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.cohort.fields import COARSE_MM, AxisArray, FineGrid, FloatArray, Slices
+from flrplan.anatomy import Mask
+from flrplan.cohort.fields import COARSE_MM, FineGrid, Slices
 from flrplan.cohort.lesion_mix import MIN_LARGEST_MM, LesionKind, Place, Wish, draw_kinds, draw_wishes
 from flrplan.cohort.liver import LiverFields, Sector, sector_mask
 from flrplan.cohort.resection import WEDGE_MAX_DEPTH_MM, LesionSite
-from flrplan.labels import Mask
+from flrplan.image.smooth_noise import AxisArray, FloatArray
 
 __all__ = ["MIN_LARGEST_MM", "Lesion", "LiverMap", "lesion_site", "plant_lesions"]
 

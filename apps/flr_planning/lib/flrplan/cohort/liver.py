@@ -7,7 +7,8 @@ from enum import Enum
 
 import numpy as np
 
-from flrplan.cohort.fields import Field, FloatArray, Frame
+from flrplan.anatomy import Mask
+from flrplan.cohort.fields import Field, Frame
 from flrplan.cohort.lobes import Lobes, caudate, draw_lobes, left_lateral, riedel_tongue, venous_fissure
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_within
@@ -22,7 +23,7 @@ from flrplan.cohort.trunk import (
     Cavity,
     make_cavity,
 )
-from flrplan.labels import Mask
+from flrplan.image.smooth_noise import FloatArray
 
 
 class Sector(str, Enum):

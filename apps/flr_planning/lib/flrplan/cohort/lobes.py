@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray, Frame
+from flrplan.cohort.fields import Frame
 from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union
 from flrplan.cohort.trunk import Cavity
+from flrplan.image.smooth_noise import FloatArray
 
 RIEDEL_SHARE = 0.08
 """Share of livers with a tongue of the right lobe far below the costal margin."""

@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.cohort.fields import FineGrid, FloatArray
+from flrplan.cohort.fields import FineGrid
 from flrplan.cohort.organs import Organ
+from flrplan.image.smooth_noise import FloatArray
 
 METAL_HU = 9000.0
 """Before blur and clipping to what a scanner stores."""

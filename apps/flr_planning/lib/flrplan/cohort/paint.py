@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.cohort.fields import Field, FineGrid, smooth_noise
+from flrplan.anatomy import Compartment
+from flrplan.cohort.fields import Field, FineGrid
 from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.liver import LiverFields, sector_mask
 from flrplan.cohort.organs import Organ, Vessel
@@ -13,7 +14,7 @@ from flrplan.cohort.patient import Patient
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, Resection
 from flrplan.cohort.scan import Scan
 from flrplan.cohort.trunk import Layer
-from flrplan.labels import Compartment
+from flrplan.image.smooth_noise import smooth_noise
 
 
 def paint(organs: NDArray[np.uint8], grid: FineGrid, layers: list[Layer]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray, Frame, smooth_noise
+from flrplan.cohort.fields import Frame
 from flrplan.cohort.landmarks import CREST_Z_MM, SACRUM_Z_MM
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.shapes import Point, ellipsoid, tube, tube_frame
 from flrplan.cohort.trunk import Cavity, Layer, muscle_surface
+from flrplan.image.smooth_noise import FloatArray, smooth_noise
 
 HIP: Point = (88.0, 36.0, -272.0)
 """Centre of the left femoral head; the right one mirrors it."""

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from flrplan.anatomy import Compartment, Structure, structure_mask
 from flrplan.errors import CohortError
-from flrplan.geometry import Geometry
-from flrplan.io.write import replacing
-from flrplan.labels import Compartment, Structure, structure_mask
-from flrplan.orientation import Canonical
+from flrplan.files.write import replacing
+from flrplan.image.geometry import Geometry
+from flrplan.image.orientation import Canonical
 
 WINDOW_HU = (-160.0, 240.0)
 """Width 400, level 40."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.cohort.fields import Field, FineGrid, FloatArray
+from flrplan.cohort.fields import Field, FineGrid
 from flrplan.cohort.lesion_look import draw_lesions
 from flrplan.cohort.lesion_mix import LesionKind
 from flrplan.cohort.lesions import Lesion
@@ -17,6 +17,7 @@ from flrplan.cohort.metal import draw_metal, place_metal
 from flrplan.cohort.organs import Organ, Stream, Vessel, stream
 from flrplan.cohort.scan import Phase, Scan, outside_view
 from flrplan.cohort.streaks import SliceStreaks
+from flrplan.image.smooth_noise import FloatArray
 
 HU_RANGE = (-1024, 3071)
 """Values that a 12-bit scanner stores; padding may be lower."""

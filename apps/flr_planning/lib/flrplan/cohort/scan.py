@@ -8,13 +8,13 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Mask
 from flrplan.cohort.fields import FineGrid, Slices
 from flrplan.cohort.metal import METAL_WEIGHTS, Metal
 from flrplan.cohort.organs import Stream, stream
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.settings import GRID_LIMITS, CaseSize
-from flrplan.geometry import Geometry
-from flrplan.labels import Mask
+from flrplan.image.geometry import Geometry
 
 
 class Phase(str, Enum):

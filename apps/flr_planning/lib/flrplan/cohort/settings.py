@@ -8,6 +8,7 @@ from typing import Any
 
 from flrplan.cohort.organs import Stream, stream
 from flrplan.errors import SettingsError
+from flrplan.files.setting_checks import check_share, check_whole_number
 
 COHORT_VERSION = 4
 """Raised whenever the same (seed, index, size) would give another case."""
@@ -59,20 +60,6 @@ def parse_size(size: CaseSize | str) -> CaseSize:
         return CaseSize(size)
     except ValueError:
         raise SettingsError(f"unknown size {size!r}; known are {', '.join(s.value for s in CaseSize)}") from None
-
-
-def check_whole_number(name: str, value: object, low: int, high: int) -> int:
-    """The value, once it is known to be an int within ``low..high``. Raises: SettingsError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SettingsError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
-    return value
-
-
-def check_share(name: str, value: object) -> float:
-    """The value as a float, once it is known to be a number within 0..1. Raises: SettingsError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SettingsError(f"{name} must be a share of the cases in 0..1, got {value!r}")
-    return float(value)
 
 
 @dataclass(frozen=True)

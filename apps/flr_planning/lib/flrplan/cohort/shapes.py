@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flrplan.cohort.fields import FloatArray, Frame
+from flrplan.cohort.fields import Frame
+from flrplan.image.smooth_noise import FloatArray
 
 Point = tuple[float, float, float]
 

@@ -14,7 +14,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import sparse
 
-from flrplan.cohort.fields import FineGrid, FloatArray
+from flrplan.cohort.fields import FineGrid
+from flrplan.image.smooth_noise import FloatArray
 
 WATER_PER_MM = 0.0195
 """Attenuation of water at about 70 keV."""

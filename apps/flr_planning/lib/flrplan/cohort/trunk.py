@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flrplan.cohort.fields import AxisArray, Field, FloatArray, Frame, smooth_noise
+from flrplan.cohort.fields import Field, Frame
 from flrplan.cohort.landmarks import FLOOR_Z_MM, FORK_Z_MM, SACRUM_Z_MM, descent
 from flrplan.cohort.organs import Organ
 from flrplan.cohort.patient import BACK_MUSCLE_MM, CAVITY_CENTRE_Y_MM, CAVITY_RADII_MM, Patient
 from flrplan.cohort.shapes import ellipsoid, smooth_cut, smooth_union, tilted_ellipsoid, tube, tube_frame
+from flrplan.image.smooth_noise import AxisArray, FloatArray, smooth_noise
 
 Layer = tuple[Organ, Field]
 

@@ -1,7 +1,7 @@
 """Writes a cohort: images, planning maps and one table of facts; a broken run goes on where it stopped.
 
 With faults, ``labels/`` hold the faulty maps, ``truth/`` the right ones, ``masks/<case>/`` the binary structures of a label that
-a map cannot hold (:mod:`flrplan.training_cases`), and ``faults.json`` says what is wrong where.
+a map cannot hold (:mod:`flrplan.workfolder.cases`), and ``faults.json`` says what is wrong where.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from flrplan.anatomy import Structure
 from flrplan.cohort.case import make_case
 from flrplan.cohort.faults import plant_faults
 from flrplan.cohort.settings import COHORT_VERSION, FAULTS_NAME, CohortSettings, case_name
 from flrplan.errors import CohortError, SettingsError
-from flrplan.io import write_json, write_label_map, write_volume
-from flrplan.labels import Structure
+from flrplan.files import write_json
+from flrplan.image import write_label_map, write_volume
+from flrplan.workfolder.folder import WorkFolder
 
 TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""
@@ -37,9 +39,6 @@ _DICOM_FOLDER = "dicom"
 _OURS = "synth-*-[0-9][0-9][0-9][0-9]"
 OUR_SLICES = "slice_[0-9][0-9][0-9][0-9].dcm"
 """Files of a DICOM series that a cohort wrote."""
-
-WORKFLOW_NAME = "workflow"
-"""The benchmark keeps its state in this folder of a work folder, and may be there before the cohort."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -188,7 +187,7 @@ def _table(settings: CohortSettings, out_dir: Path) -> dict[str, Any]:
 def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
     table = out_dir / TABLE_NAME
     if not table.is_file():
-        held = sorted(p.name for p in out_dir.iterdir() if p.name != WORKFLOW_NAME) if out_dir.is_dir() else []
+        held = sorted(p.name for p in out_dir.iterdir() if p != WorkFolder(out_dir).workflow) if out_dir.is_dir() else []
         if held:
             raise CohortError(
                 f"{out_dir} is not empty and holds no {TABLE_NAME} (found {', '.join(held[:4])}); give an empty folder"

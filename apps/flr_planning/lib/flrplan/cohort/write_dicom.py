@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from flrplan.cohort.write import OUR_SLICES, dicom_folder, image_path
 from flrplan.errors import CohortError
-from flrplan.io import read_ct
-from flrplan.io.ct import CT
-from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, series_uid, write_dicom_series
+from flrplan.image import read_ct
+from flrplan.image.ct import CT
+from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, series_uid, write_dicom_series
 
 
 def write_dicom_cohort(out_dir: Path, case_ids: Sequence[str], progress: bool = True) -> Path:

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _stored_case(folder: Path, facts: dict[str, Any], settings: CohortSettings) -> SheetCase:
     from flrplan.cohort.picture import case_title, sheet_case
     from flrplan.cohort.write import image_path, label_path, truth_path
-    from flrplan.io import read_ct, read_label_map
+    from flrplan.image import read_ct, read_label_map
 
     path = truth_path if settings.faults else label_path
     ct = read_ct(image_path(folder, facts["case_id"]))
@@ -100,7 +100,7 @@ def _stored_case(folder: Path, facts: dict[str, Any], settings: CohortSettings) 
 
 def _own_case(path: Path) -> SheetCase:
     from flrplan.cohort.picture import sheet_case
-    from flrplan.io import read_ct
+    from flrplan.image import read_ct
 
     ct = read_ct(path)
     return sheet_case(ct.array_zyx, None, ct.geometry, f"{path.name}\nnot synthetic")

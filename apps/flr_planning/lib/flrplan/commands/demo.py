@@ -20,12 +20,12 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the case, plans it, compares with its known truth; the last line is ``FLR <n> ml (<p> %)``."""
+    from flrplan.anatomy import Structure, structure_mask
     from flrplan.api.plan import plan
-    from flrplan.cascade import Cascade, CascadeSettings
     from flrplan.cohort import CaseSize, make_case
     from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
-    from flrplan.io import write_volume
-    from flrplan.labels import Structure, structure_mask
+    from flrplan.engine.cascade import Cascade, CascadeSettings
+    from flrplan.image import write_volume
     from flrplan.metrics.overlap import dice
     from flrplan.planning.plan import MAP_NAME, PICTURE_NAME
     from flrplan.planning.volumetry import measure_volumes

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from flrplan.commands.say import note, say
 from flrplan.demo import REAL_FORM
 from flrplan.demo.held_out import MEASURE_CASES
+from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import SettingsError
-from flrplan.models import DEMO_NAME, MODEL_ROOT
-from flrplan.stages import PAPER_STAGES, STAGES
+from flrplan.method.stages import PAPER_STAGES, STAGES
 
 if TYPE_CHECKING:
     from flrplan.nnunet.trainer import EpochReport

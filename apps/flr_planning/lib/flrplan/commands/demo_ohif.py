@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.demo.ohif.browser import find_chromium, require_playwright
     from flrplan.demo.ohif.run import running_demo
     from flrplan.demo.ohif.server import START_SECONDS
-    from flrplan.io import make_writable
+    from flrplan.files import make_writable
 
     seconds = START_SECONDS if arguments.start_seconds is None else arguments.start_seconds
     if not (math.isfinite(seconds) and seconds > 0):

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.commands.say import say
+from flrplan.engine.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import ModelError, SettingsError
-from flrplan.models import MODEL_ROOT, ModelStore, require_models_folder
+from flrplan.method.stage_input import InputSettings, RegionMode
+from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
 from flrplan.nnunet.import_source import CHECKPOINTS
-from flrplan.stage_input import InputSettings, RegionMode
-from flrplan.stages import ARCHITECTURES, STAGES, stage_named
 
 _INPUT_NUMBERS = {
     "outside_hu": "HU outside a mask (default: -1024)",

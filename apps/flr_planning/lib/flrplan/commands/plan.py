@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flrplan.anatomy import Structure
 from flrplan.commands.options import add_cascade_options, model_store
 from flrplan.commands.say import note, say
 from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
-from flrplan.labels import Structure
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
 
@@ -37,9 +37,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
     from flrplan.api.plan import is_planned, plan, request_of
-    from flrplan.cascade import Cascade, CascadeSettings
-    from flrplan.io import case_names
-    from flrplan.process_memory import keep_freed_memory
+    from flrplan.engine.cascade import Cascade, CascadeSettings
+    from flrplan.hardware.memory import keep_freed_memory
+    from flrplan.image import case_names
 
     keep_freed_memory()
     failed: dict[Path, str] = {}
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _cases(inputs: Sequence[Path], series: str | None, failed: dict[Path, str]) -> list[Path]:
     """The cases of the inputs; an input that is none goes into ``failed``. Raises ImageError where two share a name."""
-    from flrplan.io import find_cases
+    from flrplan.image import find_cases
 
     usable = []
     for path in inputs:

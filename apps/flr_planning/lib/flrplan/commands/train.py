@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from flrplan.commands.options import add_variants_option, known_variants, require_known_name
 from flrplan.commands.say import note, say
+from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import SettingsError
-from flrplan.models import MODEL_ROOT
+from flrplan.method.stage_input import InputMasks
+from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
 from flrplan.networks.table import SCRATCH, TABLE
-from flrplan.stage_input import InputMasks
-from flrplan.stages import ARCHITECTURES, STAGES, stage_named
 
 if TYPE_CHECKING:
     from flrplan.api.train import TrainingRequest
-    from flrplan.nnunet.settings import Recipe
+    from flrplan.method.recipe import Recipe
+    from flrplan.method.variants import Variant
     from flrplan.nnunet.trainer import EpochReport
-    from flrplan.variants import Variant
 
 
 def add_parser(commands: Any) -> None:
@@ -93,10 +93,10 @@ def train_folds(arguments: argparse.Namespace, variants: Mapping[str, Variant]) 
     from tqdm import tqdm
 
     from flrplan.api.train import check, prepare, split_of, train
-    from flrplan.device import choose_device
+    from flrplan.hardware.device import choose_device
     from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
     from flrplan.nnunet.publishing import require_writable
-    from flrplan.training_cases import find_labelled_cases
+    from flrplan.workfolder.cases import find_labelled_cases
 
     device = choose_device(arguments.device)
     if arguments.gpus < 1:
@@ -163,7 +163,7 @@ def _request(arguments: argparse.Namespace, variants: Mapping[str, Variant]) -> 
 
 def _recipe(arguments: argparse.Namespace, stage: str, variant: Variant | None) -> Recipe:
     """The recipe file, then what the options say, then the variant."""
-    from flrplan.nnunet.settings import Recipe
+    from flrplan.method.recipe import Recipe
 
     options: dict[str, dict[str, Any]] = {}
     if arguments.size:

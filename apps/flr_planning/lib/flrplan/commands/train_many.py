@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from flrplan.commands import train
 from flrplan.commands.options import add_variants_option, known_variants
 from flrplan.commands.say import note
+from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import SettingsError, TrainingError
-from flrplan.models import MODEL_ROOT
-from flrplan.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
 
 if TYPE_CHECKING:
-    from flrplan.variants import Variant
+    from flrplan.method.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
     from flrplan.nnunet.trained import require_same_training
-    from flrplan.splits import read_split
+    from flrplan.workfolder.split import read_split
 
     variants = known_variants(arguments.variants)
     trainings = [Training.parse(text, variants) for text in arguments.training]

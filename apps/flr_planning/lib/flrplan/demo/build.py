@@ -11,14 +11,14 @@ from flrplan.api.train import TrainingRequest, train
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
-from flrplan.io import replace_folder, write_json
+from flrplan.files import replace_folder, write_json
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import ARCHITECTURES, FLR_E2E, LIVER, PAPER_STAGES, stage_named
 from flrplan.nnunet.checkpoint import FINAL_NAME
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_log import CURVE_NAME
-from flrplan.splits import nnunet_split
-from flrplan.stages import ARCHITECTURES, FLR_E2E, LIVER, PAPER_STAGES, stage_named
-from flrplan.training_cases import find_labelled_cases
+from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.split import nnunet_split
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from flrplan.demo.held_out import FOLDS, MEASURE_SEED, MEASURE_SIZE, MEASURE_WID
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.demo.real_ct import RealScore
 from flrplan.demo.strata import STRATA, by_stratum
-from flrplan.io import write_json, write_text
+from flrplan.files import write_json, write_text
+from flrplan.method.stages import ARCHITECTURES, PAPER_STAGES
 from flrplan.nnunet.model_folder import RUN_NAME
-from flrplan.stages import ARCHITECTURES, PAPER_STAGES
 
 FAILURES_NAME = "failures.png"
 """Beside the card: the worst cases."""

@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from flrplan.cascade import Cascade
 from flrplan.demo.held_out import measured_case
 from flrplan.demo.measure import MeasuredCase, predictions
-from flrplan.difference_picture import draw_difference
-from flrplan.io.write import replacing
+from flrplan.engine.cascade import Cascade
+from flrplan.files.write import replacing
+from flrplan.image.difference_picture import draw_difference
 
 SHOWN = ("liver", "crlm_pipelined", "crlm_cascaded", "flr_pipelined")
 """Columns whose worst cases are drawn, one row each."""

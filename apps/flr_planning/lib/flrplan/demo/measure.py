@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from flrplan.cascade import Cascade, CascadeSettings
+from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, structure_mask
 from flrplan.cohort import CaseSize, SyntheticCase
 from flrplan.cohort.scan import View
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore
 from flrplan.errors import EmptyLiverError
-from flrplan.io import CT, read_json, write_json
-from flrplan.labels import COMPARTMENTS_OF, Mask, Structure, structure_mask
+from flrplan.files import read_json, write_json
+from flrplan.hardware.memory import keep_freed_memory
+from flrplan.image import CT
+from flrplan.method.stages import CRLM, FLR, FLR_E2E
 from flrplan.metrics.overlap import dice
-from flrplan.models import ModelStore
-from flrplan.process_memory import keep_freed_memory
-from flrplan.stages import CRLM, FLR, FLR_E2E
 
 COLUMNS = (
     "liver",

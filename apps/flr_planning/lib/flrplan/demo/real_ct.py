@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from flrplan.cascade import Cascade
-from flrplan.cascade_result import CascadeResult
+from flrplan.anatomy import Mask, Structure
 from flrplan.demo import REAL_FORM
 from flrplan.demo.reference_mask import Reference, read_reference
+from flrplan.engine.cascade import Cascade
 from flrplan.errors import EmptyLiverError, SettingsError
-from flrplan.io import CT, read_ct
-from flrplan.labels import Mask, Structure
+from flrplan.image import CT, read_ct
+from flrplan.method.cascade_result import CascadeResult
+from flrplan.method.stages import LIVER
 from flrplan.metrics.overlap import dice
-from flrplan.stages import LIVER
 
 CROP_MARGIN_MM = 10.0
 """A real CT is measured a second time with no more than this around its reference liver, as data sets are often cropped."""

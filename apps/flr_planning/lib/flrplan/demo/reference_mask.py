@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, GridError, LabelError, SettingsError
-from flrplan.geometry import Geometry
-from flrplan.io import CT, read_label_map, read_mask
-from flrplan.io.dicom_files import is_dicom
-from flrplan.io.volume_file import image_suffix
-from flrplan.labels import Mask, Structure
+from flrplan.image import CT, read_label_map, read_mask
+from flrplan.image.dicom_files import is_dicom
+from flrplan.image.geometry import Geometry
+from flrplan.image.volume_file import image_suffix
 
 MAX_SHARE_OUTSIDE = 0.01
 """With more of the reference liver than this outside the CT, the two are not of one scan, or one has a wrong header."""

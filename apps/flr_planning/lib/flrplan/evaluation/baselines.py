@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from flrplan.anatomy import Structure
 from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, Column
 from flrplan.evaluation.paper import architecture_order, architecture_title
 from flrplan.evaluation.trivial_plans import TUMOUR_MARGIN_MM, Plane, beyond_plane, without_tumour, without_tumour_side
-from flrplan.geometry import Geometry
-from flrplan.labels import Structure
+from flrplan.image.geometry import Geometry
+from flrplan.method.stages import Inputs
 from flrplan.metrics import Region
-from flrplan.stages import Inputs
 
 
 class Rule(str, Enum):

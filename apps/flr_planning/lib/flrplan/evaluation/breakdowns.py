@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from flrplan.anatomy import Structure
 from flrplan.evaluation.columns import Part
 from flrplan.evaluation.rows import COMPONENTS, INSTANCES, LesionRow, Row
 from flrplan.evaluation.statistics import Floats, describe
 from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results, groups_of
-from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 

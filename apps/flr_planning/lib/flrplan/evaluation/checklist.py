@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flrplan
+from flrplan.anatomy import Structure
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.provenance import NOT_RECORDED, start_lines, view_lines
@@ -18,7 +19,6 @@ from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import markdown_line
 from flrplan.evaluation.variants import is_ensemble, variant_lines
-from flrplan.labels import Structure
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 
 UNKNOWN = "not known by the run: fill in"

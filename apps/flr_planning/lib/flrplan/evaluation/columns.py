@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from flrplan.labels import Structure
-from flrplan.stages import CRLM, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
+from flrplan.anatomy import Structure
+from flrplan.method.stages import CRLM, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
 
 
 class Part(str, Enum):

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Structure
 from flrplan.evaluation.baselines import knows_truth
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.statistics import Floats, case_ranks, compare, group_means, holm, outcome, rank_stability
 from flrplan.evaluation.summary import Results, groups_of, paired
-from flrplan.labels import Structure
+from flrplan.method.stages import Inputs
 from flrplan.metrics.catalogue import PAPER_METRICS
-from flrplan.stages import Inputs
 
 COMPARED = "dice"
 """The metric of claims and rankings: the paper draws its conclusions from Dice alone."""

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from flrplan.anatomy import Structure
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.comparisons import COMPARED, Kind
@@ -18,7 +19,6 @@ from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.statistics import Outcome
 from flrplan.evaluation.summary import Results
-from flrplan.labels import Structure
 from flrplan.metrics.lesions import IOU_THRESHOLDS, SizeClass, iou_key
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

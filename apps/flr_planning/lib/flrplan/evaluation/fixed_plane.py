@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Structure
 from flrplan.evaluation.inputs import CaseFiles
 from flrplan.evaluation.reading import UNREADABLE, read_truth
 from flrplan.evaluation.trivial_plans import Plane
-from flrplan.geometry import Geometry
-from flrplan.labels import Structure
+from flrplan.image.geometry import Geometry
 from flrplan.metrics import Region
 
 SAMPLES = 1024

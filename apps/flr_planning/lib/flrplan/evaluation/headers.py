@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from flrplan.errors import FlrError, ImageError
 from flrplan.evaluation.inputs import IMAGE_SUFFIXES, CaseFiles, Gap
-from flrplan.geometry import Geometry, require_same_grid, straighten
+from flrplan.image.geometry import Geometry, require_same_grid, straighten
 
 
 def header_geometry(path: Path) -> Geometry | None:

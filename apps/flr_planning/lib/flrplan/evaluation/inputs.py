@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.instances import layer_paths
-from flrplan.io import natural_key, without_channel
-from flrplan.io.listing import entries
-from flrplan.labels import Structure
-from flrplan.splits import Split
+from flrplan.files.listing import entries
+from flrplan.image import natural_key, without_channel
+from flrplan.workfolder.instances import layer_paths
+from flrplan.workfolder.split import Split
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".nii.gz", ".nii", ".nrrd", ".mha")
 """What counts as a mask; other files (nnU-Net leaves json and npz beside its predictions) are passed over."""
@@ -27,7 +27,7 @@ NEEDED: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 class LabelFiles:
     """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth).
 
-    instances: the layers that tell its lesions apart (:mod:`flrplan.instances`); none: nobody tells them.
+    instances: the layers that tell its lesions apart (:mod:`flrplan.workfolder.instances`); none: nobody tells them.
     """
 
     planning_map: Path | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flrplan.io import make_writable
+from flrplan.files import make_writable
 
 
 @contextmanager

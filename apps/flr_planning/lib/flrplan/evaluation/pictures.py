@@ -14,17 +14,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from flrplan.difference_picture import draw_difference
+from flrplan.anatomy import Mask
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, files_by_case
 from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.reading import UNREADABLE, read_binary, read_truth
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.summary import Results
-from flrplan.geometry import require_same_grid
-from flrplan.io import read_ct
-from flrplan.labels import Mask
-from flrplan.orientation import Canonical
+from flrplan.image import read_ct
+from flrplan.image.difference_picture import draw_difference
+from flrplan.image.geometry import require_same_grid
+from flrplan.image.orientation import Canonical
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Saved probabilities: which file is whose, whether it is that of the scored mask, and what they say: FROC, calibration, thresholds.
 
-Their form is that of :mod:`flrplan.probabilities`: ``<architecture>/<column>/<case>.nii.gz``, uint8, on the CT's grid.
+Their form is that of :mod:`flrplan.method.probabilities`: ``<architecture>/<column>/<case>.nii.gz``, uint8, on the CT's grid.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, Found, Predictions, files_by_case
 from flrplan.evaluation.statistics import RESAMPLES, SEED, can_resample, describe
-from flrplan.geometry import Geometry, require_same_grid
-from flrplan.io import natural_key, read_label_map
-from flrplan.io.listing import entries
-from flrplan.labels import Structure
+from flrplan.files.listing import entries
+from flrplan.image import natural_key, read_label_map
+from flrplan.image.geometry import Geometry, require_same_grid
 from flrplan.metrics.calibration import (
     BINS,
     SWEEP_THRESHOLDS,

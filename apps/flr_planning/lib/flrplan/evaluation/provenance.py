@@ -9,9 +9,9 @@ from typing import Any
 
 from flrplan.evaluation.paper import architecture_order, architecture_title
 from flrplan.evaluation.trained import INHERITED, RUN_NAME, json_object, model_folders, records
-from flrplan.io import natural_key
+from flrplan.image import natural_key
+from flrplan.method.stages import STAGES
 from flrplan.networks.table import TABLE
-from flrplan.stages import STAGES
 
 RANDOM = "random weights"
 NOT_RECORDED = "not recorded"

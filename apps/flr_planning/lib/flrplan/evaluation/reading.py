@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.errors import FlrError, LabelError
 from flrplan.evaluation.inputs import NEEDED, LabelFiles
-from flrplan.geometry import Geometry, require_same_grid
-from flrplan.instances import read_instances, union_of
-from flrplan.io import read_label_map
-from flrplan.labels import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
+from flrplan.image import read_label_map
+from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.image.orientation import Canonical
 from flrplan.metrics.region import Region
-from flrplan.orientation import Canonical
+from flrplan.workfolder.instances import read_instances, union_of
 
 UNREADABLE = (FlrError, OSError, RuntimeError)
 """What a broken file raises; SimpleITK's own errors are RuntimeErrors."""

@@ -59,10 +59,11 @@ from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
 from flrplan.evaluation.variants import is_ensemble, variants_of
-from flrplan.io import natural_key, write_json, write_text
+from flrplan.files import write_json, write_text
+from flrplan.image import natural_key
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
-from flrplan.splits import Split, read_split
+from flrplan.workfolder.split import Split, read_split
 
 log = logging.getLogger(__name__)
 

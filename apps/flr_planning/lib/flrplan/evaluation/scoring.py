@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
 from flrplan.evaluation.baselines import (
     CRLM_COLUMN,
@@ -25,12 +26,11 @@ from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, re
 from flrplan.evaluation.reading import UNREADABLE, read_binary, read_lesions, read_truth, slice_spacing_mm
 from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
 from flrplan.evaluation.trivial_plans import Plane
-from flrplan.geometry import Geometry, require_same_grid
-from flrplan.labels import Mask, Structure
+from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.method.stages import Inputs
 from flrplan.metrics import Region, Scores, Undefined, score_mask
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 from flrplan.metrics.volume import flr_percent
-from flrplan.stages import Inputs
 
 Regions = Mapping[Structure, Region]
 Result = TypeVar("Result")

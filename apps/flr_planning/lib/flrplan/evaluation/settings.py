@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flrplan.errors import SettingsError
-from flrplan.instances import INSTANCES
-from flrplan.probabilities import PROBABILITIES
-from flrplan.setting_checks import take_paths
+from flrplan.files.setting_checks import take_paths
+from flrplan.method.probabilities import PROBABILITIES
+from flrplan.workfolder.instances import INSTANCES
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""

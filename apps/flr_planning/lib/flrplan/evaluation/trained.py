@@ -10,9 +10,10 @@ from typing import Any
 from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
-from flrplan.io import natural_key, read_json
-from flrplan.io.listing import is_junk
-from flrplan.splits import HELD_OUT_PART, Split, fold_part
+from flrplan.files import read_json
+from flrplan.files.listing import is_junk
+from flrplan.image import natural_key
+from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part
 
 PREDICTED = "predicted"
 """Folder of a work folder with a record of each predicted part, ``<architecture>/<part>.json``."""

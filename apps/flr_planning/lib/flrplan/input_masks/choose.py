@@ -8,14 +8,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.errors import LabelError
+from flrplan.image import CT
 from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, MaskErrors
 from flrplan.input_masks.perturb import perturb_lesions, perturb_liver
-from flrplan.io import CT
-from flrplan.labels import Mask, Structure
-from flrplan.stage_input import InputMasks
-from flrplan.stages import Stage
-from flrplan.training_cases import LabelledCase
+from flrplan.method.stage_input import InputMasks
+from flrplan.method.stages import Stage
+from flrplan.workfolder.cases import LabelledCase
 
 logger = logging.getLogger(__name__)
 

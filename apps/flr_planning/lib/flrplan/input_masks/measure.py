@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, LesionErrors, LiverErrors, MaskErrors
-from flrplan.labels import Mask, Structure
 from flrplan.metrics.lesions import SizeClass, match_lesions
 from flrplan.metrics.region import Region, Spacing
-from flrplan.training_cases import LabelledCase
+from flrplan.workfolder.cases import LabelledCase
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.cohort.fields import smooth_noise
+from flrplan.anatomy import Mask
+from flrplan.image.smooth_noise import smooth_noise
 from flrplan.input_masks.mask_errors import LesionErrors, LiverErrors
 from flrplan.input_masks.measure import signed_depth_mm
-from flrplan.labels import Mask
 from flrplan.metrics.lesions import SizeClass, components
 from flrplan.metrics.region import Region, Spacing
 

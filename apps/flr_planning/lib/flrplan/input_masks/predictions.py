@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.labels import Structure
-from flrplan.stages import CASCADE, Stage
-from flrplan.training_cases import IMAGE_SUFFIX, LabelledCase
+from flrplan.method.stages import CASCADE, Stage
+from flrplan.workfolder.cases import IMAGE_SUFFIX, LabelledCase
 
 
 def column_of(structure: Structure) -> str:

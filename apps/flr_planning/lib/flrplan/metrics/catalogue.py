@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from flrplan.labels import STRUCTURES, Structure
+from flrplan.anatomy import STRUCTURES, Structure
 from flrplan.metrics.cut import CUT_TOLERANCES_MM
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LESION_RATIOS, iou_key
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
 
 NSD_TOLERANCE_MM: Mapping[Structure, float] = MappingProxyType({s: info.nsd_tolerance_mm for s, info in STRUCTURES.items()})
-"""Tolerances of the NSD, with their reason in :class:`flrplan.labels.StructureInfo`."""
+"""Tolerances of the NSD, with their reason in :class:`flrplan.anatomy.StructureInfo`."""
 
 
 class Better(Enum):

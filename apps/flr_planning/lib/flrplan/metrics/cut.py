@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.labels import Mask
+from flrplan.anatomy import Mask
 from flrplan.metrics.empty import EMPTY_CUTS, Emptiness, Outcome, Undefined
 from flrplan.metrics.lesions import components
 from flrplan.metrics.nearest import far_distances_mm

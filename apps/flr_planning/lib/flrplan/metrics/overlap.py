@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flrplan.labels import Mask
+from flrplan.anatomy import Mask
 from flrplan.metrics.empty import Emptiness, Outcome, Undefined, on_empty
 from flrplan.metrics.region import Region
 

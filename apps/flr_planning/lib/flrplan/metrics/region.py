@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from flrplan.anatomy import Mask
 from flrplan.errors import GridError
-from flrplan.labels import Mask
 from flrplan.metrics.surface import Surface
 
 Spacing = tuple[float, float, float]

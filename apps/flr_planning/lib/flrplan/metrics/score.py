@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flrplan.labels import Structure
+from flrplan.anatomy import Structure
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.cut import cut_of, cut_outcomes
 from flrplan.metrics.empty import Outcome, Undefined, value_of

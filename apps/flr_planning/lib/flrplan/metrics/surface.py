@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.labels import Mask
+from flrplan.anatomy import Mask
 from flrplan.metrics.empty import Emptiness, Outcome, on_empty
 from flrplan.metrics.nearest import nearest_distances_mm
 from flrplan.metrics.surface_elements import area_table_mm2

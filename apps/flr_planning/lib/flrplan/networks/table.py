@@ -2,7 +2,7 @@
 
 Training, planning, server and benchmark derive from :data:`TABLE`; a further architecture is one more row (docs/networks.md).
 The settings that the paper shares between all of them (200 epochs, AdamW, binary cross entropy, nnU-Net's augmentations) are
-the defaults of :class:`flrplan.nnunet.settings.TrainingSettings`. Nothing here loads torch.
+the defaults of :class:`flrplan.method.recipe.TrainingSettings`. Nothing here loads torch.
 """
 
 from __future__ import annotations

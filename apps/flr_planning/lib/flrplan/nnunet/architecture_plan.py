@@ -16,7 +16,8 @@ import numpy as np
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.method.recipe import PlanSettings
 from flrplan.networks.patch import fit_patch, fit_strides
 from flrplan.networks.table import BASE, Architecture, architecture_named
 from flrplan.nnunet.architecture import check_architecture
@@ -24,7 +25,6 @@ from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, preset_configuration
-from flrplan.nnunet.settings import PlanSettings
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from flrplan.errors import ModelError
-from flrplan.io.space import require_room
-from flrplan.io.write import replacing
+from flrplan.files.space import require_room
+from flrplan.files.write import replacing
 
 logger = logging.getLogger(__name__)
 

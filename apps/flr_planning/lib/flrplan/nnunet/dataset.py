@@ -22,14 +22,15 @@ import numpy as np
 from tqdm import tqdm
 
 from flrplan import __version__
+from flrplan.anatomy import Structure
 from flrplan.errors import FlrError, LabelError
-from flrplan.io import write_json, write_label_map
-from flrplan.labels import Structure
+from flrplan.files import write_json
+from flrplan.image import write_label_map
+from flrplan.method.stage_input import InputSettings, build_stage_input
+from flrplan.method.stages import Stage
 from flrplan.nnunet.processes import map_cases
 from flrplan.nnunet.sharing import write_shared
-from flrplan.stage_input import InputSettings, build_stage_input
-from flrplan.stages import Stage
-from flrplan.training_cases import LabelledCase
+from flrplan.workfolder.cases import LabelledCase
 
 if TYPE_CHECKING:
     from flrplan.input_masks import MaskErrors

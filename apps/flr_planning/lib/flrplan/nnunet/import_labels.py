@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flrplan.anatomy import Structure
 from flrplan.errors import ModelError
-from flrplan.labels import Structure
-from flrplan.stages import Stage
+from flrplan.method.stages import Stage
 
 _LIVER = r"liver|hepa|foie|leber|h[ií]gado|fegato|figado|fígado|печень|肝"
 _TUMOUR = (

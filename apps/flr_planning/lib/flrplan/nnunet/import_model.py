@@ -19,7 +19,9 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from flrplan.errors import ModelError, SettingsError
-from flrplan.io import replace_folder, write_json
+from flrplan.files import replace_folder, write_json
+from flrplan.method.stage_input import InputSettings, RegionMode
+from flrplan.method.stages import Stage
 from flrplan.nnunet.architecture import resolved_configuration
 from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.dataset import OWN_BLOCK
@@ -29,8 +31,6 @@ from flrplan.nnunet.import_source import ForeignModel, opened
 from flrplan.nnunet.model_folder import APART, IMPORTED, RUN_NAME, ModelFolder, read_json_object, target_labels
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.publishing import changing
-from flrplan.stage_input import InputSettings, RegionMode
-from flrplan.stages import Stage
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from flrplan.errors import ModelError
-from flrplan.io import require_room
+from flrplan.files import require_room
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """nnU-Net's names: when the training was done, when it was at its best, and every 50 epochs until it is done."""

@@ -9,7 +9,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 
-from flrplan.nnunet.settings import Loss
+from flrplan.method.recipe import Loss
 
 
 class BinaryCrossEntropy(nn.Module):

@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flrplan.anatomy import Structure
 from flrplan.errors import ModelError, SettingsError
-from flrplan.io import read_json
-from flrplan.labels import Structure
+from flrplan.files import read_json
+from flrplan.method.stage_input import InputSettings
+from flrplan.method.stages import STAGES, Stage
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.lineage import INHERITED
-from flrplan.stage_input import InputSettings
-from flrplan.stages import STAGES, Stage
 
 RUN_NAME = "run.json"
 """Beside each published checkpoint: settings, cases, versions and result of its training."""
@@ -122,7 +122,7 @@ class ModelFolder:
         return f"label {' + '.join(self.labels)}, sees {self.input.describe(self.stage)}"
 
     def published(self) -> dict[str, Any]:
-        """What the training from the viewer recorded (:mod:`flrplan.refinement`); empty for every other model."""
+        """What the training from the viewer recorded (:mod:`flrplan.learning`); empty for every other model."""
         path = self.path / PUBLISHED_NAME
         return read_json_object(path) if path.is_file() else {}
 

@@ -22,12 +22,12 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_t
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
+from flrplan.method.recipe import PlanSettings
 from flrplan.nnunet.dataset import SHOWN_NAME
 from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, nnunet_folders, quiet
 from flrplan.nnunet.preprocessed import preprocess_cases
 from flrplan.nnunet.processes import with_fewer
-from flrplan.nnunet.settings import PlanSettings
 
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"

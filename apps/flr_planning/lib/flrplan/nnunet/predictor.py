@@ -14,15 +14,15 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Mask, Structure
 from flrplan.errors import DeviceMemoryError, ModelError
-from flrplan.labels import Mask, Structure
+from flrplan.method.probabilities import Probability, encode
+from flrplan.method.stage_input import StageInput
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.memory import is_out_of_memory
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.probabilities import Probability, encode
-from flrplan.stage_input import StageInput
 
 logger = logging.getLogger(__name__)
 

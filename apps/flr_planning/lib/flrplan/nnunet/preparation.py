@@ -16,8 +16,11 @@ from typing import Any
 from filelock import FileLock
 
 from flrplan.errors import FlrError, LabelError, OutputError, SettingsError, TrainingError
+from flrplan.files import make_writable, require_room, write_json
 from flrplan.input_masks import MaskErrors, errors_of_predictions
-from flrplan.io import make_writable, require_room, write_json
+from flrplan.method.recipe import Recipe
+from flrplan.method.stage_input import InputMasks
+from flrplan.method.stages import Stage
 from flrplan.nnunet.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
@@ -25,12 +28,9 @@ from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.preprocessed import expected_bytes
 from flrplan.nnunet.same_preparation import require_same
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.sharing import CHANNELS_NAME
-from flrplan.splits import SPLITS_NAME, Split
-from flrplan.stage_input import InputMasks
-from flrplan.stages import Stage
-from flrplan.training_cases import LabelledCase, files_of
+from flrplan.workfolder.cases import LabelledCase, files_of
+from flrplan.workfolder.split import SPLITS_NAME, Split
 
 logger = logging.getLogger(__name__)
 

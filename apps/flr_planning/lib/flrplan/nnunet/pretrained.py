@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from flrplan.errors import ModelError, SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
 from flrplan.networks.published_weights import load_weights, require_names, require_size
 from flrplan.networks.table import Architecture, ChannelMode
 from flrplan.nnunet.architecture_plan import brings_network, planned_architecture

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from flrplan.errors import ModelError, OutputError
-from flrplan.io import replace_folder, write_json
+from flrplan.files import replace_folder, write_json
 from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
 from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME
 from flrplan.nnunet.planning import CONFIGURATION

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import flrplan
-from flrplan import process_memory
+from flrplan.hardware import memory
 from flrplan.nnunet.batches import resolve_workers
 from flrplan.nnunet.distributed import world_size
 from flrplan.nnunet.precision import compiles, precision_name
@@ -92,7 +92,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory so far: of the GPU by torch, or of this process (without its workers) on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return process_memory.peak_memory_bytes()
+    return memory.peak_memory_bytes()
 
 
 def versions() -> dict[str, str]:

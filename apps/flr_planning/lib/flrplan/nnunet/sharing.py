@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.geometry import Geometry
-from flrplan.io import replacing, write_volume
+from flrplan.files import replacing
+from flrplan.image import write_volume
+from flrplan.image.geometry import Geometry
 
 CHANNELS_NAME = "shared_channels"
 """Folder of channels in the work folder; a file is called by the SHA-256 of its voxels and geometry."""

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 from flrplan.errors import ModelError
+from flrplan.method.variants import Variant
 from flrplan.networks.table import SCRATCH
 from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
 from flrplan.nnunet.pretrained import file_sha256
-from flrplan.splits import Split
-from flrplan.variants import Variant
+from flrplan.workfolder.split import Split
 
 
 def require_same_training(

@@ -18,6 +18,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flrplan.errors import ModelError, SettingsError
+from flrplan.hardware.memory import keep_freed_memory
+from flrplan.method.recipe import Loss, TrainingSettings
 from flrplan.nnunet.architecture_plan import planned_architecture
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import wait_for_all, world_size
@@ -25,13 +27,11 @@ from flrplan.nnunet.loss import training_loss
 from flrplan.nnunet.memory import Pieces, in_one_piece
 from flrplan.nnunet.precision import compiles, scales_gradients
 from flrplan.nnunet.schedule import learning_rate_schedule
-from flrplan.nnunet.settings import Loss, TrainingSettings
 from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer_data import TrainerData
 from flrplan.nnunet.trainer_state import TrainerState
 from flrplan.nnunet.trainer_steps import TrainerSteps
 from flrplan.nnunet.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
-from flrplan.process_memory import keep_freed_memory
 
 __all__ = ["EpochReport", "FlrTrainer"]
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from flrplan.io import replacing
+from flrplan.files import replacing
 
 logger = logging.getLogger(__name__)
 

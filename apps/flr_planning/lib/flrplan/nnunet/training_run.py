@@ -16,7 +16,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from flrplan.errors import LabelError, TrainingError
-from flrplan.io import require_room
+from flrplan.files import require_room
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import ARCHITECTURES
+from flrplan.method.variants import Variant
 from flrplan.networks.table import architecture_named
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.batches import seed_everything
@@ -29,12 +32,9 @@ from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
 from flrplan.nnunet.pretrained import start_from
 from flrplan.nnunet.publishing import ModelPlace, publish_fold
 from flrplan.nnunet.run_record import commit, data_record, machine, now, resolved_settings, result_of, versions
-from flrplan.nnunet.settings import Recipe
 from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
-from flrplan.splits import SPLITS_NAME, require_fold
-from flrplan.stages import ARCHITECTURES
-from flrplan.variants import Variant
+from flrplan.workfolder.split import SPLITS_NAME, require_fold
 
 __all__ = ["StageWork", "prepare_stage", "train_fold"]
 

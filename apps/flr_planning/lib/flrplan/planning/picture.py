@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.io import CT
-from flrplan.io.write import replacing
-from flrplan.labels import APPEARANCE, Compartment
-from flrplan.orientation import Canonical
+from flrplan.anatomy import APPEARANCE, Compartment
+from flrplan.files.write import replacing
+from flrplan.image import CT
+from flrplan.image.orientation import Canonical
 from flrplan.planning.volumetry import Volumes
 
 WINDOW_HU = (-140.0, 260.0)

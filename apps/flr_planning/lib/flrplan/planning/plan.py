@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan import __version__
-from flrplan.cascade_result import CascadeResult, Source
+from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
-from flrplan.io import CT, write_json, write_label_map
-from flrplan.labels import Mask, Structure
+from flrplan.files import write_json
+from flrplan.image import CT, write_label_map
+from flrplan.method.cascade_result import CascadeResult, Source
 from flrplan.planning.volumetry import Volumes, measure_volumes
 
 RESEARCH_ONLY = "for research use only; not a medical device"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.labels import COMPARTMENTS_OF, Compartment, Structure
+from flrplan.anatomy import COMPARTMENTS_OF, Compartment, Structure
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from flrplan.anatomy import to_compartments
 from flrplan.errors import FlrError, ImageError, OutputError
-from flrplan.instances import INSTANCES, write_instances
-from flrplan.io import CT, read_ct, write_label_map, write_volume
-from flrplan.labels import to_compartments
+from flrplan.image import CT, read_ct, write_label_map, write_volume
 from flrplan.preparation.record import (
     Record,
     is_complete,
@@ -26,6 +25,7 @@ from flrplan.preparation.record import (
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind
 from flrplan.preparation.table import dataset_row
 from flrplan.preparation.truth import Truth, read_truth_of
+from flrplan.workfolder.instances import INSTANCES, write_instances
 
 _LOG = logging.getLogger(__name__)
 

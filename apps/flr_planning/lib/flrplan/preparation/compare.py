@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.inputs import NEEDED, LabelFiles, find_label_set
 from flrplan.evaluation.reading import read_truth
-from flrplan.geometry import require_same_grid
-from flrplan.labels import Structure
+from flrplan.image.geometry import require_same_grid
 from flrplan.metrics.lesions import components
 from flrplan.metrics.overlap import overlap_outcomes
 from flrplan.metrics.region import Region

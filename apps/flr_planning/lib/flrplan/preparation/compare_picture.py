@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from flrplan.anatomy import Structure
 from flrplan.evaluation.inputs import NEEDED
 from flrplan.evaluation.reading import read_truth
-from flrplan.geometry import require_same_grid
-from flrplan.io import read_ct
-from flrplan.io.write import replacing
-from flrplan.labels import Structure
-from flrplan.orientation import Canonical
+from flrplan.files.write import replacing
+from flrplan.image import read_ct
+from flrplan.image.geometry import require_same_grid
+from flrplan.image.orientation import Canonical
 from flrplan.planning.picture import WINDOW_HU
 from flrplan.preparation.compare import CasePair, Change
-from flrplan.training_cases import IMAGE_SUFFIX
+from flrplan.workfolder.cases import IMAGE_SUFFIX
 
 FIRST_COLOUR, SECOND_COLOUR = "#FF4FD8", "#00C26F"
 

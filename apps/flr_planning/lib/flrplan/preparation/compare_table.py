@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from statistics import mean, median
 
-from flrplan.labels import Structure
+from flrplan.anatomy import Structure
 from flrplan.preparation.compare import Change
 
 _TITLES = (

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flrplan.instances import INSTANCES, layer_paths
-from flrplan.io import CHANNEL, case_name, find_cases
+from flrplan.image import CHANNEL, case_name, find_cases
 from flrplan.preparation.layout import FOLDER_LAYOUT, Layout, find_label_files
 from flrplan.preparation.sources import CaseSource, InstanceSource, ProblemKind, SegLabel, left_out
 from flrplan.preparation.without_image import cases_without_image, missing_image
-from flrplan.training_cases import require_no_nnunet_data
+from flrplan.workfolder.cases import require_no_nnunet_data
+from flrplan.workfolder.instances import INSTANCES, layer_paths
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from flrplan.errors import SettingsError
-from flrplan.io.volume_file import IMAGE_SUFFIXES
+from flrplan.image.volume_file import IMAGE_SUFFIXES
 
 _TOKENS = re.compile(r"\{[a-z]*\}|\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.")
 _EXT = "(?:" + "|".join(re.escape(s) for s in IMAGE_SUFFIXES) + ")"

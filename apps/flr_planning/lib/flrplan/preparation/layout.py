@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.io import read_yaml
-from flrplan.io.listing import files_below
-from flrplan.io.volume_file import image_suffix
-from flrplan.labels import Structure
+from flrplan.files import read_yaml
+from flrplan.files.listing import files_below
+from flrplan.image.volume_file import image_suffix
 from flrplan.preparation.glob_pattern import compile_pattern
 from flrplan.preparation.sources import FileLabels, MaskFile
 

@@ -11,13 +11,13 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from flrplan.anatomy import Structure
 from flrplan.errors import OutputError, SettingsError
-from flrplan.instances import INSTANCES
-from flrplan.io import write_json
-from flrplan.io.listing import is_junk
-from flrplan.labels import Structure
+from flrplan.files import write_json
+from flrplan.files.listing import is_junk
 from flrplan.preparation.sources import CaseSource, SourceKind
-from flrplan.training_cases import IMAGE_SUFFIX
+from flrplan.workfolder.cases import IMAGE_SUFFIX
+from flrplan.workfolder.instances import INSTANCES
 
 RECORD_VERSION = 1
 RECORDS = "prepared"

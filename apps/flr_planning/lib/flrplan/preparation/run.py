@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flrplan.errors import SettingsError
-from flrplan.io import write_json, write_text
+from flrplan.files import write_json, write_text
 from flrplan.preparation.case import CaseTask, prepare_case
 from flrplan.preparation.clinical import CLINICAL, Clinical, read_clinical
 from flrplan.preparation.parallel import for_each
 from flrplan.preparation.record import open_work_folder, read_records
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind, left_out
 from flrplan.preparation.table import dataset_csv, problems_csv
-from flrplan.splits import Split, read_split
+from flrplan.workfolder.split import Split, read_split
 
 DATASET, PROBLEMS, SPLITS = "dataset.csv", "left_out.csv", "splits.json"
 

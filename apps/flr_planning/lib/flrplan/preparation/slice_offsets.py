@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.geometry import Geometry
-from flrplan.io.dicom_files import choose_series, is_dicom
-from flrplan.io.volume_file import image_suffix
+from flrplan.image.dicom_files import choose_series, is_dicom
+from flrplan.image.geometry import Geometry
+from flrplan.image.volume_file import image_suffix
 
 
 def slice_offsets_mm(ct: Path, series: str | None, geometry: Geometry) -> NDArray[np.float64]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.io.dicom_files import is_dicom
-from flrplan.io.listing import files_below
-from flrplan.io.volume_file import image_suffix
-from flrplan.labels import Structure
+from flrplan.files.listing import files_below
+from flrplan.image.dicom_files import is_dicom
+from flrplan.image.volume_file import image_suffix
 
 
 class SourceKind(str, Enum):

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from flrplan.io import CT
-from flrplan.labels import NestingReport, Structure
+from flrplan.anatomy import NestingReport, Structure
+from flrplan.image import CT
+from flrplan.image.orientation import Canonical
 from flrplan.metrics.lesions import components
 from flrplan.metrics.region import Region
 from flrplan.metrics.volume import flr_percent
-from flrplan.orientation import Canonical
 from flrplan.preparation.clinical import CLINICAL
 from flrplan.preparation.sources import CaseSource, Problem, SourceKind
 from flrplan.preparation.truth import Truth

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flrplan.errors import ImageError
-from flrplan.io import read_table
-from flrplan.io.dicom_files import is_dicom
-from flrplan.io.listing import entries, files_below
+from flrplan.files import read_table
+from flrplan.files.listing import entries, files_below
+from flrplan.image.dicom_files import is_dicom
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SegLabel, left_out
 
 TABLE = "metadata.csv"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flrplan.io import CT
-from flrplan.labels import Mask
-from flrplan.orientation import Canonical
+from flrplan.anatomy import Mask
+from flrplan.image import CT
+from flrplan.image.orientation import Canonical
 
 MIN_CUT_AREA_MM2 = 100.0
 """Liver on the outermost slice of the image counts as cut from this area on (1 cm2)."""

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from flrplan.errors import SettingsError
-from flrplan.io import write_json
+from flrplan.files import write_json
 from flrplan.workflow.jobs import STATE, Job
 from flrplan.workflow.settings import BenchmarkSettings, Rule
 
@@ -89,8 +89,8 @@ def idle_gpus(settings: BenchmarkSettings, engine: EngineSettings) -> list[str]:
 
 
 def with_gpu(command: Sequence[str], count: int, gpus: Sequence[str]) -> list[str]:
-    """The command, which first takes ``count`` of these GPUs (:mod:`flrplan.gpu_pool`); as it is where it needs or there are none."""
-    pool = [sys.executable, "-m", "flrplan.gpu_pool", "--gpus", str(count), "--devices", ",".join(gpus), "--"]
+    """The command, which first takes ``count`` of these GPUs (:mod:`flrplan.hardware.gpu_pool`); as it is where it needs or there are none."""
+    pool = [sys.executable, "-m", "flrplan.hardware.gpu_pool", "--gpus", str(count), "--devices", ",".join(gpus), "--"]
     return [*(pool if count and gpus else []), *command]
 
 

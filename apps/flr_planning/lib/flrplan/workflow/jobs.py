@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from flrplan.cohort.write import WORKFLOW_NAME
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
+from flrplan.method.probabilities import PROBABILITIES
+from flrplan.method.stages import PAPER_STAGES, STAGES
 from flrplan.networks.table import SCRATCH
-from flrplan.probabilities import PROBABILITIES
-from flrplan.splits import HELD_OUT_PART, Split, fold_part, read_split
-from flrplan.stages import PAPER_STAGES, STAGES
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
+from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part, read_split
 
-STATE = WORKFLOW_NAME
+STATE = "workflow"
 """Folder of markers, logs and Snakemake's own files in a work folder."""
 SPLIT_NAME = "splits.json"
 DATASET_NAME = "dataset.csv"

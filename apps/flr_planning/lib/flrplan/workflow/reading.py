@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import SettingsError
-from flrplan.io import read_yaml
+from flrplan.files import read_yaml
+from flrplan.method.variants import Variant, variants_from
 from flrplan.networks.table import SCRATCH
-from flrplan.variants import Variant, variants_from
 from flrplan.workflow.settings import (
     BenchmarkSettings,
     DataSettings,

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import SettingsError
-from flrplan.io import read_yaml, write_json
+from flrplan.files import read_yaml, write_json
 from flrplan.networks.table import SCRATCH
-from flrplan.splits import Split, read_split
 from flrplan.workflow.jobs import STATE, split_file
 from flrplan.workflow.settings import BenchmarkSettings
+from flrplan.workfolder.split import Split, read_split
 
 RECORD = Path(STATE) / "settings.json"
 """Where the record lies in a work folder."""

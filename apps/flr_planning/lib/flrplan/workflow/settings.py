@@ -8,12 +8,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from flrplan.cohort.settings import CaseSize, check_whole_number, parse_size
+from flrplan.cohort.settings import CaseSize, parse_size
 from flrplan.errors import SettingsError
+from flrplan.files.setting_checks import check_whole_number
+from flrplan.method.recipe import Recipe
+from flrplan.method.stages import ARCHITECTURES, PAPER_STAGES, STAGES
+from flrplan.method.variants import Variant, require_name
 from flrplan.networks.table import PAPER, SCRATCH, architecture_named
-from flrplan.nnunet.settings import Recipe
-from flrplan.stages import ARCHITECTURES, PAPER_STAGES, STAGES
-from flrplan.variants import Variant, require_name
 
 
 class DataKind(str, Enum):
@@ -108,7 +109,7 @@ class BenchmarkSettings:
     split: a file, or how to draw one; None: ``splits.json`` of a prepared work folder, ours for downloads (:func:`with_split`).
     folds: train these folds only (their results are then marked as incomplete); empty: all.
     stages: those that rows are trained in; by default the paper's.
-    architectures: rows of the table of architectures; by default the paper's. variants: further rows by name (:mod:`flrplan.variants`),
+    architectures: rows of the table of architectures; by default the paper's. variants: further rows by name (:mod:`flrplan.method.variants`),
         which are trained and predicted like them. variants_file: the YAML that says them, for the jobs.
     ensembles: rows made of the predictions of others, by name (``ensemble.py``).
     recipe: YAML of ``flrplan train``; None: the paper's. train_size: ``--size`` of ``flrplan train``; None: its default.

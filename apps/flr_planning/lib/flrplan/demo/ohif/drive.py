@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Compartment
 from flrplan.demo.ohif import overlay, viewer_state
 from flrplan.demo.ohif.background import Tell
 from flrplan.demo.ohif.orthanc import LoadedSeries
 from flrplan.demo.ohif.server import Server
 from flrplan.errors import ServiceError
-from flrplan.geometry import Geometry
-from flrplan.io import read_label_map
-from flrplan.labels import Compartment
+from flrplan.image import read_label_map
+from flrplan.image.geometry import Geometry
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route

@@ -13,7 +13,7 @@ import requests
 from flrplan.demo.ohif.background import Tell, free_port, start
 from flrplan.demo.ohif.direct import LOOPBACK, ask
 from flrplan.errors import ServiceError
-from flrplan.io import write_json
+from flrplan.files import write_json
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 INSTALL = "on Debian or Ubuntu: apt-get install --no-install-recommends orthanc orthanc-dicomweb"

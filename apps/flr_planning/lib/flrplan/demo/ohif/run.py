@@ -15,8 +15,8 @@ from flrplan.demo.ohif.browser import open_page
 from flrplan.demo.ohif.drive import Driven, drive
 from flrplan.demo.ohif.orthanc import LoadedSeries, find_orthanc, running_orthanc
 from flrplan.demo.ohif.server import OHIF_PORT, START_SECONDS, Server, require_port, running_server
-from flrplan.io.dicom_files import choose_series
-from flrplan.io.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
+from flrplan.image.dicom_files import choose_series
+from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Prediction: which model serves a stage, predictors kept warm, the cascade."""

@@ -1,0 +1,184 @@
+"""From a CT, and the masks that are given, to all structures: stage by stage, each mask given or predicted.
+
+``inputs predicted`` is the paper's cascade (Fig. 1b, dotted lines); with ground truth given it is the paper's pipelined task.
+An empty liver is an error, an empty CRLM is an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from flrplan.anatomy import Mask, Structure
+from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, FROM_DEMO, ModelStore
+from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
+from flrplan.hardware.device import choose_device
+from flrplan.image import CT
+from flrplan.method.cascade_result import CascadeResult, Source
+from flrplan.method.probabilities import Probability
+from flrplan.method.stage_input import StageInput, build_stage_input
+from flrplan.method.stages import CASCADE, Stage
+from flrplan.nnunet.predictor import StagePredictor
+from flrplan.qc.liver_in_view import liver_in_view_findings
+
+logger = logging.getLogger(__name__)
+
+NoteStep = Callable[[str], None]
+TakeProbability = Callable[[Structure, Probability], object]
+Prediction = tuple[Mask, Probability | None]
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """How the cascade runs.
+
+    mirroring: nnU-Net's test-time mirroring; on in the benchmark ("standard nnU-Net inference"), off in the app, where it
+        would multiply the waiting time by up to 8.
+    largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
+        liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
+    """
+
+    architecture: str = "nnunet"
+    device: str = "auto"
+    mirroring: bool = False
+    largest_liver: bool = True
+
+
+@dataclass
+class _Run:
+    """The state of one run, filled stage by stage."""
+
+    ct: CT
+    masks: dict[Structure, Mask]
+    sources: dict[Structure, Source]
+    on_probability: TakeProbability | None
+    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class Cascade:
+    """Runs stages on a CT with models of a :class:`ModelStore` (None: the app's), which keeps them warm between calls.
+
+    Raises: SettingsError for an unknown device, or a GPU that is not there.
+    """
+
+    def __init__(self, store: ModelStore | None = None, settings: CascadeSettings | None = None) -> None:
+        self.store = store or ModelStore()
+        self.settings = settings or CascadeSettings()
+        self.device = choose_device(self.settings.device)
+
+    def run(
+        self,
+        ct: CT,
+        given: Mapping[Structure, Mask] | None = None,
+        stages: Sequence[Stage] = CASCADE,
+        on_step: NoteStep | None = None,
+        on_probability: TakeProbability | None = None,
+    ) -> CascadeResult:
+        """Predicts what the stages ask for and what they need, unless it is given.
+
+        Args:
+            given: masks ``(Z, Y, X) bool`` on the CT's grid; a given mask is never predicted. CRLM without a liver: the
+                liver is predicted.
+            on_step: called with a short text before each step, for progress.
+            on_probability: called with each predicted structure and its probability on the CT's grid, also with a liver that is
+                then found empty; ``{}.__setitem__`` keeps them. Raw: pieces that are dropped from the mask are in it. None: no
+                probability is made.
+
+        Raises:
+            EmptyLiverError: the given or the predicted liver is empty.
+            GridError: a given mask has another shape. ModelError: a model is missing or damaged.
+        """
+        given = dict(given or {})
+        for structure, mask in given.items():
+            if mask.shape != ct.geometry.shape_zyx:
+                raise GridError(f"case {ct.name}: the given {structure} has shape {mask.shape}, the CT {ct.geometry.shape_zyx}")
+        if Structure.LIVER in given and not given[Structure.LIVER].any():
+            raise EmptyLiverError(f"case {ct.name}: the given liver mask is empty; draw the liver, or let it be predicted")
+        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), on_probability, warnings=list(ct.warnings))
+        for stage in stages:
+            self._provide(stage, run, on_step)
+        if Structure.LIVER in run.masks:
+            run.warnings += liver_in_view_findings(ct, run.masks[Structure.LIVER])
+        if run.sources.get(Structure.FLR) is Source.PREDICTED and not run.masks[Structure.FLR].any():
+            run.warnings.append("the predicted future liver remnant is empty; draw it by hand")
+        if any(m["demo"] for m in run.models.values()):
+            run.warnings.append(DEMO_NOTE)
+        tuned = [name for name, m in run.models.items() if m.get(FROM_DEMO)]
+        if tuned:
+            run.warnings.append(f"{', '.join(tuned)}: {FINE_TUNED_NOTE}")
+        return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
+
+    def identity(self, stage: Stage) -> dict[str, Any]:
+        """Which model serves a stage here. Raises ModelError where none does."""
+        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
+
+    def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
+        if all(target in run.masks for target in stage.targets):
+            return
+        for need in stage.needs:
+            self._provide(next(s for s in CASCADE if need in s.targets), run, on_step)
+        if on_step is not None:
+            on_step(f"{run.ct.name}: {stage}")
+        started = perf_counter()
+        predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
+        loaded = perf_counter()
+        stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
+        for target, (mask, probability) in self._predicted(stage_input, predictor, run).items():
+            if target in run.masks:  # given, so not predicted
+                continue
+            if run.on_probability is not None and probability is not None:
+                run.on_probability(target, stage_input.restore(probability))
+            mask = stage_input.restore(mask)
+            run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
+            run.sources[target] = Source.PREDICTED
+        run.models[stage.name] = identity
+        run.warnings += [f"{stage}: {warning}" for warning in predictor.folder.warnings]
+        run.seconds[f"{stage}_load"] = round(loaded - started, 3)
+        run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
+
+    def _predicted(self, given: StageInput, predictor: StagePredictor, run: _Run) -> Mapping[Structure, Prediction]:
+        """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
+
+        def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
+            if run.on_probability is None:
+                return {target: (mask, None) for target, mask in predictor.predict(given).items()}
+            return predictor.predict_with_probability(given)
+
+        try:
+            return by(predictor)
+        except DeviceMemoryError as error:
+            logger.warning("%s; predicting on the CPU", error)
+        torch.cuda.empty_cache()  # out here nothing holds the failed attempt's tensors any more
+        stage = given.stage
+        run.warnings.append(
+            f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
+        )
+        return by(self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring)[0])
+
+    def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
+        if not liver.any():
+            raise EmptyLiverError(
+                f"case {run.ct.name}: no liver was found in {run.ct.source}. Check that the CT shows the liver and that its "
+                "orientation and HU are right, or give a liver mask"
+            )
+        if not self.settings.largest_liver:
+            return liver
+        pieces, count = ndimage.label(liver)
+        if count == 1:
+            return liver
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        kept = pieces == sizes.argmax()
+        dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
+        if dropped_ml > 0:
+            run.warnings.append(f"{count - 1} stray pieces of the predicted liver ({dropped_ml:.1f} ml) were dropped")
+        return np.asarray(kept)

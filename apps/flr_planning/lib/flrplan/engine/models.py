@@ -1,0 +1,158 @@
+"""Which model serves a stage, and the predictors kept warm. Layout: ``<root>/<stage>/<architecture>/`` (nnU-Net folders).
+
+torch and nnU-Net are imported when a model is opened, so parsers may ask where models lie.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flrplan.errors import ModelError
+from flrplan.files.listing import entries
+from flrplan.method.stages import Stage
+
+if TYPE_CHECKING:
+    import torch
+
+    from flrplan.nnunet.model_folder import ModelFolder
+    from flrplan.nnunet.predictor import StagePredictor
+
+logger = logging.getLogger(__name__)
+
+MODEL_ROOT = Path(__file__).resolve().parents[2] / "model"
+"""``apps/flr_planning/model``, the app's own model folder."""
+DEMO_NAME = "demo"
+DEMO_NOTE = "demo models, trained on synthetic cases only: not for patients"
+FINE_TUNED_NOTE = "fine-tuned from demo models, which were trained on synthetic cases only"
+FROM_DEMO = "fine_tuned_from_demo"
+"""Key of a model's identity, and of its ``published.json``: its weights started from a demo model's."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A model folder that serves a stage, and whether it is one of the demo models of the repository, or began as one."""
+
+    folder: ModelFolder
+    demo: bool
+    from_demo: bool = False
+
+
+def replaced_folder(path: Path) -> Path:
+    """Where a model lies in the instant in which a newer one takes its place; see :mod:`flrplan.learning.replacing`."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def decides_answers(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model's identity what its answers depend on: the weights, and of an imported one the labels and the input that were stated."""
+    return {**identity["weights_sha256"], **({"imported": identity["imported"]} if "imported" in identity else {})}
+
+
+def require_models_folder(path: Path) -> None:
+    """Raises ModelError for what can hold no ``<stage>/<architecture>/``: else the demo models would silently serve in its place."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "is not there"
+        raise ModelError(f"{path} {what}; expected a folder with <stage>/<architecture>/ models")
+    if (path / "plans.json").is_file() or any(path.glob("fold_*")):
+        raise ModelError(
+            f"{path} is one model, expected a folder with <stage>/<architecture>/ models; take it up with: flrplan models import {path} "
+            "--stage STAGE"
+        )
+
+
+class ModelStore:
+    """Finds models and keeps their predictors; a folder that changed on disk is loaded anew at its next use.
+
+    root: the folder with ``<stage>/<architecture>/``; where it has no model for a stage, ``demo`` serves.
+    folds: use these folds only (out-of-fold predictions); None is the ensemble of all that are there.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = MODEL_ROOT,
+        demo: Path | None = MODEL_ROOT / DEMO_NAME,
+        folds: tuple[int, ...] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.demo = demo
+        self.folds = folds
+        self._lock = threading.Lock()
+        self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, FoundModel]] = {}
+
+    def has(self, stage: Stage, architecture: str) -> bool:
+        """Whether a model is there at all, whole or not."""
+        return any(path.is_dir() and bool(entries(path)) for path, _ in self._candidates(stage, architecture))
+
+    def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
+        own = self.folder(stage, architecture)
+        demo = [] if self.demo is None else [(self.demo / stage.name / architecture, True)]
+        # Our own once more before the demo model: a model may have taken its place between the first look and the second.
+        return [(own, False), (replaced_folder(own), False), (own, False), *demo]
+
+    def find(self, stage: Stage, architecture: str) -> FoundModel:
+        """The trained model of a stage, else its demo model.
+
+        Raises: ModelError where neither is there, or the folder is incomplete, damaged or of another stage.
+        """
+        found = self.find_any(stage, architecture)
+        if found is None:
+            looked = " and ".join(dict.fromkeys(str(path) for path, _ in self._candidates(stage, architecture)))
+            raise ModelError(
+                f"no {architecture} model for stage {stage}: looked in {looked}. "
+                "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"
+            )
+        return found
+
+    def find_any(self, stage: Stage, architecture: str) -> FoundModel | None:
+        """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
+        from flrplan.nnunet.model_folder import ModelFolder
+
+        candidates = self._candidates(stage, architecture)
+        for path, demo in candidates:
+            if path.is_dir() and entries(path):
+                folder = ModelFolder.open(path)
+                folder.require_stage(stage)
+                from_demo = bool(folder.published().get(FROM_DEMO))
+                return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo, from_demo)
+        return None
+
+    def folder(self, stage: Stage, architecture: str) -> Path:
+        """Where the trained model of a stage belongs, be it there or not."""
+        return self.root / stage.name / architecture
+
+    def predictor(
+        self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False
+    ) -> tuple[StagePredictor, dict[str, Any]]:
+        """A warm predictor of a stage, and its identity for reports (with ``demo`` and ``architecture``)."""
+        key = (stage.name, architecture, str(device), mirroring)
+        with self._lock:
+            try:
+                warm = self._load(stage, architecture, key)
+            except (ModelError, OSError):  # replaced while it was being read, by a training; the new one is whole
+                warm = self._load(stage, architecture, key)
+        found = warm[2]
+        identity = {**warm[1].identity, "architecture": architecture, "demo": found.demo}
+        return warm[1], {**identity, **({FROM_DEMO: True} if found.from_demo else {})}
+
+    def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
+        import torch
+
+        from flrplan.nnunet.predictor import StagePredictor
+
+        found = self.find(stage, architecture)
+        stamp = (found.folder.path, found.folder.fingerprint())
+        warm = self._warm.get(key)
+        if warm is None or warm[0] != stamp:
+            logger.info("loading model %s", found.folder.path)
+            for warning in found.folder.warnings:
+                logger.warning("%s: %s", found.folder.path, warning)
+            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
+            if found.folder.fingerprint() != stamp[1]:
+                raise ModelError(f"{found.folder.path} was changed while it was being read; try again")
+            self._warm[key] = warm
+        return warm

@@ -1,0 +1,79 @@
+"""Files that are either whole or absent: written beside their place, flushed to the disk, then renamed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from flrplan.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` with the same ending; takes its place if the block succeeds, vanishes if not.
+
+    Missing folders are made. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
+    """
+    path = Path(path)
+    part = path.with_name(f".part-{uuid4().hex[:8]}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        _flush(part)
+        part.replace(path)
+        _flush(path.parent)
+    except OutputError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
+        raise OutputError(
+            f"could not write {path}: {reason}; check that the disk has room and the folder is writable"
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text. Raises OutputError; then the old file, if there was one, is untouched."""
+    with replacing(Path(path)) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes an object as JSON; NaN and infinity become null, numpy values, paths and enums plain ones.
+
+    Raises: OutputError as :func:`write_text`; TypeError for an object that JSON cannot hold.
+    """
+    write_text(path, json.dumps(_plain(obj), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(_plain(k)): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Where work runs: devices, the GPUs of this machine, memory."""

@@ -1,0 +1,76 @@
+"""A CT in HU on its own grid, from any file a clinic or a challenge hands out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from flrplan.errors import GridError, ImageError, SettingsError
+from flrplan.image.cases import case_name
+from flrplan.image.dicom_files import is_dicom
+from flrplan.image.dicom_series import read_dicom_series
+from flrplan.image.geometry import Geometry
+from flrplan.image.hounsfield import as_hu, check_grid, check_hu
+from flrplan.image.volume_file import image_suffix, read_volume, scalar_volume
+
+
+@dataclass(frozen=True, eq=False)
+class CT:
+    """``array_zyx``: ``(Z, Y, X)`` HU, int16 where that loses nothing, else float32, in the file's own axis order.
+
+    ``geometry``: its voxel grid (LPS, mm). ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should
+    check, one sentence each.
+    """
+
+    array_zyx: NDArray[Any]
+    geometry: Geometry
+    name: str
+    source: str
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.array_zyx, np.ndarray) or self.array_zyx.dtype.kind not in "iuf":
+            found = getattr(self.array_zyx, "dtype", type(self.array_zyx).__name__)
+            raise ImageError(f"{self.source}: expected the HU as a numpy array of numbers, found {found}")
+        if self.array_zyx.shape != self.geometry.shape_zyx:
+            raise GridError(f"{self.source}: shape {self.array_zyx.shape} on a grid of {self.geometry.shape_zyx} (z, y, x)")
+
+
+def read_ct(path: str | os.PathLike[str], series: str | None = None) -> CT:
+    """The CT of a NIfTI, NRRD or MetaImage file, of a DICOM folder (subfolders included), or of one DICOM file's series.
+
+    ``series``: SeriesInstanceUID, needed only where a folder holds several CT volumes. Of a DICOM file, all slices of its
+    series in its folder are read. The grid is the input's own: nothing is reoriented or resampled.
+
+    Raises:
+        ImageError: missing, damaged or incomplete files; not a CT; broken or absurd geometry; values that are not HU.
+        SettingsError: ``series`` for an input that is not DICOM.
+    """
+    path = Path(path)
+    if path.is_dir() or (image_suffix(path) is None and path.is_file() and is_dicom(path)):
+        array, geometry, warnings = read_dicom_series(path, series)
+        return _checked(array, geometry, case_name(path), str(path), warnings)
+    if series is not None:
+        raise SettingsError(f"series {series!r} was asked of {path}, but only a DICOM folder has series; leave it out")
+    volume = read_volume(path)
+    array = sitk.GetArrayFromImage(volume.image)
+    return _checked(array, volume.geometry, case_name(path), str(path), volume.warnings)
+
+
+def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:
+    """A CT from an image in memory, after the same checks. Raises ImageError naming ``source``."""
+    volume = scalar_volume(image, source)
+    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, name, source, volume.warnings)
+
+
+def _checked(array: NDArray[Any], geometry: Geometry, name: str, source: str, warnings: tuple[str, ...] = ()) -> CT:
+    check_grid(geometry, source)
+    hu = as_hu(np.ascontiguousarray(array), source)
+    check_hu(hu, source)
+    return CT(hu, geometry, name, source, warnings)

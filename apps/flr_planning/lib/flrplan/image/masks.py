@@ -1,0 +1,156 @@
+"""Masks and label maps from files, on the grid of their CT."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from flrplan.anatomy import KNOWN_LABEL_NAMES, Mask, Structure, decode_label, resemblance
+from flrplan.errors import EmptyLiverError, ImageError, LabelError
+from flrplan.image.ct import CT
+from flrplan.image.dicom_files import is_dicom
+from flrplan.image.dicom_seg import read_dicom_seg
+from flrplan.image.finite import count_non_finite, require_finite
+from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.image.volume_file import image_suffix, read_volume
+
+
+def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """A label map ``(Z, Y, X)`` of integers as it is stored, and its grid; whole numbers stored as floats become int32.
+
+    Raises: ImageError where the file is missing, damaged, not one 3D volume, or holds NaN or infinity; LabelError for values
+    that are not whole.
+    """
+    try:
+        volume = read_volume(Path(path))
+    except ImageError as error:
+        if str(path).lower().endswith(".seg.nrrd") and "one value per voxel" in str(error):
+            raise LabelError(
+                f"{path}: its segments overlap, so 3D Slicer keeps them in layers; export each into a file of its own (Segmentations, "
+                "Export to files)"
+            ) from error
+        raise
+    array = sitk.GetArrayFromImage(volume.image)
+    if array.dtype.kind != "f":
+        return array, volume.geometry
+    require_finite(count_non_finite(array), array.size, str(path))
+    if (array != np.rint(array)).any():
+        kind = "a CT" if array.min() < 0 else "a probability map, or resampled with interpolation"
+        raise LabelError(
+            f"{path}: expected whole numbers as labels, found values {array.min():g} to {array.max():g} with fractions "
+            f"({kind}); use nearest neighbour or a threshold"
+        )
+    return array.astype(np.int32), volume.geometry
+
+
+def read_mask(path: str | os.PathLike[str], ct: CT, structure: Structure) -> Mask:
+    """The ``(Z, Y, X) bool`` mask of one structure on the CT's grid; 0 and one other value (1, 255, ...) count as binary.
+
+    A DICOM SEG (a file, or a folder that holds nothing else) and 3D Slicer's ``.seg.nrrd`` may hold several segments: those with known
+    label names are read as a label of an annotator is (:func:`flrplan.anatomy.decode_label`); a single segment with another name is the
+    mask.
+
+    Raises:
+        EmptyLiverError: a liver without voxels. Every other structure may be empty.
+        GridError: another grid than the CT's.
+        LabelError: not binary, or a SEG that does not hold the structure. ImageError: missing or damaged.
+    """
+    path = _file_of(Path(path))
+    if image_suffix(path) is None and path.is_file() and is_dicom(path):
+        mask = _mask_of_seg(path, ct, structure)
+    else:
+        array, geometry = read_label_map(path)
+        require_same_grid(ct.geometry, geometry, ct.source, str(path))
+        names = _segment_names(path) if len(_values(array)) > 1 else {}
+        mask = _named_mask(array, names, structure, str(path)) if names else binary_mask(array, structure, str(path))
+    if structure is Structure.LIVER and not mask.any():
+        raise EmptyLiverError(f"{path}: the liver mask has no voxels; draw the liver, or leave the mask out to predict it")
+    return mask
+
+
+def binary_mask(array: NDArray[Any], structure: Structure, source: str) -> Mask:
+    """An array of bool, or of 0 and one other value, as a mask ``bool`` of its shape; it may be empty.
+
+    Raises: LabelError naming ``source`` and the values found.
+    """
+    if array.dtype == np.bool_:
+        return array
+    values = _values(array)
+    if len(values) > 1:
+        raise LabelError(
+            f"{source}: expected a binary {structure} mask (0 and one other value), found the values {[0, *values][:6]}"
+            f"{resemblance(values)}; save the {structure} alone"
+        )
+    return np.asarray(array != 0)
+
+
+def _values(array: NDArray[Any]) -> list[Any]:
+    return [v for v in np.unique(array).tolist() if v != 0]
+
+
+def _file_of(path: Path) -> Path:
+    """The one DICOM file of a folder, as viewers export a SEG; a file as it is. Raises ImageError for any other folder."""
+    if not path.is_dir():
+        return path
+    files = [p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    if len(files) == 1 and is_dicom(files[0]):
+        return files[0]
+    raise ImageError(f"{path} is a folder, expected the file of a mask or of a DICOM SEG; give one of its {len(files)} files")
+
+
+def _segment_names(path: Path) -> dict[str, int]:
+    """Names and values of the segments that 3D Slicer writes into the header of a ``.seg.nrrd``; empty for other files.
+
+    Raises: LabelError for two segments of one name, or an incomplete header.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    named = {key.removesuffix("_Name"): name for key, name in said.items() if re.fullmatch(r"Segment\d+_Name", key)}
+    if len(set(named.values())) != len(named):
+        raise LabelError(f"{path}: its segments {sorted(named.values())} are not all called differently; rename them")
+    try:
+        return {name: int(said[f"{segment}_LabelValue"]) for segment, name in named.items()}
+    except (KeyError, ValueError) as error:
+        raise LabelError(f"{path}: the header names segments without their values ({error}); save it again") from error
+
+
+def _mask_of_seg(path: Path, ct: CT, structure: Structure) -> Mask:
+    try:
+        seg = pydicom.dcmread(path)
+    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
+        raise ImageError(f"{path}: the DICOM file is cut off or damaged ({error}); copy or export it again") from error
+    kind = str(seg.get("Modality"))
+    if kind in _NO_SEG:
+        raise LabelError(f"{path}: expected a BINARY DICOM SEG, found {_NO_SEG[kind]}")
+    label, names = read_dicom_seg(seg, ct.geometry, str(path))
+    return _named_mask(label, names, structure, str(path))
+
+
+_NO_SEG = {
+    "CT": "a slice of a CT; give the segmentation that was drawn on it",
+    "RTSTRUCT": "an RT structure set, which holds contours; convert it to a label map on the CT's grid (3D Slicer with SlicerRT does)",
+    "SR": "a structured report, which holds no voxels; give the segmentation that it refers to",
+}
+
+
+def _named_mask(label: NDArray[Any], names: dict[str, int], structure: Structure, path: str) -> Mask:
+    """The mask of a structure in a label map whose segments have names. Raises LabelError where it does not hold the structure."""
+    known = {name.lower(): number for name, number in names.items() if name.lower() in KNOWN_LABEL_NAMES}
+    if not known and len(names) == 1:
+        return np.asarray(label != 0)
+    if not known:
+        raise LabelError(f"{path}: none of its segments {sorted(names)} is called {structure}; rename it or save it alone")
+    held = decode_label(np.where(np.isin(label, list(known.values())), label, 0), known, path)
+    if structure not in held.holds:
+        raise LabelError(f"{path}: its segments {sorted(names)} do not hold {structure}; rename it or save it alone")
+    return held.masks[structure]

@@ -1,0 +1,81 @@
+"""The ``params`` of an infer answer: what the label file holds, the volumes, and how they came about. Plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flrplan import __version__
+from flrplan.anatomy import Structure
+from flrplan.engine.models import FINE_TUNED_NOTE, FROM_DEMO
+from flrplan.method.cascade_result import CascadeResult, Source
+from flrplan.planning.plan import Plan
+from flrplan.planning.volumetry import Volumes
+from flrplan.server.label_table import label_colors
+from flrplan.server.options import InferOptions
+
+DEMO_NOTICE = "Computed by demo models, which were trained on synthetic cases only: not for patients."
+FINE_TUNED_NOTICE = f"Computed by models {FINE_TUNED_NOTE}."
+_PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+
+
+def answer(
+    result: CascadeResult,
+    label_zyx: NDArray[np.uint8],
+    names: Mapping[str, int],
+    options: InferOptions,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """``params`` of one call; ``seconds`` is the wall time of the steps around the cascade, which brings its own.
+
+    ``label_zyx`` is what the label file holds, its values named by ``names``; ``labels_present`` are those with voxels.
+    ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None.
+    """
+    volumes, warnings = _volumes(result)
+    return {
+        "label_names": dict(names),
+        "labels_present": _present(label_zyx, names),
+        "label_colors": label_colors(names),
+        "volumes": volumes,
+        "inputs": options.inputs.value,
+        "given": _from(result, Source.GIVEN),
+        "predicted": _from(result, Source.PREDICTED),
+        "architecture": options.architecture,
+        "models": {stage: dict(identity) for stage, identity in result.models.items()},
+        "demo_models": result.demo,
+        **_notice(result),
+        "seconds": {**result.seconds, **{step: round(s, 3) for step, s in seconds.items()}},
+        "warnings": list(warnings),
+        "software": f"flrplan {__version__}",
+    }
+
+
+def _notice(result: CascadeResult) -> dict[str, str]:
+    if result.demo:
+        return {"notice": DEMO_NOTICE}
+    return {"notice": FINE_TUNED_NOTICE} if any(m.get(FROM_DEMO) for m in result.models.values()) else {}
+
+
+def _volumes(result: CascadeResult) -> tuple[dict[str, float | None], Sequence[str]]:
+    """Volumes and warnings: of the plan, where all its structures are there, else of each mask."""
+    if all(structure in result.masks for structure in _PLANNED):
+        plan = Plan(result)
+        return plan.volumes.to_json(), plan.warnings
+    voxel_ml = result.ct.geometry.voxel_volume_ml
+    volumes: dict[str, float | None] = dict.fromkeys(f.name for f in fields(Volumes))
+    for structure, mask in result.masks.items():
+        volumes[f"{structure}_ml"] = round(float(np.count_nonzero(mask)) * voxel_ml, 6)
+    return volumes, result.warnings
+
+
+def _present(label_zyx: NDArray[np.uint8], names: Mapping[str, int]) -> list[str]:
+    counts = np.bincount(label_zyx.ravel(), minlength=max(names.values()) + 1)
+    return [name for name, index in sorted(names.items(), key=lambda item: item[1]) if counts[index]]
+
+
+def _from(result: CascadeResult, source: Source) -> list[str]:
+    return [structure.value for structure, found in result.sources.items() if found is source]

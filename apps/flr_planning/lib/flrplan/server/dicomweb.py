@@ -1,0 +1,178 @@
+"""MONAI Label 0.8.5's DICOMweb datastore, with right segment names on the way out and a full-size label on the way back."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
+from dicomweb_client.session_utils import create_session_from_user_pass
+from monailabel.config import settings as host_settings
+from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from flrplan.errors import ImageError, LabelError
+from flrplan.image import read_label_map
+from flrplan.server.client_error import errors_for_client
+from flrplan.server.label_table import SEMIAUTOMATIC, names_sent, segment_entry
+
+_UNKNOWN = "UNK"
+"""The host's word for a value that the server did not state."""
+
+
+class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
+    """The host's datastore, but for these points of 0.8.5:
+
+    - its SEG writer names the n-th value present by the n-th entry of ``label_info``: a list with an unpainted name in the
+      middle (3D Slicer sends all) shifts the names. The list is ordered before it is used;
+    - a SEG read back is cropped to the slices with voxels, has lost its names, and an older file in the cache wins over it.
+      :meth:`newest_seg` gives the newest SEG of one CT itself, without downloading all other labelled studies;
+    - ``get_labeled_images`` is cached for two hours: "completed" stayed 0 after a save. The cache is emptied by a save;
+    - an unknown id died with IndexError;
+    - a download that was stopped half-way stayed in the cache as the whole series: where the server states more images than are
+      there, it is downloaded again.
+    """
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of the series as NIfTI, downloaded at first use.
+
+        Raises: ClientError for an unknown SeriesInstanceUID, and for a series that does not come whole.
+        """
+        with errors_for_client():
+            lacking = self._lacking(image_id)
+            if lacking:
+                shutil.rmtree(Path(self._datastore.image_path(), image_id))
+                Path(self._datastore.image_path(), f"{image_id}.nii.gz").unlink(missing_ok=True)
+            try:
+                path = str(super().get_image_uri(image_id))
+            except IndexError:
+                raise ImageError(f"no series {image_id!r} at {self.name()}; expected a SeriesInstanceUID of its CTs") from None
+            lacking = self._lacking(image_id) if lacking else 0
+            if lacking:
+                raise ImageError(
+                    f"series {image_id}: {lacking} images that {self.name()} lists did not come; send the series to it again"
+                )
+            return path
+
+    def _lacking(self, image_id: str) -> int:
+        """How many images of a cached series the server has and the cache has not; 0 where nothing is cached, or it does not say."""
+        folder = self.series_folder(image_id)
+        if folder is None:
+            return 0
+        entries = self._client.search_for_series(search_filters={"SeriesInstanceUID": image_id})
+        stated = max((int(Dataset.from_json(e).get("NumberOfSeriesRelatedInstances") or 0) for e in entries), default=0)
+        return max(stated - len(list(folder.glob("*.dcm"))), 0)
+
+    def series_folder(self, image_id: str) -> Path | None:
+        """The cached DICOM files of a series, or None where there are none."""
+        folder = Path(self._datastore.image_path(), image_id)
+        return folder if folder.is_dir() and any(folder.glob("*.dcm")) else None
+
+    def patients_of(self, image_id: str) -> frozenset[str]:
+        """PatientID of a series, as the server states it and as its cached DICOM files do; empty where neither does."""
+        found = [self.get_image_info(image_id).get("PatientID")]
+        folder = self.series_folder(image_id)
+        if folder is not None:
+            found.append(
+                dcmread(min(folder.glob("*.dcm")), stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID")
+            )
+        return frozenset(str(name) for name in found if name) - {_UNKNOWN}
+
+    def patient_ids(self) -> set[str]:
+        """PatientIDs of all CT series, labelled or not, as far as the server states them."""
+        found = self._client.search_for_series(search_filters=self._search_filter, fields=["PatientID"])
+        return {str(Dataset.from_json(entry).get("PatientID") or "") for entry in found} - {""}
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """Stores a label; ``final`` also as SEG at the DICOMweb server. Raises ClientError where a SEG could not hold it."""
+        if label_tag == DefaultLabelTag.FINAL:
+            with errors_for_client():
+                label_info = {**label_info, "label_info": _ordered_entries(Path(label_filename), label_info, image_id)}
+        stored = str(super().save_label(image_id, label_filename, label_tag, label_info))
+        DICOMWebDatastore.get_labeled_images.cache_clear()
+        return stored
+
+    def forget_lists(self) -> None:
+        """The next lists of images and labels are asked of the server, not taken from the cache of two hours."""
+        DICOMWebDatastore.list_images.cache_clear()
+        DICOMWebDatastore.get_labeled_images.cache_clear()
+
+    def saved_here(self, image_id: str) -> tuple[Path, dict[str, Any]] | None:
+        """File and info of the ``final`` label if this server saved it, with the client's label names; else None."""
+        info = self.get_label_info(image_id, DefaultLabelTag.FINAL)
+        path = LocalDatastore.get_label_uri(self, image_id, DefaultLabelTag.FINAL)
+        return (Path(path), info) if path and Path(path).is_file() and info.get("label_info") else None
+
+    def newest_seg(self, image_id: str) -> Dataset | None:
+        """Metadata of the newest SEG that refers to this CT series, or None."""
+        series = self._client.search_for_series(search_filters={"SeriesInstanceUID": image_id})
+        studies = {str(Dataset.from_json(s).StudyInstanceUID) for s in series}
+        found = []
+        for study in studies:
+            for entry in self._client.search_for_series(search_filters={"StudyInstanceUID": study, "Modality": "SEG"}):
+                uid = str(Dataset.from_json(entry).SeriesInstanceUID)
+                for instance in self._client.retrieve_series_metadata(study, uid):
+                    seg = Dataset.from_json(instance)
+                    if image_id in {str(r.SeriesInstanceUID) for r in seg.get("ReferencedSeriesSequence") or []}:
+                        found.append(seg)
+        return max(found, key=_written_at, default=None)
+
+    def download(self, instance: Dataset) -> Dataset:
+        """The whole DICOM object of some metadata."""
+        whole: Dataset = self._client.retrieve_instance(
+            str(instance.StudyInstanceUID), str(instance.SeriesInstanceUID), str(instance.SOPInstanceUID)
+        )
+        return whole
+
+
+def open_dicomweb(url: str) -> PlanningDICOMWebDatastore:
+    """The datastore of a DICOMweb URL with the host's own settings (``MONAI_LABEL_*``), as ``MONAILabelApp`` builds it."""
+    session = None
+    if "googleapis.com" in url:
+        session = create_session_from_gcp_credentials()
+    elif host_settings.MONAI_LABEL_DICOMWEB_USERNAME and host_settings.MONAI_LABEL_DICOMWEB_PASSWORD:
+        session = create_session_from_user_pass(
+            host_settings.MONAI_LABEL_DICOMWEB_USERNAME, host_settings.MONAI_LABEL_DICOMWEB_PASSWORD
+        )
+    client = DICOMwebClientX(
+        url=url,
+        session=session,
+        qido_url_prefix=host_settings.MONAI_LABEL_QIDO_PREFIX,
+        wado_url_prefix=host_settings.MONAI_LABEL_WADO_PREFIX,
+        stow_url_prefix=host_settings.MONAI_LABEL_STOW_PREFIX,
+    )
+    return PlanningDICOMWebDatastore(
+        client=client,
+        search_filter=host_settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+        cache_path=host_settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
+        fetch_by_frame=host_settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+        convert_to_nifti=host_settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
+    )
+
+
+def _ordered_entries(file: Path, info: dict[str, Any], image_id: str) -> list[dict[str, Any]]:
+    """``label_info`` with the names of the values present first, in their order, then the names without voxels."""
+    what = f"the label of {image_id}"
+    names = names_sent(info, what)
+    array = np.fromfile(file, np.uint8) if file.suffix == ".bin" else read_label_map(file)[0]
+    present = [int(value) for value in np.unique(array) if value != 0]
+    if not present:
+        raise LabelError(f"{what} has no voxels; a DICOM SEG cannot hold an empty label")
+    by_index = {index: name for name, index in names.items()}
+    nameless = [value for value in present if value not in by_index]
+    if nameless:
+        raise LabelError(f"{what}: voxels of value {nameless[:5]} have no name in label_info; named are {names}")
+    absent = sorted(set(by_index) - set(present))
+    return [segment_entry(by_index[index], index, SEMIAUTOMATIC) for index in (*present, *absent)]
+
+
+def _written_at(seg: Dataset) -> tuple[str, ...]:
+    keywords = ("ContentDate", "ContentTime", "SeriesDate", "SeriesTime", "SOPInstanceUID")
+    return tuple(str(seg.get(keyword) or "") for keyword in keywords)

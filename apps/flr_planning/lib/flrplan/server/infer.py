@@ -1,0 +1,122 @@
+"""The infer tasks: one class for the stages of the paper, one for the cascade."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from numpy.typing import NDArray
+
+from flrplan.anatomy import Structure
+from flrplan.engine.cascade import Cascade, CascadeSettings
+from flrplan.engine.models import ModelStore
+from flrplan.image import read_ct
+from flrplan.method.cascade_result import CascadeResult
+from flrplan.method.stages import CASCADE, PAPER_STAGES, Stage
+from flrplan.server.annotations import given_masks
+from flrplan.server.answer import answer
+from flrplan.server.host import IMAGE_ID, image_path
+from flrplan.server.label_table import COMPARTMENT_NAMES
+from flrplan.server.options import InferOptions, client_config, inputs_for
+from flrplan.server.result_file import ResultFormat, write_result
+from flrplan.server.settings import AppSettings
+
+logger = logging.getLogger(__name__)
+
+CASCADE_TASK = "cascade"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all tasks share: models stay warm in one store, and one inference runs at a time (endpoints may use threads)."""
+
+    settings: AppSettings
+    store: ModelStore
+    datastore: Datastore
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
+    """A CT of the datastore, and perhaps the annotator's masks, to one label file and its ``params``."""
+
+    def __init__(
+        self, stages: Sequence[Stage], needs: Sequence[Structure], names: Mapping[str, int], description: str, service: Service
+    ) -> None:
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels=dict(names),
+            dimension=3,
+            description=description,
+            config=client_config(service.settings, inputs_for(needs)),
+        )
+        self._stages = tuple(stages)
+        self._names = dict(names)
+        self._service = service
+
+    def is_valid(self) -> bool:
+        """Always: a model may be put in place later, and one that is missing is a clear error of the call."""
+        return True
+
+    @abstractmethod
+    def label_map(self, result: CascadeResult) -> NDArray[np.uint8]:
+        """The label ``(Z, Y, X) uint8`` that this task answers with; values are those of its ``labels``."""
+
+    def __call__(self, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Path of the label file and its params. Raises FlrError, whose message is meant for the user."""
+        options = InferOptions.from_request(request, self.config())
+        wanted = ResultFormat.from_request(request)
+        settings = self._service.settings
+        with self._service.lock:
+            started = perf_counter()
+            ct = read_ct(image_path(request, self._service.datastore))
+            given = given_masks(self._service.datastore, request.get(IMAGE_ID), ct, options.inputs)
+            read = perf_counter()
+            cascade = Cascade(
+                self._service.store,
+                CascadeSettings(options.architecture, options.device, settings.mirroring, settings.largest_liver),
+            )
+            result = cascade.run(ct, given, self._stages, on_step=logger.info)
+            predicted = perf_counter()
+            label = self.label_map(result)
+            path = write_result(label, ct.geometry, self._names, wanted)
+        seconds = {"read": read - started, "write": perf_counter() - predicted, "total": perf_counter() - started}
+        return str(path), answer(result, label, self._names, options, seconds)
+
+
+class StageTask(PlanningTask):
+    """One stage: its target as label 1. Masks that it takes and nobody gives are predicted by the stages before it."""
+
+    def __init__(self, stage: Stage, service: Service) -> None:
+        takes = f" from the CT and {', '.join(s.value for s in stage.needs)}" if stage.needs else " from the CT alone"
+        super().__init__((stage,), stage.needs, {stage.target.value: 1}, f"{stage.target}{takes}", service)
+        self._target = stage.target
+
+    def label_map(self, result: CascadeResult) -> NDArray[np.uint8]:
+        """The target's mask as 0 and 1; it may be empty for a tumour or a remnant."""
+        return result.masks[self._target].astype(np.uint8)
+
+
+class CascadeTask(PlanningTask):
+    """Liver, metastases and future liver remnant in one go, as the four compartments of the planning map."""
+
+    def __init__(self, service: Service) -> None:
+        needs = tuple(dict.fromkeys(structure for stage in CASCADE for structure in stage.needs))
+        description = f"compartments of the plan: {', then '.join(stage.name for stage in CASCADE)}"
+        super().__init__(CASCADE, needs, COMPARTMENT_NAMES, description, service)
+
+    def label_map(self, result: CascadeResult) -> NDArray[np.uint8]:
+        """The planning map; what does not nest is left out here and named in the warnings."""
+        return result.planning_map()[0]
+
+
+def infer_tasks(service: Service) -> dict[str, PlanningTask]:
+    """All tasks by name: the stages of the paper, and the cascade."""
+    return {**{stage.name: StageTask(stage, service) for stage in PAPER_STAGES}, CASCADE_TASK: CascadeTask(service)}

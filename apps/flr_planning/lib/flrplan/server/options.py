@@ -1,0 +1,100 @@
+"""What a client can choose per call: architecture, device, and which masks are the annotator's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+
+from flrplan.anatomy import Structure
+from flrplan.errors import SettingsError
+from flrplan.hardware.device import choose_device
+from flrplan.method.stages import ARCHITECTURES
+from flrplan.server.settings import AppSettings
+
+
+class Inputs(str, Enum):
+    """Where the masks come from that a task takes beside the CT.
+
+    ``predicted``: the paper's cascade. ``labels_liver``: the liver of the annotator's ``final`` label, the rest predicted.
+    ``labels``: liver and CRLM of that label.
+    """
+
+    PREDICTED = "predicted"
+    LABELS_LIVER = "labels_liver"
+    LABELS = "labels"
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """What is taken from the annotator's label."""
+        if self is Inputs.PREDICTED:
+            return ()
+        return (Structure.LIVER,) if self is Inputs.LABELS_LIVER else (Structure.LIVER, Structure.CRLM)
+
+
+def inputs_for(needs: Iterable[Structure]) -> tuple[Inputs, ...]:
+    """The choices that make sense for a task which takes these masks; ``predicted`` always does."""
+    needed = set(needs)
+    return tuple(choice for choice in Inputs if needed.issuperset(choice.structures))
+
+
+def device_choices(first: str) -> list[str]:
+    """Devices of this machine, the preferred one first."""
+    count = torch.cuda.device_count()
+    gpus = ["cuda"] if count == 1 else [f"cuda:{index}" for index in range(count)]
+    return list(dict.fromkeys([first, "auto", *gpus, "cpu"]))
+
+
+def client_config(settings: AppSettings, inputs: Sequence[Inputs]) -> dict[str, list[str]]:
+    """The options as the viewers show them: each list is a combo box whose first value is the default."""
+    return {
+        "architecture": list(dict.fromkeys([settings.architecture, *ARCHITECTURES])),
+        "device": device_choices(settings.device),
+        "inputs": [choice.value for choice in inputs],
+    }
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """The choices of one call, checked."""
+
+    architecture: str
+    device: str
+    inputs: Inputs
+
+    @classmethod
+    def from_request(cls, request: Mapping[str, Any], config: Mapping[str, Sequence[str]]) -> InferOptions:
+        """Reads a request against what the task offers (:func:`client_config`); what is absent takes the default.
+
+        A value may be a string or a list: viewers send the whole list of a combo box that nobody touched.
+        Raises: SettingsError naming the known values.
+        """
+        device = chosen(request, "device", config["device"][0])
+        choose_device(device)
+        architecture = one_of(request, "architecture", config["architecture"])
+        return cls(architecture, device, Inputs(one_of(request, "inputs", config["inputs"])))
+
+
+def chosen(request: Mapping[str, Any], name: str, default: str) -> str:
+    """A text of a request, which may be a list whose first entry counts. Raises SettingsError for other values."""
+    value = request.get(name)
+    if isinstance(value, (list, tuple)):
+        value = value[0] if value else None
+    if value is None or value == "":
+        return default
+    if not isinstance(value, str):
+        raise SettingsError(f"{name} must be a text, got {value!r}")
+    return value
+
+
+def one_of(request: Mapping[str, Any], name: str, known: Sequence[str]) -> str:
+    """As :func:`chosen`, one of the known values, the first by default. Raises SettingsError naming them."""
+    value = chosen(request, name, known[0])
+    if value not in known:
+        raise SettingsError(
+            f"{name}={value!r} is not offered by model {request.get('model', '?')}; known are {', '.join(known)}"
+        )
+    return value

@@ -1,0 +1,91 @@
+"""What ``monailabel start_server --conf KEY VALUE`` can set, checked at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flrplan.errors import SettingsError
+from flrplan.hardware.device import choose_device
+from flrplan.learning.settings import RefinementSettings
+from flrplan.method.stages import ARCHITECTURES
+
+HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
+"""Keys that MONAI Label 0.8.5 itself reads from conf (``MONAILabelApp.__init__``); left to it. Its other keys (``preload``,
+``zoo_source``, ``zoo_repo``, ``auth_token``) belong to model bundles, which this app does not host."""
+
+_TRAIN = "train_"
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def parse_bool(value: object, name: str) -> bool:
+    """A yes or no as clients and the command line send it. Raises SettingsError naming the setting."""
+    text = str(value).strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise SettingsError(f"{name} must be true or false, got {value!r}")
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """Settings of the server.
+
+    models: folder with ``<stage>/<architecture>/`` of trained models; None is the app's own ``model/``. Where it has none,
+        the demo models serve.
+    architecture, device: offered first by the tasks; a client may choose others.
+    mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
+    training: see :class:`flrplan.learning.settings.RefinementSettings`; ``train_recipe, train_split, train_kept_share,
+        train_margin`` in conf.
+    """
+
+    models: Path | None = None
+    architecture: str = ARCHITECTURES[0]
+    device: str = "auto"
+    mirroring: bool = False
+    largest_liver: bool = True
+    training: RefinementSettings = field(default_factory=RefinementSettings)
+
+    def __post_init__(self) -> None:
+        if self.models is not None and not self.models.is_dir():
+            raise SettingsError(f"conf models: no folder {self.models}; expected one with <stage>/<architecture>/ in it")
+        if self.models is not None and (self.models / "plans.json").is_file():
+            raise SettingsError(
+                f"conf models: {self.models} is one model, expected a folder with <stage>/<architecture>/ in it; take it up with: "
+                f"flrplan models import {self.models} --stage STAGE"
+            )
+        if self.architecture not in ARCHITECTURES:
+            raise SettingsError(f"conf architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
+        choose_device(self.device)
+
+    @classmethod
+    def from_conf(cls, conf: Mapping[str, Any] | None) -> AppSettings:
+        """The settings of ``--conf``, whose values are strings. Raises SettingsError for unknown keys and bad values."""
+        parsers: dict[str, Callable[[Any], Any]] = {
+            "models": lambda value: Path(str(value)).expanduser(),
+            "architecture": str,
+            "device": str,
+            "mirroring": lambda value: parse_bool(value, "conf mirroring"),
+            "largest_liver": lambda value: parse_bool(value, "conf largest_liver"),
+            f"{_TRAIN}recipe": lambda value: Path(str(value)).expanduser(),
+            f"{_TRAIN}split": lambda value: Path(str(value)).expanduser(),
+            f"{_TRAIN}kept_share": lambda value: _number(value, f"{_TRAIN}kept_share"),
+            f"{_TRAIN}margin": lambda value: _number(value, f"{_TRAIN}margin"),
+        }
+        own = {key: value for key, value in (conf or {}).items() if key not in HOST_CONF_KEYS}
+        unknown = sorted(set(own) - set(parsers))
+        if unknown:
+            raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*parsers, *HOST_CONF_KEYS))}")
+        values = {key: parsers[key](value) for key, value in own.items()}
+        training = {key.removeprefix(_TRAIN): values.pop(key) for key in list(values) if key.startswith(_TRAIN)}
+        return cls(**values, training=RefinementSettings(**training))
+
+
+def _number(value: object, name: str) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        raise SettingsError(f"conf {name} must be a number, got {value!r}") from None

@@ -1,0 +1,50 @@
+"""The peak of memory is this process's own, whoever started it; freed memory is kept where that was asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PRINT = "from flrplan.hardware.memory import peak_memory_bytes; print(peak_memory_bytes())"
+LARGE = f"""
+import subprocess, sys
+held = b"x" * 400_000_000
+{PRINT}
+print(subprocess.run([sys.executable, "-c", {PRINT!r}], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def test_not_that_of_the_starting_process() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True, timeout=120)
+    started, own = (int(word) for word in done.stdout.split())
+    assert started > 400_000_000
+    assert 5_000_000 < own < 200_000_000
+
+
+FAULTS = """
+import resource, sys
+from flrplan.hardware.memory import keep_freed_memory
+print(keep_freed_memory() if sys.argv[1] == "keep" else False)
+for turn in range(21):
+    b'x' * 64_000_000
+    if turn == 0:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def fresh_pages(how: str) -> tuple[bool, int]:
+    """Whether memory is kept, and how many pages the system had to hand out for 20 arrays of 64 MB after the first one."""
+    done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True, timeout=120)
+    kept, fresh = done.stdout.split()
+    return kept == "True", int(fresh)
+
+
+def test_kept_memory_is_used_again() -> None:
+    kept, fresh = fresh_pages("keep")
+    if not kept:
+        pytest.skip("this C library cannot be told to keep memory")
+    assert fresh < 100
+    assert fresh_pages("give back")[1] > 20 * 30  # even where a page has 2 MB

@@ -1,0 +1,125 @@
+"""Shared by the tests of the app: small synthetic cases, the app in process, and the real server in a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from monailabel.client import MONAILabelClient
+from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
+from numpy.typing import NDArray
+
+from flrplan.anatomy import Structure, structure_mask
+from flrplan.cohort import SyntheticCase, make_case
+from flrplan.demo.ohif.background import free_port
+from flrplan.demo.ohif.server import APP, running_server
+from flrplan.image.geometry import Geometry
+
+START_SECONDS = 300
+
+
+@pytest.fixture(scope="session")
+def cases() -> list[SyntheticCase]:
+    return [make_case(11, index, "small") for index in range(2)]
+
+
+@pytest.fixture(scope="session")
+def case(cases: list[SyntheticCase]) -> SyntheticCase:
+    return cases[0]
+
+
+@pytest.fixture(scope="session")
+def liver(case: SyntheticCase) -> NDArray[np.bool_]:
+    """An annotator's liver: the true one, with a block cut out so that no prediction can equal it by chance."""
+    mask = structure_mask(case.planning_zyx, Structure.LIVER).copy()
+    z, y, x = (int(n) for n in np.argwhere(mask).mean(axis=0))
+    mask[z - 1 : z + 2, y - 2 : y + 3, x - 2 : x + 3] = False
+    return mask
+
+
+@pytest.fixture(scope="session")
+def write_image() -> Callable[[Path, NDArray[Any], Geometry], Path]:
+    def write(path: Path, array_zyx: NDArray[Any], geometry: Geometry) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(geometry.image(array_zyx), str(path), useCompression=True)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def read_image() -> Callable[[Path | str], tuple[NDArray[Any], Geometry]]:
+    def read(path: Path | str) -> tuple[NDArray[Any], Geometry]:
+        image = sitk.ReadImage(str(path))
+        return sitk.GetArrayFromImage(image), Geometry.of(image)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def make_studies(cases: list[SyntheticCase], write_image: Callable[..., Path]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        for case in cases:
+            write_image(folder / f"{case.case_id}.nii.gz", case.hu_zyx, case.geometry)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_app() -> Callable[..., Any]:
+    """The app as MONAI Label builds it: the class found in main.py, no server."""
+    found = get_class_of_subclass_from_file("main", str(APP / "main.py"), "MONAILabelApp")
+
+    def make(studies: Path, conf: Mapping[str, Any] | None = None) -> Any:
+        return found(app_dir=str(APP), studies=str(studies), conf=conf or {})
+
+    return make
+
+
+@dataclass
+class RunningServer:
+    """``monailabel start_server`` on a loopback port."""
+
+    url: str
+    client: MONAILabelClient
+    log: Path
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Iterator[Callable[..., RunningServer]]:
+    """Starts servers on free ports, and ends them with the session. A server that does not answer shows its log."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(START_SECONDS)  # MONAILabelClient waits for ever otherwise
+    with ExitStack() as running:
+
+        def start(studies: str, folder: Path, conf: Mapping[str, str] | None = None) -> RunningServer:
+            server = running.enter_context(running_server(studies, folder, print, free_port(), START_SECONDS, conf or {}))
+            return RunningServer(server.url, MONAILabelClient(server.url, tmpdir=str(folder)), server.process.log, folder)
+
+        yield start
+    socket.setdefaulttimeout(before)
+
+
+@pytest.fixture
+def show_log_on_failure(request: pytest.FixtureRequest) -> Iterator[Callable[[RunningServer], None]]:
+    """Prints what the server logged during this test; pytest shows it where the test fails."""
+    shown: list[tuple[Path, int]] = []
+
+    def show(server: RunningServer) -> None:
+        shown.append((server.log, server.log.stat().st_size))
+
+    yield show
+    for log, start in shown:
+        with log.open("rb") as file:
+            file.seek(start)
+            sys.stdout.write(file.read().decode(errors="replace")[-6000:])
