@@ -51,7 +51,7 @@ from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.nnunet.precision import precision_context
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.preparation.draw import draw_split, write_split
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.split import Split, read_split
 
 matplotlib.use("Agg")
@@ -71,7 +71,7 @@ WAYS: Mapping[str, tuple[InputMasks, bool]] = {
 """The ways of training, the reference first: ``input_masks`` and ``region_channel``."""
 
 
-def make_cohort(arguments: argparse.Namespace) -> tuple[list[LabelledCase], Split]:
+def make_cohort(arguments: argparse.Namespace) -> tuple[list[Case], Split]:
     """The cases of the comparison and their split."""
     cohort: Path = arguments.work / "cohort"
     cases = arguments.train_cases + arguments.test_cases
@@ -104,7 +104,7 @@ class Comparison:
         """The recipe of a stage."""
         return Recipe.from_yaml(self.arguments.recipe, stage.name)
 
-    def prepare(self) -> list[LabelledCase]:
+    def prepare(self) -> list[Case]:
         """Trains the stages before this one on true masks, and returns the cases with what these predict: out-of-fold, held-out all folds."""
         predictions = self.work / "predictions"
         for stage in self.before:
@@ -155,7 +155,7 @@ class Comparison:
         settings = CascadeSettings(self.arguments.architecture, self.arguments.device, mirroring=False, largest_liver=False)
         return Cascade(ModelStore(models, demo=None, folds=folds), settings)
 
-    def run_way(self, cases: Sequence[LabelledCase], way: str, seed: int) -> dict[str, Any]:
+    def run_way(self, cases: Sequence[Case], way: str, seed: int) -> dict[str, Any]:
         """One way of training from one seed: ``dice`` of the held-out cases by column, and ``pseudo_dice`` by epoch."""
         place = self.work / way.replace(", ", "_")
         own = place / f"seed_{seed}"
@@ -196,7 +196,7 @@ class Comparison:
         run = next(own.glob(f"models/{self.stage}/*/fold_0/run.json"))
         return float(json.loads(run.read_text(encoding="utf-8"))["trained_seconds"])
 
-    def scores(self, cases: Sequence[LabelledCase], models: Path) -> dict[str, list[float]]:
+    def scores(self, cases: Sequence[Case], models: Path) -> dict[str, list[float]]:
         """Dice of the held-out cases, in the order of their ids, by column."""
         cascade = self.cascade(models, None)
         found: dict[str, list[float]] = {column.name: [] for column in self.columns}

@@ -21,7 +21,7 @@ from flrplan.input_masks import DEFAULT_ERRORS, errors_of_predictions, masks_for
 from flrplan.input_masks.predictions import column_of
 from flrplan.method.stage_input import AIR_HU, InputMasks, InputSettings
 from flrplan.method.stages import CRLM, FLR, LIVER
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import Case, find_labelled_cases
 
 SPACING_MM = 8
 
@@ -45,7 +45,7 @@ def predictions(cohort: Path) -> Path:
     return folder
 
 
-def loaded(case: LabelledCase) -> tuple:
+def loaded(case: Case) -> tuple:
     return case.load((Structure.LIVER, Structure.CRLM))
 
 

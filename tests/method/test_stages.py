@@ -34,7 +34,8 @@ from flrplan.method.stages import (
     stage_table,
     stages_before,
 )
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
+from flrplan.workfolder.truth import TruthFiles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FROM_LIVER = Stage("flr_from_liver", 590, (Structure.FLR,), region=Structure.LIVER)
@@ -110,7 +111,7 @@ def test_a_structure_that_no_planning_map_holds(tmp_path: Path, monkeypatch: pyt
     write_volume(image, np.arange(12 * 14 * 16, dtype=np.int16).reshape(grid.shape_zyx) - 1024, grid)
     write_label_map(label, planning, grid)
     with pytest.raises(LabelError, match=r"no file holds lrs: expected .*masks/a/lrs\.nii\.gz"):
-        LabelledCase("a", image, label).load([Structure.LRS])
+        Case("a", image, TruthFiles(label)).load([Structure.LRS])
 
 
 MAKE = """
@@ -119,6 +120,7 @@ from pathlib import Path
 from flrplan.nnunet.dataset import convert_dataset
 from flrplan.method.stage_input import InputSettings
 from flrplan.method.stages import STAGES
+from flrplan.workfolder.truth import TruthFiles
 from flrplan.workfolder.cases import find_labelled_cases
 for name in ("flr_from_liver", "benign"):
     convert_dataset(find_labelled_cases(Path(sys.argv[1])), STAGES[name], InputSettings(), Path(sys.argv[2]))

@@ -17,12 +17,12 @@ from flrplan.method.recipe import Recipe
 from flrplan.method.stages import FLR
 from flrplan.nnunet import preparation
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.workfolder.cases import LabelledCase, files_of, find_labelled_cases
+from flrplan.workfolder.cases import Case, files_of, find_labelled_cases
 from flrplan.workfolder.split import nnunet_split
 
 
 @pytest.fixture
-def series(tiny_cohort: Path, tmp_path: Path) -> list[LabelledCase]:
+def series(tiny_cohort: Path, tmp_path: Path) -> list[Case]:
     """The four tiny cases, each with a DICOM series instead of its image file."""
     cohort = Path(shutil.copytree(tiny_cohort, tmp_path / "cohort"))
     cases = find_labelled_cases(cohort)
@@ -31,7 +31,7 @@ def series(tiny_cohort: Path, tmp_path: Path) -> list[LabelledCase]:
 
 
 def test_series_are_prepared_like_files(
-    series: list[LabelledCase],
+    series: list[Case],
     tiny_prepared: StageWork,
     tiny_recipe: Callable[..., Recipe],
     tmp_path: Path,
@@ -56,7 +56,7 @@ def test_series_are_prepared_like_files(
         prepare_stage(series, work, tiny_recipe(), split)
 
 
-def test_the_hash_follows_every_slice(series: list[LabelledCase]) -> None:
+def test_the_hash_follows_every_slice(series: list[Case]) -> None:
     case = series[0]
     before, slices = case.sha256(), files_of(case.image)
     assert slices == sorted(case.image.glob("slice_*.dcm"))
@@ -67,7 +67,7 @@ def test_the_hash_follows_every_slice(series: list[LabelledCase]) -> None:
     assert case.sha256() != before
 
 
-def test_what_is_odd_about_a_ct_is_logged(series: list[LabelledCase], caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_odd_about_a_ct_is_logged(series: list[Case], caplog: pytest.LogCaptureFixture) -> None:
     (series[0].image / "LOST").touch()
     (series[0].image / "._slice_0001.dcm").write_bytes(b"\0\5\26\7 Mac OS X")
     series[0].load(())

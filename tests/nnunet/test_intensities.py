@@ -27,12 +27,13 @@ from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import PLANS
 from flrplan.nnunet.preparation import read_prepared
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder.truth import TruthFiles
 
 
 @pytest.fixture(scope="module")
-def tight_livers(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> list[LabelledCase]:
+def tight_livers(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """Four cases whose liver is drawn without a shell around the metastases, the CTs as floats with a fraction of a HU."""
     folder = tmp_path_factory.mktemp("tight")
     cases = []
@@ -46,19 +47,19 @@ def tight_livers(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) ->
         image = ct.geometry.image(ct.array_zyx.astype(np.float32) + np.float32(0.3))
         (folder / "images").mkdir(exist_ok=True)
         sitk.WriteImage(image, str(folder / "images" / f"{case.case_id}.nii.gz"))
-        cases.append(LabelledCase(case.case_id, folder / "images" / f"{case.case_id}.nii.gz", None, paths))
+        cases.append(Case(case.case_id, folder / "images" / f"{case.case_id}.nii.gz", TruthFiles(masks=paths)))
     return cases
 
 
 @pytest.fixture(scope="module")
-def prepared(tight_livers: list[LabelledCase], tiny_recipe, tmp_path_factory: pytest.TempPathFactory) -> StageWork:
+def prepared(tight_livers: list[Case], tiny_recipe, tmp_path_factory: pytest.TempPathFactory) -> StageWork:
     work = StageWork(tmp_path_factory.mktemp("prepared"), CRLM)
     recipe = replace(tiny_recipe(), input=InputSettings(region_channel=True))
     prepare_stage(tight_livers, work, recipe, nnunet_split([c.case_id for c in tight_livers], 2))
     return work
 
 
-def test_statistics_are_those_of_what_the_network_is_shown(prepared: StageWork, tight_livers: list[LabelledCase]) -> None:
+def test_statistics_are_those_of_what_the_network_is_shown(prepared: StageWork, tight_livers: list[Case]) -> None:
     plans = json.loads((prepared.preprocessed / f"{PLANS}.json").read_text())
     found = plans["foreground_intensity_properties_per_channel"]["0"]
     shown, whole, outside = [], [], {}
@@ -79,7 +80,7 @@ def test_statistics_are_those_of_what_the_network_is_shown(prepared: StageWork, 
     assert all(outside.values())
 
 
-def test_target_stays_whole_and_inputs_are_those_of_inference(prepared: StageWork, tight_livers: list[LabelledCase]) -> None:
+def test_target_stays_whole_and_inputs_are_those_of_inference(prepared: StageWork, tight_livers: list[Case]) -> None:
     raw = prepared.folder / "raw" / prepared.preprocessed.name
     case = tight_livers[0]
     ct, masks = case.load((Structure.LIVER, Structure.CRLM))
@@ -94,7 +95,7 @@ def test_target_stays_whole_and_inputs_are_those_of_inference(prepared: StageWor
 
 
 def test_a_model_with_the_region_as_a_channel_trains_and_predicts(
-    prepared: StageWork, tight_livers: list[LabelledCase], tiny_recipe, tmp_path: Path
+    prepared: StageWork, tight_livers: list[Case], tiny_recipe, tmp_path: Path
 ) -> None:
     shutil.copytree(prepared.root, tmp_path / "work")
     work = StageWork(tmp_path / "work", CRLM)
@@ -115,7 +116,7 @@ def test_a_model_with_the_region_as_a_channel_trains_and_predicts(
 
 
 def test_a_preparation_with_the_floor_outside_is_refused(
-    prepared: StageWork, tight_livers: list[LabelledCase], tiny_recipe, tmp_path: Path
+    prepared: StageWork, tight_livers: list[Case], tiny_recipe, tmp_path: Path
 ) -> None:
     shutil.copytree(prepared.root, tmp_path / "work")
     work = StageWork(tmp_path / "work", CRLM)
@@ -127,9 +128,7 @@ def test_a_preparation_with_the_floor_outside_is_refused(
         prepare_stage(tight_livers, work, recipe, nnunet_split([c.case_id for c in tight_livers], 2))
 
 
-def test_a_target_outside_the_region_alone_cannot_be_learned(
-    tight_livers: list[LabelledCase], tiny_recipe, tmp_path: Path
-) -> None:
+def test_a_target_outside_the_region_alone_cannot_be_learned(tight_livers: list[Case], tiny_recipe, tmp_path: Path) -> None:
     apart = []
     for case in tight_livers[:2]:
         ct, masks = case.load((Structure.LIVER, Structure.CRLM))

@@ -31,20 +31,21 @@ from flrplan.nnunet.planning import PLANS
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.preparation import read_prepared
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder.truth import TruthFiles
 
 CPU = torch.device("cpu")
 LIVER_CRLM_FLR = MULTI.targets
 
 
 @pytest.fixture(scope="module")
-def cases(tiny_cohort: Path) -> list[LabelledCase]:
+def cases(tiny_cohort: Path) -> list[Case]:
     return find_labelled_cases(tiny_cohort)
 
 
 @pytest.fixture(scope="module")
-def work(cases: list[LabelledCase], tiny_recipe, tmp_path_factory: pytest.TempPathFactory) -> StageWork:
+def work(cases: list[Case], tiny_recipe, tmp_path_factory: pytest.TempPathFactory) -> StageWork:
     work = StageWork(tmp_path_factory.mktemp("multi") / "work", MULTI)
     prepare_stage(cases, work, tiny_recipe(), nnunet_split([c.case_id for c in cases], 2))
     return work
@@ -62,7 +63,7 @@ def test_regions_are_bits_and_a_single_one_is_as_before() -> None:
     assert region_values(3) == [[1, 3, 5, 7], [2, 3, 6, 7], [4, 5, 6, 7]]
 
 
-def test_a_label_map_holds_every_target_whole(work: StageWork, cases: list[LabelledCase]) -> None:
+def test_a_label_map_holds_every_target_whole(work: StageWork, cases: list[Case]) -> None:
     raw = work.folder / "raw" / "Dataset505_multi"
     dataset = json.loads((raw / "dataset.json").read_text())
     assert dataset["labels"] == {"background": 0, "liver": [1, 3, 5, 7], "crlm": [2, 3, 6, 7], "flr": [4, 5, 6, 7]}
@@ -77,7 +78,7 @@ def test_a_label_map_holds_every_target_whole(work: StageWork, cases: list[Label
             assert counts[target][case.case_id] == np.count_nonzero(masks[target])
 
 
-def test_intensities_are_those_of_the_union(work: StageWork, cases: list[LabelledCase]) -> None:
+def test_intensities_are_those_of_the_union(work: StageWork, cases: list[Case]) -> None:
     plans = json.loads((work.preprocessed / f"{PLANS}.json").read_text())
     found = plans["foreground_intensity_properties_per_channel"]["0"]
     pooled = []
@@ -89,7 +90,7 @@ def test_intensities_are_those_of_the_union(work: StageWork, cases: list[Labelle
     assert found["percentile_00_5"] == pytest.approx(np.percentile(values, 0.5), abs=2)
 
 
-def test_foreground_patches_are_drawn_of_each_target(work: StageWork, cases: list[LabelledCase]) -> None:
+def test_foreground_patches_are_drawn_of_each_target(work: StageWork, cases: list[Case]) -> None:
     import pickle
 
     path = next(work.preprocessed.rglob(f"{cases[0].case_id}.pkl"))
@@ -192,18 +193,18 @@ def test_one_target_may_start_from_several(model: ModelFolder, make_trainer: Any
     assert spacings == [None]
 
 
-def test_a_case_that_lacks_a_target_is_named(cases: list[LabelledCase], tiny_recipe, tmp_path: Path) -> None:
+def test_a_case_that_lacks_a_target_is_named(cases: list[Case], tiny_recipe, tmp_path: Path) -> None:
     ct, masks = cases[0].load((Structure.LIVER, Structure.CRLM))
     paths = {s: tmp_path / "masks" / "lacking" / f"{s}.nii.gz" for s in masks}
     for structure, mask in masks.items():
         write_label_map(paths[structure], mask, ct.geometry)
-    lacking = LabelledCase("lacking", cases[0].image, None, paths)
+    lacking = Case("lacking", cases[0].image, TruthFiles(masks=paths))
     split = nnunet_split([lacking.case_id, cases[1].case_id], 2)
     with pytest.raises(LabelError, match=r"case lacking: no file holds flr: expected .*masks/lacking/flr\.nii\.gz"):
         prepare_stage([lacking, cases[1]], StageWork(tmp_path / "work", MULTI), tiny_recipe(), split)
 
 
-def test_a_target_that_no_case_shows_cannot_be_learned(cases: list[LabelledCase], tiny_recipe, tmp_path: Path) -> None:
+def test_a_target_that_no_case_shows_cannot_be_learned(cases: list[Case], tiny_recipe, tmp_path: Path) -> None:
     without = []
     for case in cases[:2]:
         ct = read_ct(case.image)

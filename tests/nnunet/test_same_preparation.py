@@ -14,7 +14,7 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.method.recipe import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.split import nnunet_split
 
 Prepare = Callable[..., None]
@@ -42,8 +42,8 @@ def prepare(cohort: Path, tiny_work: StageWork, tiny_recipe: Callable[..., Recip
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the cases that were read to be hashed."""
     ids: list[str] = []
-    sha256 = LabelledCase.sha256
-    monkeypatch.setattr(LabelledCase, "sha256", lambda case: (ids.append(case.case_id), sha256(case))[1])
+    sha256 = Case.sha256
+    monkeypatch.setattr(Case, "sha256", lambda case: (ids.append(case.case_id), sha256(case))[1])
     return ids
 
 

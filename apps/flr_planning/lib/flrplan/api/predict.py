@@ -23,7 +23,7 @@ from flrplan.image import CT, write_label_map, write_volume
 from flrplan.method.probabilities import Probability, probability_path
 from flrplan.method.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage, require_stages
 from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases
+from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.split import HELD_OUT_PART, SPLIT_FILE, Split, fold_part, read_split
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ def check_not_trained_on(
 
 
 def predict_part(
-    cases: Mapping[str, LabelledCase],
+    cases: Mapping[str, Case],
     ids: Sequence[str],
     cascade: Cascade,
     columns: Sequence[str],

@@ -25,7 +25,7 @@ from flrplan.nnunet.pretrained import learned_from, require_weights_of
 from flrplan.nnunet.publishing import require_writable
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import LabelledCase, find_labelled_cases, with_labels_of
+from flrplan.workfolder.cases import Case, find_labelled_cases, with_labels_of
 from flrplan.workfolder.split import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
 
 FOLDS = 5
@@ -53,7 +53,7 @@ class TrainingRequest:
 
     stage: Stage
     fold: int
-    cases: Path | Sequence[LabelledCase]
+    cases: Path | Sequence[Case]
     work: Path
     models: Path = MODEL_ROOT
     architecture: str = ARCHITECTURES[0]
@@ -102,7 +102,7 @@ class TrainingRequest:
         """Where its data are prepared; variants with other arrays have a folder of their own."""
         return StageWork(self.work / self.variant.preparation if self.variant else self.work, self.stage)
 
-    def settle(self) -> tuple[Sequence[LabelledCase], Split]:
+    def settle(self) -> tuple[Sequence[Case], Split]:
         """The cases, found, and the split, read or drawn.
 
         Raises: LabelError and SettingsError where they cannot be, or do not fit each other.
@@ -111,7 +111,7 @@ class TrainingRequest:
         return cases, self.split or split_of(self.cases, cases)
 
 
-def split_of(folder: object, cases: Sequence[LabelledCase], file: Path | None = None, folds: int = FOLDS) -> Split:
+def split_of(folder: object, cases: Sequence[Case], file: Path | None = None, folds: int = FOLDS) -> Split:
     """The split of a file, else of ``splits.json`` in the cases' folder (each must fit the cases), else nnU-Net's own draw over all cases.
 
     folder: where the cases lie; anything but a path has no ``splits.json``.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MODEL_ROOT = Path(__file__).resolve().parents[2] / "model"
+MODEL_ROOT = Path(__file__).resolve().parents[3] / "model"
 """``apps/flr_planning/model``, the app's own model folder."""
 DEMO_NAME = "demo"
 DEMO_NOTE = "demo models, trained on synthetic cases only: not for patients"

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure
 from flrplan.evaluation.inputs import CaseFiles
-from flrplan.evaluation.reading import UNREADABLE, read_truth
+from flrplan.evaluation.reading import UNREADABLE
 from flrplan.evaluation.trivial_plans import Plane
 from flrplan.image.geometry import Geometry
 from flrplan.metrics import Region
+from flrplan.workfolder.truth import TRUTH
 
 SAMPLES = 1024
 """Voxels of each liver that choose, evenly spaced in raster order."""
@@ -43,7 +44,7 @@ def sample_case(files: CaseFiles) -> LiverSample | None:
     if files.fold is None:
         return None
     try:
-        masks, geometry = read_truth(files.label, files.case)
+        masks, geometry = files.label.read(TRUTH, files.case)
     except UNREADABLE:
         return None
     liver, flr = (Region.of(masks[s], geometry.spacing_zyx_mm) for s in (Structure.LIVER, Structure.FLR))

@@ -15,29 +15,10 @@ from flrplan.files.listing import entries
 from flrplan.image import natural_key, without_channel
 from flrplan.workfolder.instances import layer_paths
 from flrplan.workfolder.split import Split
+from flrplan.workfolder.truth import TRUTH, TruthFiles
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".nii.gz", ".nii", ".nrrd", ".mha")
 """What counts as a mask; other files (nnU-Net leaves json and npz beside its predictions) are passed over."""
-
-NEEDED: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
-"""The structures that every case's truth must state, be they empty or not."""
-
-
-@dataclass(frozen=True)
-class LabelFiles:
-    """The truth of one case: a planning map, a binary file per structure, or both (then the binary file is the truth).
-
-    instances: the layers that tell its lesions apart (:mod:`flrplan.workfolder.instances`); none: nobody tells them.
-    """
-
-    planning_map: Path | None = None
-    masks: Mapping[Structure, Path] = field(default_factory=dict)
-    instances: tuple[Path, ...] = ()
-
-    @property
-    def first(self) -> Path:
-        """A file whose grid is the case's grid."""
-        return self.planning_map or next(iter(self.masks.values()))
 
 
 @dataclass(frozen=True)
@@ -49,9 +30,9 @@ class CaseFiles:
 
     case: str
     fold: int | None
-    label: LabelFiles
+    label: TruthFiles
     predictions: Mapping[tuple[str, str], Path]
-    original: LabelFiles | None = None
+    original: TruthFiles | None = None
     probabilities: Mapping[tuple[str, str], Path] = field(default_factory=dict)
 
     @property
@@ -103,49 +84,49 @@ def files_by_case(folder: Path) -> dict[str, Path]:
     return found
 
 
-def find_labels(folder: Path) -> dict[str, LabelFiles]:
+def find_labels(folder: Path) -> dict[str, TruthFiles]:
     """The truth of each case in a folder: ``<case>.nii.gz`` (planning map) or ``<case>/<structure>.nii.gz`` (binary).
 
     Raises: SettingsError for a missing or empty folder, and for a case that is there in both forms.
     """
     _require_folder(folder, "labels")
-    labels = {case: LabelFiles(planning_map=path) for case, path in files_by_case(folder).items()}
+    labels = {case: TruthFiles(planning_map=path) for case, path in files_by_case(folder).items()}
     for sub in [p for p in entries(folder) if p.is_dir()]:
         masks = {Structure(name): path for name, path in files_by_case(sub).items() if name in set(Structure)}
         if not masks:
             continue
         if sub.name in labels:
             raise SettingsError(f"case {sub.name} occurs twice: {labels[sub.name].first} and {sub}; delete one of them")
-        labels[sub.name] = LabelFiles(masks=masks)
+        labels[sub.name] = TruthFiles(masks=masks)
     if not labels:
         raise SettingsError(
             f"{folder}: no labels; expected <case>.nii.gz (planning label maps) or <case>/<structure>.nii.gz "
-            f"with {', '.join(map(str, NEEDED))}"
+            f"with {', '.join(map(str, TRUTH))}"
         )
     return labels
 
 
-def find_work_labels(work: Path) -> dict[str, LabelFiles]:
+def find_work_labels(work: Path) -> dict[str, TruthFiles]:
     """The truth in a work folder: ``masks/<case>/<structure>.nii.gz`` where there, else ``labels/<case>.nii.gz``."""
     maps = find_labels(work / "labels") if (work / "labels").is_dir() else {}
     masks = find_labels(work / "masks") if (work / "masks").is_dir() else {}
     if not maps and not masks:
         raise SettingsError(f"{work}: expected labels/<case>.nii.gz or masks/<case>/<structure>.nii.gz; run prepare first")
     cases = {*maps, *masks}
-    return {c: LabelFiles(maps.get(c, LabelFiles()).planning_map, masks.get(c, LabelFiles()).masks) for c in cases}
+    return {c: TruthFiles(maps.get(c, TruthFiles()).planning_map, masks.get(c, TruthFiles()).masks) for c in cases}
 
 
-Files = TypeVar("Files", Path, LabelFiles)
+Files = TypeVar("Files", Path, TruthFiles)
 
 
-def find_label_set(folder: Path) -> dict[str, LabelFiles]:
+def find_label_set(folder: Path) -> dict[str, TruthFiles]:
     """The labels of a work folder, or of a folder of labels as ``evaluate.py --labels`` takes it. Raises SettingsError."""
     if (folder / "labels").is_dir() or (folder / "masks").is_dir():
         return find_work_labels(folder)
     return find_labels(folder)
 
 
-def with_instances(labels: Mapping[str, LabelFiles], folder: Path) -> dict[str, LabelFiles]:
+def with_instances(labels: Mapping[str, TruthFiles], folder: Path) -> dict[str, TruthFiles]:
     """The same truth with the layers in ``folder/<case>`` that tell its lesions apart; a case without keeps its components.
 
     Raises: LabelError for incomplete layers; SettingsError where no case has any.
@@ -204,7 +185,7 @@ def _require_folder(folder: Path, what: str) -> None:
         raise SettingsError(f"{folder}: no such folder of {what}")
 
 
-def match_cases(labels: Mapping[str, LabelFiles], predictions: Predictions, split: Split) -> Found:
+def match_cases(labels: Mapping[str, TruthFiles], predictions: Predictions, split: Split) -> Found:
     """Brings labels, predictions and split together. Nothing is raised for a gap: the caller decides.
 
     A held-out case is missing where an architecture has the column but not the case; so is a cross-validation case, except

@@ -18,7 +18,7 @@ from flrplan.anatomy import Mask
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, files_by_case
 from flrplan.evaluation.paper import architecture_title
-from flrplan.evaluation.reading import UNREADABLE, read_binary, read_truth
+from flrplan.evaluation.reading import UNREADABLE, read_binary
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.summary import Results
 from flrplan.image import read_ct
@@ -51,7 +51,7 @@ def worst_pictures(results: Results, files: Mapping[str, CaseFiles], images: Pat
     image_of = files_by_case(images) if images is not None else {}
     for row in worst_rows(results):
         case = files[row.case]
-        masks, geometry = read_truth(case.label, case.case, (row.column.target,))
+        masks, geometry = case.label.read((row.column.target,), case.case)
         prediction, _ = read_binary(case.predictions[row.architecture, row.column_name], geometry)
         canonical = Canonical.of(geometry)
         hu = np.full(geometry.shape_zyx, 0.0, np.float32)

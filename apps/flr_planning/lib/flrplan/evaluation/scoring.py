@@ -21,9 +21,9 @@ from flrplan.evaluation.baselines import (
     predicted_baselines,
 )
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Column, Part
-from flrplan.evaluation.inputs import NEEDED, CaseFiles, Gap
+from flrplan.evaluation.inputs import CaseFiles, Gap
 from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, read_probabilities
-from flrplan.evaluation.reading import UNREADABLE, read_binary, read_lesions, read_truth, slice_spacing_mm
+from flrplan.evaluation.reading import UNREADABLE, read_binary, slice_spacing_mm
 from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
 from flrplan.evaluation.trivial_plans import Plane
 from flrplan.image.geometry import Geometry, require_same_grid
@@ -31,6 +31,7 @@ from flrplan.method.stages import Inputs
 from flrplan.metrics import Region, Scores, Undefined, score_mask
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 from flrplan.metrics.volume import flr_percent
+from flrplan.workfolder.truth import TRUTH
 
 Regions = Mapping[Structure, Region]
 Result = TypeVar("Result")
@@ -45,7 +46,7 @@ def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
     """
     try:
         targets = (COLUMNS[column].target for _, column in files.predictions)
-        masks, geometry = read_truth(files.label, files.case, tuple(dict.fromkeys((*NEEDED, *targets))))
+        masks, geometry = files.label.read(tuple(dict.fromkeys((*TRUTH, *targets))), files.case)
     except UNREADABLE as error:
         return CaseResult(gaps=(Gap("broken label", str(files.label.first), files.case, _one_line(error)),))
     truth = {structure: Region.of(mask, geometry.spacing_zyx_mm) for structure, mask in masks.items()}
@@ -87,7 +88,7 @@ class _Case:
         """The lesions of the truth: its instances, else its components; instances that cannot be used become a gap."""
         label = self.files.label
         try:
-            lesions = read_lesions(label, crlm, self.geometry)
+            lesions = label.read_lesions(crlm, self.geometry)
         except UNREADABLE as error:
             lesions = None
             self.gaps.append(Gap("broken instances", str(label.instances[0].parent), self.files.case, _one_line(error)))
@@ -114,7 +115,7 @@ class _Case:
         if files is None:
             return
         try:
-            masks, found = read_truth(files, self.files.case)
+            masks, found = files.read(TRUTH, self.files.case)
             require_same_grid(self.geometry, found, str(self.files.label.first), str(files.first))
         except UNREADABLE as error:
             self.gaps.append(Gap("broken original label", str(files.first), self.files.case, _one_line(error)))

@@ -63,17 +63,24 @@ def read_mask(path: str | os.PathLike[str], ct: CT, structure: Structure) -> Mas
         GridError: another grid than the CT's.
         LabelError: not binary, or a SEG that does not hold the structure. ImageError: missing or damaged.
     """
-    path = _file_of(Path(path))
-    if image_suffix(path) is None and path.is_file() and is_dicom(path):
-        mask = _mask_of_seg(path, ct, structure)
-    else:
-        array, geometry = read_label_map(path)
-        require_same_grid(ct.geometry, geometry, ct.source, str(path))
-        names = _segment_names(path) if len(_values(array)) > 1 else {}
-        mask = _named_mask(array, names, structure, str(path)) if names else binary_mask(array, structure, str(path))
+    mask, _ = read_mask_on(Path(path), structure, ct.geometry, ct.source)
     if structure is Structure.LIVER and not mask.any():
         raise EmptyLiverError(f"{path}: the liver mask has no voxels; draw the liver, or leave the mask out to predict it")
     return mask
+
+
+def read_mask_on(path: Path, structure: Structure, grid: Geometry | None, grid_of: str) -> tuple[Mask, Geometry]:
+    """As :func:`read_mask` on any grid, also an empty liver; None: the file's own, which a DICOM SEG does not have alone."""
+    path = _file_of(path)
+    if image_suffix(path) is None and path.is_file() and is_dicom(path):
+        if grid is None:
+            raise LabelError(f"{path}: a DICOM SEG is read beside its CT alone; convert it to a file of a label map")
+        return _mask_of_seg(path, grid, structure), grid
+    array, found = read_label_map(path)
+    if grid is not None:
+        require_same_grid(grid, found, grid_of, str(path))
+    names = _segment_names(path) if len(_values(array)) > 1 else {}
+    return _named_mask(array, names, structure, str(path)) if names else binary_mask(array, structure, str(path)), grid or found
 
 
 def binary_mask(array: NDArray[Any], structure: Structure, source: str) -> Mask:
@@ -124,7 +131,7 @@ def _segment_names(path: Path) -> dict[str, int]:
         raise LabelError(f"{path}: the header names segments without their values ({error}); save it again") from error
 
 
-def _mask_of_seg(path: Path, ct: CT, structure: Structure) -> Mask:
+def _mask_of_seg(path: Path, grid: Geometry, structure: Structure) -> Mask:
     try:
         seg = pydicom.dcmread(path)
     except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
@@ -132,7 +139,7 @@ def _mask_of_seg(path: Path, ct: CT, structure: Structure) -> Mask:
     kind = str(seg.get("Modality"))
     if kind in _NO_SEG:
         raise LabelError(f"{path}: expected a BINARY DICOM SEG, found {_NO_SEG[kind]}")
-    label, names = read_dicom_seg(seg, ct.geometry, str(path))
+    label, names = read_dicom_seg(seg, grid, str(path))
     return _named_mask(label, names, structure, str(path))
 
 

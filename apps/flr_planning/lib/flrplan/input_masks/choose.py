@@ -15,13 +15,13 @@ from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, MaskErrors
 from flrplan.input_masks.perturb import perturb_lesions, perturb_liver
 from flrplan.method.stage_input import InputMasks
 from flrplan.method.stages import Stage
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
 
 logger = logging.getLogger(__name__)
 
 
 def masks_for_training(
-    case: LabelledCase,
+    case: Case,
     ct: CT,
     truth: Mapping[Structure, Mask],
     stage: Stage,

@@ -14,7 +14,7 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, LesionErrors, LiverErrors, MaskErrors
 from flrplan.metrics.lesions import SizeClass, match_lesions
 from flrplan.metrics.region import Region, Spacing
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def _lesion_errors(pairs: Sequence[LesionPair]) -> LesionErrors:
     )
 
 
-def errors_of_predictions(cases: Iterable[LabelledCase]) -> MaskErrors:
+def errors_of_predictions(cases: Iterable[Case]) -> MaskErrors:
     """Errors of the predictions that lie beside the cases (:func:`flrplan.input_masks.predictions.with_predictions`).
 
     Cases without any are left out; where no case has one, :data:`DEFAULT_ERRORS`.

@@ -9,7 +9,8 @@ from pathlib import Path
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
 from flrplan.method.stages import CASCADE, Stage
-from flrplan.workfolder.cases import IMAGE_SUFFIX, LabelledCase
+from flrplan.workfolder.cases import Case
+from flrplan.workfolder.folder import IMAGE_SUFFIX
 
 
 def column_of(structure: Structure) -> str:
@@ -18,7 +19,7 @@ def column_of(structure: Structure) -> str:
     return stage.column_name(stage.inputs[-1], structure)
 
 
-def with_predictions(cases: Sequence[LabelledCase], stage: Stage, folder: Path) -> list[LabelledCase]:
+def with_predictions(cases: Sequence[Case], stage: Stage, folder: Path) -> list[Case]:
     """The cases with the predicted masks that the stage takes as inputs.
 
     folder: ``<column>/<case>.nii.gz``, as ``benchmark/predict.py --cascaded-cv`` writes it for one architecture. Each must come

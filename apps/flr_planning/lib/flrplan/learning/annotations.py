@@ -13,7 +13,9 @@ from flrplan.anatomy import PlanningLabel, Structure
 from flrplan.errors import FlrError, LabelError
 from flrplan.image import CT, read_ct, write_label_map
 from flrplan.method.stages import STAGES, Stage
-from flrplan.workfolder.cases import IMAGE_SUFFIX, LabelledCase
+from flrplan.workfolder.cases import Case
+from flrplan.workfolder.folder import IMAGE_SUFFIX
+from flrplan.workfolder.truth import TruthFiles
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class LeftOut:
 class Annotation:
     """A case whose label could be read: its masks as files, and the voxels of each structure that the label holds."""
 
-    case: LabelledCase
+    case: Case
     voxels: Mapping[Structure, int]
 
 
@@ -156,7 +158,7 @@ def _written(image: AnnotatedImage, ct: CT, label: PlanningLabel, folder: Path) 
     for structure, path in files.items():
         write_label_map(path, label.masks[structure].astype(np.uint8), ct.geometry)
     voxels = {s: int(np.count_nonzero(label.masks[s])) for s in held}
-    return Annotation(LabelledCase(image.case_id, image.image, None, files), voxels)
+    return Annotation(Case(image.case_id, image.image, TruthFiles(masks=files)), voxels)
 
 
 def _unusable(annotation: Annotation, stage: Stage) -> str | None:

@@ -13,7 +13,7 @@ from flrplan.method.stage_input import build_stage_input
 from flrplan.metrics.overlap import dice
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
 
 DEFAULT_MARGIN = 0.01
 
@@ -29,7 +29,7 @@ class Decision:
     reason: str
 
 
-def score_model(folder: ModelFolder, cases: Sequence[LabelledCase], device: torch.device) -> dict[str, float]:
+def score_model(folder: ModelFolder, cases: Sequence[Case], device: torch.device) -> dict[str, float]:
     """Dice of a model on each case, raw (no mirroring, no clean-up), on the CT's own grid.
 
     Raises: ModelError where the folder cannot be opened, or a prediction is not finite; errors of the cases.
@@ -45,9 +45,7 @@ def score_model(folder: ModelFolder, cases: Sequence[LabelledCase], device: torc
     return scores
 
 
-def score_current(
-    folder: ModelFolder, cases: Sequence[LabelledCase], device: torch.device
-) -> tuple[dict[str, float] | None, str]:
+def score_current(folder: ModelFolder, cases: Sequence[Case], device: torch.device) -> tuple[dict[str, float] | None, str]:
     """As :func:`score_model`, but a current model that does not work is None, with the reason."""
     try:
         return score_model(folder, cases, device), ""

@@ -30,7 +30,7 @@ from flrplan.method.stage_input import InputSettings, build_stage_input
 from flrplan.method.stages import Stage
 from flrplan.nnunet.processes import map_cases
 from flrplan.nnunet.sharing import write_shared
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
 
 if TYPE_CHECKING:
     from flrplan.input_masks import MaskErrors
@@ -81,7 +81,7 @@ def dataset_json(stage: Stage, settings: InputSettings, cases: int) -> dict[str,
 
 
 def convert_case(
-    case: LabelledCase,
+    case: Case,
     stage: Stage,
     settings: InputSettings,
     folder: Path,
@@ -123,7 +123,7 @@ def convert_case(
 
 
 def convert_dataset(
-    cases: Sequence[LabelledCase],
+    cases: Sequence[Case],
     stage: Stage,
     settings: InputSettings,
     raw_folder: Path,
@@ -152,10 +152,10 @@ def convert_dataset(
     return found
 
 
-def _require_shown(counts: Mapping[str, TargetVoxels], target: Structure, stage: Stage, cases: Sequence[LabelledCase]) -> None:
+def _require_shown(counts: Mapping[str, TargetVoxels], target: Structure, stage: Stage, cases: Sequence[Case]) -> None:
     """Says in which cases a target is empty or not all shown. Raises: LabelError where no case shows a voxel of it."""
     if not any(count.shown for count in counts.values()):
-        files = [case.masks.get(target, case.label) for case in cases]
+        files = [case.truth.file_of(target) for case in cases]
         folders = dict.fromkeys(str(file.parent) for file in files if file is not None)
         lies_outside = stage.region and any(count.outside for count in counts.values())
         raise LabelError(

@@ -23,7 +23,7 @@ from flrplan.nnunet.dataset import dataset_name
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
 from flrplan.nnunet.preparation import StageWork, prepare_stage
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
 from flrplan.workfolder.split import Split
 
 _READER = "SimpleITKIO"
@@ -43,7 +43,7 @@ def recipe_like(model: ModelFolder, recipe: Recipe) -> Recipe:
 def prepare_with_plan_of(
     model: ModelFolder,
     architecture: str,
-    cases: Sequence[LabelledCase],
+    cases: Sequence[Case],
     work: StageWork,
     recipe: Recipe,
     split: Split,

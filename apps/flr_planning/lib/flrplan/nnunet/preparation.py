@@ -29,7 +29,7 @@ from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.preprocessed import expected_bytes
 from flrplan.nnunet.same_preparation import require_same
 from flrplan.nnunet.sharing import CHANNELS_NAME
-from flrplan.workfolder.cases import LabelledCase, files_of
+from flrplan.workfolder.cases import Case, files_of
 from flrplan.workfolder.split import SPLITS_NAME, Split
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class StageWork:
 
 
 def prepare_stage(
-    cases: Sequence[LabelledCase],
+    cases: Sequence[Case],
     work: StageWork,
     recipe: Recipe,
     split: Split,
@@ -129,7 +129,7 @@ def read_prepared(work: StageWork) -> dict[str, Any]:
     return content
 
 
-def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[LabelledCase]) -> None:
+def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[Case]) -> None:
     """Raises SettingsError unless the stage was prepared like this; takes the new stamps of files with the same content."""
     before = read_prepared(work)
     moved = require_same(before, json.loads(json.dumps(content)), used, work.folder)
@@ -140,7 +140,7 @@ def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[Label
 
 def _prepare(
     work: StageWork,
-    used: Sequence[LabelledCase],
+    used: Sequence[Case],
     recipe: Recipe,
     content: dict[str, Any],
     workers: int,
@@ -171,7 +171,7 @@ def _prepare(
     write_json(work.marker, record if errors is None else {**record, "mask_errors": errors.to_json()})
 
 
-def _mask_errors(used: Sequence[LabelledCase], stage: Stage, recipe: Recipe) -> MaskErrors | None:
+def _mask_errors(used: Sequence[Case], stage: Stage, recipe: Recipe) -> MaskErrors | None:
     """What perturbed masks are drawn from: the errors of the predictions beside the cases, else the default ones."""
     if recipe.input.input_masks is not InputMasks.PERTURBED or not stage.needs:
         return None

@@ -8,14 +8,14 @@ from reprlib import repr as shortened
 from typing import Any
 
 from flrplan.errors import SettingsError
-from flrplan.workfolder.cases import LabelledCase
+from flrplan.workfolder.cases import Case
 
 _SETTINGS = ("input", "plan")
 _ADDED = {"input": {"region_channel": False}}
 """Settings that older preparations do not name, with the value that they had."""
 
 
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], cases: Sequence[LabelledCase], folder: Path) -> list[str]:
+def require_same(before: Mapping[str, Any], now: Mapping[str, Any], cases: Sequence[Case], folder: Path) -> list[str]:
     """Ids of the cases whose files have other paths, sizes or times than before, but the same content; only these are read.
 
     before, now: ``input``, ``plan``, ``folds``, ``test`` and ``files`` (stamps by case) as JSON holds them; before also ``cases_sha256``.

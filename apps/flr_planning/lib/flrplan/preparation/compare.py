@@ -10,13 +10,13 @@ import numpy as np
 
 from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
-from flrplan.evaluation.inputs import NEEDED, LabelFiles, find_label_set
-from flrplan.evaluation.reading import read_truth
+from flrplan.evaluation.inputs import find_label_set
 from flrplan.image.geometry import require_same_grid
 from flrplan.metrics.lesions import components
 from flrplan.metrics.overlap import overlap_outcomes
 from flrplan.metrics.region import Region
 from flrplan.preparation.parallel import for_each
+from flrplan.workfolder.truth import TRUTH, TruthFiles
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class CasePair:
     """The labels of one case in both sets."""
 
     case: str
-    first: LabelFiles
-    second: LabelFiles
+    first: TruthFiles
+    second: TruthFiles
 
 
 def pair_cases(first: Path, second: Path, allow_missing: bool = False) -> tuple[list[CasePair], list[str]]:
@@ -74,11 +74,11 @@ def pair_cases(first: Path, second: Path, allow_missing: bool = False) -> tuple[
 
 def compare_case(pair: CasePair) -> list[Change]:
     """Liver, CRLM and FLR of one case. Raises GridError, LabelError or ImageError naming the file."""
-    first, geometry = read_truth(pair.first, pair.case)
-    second, other = read_truth(pair.second, pair.case)
+    first, geometry = pair.first.read(TRUTH, pair.case)
+    second, other = pair.second.read(TRUTH, pair.case)
     require_same_grid(geometry, other, str(pair.first.first), str(pair.second.first))
     spacing = geometry.spacing_zyx_mm
-    return [_change(pair.case, s, Region.of(first[s], spacing), Region.of(second[s], spacing)) for s in NEEDED]
+    return [_change(pair.case, s, Region.of(first[s], spacing), Region.of(second[s], spacing)) for s in TRUTH]
 
 
 def compare_all(pairs: list[CasePair], workers: int = 1, progress: bool = True) -> list[Change]:

@@ -12,15 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flrplan.anatomy import Structure
-from flrplan.evaluation.inputs import NEEDED
-from flrplan.evaluation.reading import read_truth
 from flrplan.files.write import replacing
 from flrplan.image import read_ct
 from flrplan.image.geometry import require_same_grid
 from flrplan.image.orientation import Canonical
 from flrplan.planning.picture import WINDOW_HU
 from flrplan.preparation.compare import CasePair, Change
-from flrplan.workfolder.cases import IMAGE_SUFFIX
+from flrplan.workfolder.folder import IMAGE_SUFFIX
+from flrplan.workfolder.truth import TRUTH
 
 FIRST_COLOUR, SECOND_COLOUR = "#FF4FD8", "#00C26F"
 
@@ -32,11 +31,11 @@ def write_comparison_picture(
 
     ``images``: folder of ``<case>.nii.gz`` for the background; grey without. Raises: OutputError; what reading raises.
     """
-    figure = Figure(figsize=(4.2 * len(NEEDED), 7.4), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(TRUTH), 7.4), layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subplots(2, len(NEEDED))
+    upper, lower = figure.subplots(2, len(TRUTH))
     pair_of = {p.case: p for p in pairs}
-    for column, structure in enumerate(NEEDED):
+    for column, structure in enumerate(TRUTH):
         own = [c for c in changes if c.structure is structure]
         _draw_changes(upper[column], own, structure)
         defined = [c for c in own if not math.isnan(c.dice)]
@@ -60,8 +59,8 @@ def _draw_changes(axis: Axes, changes: Sequence[Change], structure: Structure) -
 
 def _draw_worst(axis: Axes, change: Change, pair_of: Mapping[str, CasePair], images: Path | None) -> None:
     pair = pair_of[change.case]
-    first, geometry = read_truth(pair.first, pair.case)
-    second, _ = read_truth(pair.second, pair.case)
+    first, geometry = pair.first.read(TRUTH, pair.case)
+    second, _ = pair.second.read(TRUTH, pair.case)
     canonical = Canonical.of(geometry)
     one, two = canonical.forward(first[change.structure]), canonical.forward(second[change.structure])
     z = int(np.argmax((one ^ two).sum(axis=(1, 2))))

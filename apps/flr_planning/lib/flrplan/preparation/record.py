@@ -11,17 +11,16 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from flrplan.anatomy import Structure
 from flrplan.errors import OutputError, SettingsError
 from flrplan.files import write_json
 from flrplan.files.listing import is_junk
 from flrplan.preparation.sources import CaseSource, SourceKind
-from flrplan.workfolder.cases import IMAGE_SUFFIX
+from flrplan.workfolder.folder import IMAGE_SUFFIX
 from flrplan.workfolder.instances import INSTANCES
+from flrplan.workfolder.truth import TRUTH
 
 RECORD_VERSION = 1
 RECORDS = "prepared"
-TRUTH = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 _CHUNK = 1 << 20
 
 
