@@ -36,12 +36,13 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs, known_split, settled_split, split_file
+from flrplan.workflow.jobs import Job, Places, benchmark_jobs, known_split, settled_split, split_file
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, with_split
 from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.folder import WorkFolder
 
 HERE = Path(__file__).resolve().parent
 OUR_SPLIT = HERE / "splits" / "ours_157_40.json"
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     sys.stdout.write("".join(f"{line}\n" for line in progress_lines(jobs, work)))
     if status and not options.dry_run:
         sys.stderr.write(
-            f"error: not everything is done; logs in {work / STATE / 'logs'}. Call the same command again to continue\n"
+            f"error: not everything is done; logs in {WorkFolder(work).workflow / 'logs'}. Call the same command again to continue\n"
         )
     elif not options.dry_run:
         sys.stdout.write("".join(f"{path}\n" for path in jobs[-1].products))

@@ -18,7 +18,6 @@ from flrplan.files import write_json
 from flrplan.method.stages import CRLM, LIVER
 from flrplan.method.variants import Variant
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.workfolder.split import SPLIT_FILE
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_the_split_beside_the_images_is_used_unasked(cohort: Path, request_: Tra
     copy = tmp_path / "cohort"
     copy.symlink_to(cohort)
     assert [len(fold) for fold in split_of(copy, cases, folds=2).folds] == [2, 2]
-    other = tmp_path / SPLIT_FILE
+    other = tmp_path / "splits.json"
     write_json(other, {"test": ids[:1], "folds": [ids[1:3], ids[3:]]})
     assert split_of(tmp_path, cases).test == (ids[0],)
     write_json(other, {"test": [], "folds": [ids[1:3], ids[3:]]})

@@ -97,11 +97,11 @@ def test_the_record_says_of_what_it_is_made_and_others_are_never_mixed_in(
     assert path.stat().st_mtime_ns == before, "what is there is kept"
     assert made(work, case="a1") == made(work)
     assert ensemble.main(command(work, "abc")) == 1
-    assert "were made of other predictions or in another way" in capsys.readouterr().err
+    assert "what is there of ensemble was made of something else" in capsys.readouterr().err
     other = work / "predicted" / "b" / "fold-0.json"
     other.write_text(other.read_text().replace('"b"', '"retrained"'))
     assert ensemble.main(command(work, "ab")) == 1
-    assert "were made of other predictions or in another way" in capsys.readouterr().err
+    assert "what is there of ensemble was made of something else" in capsys.readouterr().err
 
 
 def test_what_nobody_recorded_stays_unrecorded(ensemble: ModuleType, work: Path) -> None:

@@ -10,7 +10,7 @@ from flrplan.evaluation import provenance
 from flrplan.evaluation.claims import Status, check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, paper_value
-from flrplan.evaluation.provenance import NOT_RECORDED, RANDOM, STARTED, ModelRecord, model_records
+from flrplan.evaluation.provenance import NOT_RECORDED, RANDOM, ModelRecord, model_records
 from flrplan.nnunet.planning import CONFIGURATION
 
 OFFICIAL = {"source": "base_ep4k.model", "sha256": "0123456789abcdef"}
@@ -91,7 +91,7 @@ def test_folds_that_disagree_and_a_start_that_is_not_the_papers_are_said(work):
 def test_where_the_models_lie_elsewhere_the_record_of_the_predictions_tells_it(work):
     path = work.bench.root / "predicted" / "stunet" / "held-out.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"cases": work.bench.TEST, STARTED: {"flr/fold_0": RANDOM, "flr/fold_1": RANDOM}}))
+    path.write_text(json.dumps({"cases": work.bench.TEST, "started_from": {"flr/fold_0": RANDOM, "flr/fold_1": RANDOM}}))
     work.evaluate()
     assert f"nnU-Net: not recorded | STU-Net: random weights [UNLIKE THE PAPER: {UNLIKE}]." in work.bench.tables()[0]
 

@@ -6,10 +6,7 @@ import json
 
 import pytest
 
-from flrplan.evaluation import trained
 from flrplan.evaluation.columns import COLUMNS
-from flrplan.evaluation.trained import _LEARNED
-from flrplan.nnunet.lineage import INHERITED
 from flrplan.nnunet.model_folder import RUN_NAME
 
 FOLDS, TEST = [["a1", "a2"], ["b1"]], ["t1", "t2"]
@@ -75,7 +72,7 @@ def test_a_model_trained_on_its_own_fold_is_refused(work, capsys):
 
 
 def test_what_the_starting_weights_had_learned_counts_as_well(work, capsys):
-    work.trained(1, ["a1", "a2"], **{INHERITED: ["t1"]})
+    work.trained(1, ["a1", "a2"], inherited_train_ids=["t1"])
     assert work.evaluate() == 1
     assert "flr/nnunet/fold_1: this model of stage flr was trained on held-out cases: t1\n" in capsys.readouterr().err
 
@@ -121,8 +118,3 @@ def test_a_damaged_record_is_named(work, capsys):
     (work.bench.root / "models" / "flr" / "nnunet" / "fold_0" / RUN_NAME).write_text("{")
     assert work.evaluate() == 1
     assert "fold_0/run.json is damaged" in capsys.readouterr().err
-
-
-def test_the_name_that_is_written_twice_agrees():
-    assert trained.RUN_NAME == RUN_NAME
-    assert INHERITED in _LEARNED

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import FlrError
-from flrplan.evaluation.trained import json_object
 from flrplan.files import read_json, read_table, read_text, read_yaml
 from flrplan.method.recipe import Recipe
 from flrplan.nnunet.model_folder import read_json_object
@@ -17,6 +16,7 @@ from flrplan.preparation.draw import read_strata
 from flrplan.preparation.layout import read_layout
 from flrplan.preparation.tcia import read_series_table
 from flrplan.workflow.reading import read_benchmark
+from flrplan.workfolder.records import read_record
 from flrplan.workfolder.split import read_split
 
 READERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -27,7 +27,7 @@ READERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "strata": (read_strata, "case,tumours,slice_spacing_mm\né1,3,2.5\n"),
     "tcia": (read_series_table, "Subject ID,Modality,File Location\né1,CT,./a/b\n"),
     "model": (read_json_object, '{"labels": {"é": 1}}'),
-    "run record": (json_object, '{"train_ids": ["é"]}'),
+    "run record": (read_record, '{"train_ids": ["é"]}'),
 }
 
 

@@ -110,7 +110,7 @@ def test_a_structure_that_no_planning_map_holds(tmp_path: Path, monkeypatch: pyt
     image, label = tmp_path / "images" / "a.nii.gz", tmp_path / "labels" / "a.nii.gz"
     write_volume(image, np.arange(12 * 14 * 16, dtype=np.int16).reshape(grid.shape_zyx) - 1024, grid)
     write_label_map(label, planning, grid)
-    with pytest.raises(LabelError, match=r"no file holds lrs: expected .*masks/a/lrs\.nii\.gz"):
+    with pytest.raises(LabelError, match=r"no file states lrs: expected .*masks/a/lrs\.nii\.gz"):
         Case("a", image, TruthFiles(label)).load([Structure.LRS])
 
 

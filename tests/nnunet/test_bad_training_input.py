@@ -80,8 +80,8 @@ def test_labels_of_other_structures(cohort: Path, tiny_recipe: Callable[..., Rec
     write_label_map(cohort / "masks" / case_id / "liver.nii.gz", (array > 0).astype(np.uint8), geometry)
     first.unlink()
     message = (
-        f"case {case_id}: no file holds crlm: expected {cohort / 'masks' / case_id / 'crlm.nii.gz'} or a planning label map for "
-        f"{cohort / 'images' / first.name}, found {cohort / 'masks' / case_id / 'liver.nii.gz'}. Add one of them (an empty mask where "
+        f"case {case_id}: no file states crlm: expected {cohort / 'masks' / case_id / 'crlm.nii.gz'} or a planning map, "
+        f"found {cohort / 'masks' / case_id / 'liver.nii.gz'}. Add one of them (an empty mask where "
         "there is no crlm), or take the case out of the split"
     )
     with pytest.raises(LabelError, match=f"^{re.escape(message)}$"):

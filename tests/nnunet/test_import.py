@@ -20,7 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
 from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore, decides_answers
+from flrplan.engine.models import ModelStore
 from flrplan.errors import ModelError
 from flrplan.image import CT
 from flrplan.method.stage_input import InputSettings, RegionMode, StageInput, build_stage_input
@@ -151,11 +151,11 @@ def test_a_tumour_beside_the_liver_is_asked_for(make: Callable[..., Path], tmp_p
         "label liver + cancer, sees the whole CT",
     )
     assert predicted(target, tiny_ct).all(), "cancer everywhere is liver everywhere"
-    before = decides_answers(StagePredictor(model, CPU).identity)
+    before = StagePredictor(model, CPU).identity.decides
     alone = import_model(source, LIVER, target, "liver", force=True)
     assert alone.warnings == ("the imported model labels 'cancer' apart, and it is not counted as liver",)
     assert not predicted(target, tiny_ct).any()
-    assert decides_answers(StagePredictor(alone, CPU).identity) != before, "the same weights, but another answer: plan again"
+    assert StagePredictor(alone, CPU).identity.decides != before, "the same weights, but another answer: plan again"
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_a_case_that_lacks_a_target_is_named(cases: list[Case], tiny_recipe, tmp
         write_label_map(paths[structure], mask, ct.geometry)
     lacking = Case("lacking", cases[0].image, TruthFiles(masks=paths))
     split = nnunet_split([lacking.case_id, cases[1].case_id], 2)
-    with pytest.raises(LabelError, match=r"case lacking: no file holds flr: expected .*masks/lacking/flr\.nii\.gz"):
+    with pytest.raises(LabelError, match=r"case lacking: no file states flr: expected .*masks/lacking/flr\.nii\.gz"):
         prepare_stage([lacking, cases[1]], StageWork(tmp_path / "work", MULTI), tiny_recipe(), split)
 
 

@@ -13,7 +13,7 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.evaluation import subgroups
 from flrplan.preparation.clinical import CLINICAL, read_clinical
-from flrplan.preparation.run import DATASET, PrepareSettings, prepare
+from flrplan.preparation.run import PrepareSettings, prepare
 from flrplan.preparation.sources import SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
 
@@ -111,7 +111,7 @@ def test_dataset_csv_has_it_keeps_it_and_a_bad_sheet_is_told_before_the_work(tre
 
     def run(**settings: Any) -> dict[str, str]:
         prepare(find_tcia_cases(root), PrepareSettings(out, SourceKind.TCIA, progress=False, **settings))
-        with (out / DATASET).open() as file:
+        with (out / "dataset.csv").open() as file:
             return next(csv.DictReader(file))
 
     with pytest.raises(SettingsError, match="found '7'"):
@@ -126,4 +126,4 @@ def test_dataset_csv_has_it_keeps_it_and_a_bad_sheet_is_told_before_the_work(tre
 
 
 def test_names_that_are_written_twice_agree() -> None:
-    assert (DATASET, tuple(CLINICAL)) == (subgroups.DATASET_NAME, subgroups.CLINICAL)
+    assert tuple(CLINICAL) == subgroups.CLINICAL

@@ -23,8 +23,9 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import STATE, Job, Places, benchmark_jobs
+from flrplan.workflow.jobs import Job, Places, benchmark_jobs
 from flrplan.workflow.settings import BenchmarkSettings, Resources, Rule
+from flrplan.workfolder.folder import WorkFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -141,4 +142,4 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     with only_run(tmp_path), pytest.raises(SettingsError, match="another run of the benchmark"), only_run(tmp_path):
         pass
     with only_run(tmp_path):
-        assert (tmp_path / STATE / "lock").is_file()
+        assert (WorkFolder(tmp_path).workflow / "lock").is_file()

@@ -13,8 +13,7 @@ from flrplan.evaluation.settings import WRITTEN
 from flrplan.method.variants import Variant
 from flrplan.networks.table import PAPER
 from flrplan.nnunet.checkpoint import FINAL_NAME
-from flrplan.preparation.run import DATASET, SPLITS
-from flrplan.workflow.jobs import DATASET_NAME, FINAL_CHECKPOINT, SPLIT_NAME, STATE, Job, Places, benchmark_jobs, settled_split
+from flrplan.workflow.jobs import Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
@@ -92,7 +91,7 @@ def test_probabilities_are_files_of_the_prediction_so_asking_for_them_makes_it_a
     without = BenchmarkSettings(architectures=("nnunet",), predictions_per_job=3)
     jobs = benchmark_jobs(without, places)
     for job in jobs:
-        for path in (places.work / STATE / job.done, *job.products):
+        for path in (places.folder.workflow / job.done, *job.products):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     asked = benchmark_jobs(replace(without, probabilities=True), places)
@@ -159,7 +158,7 @@ def test_a_split_of_a_download_is_drawn_from_its_strata_and_no_other_is_written_
 def test_a_prepared_folder_is_drawn_from_its_strata_where_it_has_them(places: Places) -> None:
     settings = BenchmarkSettings(split=SplitSettings(held_out=1, folds=2))
     assert "--cases" in benchmark_jobs(settings, places)[0].command
-    (places.work / DATASET_NAME).touch()
+    (places.folder.dataset).touch()
     assert "--dataset" in benchmark_jobs(settings, places)[0].command
 
 
@@ -184,8 +183,8 @@ def test_markers_without_their_files_are_dropped(places: Places) -> None:
     jobs = benchmark_jobs(BenchmarkSettings(architectures=("nnunet",)), places)
     first, second = of(jobs, Rule.TRAIN)[:2]
     for job in (first, second):
-        (places.work / STATE / job.done).parent.mkdir(parents=True, exist_ok=True)
-        (places.work / STATE / job.done).touch()
+        (places.folder.workflow / job.done).parent.mkdir(parents=True, exist_ok=True)
+        (places.folder.workflow / job.done).touch()
         job.products[0].parent.mkdir(parents=True)
         job.products[0].touch()
     assert "train: 2 of 8 jobs done; 2 of 8 files there" in progress_lines(jobs, places.work)
@@ -195,16 +194,16 @@ def test_markers_without_their_files_are_dropped(places: Places) -> None:
     assert "train: 1 of 8 jobs done; 1 of 8 files there" in progress_lines(jobs, places.work)
     copy_markers(jobs, places.work, places.work / "copy")
     assert [p.name for p in (places.work / "copy").rglob("*") if p.is_file()] == [first.name], "what a dry run sees"
-    times = [(folder / first.done).stat().st_mtime_ns for folder in (places.work / "copy", places.work / STATE)]
+    times = [(folder / first.done).stat().st_mtime_ns for folder in (places.work / "copy", places.folder.workflow)]
     assert times[0] == times[1], "Snakemake compares them"
     drop_markers([second.done], places.work)
-    assert [(places.work / STATE / job.done).is_file() for job in (first, second)] == [True, False]
+    assert [(places.folder.workflow / job.done).is_file() for job in (first, second)] == [True, False]
 
 
 def test_what_comes_after_files_that_are_gone_is_made_anew_too(places: Places) -> None:
     jobs = benchmark_jobs(BenchmarkSettings(architectures=("nnunet",)), places)
     for job in jobs:
-        for path in (places.work / STATE / job.done, *job.products):
+        for path in (places.folder.workflow / job.done, *job.products):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     assert stale_markers(jobs, places.work) == []
@@ -230,11 +229,11 @@ def test_another_recipe_or_split_in_the_same_folder_is_refused(places: Places) -
     require_same_benchmark(settings, split, places.work)
     require_same_benchmark(replace(settings, architectures=(PAPER[0],), note="x"), split, places.work)
     recipe.write_text("common: {training: {epochs: 3}}")
-    with pytest.raises(SettingsError, match=r"made with other settings \(recipe\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(recipe\b"):
         require_same_benchmark(settings, split, places.work)
     recipe.write_text("common: {}")
     (places.work / "splits.json").write_text('{"test": ["b1"], "folds": [["a1", "a2"], ["t1"]]}')
-    with pytest.raises(SettingsError, match=r"made with other settings \(mirroring, split\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(mirroring was True, is False; split\.folds was"):
         require_same_benchmark(replace(settings, mirroring=False), settled_split(settings, places.work), places.work)
 
 
@@ -254,11 +253,11 @@ def test_a_folder_whose_missing_cases_were_dropped_goes_on(tmp_path: Path) -> No
     assert not any("a2" in str(path) for job in jobs for path in job.products)
     require_same_benchmark(settings, settled_split(settings, work), work)
     (work / "splits.json").write_text(json.dumps({**reduced, "test": []}))
-    with pytest.raises(SettingsError, match=r"made with other settings \(split\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(split\b"):
         require_same_benchmark(settings, settled_split(settings, work), work)
     (work / "splits.json").write_text(json.dumps(reduced))
     given.write_text(json.dumps({"test": ["a2"], "folds": [["a1", "t1"], ["b1"]]}))
-    with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(split asked for\b"):
         require_same_benchmark(settings, settled_split(settings, work), work)
 
 
@@ -269,7 +268,7 @@ def test_another_draw_in_the_same_folder_is_refused(places: Places) -> None:
     (places.work / "splits.json").write_text(json.dumps(SPLIT))
     require_same_benchmark(settings, settled_split(settings, places.work), places.work)
     other = replace(settings, split=SplitSettings(held_out=2, folds=2))
-    with pytest.raises(SettingsError, match=r"made with other settings \(split asked for\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(split asked for\b"):
         require_same_benchmark(other, settled_split(other, places.work), places.work)
 
 
@@ -281,7 +280,7 @@ def test_random_weights_on_purpose_are_handed_on_and_recorded(places: Places) ->
     require_same_benchmark(settings, settled_split(settings, places.work), places.work)
     weights = places.work / "w.model"
     weights.write_text("")
-    with pytest.raises(SettingsError, match=r"made with other settings \(pretrained stunet\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(pretrained stunet\b"):
         require_same_benchmark(replace(settings, pretrained={"stunet": weights}), None, places.work)
 
 
@@ -393,11 +392,9 @@ def test_variants_may_be_added_to_a_work_folder_but_not_changed(places: Places) 
     other = replace(plain, variants={"seed_1": Variant("seed_1", "nnunet", training={"seed": 2})})
     for settings in (plain, one, plain):
         require_same_benchmark(settings, None, places.work)
-    with pytest.raises(SettingsError, match=r"made with other settings \(variant seed_1\)"):
+    with pytest.raises(SettingsError, match=r"made of something else \(variant seed_1\b"):
         require_same_benchmark(other, None, places.work)
 
 
 def test_names_that_are_written_twice_agree() -> None:
-    assert FINAL_CHECKPOINT == FINAL_NAME
-    assert (DATASET_NAME, SPLIT_NAME) == (DATASET, SPLITS)
     assert WRITTEN[-1] == "summary.json"

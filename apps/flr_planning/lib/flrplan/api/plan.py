@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine.cascade import Cascade, NoteStep
-from flrplan.engine.models import decides_answers
 from flrplan.errors import LabelError, SettingsError
 from flrplan.files.listing import files_below
 from flrplan.image import CT, read_ct, read_mask
@@ -22,6 +21,7 @@ from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
 from flrplan.method.stages import stage_named
 from flrplan.planning.plan import REPORT_NAME, Plan
+from flrplan.workfolder.records import ModelIdentity
 
 PathLike = str | os.PathLike[str]
 
@@ -110,7 +110,8 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
         return False
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
-        before, models = content.get("request"), {s: decides_answers(m) for s, m in content.get("models", {}).items()}
+        before = content.get("request")
+        models = {s: ModelIdentity.from_json(m).decides for s, m in content.get("models", {}).items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         before, models = None, {}
     if before != request:
@@ -118,6 +119,6 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
             f"{folder} holds the plan of other files (another CT, or other given masks); use another --out, or --force to replace it"
         )
     for stage, model in models.items():
-        if decides_answers(cascade.identity(stage_named(stage))) != model:
+        if cascade.identity(stage_named(stage)).decides != model:
             raise SettingsError(f"{folder} was planned by another {stage} model; use another --out, or --force to replace it")
     return True

@@ -12,24 +12,20 @@ from tqdm import tqdm
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore, decides_answers
+from flrplan.engine.models import ModelStore
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
-from flrplan.evaluation.provenance import STARTED, start_of
-from flrplan.evaluation.trained import CASES, PREDICTED, UNRECORDED
-from flrplan.files import write_json
+from flrplan.evaluation.provenance import start_of
 from flrplan.files.setting_checks import take_paths
 from flrplan.image import CT, write_label_map, write_volume
-from flrplan.method.probabilities import Probability, probability_path
+from flrplan.method.probabilities import Probability
 from flrplan.method.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage, require_stages
-from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
 from flrplan.workfolder.cases import Case, find_labelled_cases
-from flrplan.workfolder.split import HELD_OUT_PART, SPLIT_FILE, Split, fold_part, read_split
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.records import PartRecord, RunRecord, require_same
+from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part, read_split
 
 logger = logging.getLogger(__name__)
-
-PREDICTIONS = "predictions"
-"""Folder of a work folder: ``<architecture>/<column>/<case>.nii.gz``."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class PredictionRequest:
     @property
     def folder(self) -> Path:
         """Where the predictions go, ``<column>/<case>.nii.gz``."""
-        return self.work / PREDICTIONS / self.architecture
+        return WorkFolder(self.work).predictions / self.architecture
 
 
 def predict(request: PredictionRequest) -> list[str]:
@@ -79,7 +75,7 @@ def predict(request: PredictionRequest) -> list[str]:
         case that it is to predict, or others made the predictions that are there; LabelError where a case has no label.
     """
     cases = {c.case_id: c for c in find_labelled_cases(request.work)}
-    split_file = request.splits or request.work / SPLIT_FILE
+    split_file = request.splits or WorkFolder(request.work).splits
     split = read_split(split_file)
     split.require_cover(list(cases), split_file, request.work)
     settings = CascadeSettings(request.architecture, request.device, request.mirroring, largest_liver=False)
@@ -94,9 +90,9 @@ def predict(request: PredictionRequest) -> list[str]:
         if ensemble is None:
             check_ensemble(cascade, split, used)
         unrecorded = check_not_trained_on(cascade, ensemble, ids, used)
-        record = request.work / PREDICTED / request.architecture / f"{title}.json"
+        record = WorkFolder(request.work).predicted / request.architecture / f"{title}.json"
         require_same_models(record, cascade, used, ids, unrecorded, starts(cascade, used))
-        failed += predict_part(cases, ids, cascade, columns, request.work, title, request.probabilities)
+        failed += predict_part(cases, ids, cascade, columns, WorkFolder(request.work), title, request.probabilities)
     return failed
 
 
@@ -155,23 +151,28 @@ def require_same_models(
     Raises: ModelError where kept predictions of it came from other models, or a case was predicted as another part.
     """
     for other in sorted(path.parent.glob("*.json")):
-        twice = sorted(set(case_ids) & set(read_json_object(other).get(CASES, ()))) if other != path else []
+        twice = sorted(set(case_ids) & set(PartRecord.read(other).cases)) if other != path else []
         if twice:
             raise ModelError(
                 f"{other}: predicted as {other.stem} before, and now asked for as {path.stem}: {', '.join(twice)}; "
                 "use the split of before, or another --work folder"
             )
-    now: dict[str, object] = {"mirroring": cascade.settings.mirroring}
-    now |= {stage.name: decides_answers(cascade.identity(stage)) for stage in stages}
-    before = read_json_object(path) if path.is_file() else {}
-    if any(before.get(name, value) != value for name, value in now.items()):
-        raise ModelError(
-            f"{path}: the predictions of this part that are there came from other models or settings; "
-            "use another --work folder, or delete them and that file"
-        )
-    now[STARTED] = {**before.get(STARTED, {}), **(started or {})}
-    now |= {CASES: sorted({*before.get(CASES, ()), *case_ids}), UNRECORDED: sorted({*before.get(UNRECORDED, ()), *unrecorded})}
-    write_json(path, {**before, **now})
+    now = {"mirroring": cascade.settings.mirroring, **{stage.name: cascade.identity(stage).decides for stage in stages}}
+    before = PartRecord.read(path)
+    known = {name: value for name, value in before.made_of.items() if name in now}
+    require_same(
+        known,
+        {name: now[name] for name in known},
+        f"{path}: the predictions of this part that are there",
+        "use another --work folder, or delete them and that file",
+        ModelError,
+    )
+    PartRecord(
+        {**before.made_of, **now},
+        tuple({*before.cases, *case_ids}),
+        tuple({*before.unrecorded, *unrecorded}),
+        {**before.started_from, **(started or {})},
+    ).write(path)
 
 
 def starts(cascade: Cascade, stages: Sequence[Stage]) -> dict[str, str]:
@@ -180,8 +181,7 @@ def starts(cascade: Cascade, stages: Sequence[Stage]) -> dict[str, str]:
     for stage in stages:
         folder = cascade.store.find(stage, cascade.settings.architecture).folder
         for fold in folder.folds:
-            path = folder.checkpoint(fold).with_name(RUN_NAME)
-            found[f"{stage.name}/fold_{fold}"] = start_of(read_json_object(path) if path.is_file() else {})
+            found[f"{stage.name}/fold_{fold}"] = start_of(RunRecord.read(folder.checkpoint(fold).parent, ModelError))
     return found
 
 
@@ -224,7 +224,7 @@ def predict_part(
     ids: Sequence[str],
     cascade: Cascade,
     columns: Sequence[str],
-    work: Path,
+    work: WorkFolder,
     title: str,
     with_probability: bool = False,
 ) -> list[str]:
@@ -236,8 +236,8 @@ def predict_part(
     failed = []
     architecture = cascade.settings.architecture
     for case_id in tqdm(ids, desc=title, unit="case", disable=None):
-        masks = {name: work / PREDICTIONS / architecture / name / f"{case_id}.nii.gz" for name in columns}
-        probabilities = {name: probability_path(work, architecture, name, case_id) for name in columns}
+        masks = {name: work.prediction(architecture, name, case_id) for name in columns}
+        probabilities = {name: work.probability(architecture, name, case_id) for name in columns}
         todo = [n for n in columns if not (masks[n].is_file() and (not with_probability or probabilities[n].is_file()))]
         if not todo:
             continue

@@ -26,7 +26,8 @@ from flrplan.nnunet.publishing import require_writable
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder.cases import Case, find_labelled_cases, with_labels_of
-from flrplan.workfolder.split import SPLIT_FILE, Split, nnunet_split, read_split, require_fold
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.split import Split, nnunet_split, read_split, require_fold
 
 FOLDS = 5
 """Of nnU-Net's own draw, where no split says otherwise; the paper's number."""
@@ -117,7 +118,7 @@ def split_of(folder: object, cases: Sequence[Case], file: Path | None = None, fo
     folder: where the cases lie; anything but a path has no ``splits.json``.
     Raises: SettingsError for a split that cannot be read or names other cases, or too few cases for the folds.
     """
-    beside = folder / SPLIT_FILE if isinstance(folder, Path) else None
+    beside = WorkFolder(folder).splits if isinstance(folder, Path) else None
     path = file or (beside if beside is not None and beside.is_file() else None)
     ids = [case.case_id for case in cases]
     if path is None:

@@ -27,6 +27,7 @@ from flrplan.errors import CohortError, SettingsError
 from flrplan.files import write_json
 from flrplan.image import write_label_map, write_volume
 from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.records import read_record, require_same
 
 TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""
@@ -195,18 +196,16 @@ def _check_folder(settings: CohortSettings, out_dir: Path, force: bool) -> None:
         return
     if force:
         return
+    found = read_record(table, CohortError)
     try:
-        found = json.loads(table.read_text())
-        same = found["version"] == COHORT_VERSION and CohortSettings(**found["settings"]) == settings
+        before = {"version": found["version"], "settings": CohortSettings(**found["settings"]).as_dict()}
     except (ValueError, KeyError, TypeError) as error:
         raise CohortError(
             f"{table} is not a table of a synthetic cohort ({error}); give another folder, or --force (force=True)"
         ) from error
-    if not same:
-        raise CohortError(
-            f"{out_dir} holds a cohort of other settings: expected version {COHORT_VERSION} with {settings.as_dict()}, "
-            f"found version {found['version']} with {found['settings']}; give another folder, or --force (force=True) to replace it"
-        )
+    now = {"version": COHORT_VERSION, "settings": settings.as_dict()}
+    remedy = "give another folder, or --force (force=True) to replace it"
+    require_same(before, now, f"{out_dir}: the cohort there", remedy, CohortError)
 
 
 def _remove_half_written(out_dir: Path) -> None:

@@ -130,7 +130,7 @@ def _models(root: Path | None) -> list[str]:
                 found = store.find(stage, architecture)
                 predictor, identity = store.predictor(stage, architecture, torch.device("cpu"))
                 kind = "demo, not for patients" if found.demo else "fine-tuned from demo" if found.from_demo else "trained"
-                digest = next(iter(identity["weights_sha256"].values()))[:12]
+                digest = next(iter(identity.weights_sha256.values()))[:12]
                 say(f"  model {stage.name} {architecture}: {kind}, folds {list(predictor.folder.folds)}, sha256 {digest}")
             except FlrError as error:
                 say(f"  model {stage.name} {architecture}: not usable")

@@ -10,14 +10,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, FROM_DEMO, ModelStore
+from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, ModelStore
 from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware.device import choose_device
 from flrplan.image import CT
@@ -27,6 +26,7 @@ from flrplan.method.stage_input import StageInput, build_stage_input
 from flrplan.method.stages import CASCADE, Stage
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.qc.liver_in_view import liver_in_view_findings
+from flrplan.workfolder.records import ModelIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class _Run:
     masks: dict[Structure, Mask]
     sources: dict[Structure, Source]
     on_probability: TakeProbability | None
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
+    models: dict[str, ModelIdentity] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -110,14 +110,14 @@ class Cascade:
             run.warnings += liver_in_view_findings(ct, run.masks[Structure.LIVER])
         if run.sources.get(Structure.FLR) is Source.PREDICTED and not run.masks[Structure.FLR].any():
             run.warnings.append("the predicted future liver remnant is empty; draw it by hand")
-        if any(m["demo"] for m in run.models.values()):
+        if any(m.demo for m in run.models.values()):
             run.warnings.append(DEMO_NOTE)
-        tuned = [name for name, m in run.models.items() if m.get(FROM_DEMO)]
+        tuned = [name for name, m in run.models.items() if m.fine_tuned_from_demo]
         if tuned:
             run.warnings.append(f"{', '.join(tuned)}: {FINE_TUNED_NOTE}")
         return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
 
-    def identity(self, stage: Stage) -> dict[str, Any]:
+    def identity(self, stage: Stage) -> ModelIdentity:
         """Which model serves a stage here. Raises ModelError where none does."""
         return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flrplan.errors import ModelError
 from flrplan.files.listing import entries
 from flrplan.method.stages import Stage
+from flrplan.workfolder.records import ModelIdentity
 
 if TYPE_CHECKING:
     import torch
@@ -46,11 +46,6 @@ class FoundModel:
 def replaced_folder(path: Path) -> Path:
     """Where a model lies in the instant in which a newer one takes its place; see :mod:`flrplan.learning.replacing`."""
     return path.with_name(f".{path.name}.replaced")
-
-
-def decides_answers(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's identity what its answers depend on: the weights, and of an imported one the labels and the input that were stated."""
-    return {**identity["weights_sha256"], **({"imported": identity["imported"]} if "imported" in identity else {})}
 
 
 def require_models_folder(path: Path) -> None:
@@ -127,8 +122,8 @@ class ModelStore:
 
     def predictor(
         self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False
-    ) -> tuple[StagePredictor, dict[str, Any]]:
-        """A warm predictor of a stage, and its identity for reports (with ``demo`` and ``architecture``)."""
+    ) -> tuple[StagePredictor, ModelIdentity]:
+        """A warm predictor of a stage, and its identity."""
         key = (stage.name, architecture, str(device), mirroring)
         with self._lock:
             try:
@@ -136,8 +131,9 @@ class ModelStore:
             except (ModelError, OSError):  # replaced while it was being read, by a training; the new one is whole
                 warm = self._load(stage, architecture, key)
         found = warm[2]
-        identity = {**warm[1].identity, "architecture": architecture, "demo": found.demo}
-        return warm[1], {**identity, **({FROM_DEMO: True} if found.from_demo else {})}
+        return warm[1], replace(
+            warm[1].identity, architecture=architecture, demo=found.demo, fine_tuned_from_demo=found.from_demo
+        )
 
     def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
         import torch

@@ -13,6 +13,7 @@ from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
 from flrplan.files.listing import entries
 from flrplan.image import natural_key, without_channel
+from flrplan.workfolder.folder import WorkFolder
 from flrplan.workfolder.instances import layer_paths
 from flrplan.workfolder.split import Split
 from flrplan.workfolder.truth import TRUTH, TruthFiles
@@ -108,8 +109,8 @@ def find_labels(folder: Path) -> dict[str, TruthFiles]:
 
 def find_work_labels(work: Path) -> dict[str, TruthFiles]:
     """The truth in a work folder: ``masks/<case>/<structure>.nii.gz`` where there, else ``labels/<case>.nii.gz``."""
-    maps = find_labels(work / "labels") if (work / "labels").is_dir() else {}
-    masks = find_labels(work / "masks") if (work / "masks").is_dir() else {}
+    maps = find_labels(WorkFolder(work).labels) if WorkFolder(work).labels.is_dir() else {}
+    masks = find_labels(WorkFolder(work).masks) if WorkFolder(work).masks.is_dir() else {}
     if not maps and not masks:
         raise SettingsError(f"{work}: expected labels/<case>.nii.gz or masks/<case>/<structure>.nii.gz; run prepare first")
     cases = {*maps, *masks}
@@ -121,7 +122,7 @@ Files = TypeVar("Files", Path, TruthFiles)
 
 def find_label_set(folder: Path) -> dict[str, TruthFiles]:
     """The labels of a work folder, or of a folder of labels as ``evaluate.py --labels`` takes it. Raises SettingsError."""
-    if (folder / "labels").is_dir() or (folder / "masks").is_dir():
+    if WorkFolder(folder).labels.is_dir() or WorkFolder(folder).masks.is_dir():
         return find_work_labels(folder)
     return find_labels(folder)
 

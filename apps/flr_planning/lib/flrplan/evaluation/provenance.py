@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.evaluation.paper import architecture_order, architecture_title
-from flrplan.evaluation.trained import INHERITED, RUN_NAME, json_object, model_folders, records
+from flrplan.evaluation.trained import model_folders, records
 from flrplan.image import natural_key
 from flrplan.method.stages import STAGES
 from flrplan.networks.table import TABLE
+from flrplan.workfolder.records import RunRecord, read_record
 
 RANDOM = "random weights"
 NOT_RECORDED = "not recorded"
-PRETRAINED = "pretrained"
-"""Key of ``run.json``: null for random weights, else the file that they came from and what of it was loaded."""
-STARTED = "started_from"
-"""Key of what ``predict.py`` records of a part: by model what it started from, for models that lie elsewhere."""
 _PLANS, _CONFIGURATION = "plans.json", "3d_fullres"
 """nnU-Net's names of the plan and of its usual configuration (a test compares the latter)."""
 
@@ -78,12 +75,11 @@ def _record(work: Path | None, architecture: str) -> ModelRecord:
     views = {}
     for folder in model_folders(work, "*", architecture) if work else []:
         stage = folder.parents[1].name
-        run = json_object(folder / RUN_NAME) if (folder / RUN_NAME).is_file() else {}
-        started[f"{stage}/{folder.name}"] = start_of(run)
+        started[f"{stage}/{folder.name}"] = start_of(RunRecord.read(folder))
         if stage not in views and (view := _field_of_view_mm(folder.parent / _PLANS)):
             views[stage] = view
     for _, predicted in records(work, architecture) if work else ():
-        started = {**predicted.get(STARTED, {}), **started}
+        started = {**predicted.started_from, **started}
     starts: dict[str, list[str]] = {}
     for model in sorted(started, key=natural_key):
         starts.setdefault(started[model], []).append(model)
@@ -91,21 +87,20 @@ def _record(work: Path | None, architecture: str) -> ModelRecord:
     return ModelRecord(architecture, {s: tuple(m) for s, m in starts.items()} or {NOT_RECORDED: ()}, by_stage)
 
 
-def start_of(run: Mapping[str, Any]) -> str:
-    """In words what a training started from, by its ``run.json``."""
-    if PRETRAINED not in run:
+def start_of(run: RunRecord) -> str:
+    """In words what a training started from."""
+    if not run.has_start:
         return NOT_RECORDED
-    weights = run[PRETRAINED]
-    if not weights:
+    if run.pretrained is None:
         return RANDOM
-    seen = len(run.get(INHERITED, ()))
+    seen = len(run.inherited_train_ids)
     learned = f", trained on {seen} cases of ours" if seen else ""
-    return f"{weights.get('source', 'a file')} (SHA-256 {str(weights.get('sha256', 'unknown'))[:12]}{learned})"
+    return f"{run.pretrained.get('source', 'a file')} (SHA-256 {str(run.pretrained.get('sha256', 'unknown'))[:12]}{learned})"
 
 
 def _field_of_view_mm(path: Path) -> tuple[float, float, float] | None:
     """Patch times spacing of a plan; None where there is no plan, or not that one configuration."""
-    plans = json_object(path) if path.is_file() else {}
+    plans = read_record(path)
     configurations = plans.get("configurations", {})
     plan = configurations.get(_CONFIGURATION, next(iter(configurations.values()), {}) if len(configurations) == 1 else {})
     patch, spacing = plan.get("patch_size", ()), plan.get("spacing", ())

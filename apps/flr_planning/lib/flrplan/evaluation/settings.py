@@ -7,17 +7,13 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.files.setting_checks import take_paths
-from flrplan.method.probabilities import PROBABILITIES
-from flrplan.workfolder.instances import INSTANCES
+from flrplan.workfolder.folder import WorkFolder
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""
 
 TIE_MARGIN = 0.01
 """A difference of Dice, precision or recall that is too small to matter: what a tie must lie within, unless another is asked for."""
-
-COHORT_NAME = "cohort.json"
-"""What a synthetic cohort leaves beside its labels (named here too, since the evaluation makes no cases; a test compares them)."""
 
 SYNTHETIC_NOTE = "Synthetic cases: these figures are not comparable with the paper's."
 """Stands over the tables of a synthetic cohort, for which nobody gave another note."""
@@ -103,12 +99,12 @@ class EvaluationSettings:
     @property
     def instances_folder(self) -> Path | None:
         """Folder of instances; None where lesions are components. Raises SettingsError for a given one that is not there."""
-        return self._beside(self.instances, INSTANCES, self.labels)
+        return self._beside(self.instances, "instances", self.labels)
 
     @property
     def probabilities_folder(self) -> Path | None:
         """Folder of probabilities; None where there is none. Raises SettingsError for a given one that is not there."""
-        return self._beside(self.probabilities, PROBABILITIES, self.predictions)
+        return self._beside(self.probabilities, "probabilities", self.predictions)
 
     def _beside(self, given: Path | None, name: str, instead: Path | None) -> Path | None:
         """A given folder, or the work folder's own unless what belongs to it was given, too."""
@@ -121,7 +117,7 @@ class EvaluationSettings:
     def table_note(self) -> str:
         """The sentence over every table: the given one, that of a synthetic cohort, or empty."""
         own_labels = self.work if self.labels is None else None
-        is_synthetic = own_labels is not None and (own_labels / COHORT_NAME).is_file()
+        is_synthetic = own_labels is not None and WorkFolder(own_labels).cohort.is_file()
         return self.note or (SYNTHETIC_NOTE if is_synthetic else "")
 
     @property

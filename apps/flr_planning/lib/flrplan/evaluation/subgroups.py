@@ -9,11 +9,10 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation.rows import Row
+from flrplan.workfolder.folder import WorkFolder
 
-DATASET_NAME = "dataset.csv"
-"""What prepare.py leaves in a work folder (named here too, since the evaluation prepares nothing; a test compares it and the next)."""
 CLINICAL: tuple[str, ...] = ("steatosis", "chemotherapy", "bilobar")
-"""Its columns from the clinical sheet: ``yes``, ``no`` or blank."""
+"""The columns of ``dataset.csv`` from the clinical sheet: ``yes``, ``no`` or blank (a test compares them with the preparation's)."""
 UNKNOWN = "not known"
 
 Clinical = Mapping[str, Mapping[str, str]]
@@ -82,7 +81,7 @@ def read_clinical(work: Path | None, cases: Collection[str]) -> Clinical:
 
     Raises: SettingsError naming the table where it cannot be read, or holds another value.
     """
-    path = work / DATASET_NAME if work else None
+    path = WorkFolder(work).dataset if work else None
     if path is None or not path.is_file():
         return {}
     try:

@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
-from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
-from flrplan.files import read_json
 from flrplan.files.listing import is_junk
 from flrplan.image import natural_key
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.records import PartRecord, RunRecord
 from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part
-
-PREDICTED = "predicted"
-"""Folder of a work folder with a record of each predicted part, ``<architecture>/<part>.json``."""
-CASES, UNRECORDED = "cases", "unrecorded"
-"""Keys of such a record: whom it names, and the models of which nothing says what trained them, ``<stage>/fold_<k>``."""
-RUN_NAME = "run.json"
-"""Beside each checkpoint (named here too, since the evaluation loads no torch; a test compares them)."""
-INHERITED = "inherited_train_ids"
-_LEARNED = ("train_ids", INHERITED)
-"""What a model has learned from: its own cases, and those of the weights that it started from (likewise)."""
 
 
 def require_unseen(work: Path, predictions: Predictions, split: Split, split_file: Path) -> tuple[str, ...]:
@@ -48,7 +38,7 @@ def require_unseen(work: Path, predictions: Predictions, split: Split, split_fil
 
 def _seen(work: Path, architecture: str, split: Split) -> Iterator[str]:
     for folder in model_folders(work, "*", architecture):
-        train = set(_training_cases(folder))
+        train = RunRecord.read(folder).learned_from
         model = f"{folder}: this model of stage {folder.parents[1].name}"
         held_out = sorted(train & set(split.test), key=natural_key)
         if held_out:
@@ -66,7 +56,7 @@ def _of_another_part(work: Path, architecture: str, predictions: Predictions, sp
     there = _cases(architecture, predictions)
     for path, record in records(work, architecture):
         wrong: dict[str, list[str]] = {}
-        for case in sorted(there & set(record.get(CASES, ())), key=natural_key):
+        for case in sorted(there & set(record.cases), key=natural_key):
             if part_of.get(case, path.stem) != path.stem:
                 wrong.setdefault(part_of[case], []).append(case)
         for part, cases in wrong.items():
@@ -76,12 +66,12 @@ def _of_another_part(work: Path, architecture: str, predictions: Predictions, sp
 def _unrecorded(work: Path, architecture: str, predictions: Predictions) -> list[str]:
     """``<stage>/fold_<k>``, or ``<stage>`` where neither the models nor a record of what ``predict.py`` checked is there."""
     parts = [record for _, record in records(work, architecture)]
-    checked = {case for record in parts for case in record.get(CASES, ())}
-    found = {model for record in parts for model in record.get(UNRECORDED, ())}
+    checked = {case for record in parts for case in record.cases}
+    found = {model for record in parts for model in record.unrecorded}
     columns = [column for (name, column), files in predictions.items() if name == architecture and files]
     for stage in {stage.name for column in columns for stage in COLUMNS[column].stages}:
         folders = model_folders(work, stage, architecture)
-        found |= {f"{stage}/{folder.name}" for folder in folders if not _training_cases(folder)}
+        found |= {f"{stage}/{folder.name}" for folder in folders if not RunRecord.read(folder).learned_from}
         if not folders and not _cases(architecture, predictions) <= checked:
             found.add(stage)
     return sorted(found)
@@ -93,27 +83,10 @@ def _cases(architecture: str, predictions: Predictions) -> set[str]:
 
 def model_folders(work: Path, stage: str, architecture: str) -> list[Path]:
     """The folds of a work folder's models, ``<stage>/<architecture>/fold_<k>``; ``stage`` may be ``*``."""
-    return sorted(p for p in (work / "models").glob(f"{stage}/{escape(architecture)}/fold_*") if p.is_dir())
+    return sorted(p for p in WorkFolder(work).models.glob(f"{stage}/{escape(architecture)}/fold_*") if p.is_dir())
 
 
-def _training_cases(folder: Path) -> list[str]:
-    path = folder / RUN_NAME
-    record = json_object(path) if path.is_file() else {}
-    return [case for key in _LEARNED for case in record.get(key, ())]
-
-
-def records(work: Path, architecture: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """What ``predict.py`` recorded of each predicted part of an architecture, and where."""
-    for path in sorted(p for p in (work / PREDICTED / architecture).glob("*.json") if not is_junk(p)):
-        yield path, json_object(path)
-
-
-def json_object(path: Path) -> dict[str, Any]:
-    """A record in JSON. Raises: SettingsError naming the file where it is damaged."""
-    try:
-        content = read_json(path, "a JSON object")
-    except SettingsError as error:
-        raise SettingsError(f"{path} is damaged: {error}; copy it again, or train or predict anew") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path} is damaged: expected a JSON object; copy it again, or train or predict anew")
-    return content
+def records(work: Path, architecture: str) -> Iterator[tuple[Path, PartRecord]]:
+    """What ``predict.py`` recorded of each predicted part of an architecture, and where. Raises SettingsError for a damaged record."""
+    for path in sorted(p for p in (WorkFolder(work).predicted / architecture).glob("*.json") if not is_junk(p)):
+        yield path, PartRecord.read(path)

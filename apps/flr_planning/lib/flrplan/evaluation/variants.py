@@ -10,7 +10,8 @@ from typing import Any
 
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import architecture_title
-from flrplan.evaluation.trained import PREDICTED
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.records import RUN_NAME
 
 VARIANT = "variant"
 """Key of ``run.json``: the variant as its YAML says it; absent for an architecture as it is."""
@@ -42,8 +43,8 @@ def is_ensemble(own: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _records(work: Path, row: str) -> list[Path]:
-    models = sorted((work / "models").glob(f"*/{escape(row)}/fold_*/run.json"))
-    return models + sorted((work / PREDICTED / row).glob("*.json"))
+    models = sorted(WorkFolder(work).models.glob(f"*/{escape(row)}/fold_*/{RUN_NAME}"))
+    return models + sorted((WorkFolder(work).predicted / row).glob("*.json"))
 
 
 def _read(path: Path) -> dict[str, Any]:

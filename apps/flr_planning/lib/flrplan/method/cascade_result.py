@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, NestingReport, Structure, to_compartments
 from flrplan.image import CT
+from flrplan.workfolder.records import ModelIdentity
 
 
 class Source(str, Enum):
@@ -32,14 +32,14 @@ class CascadeResult:
     ct: CT
     masks: Mapping[Structure, Mask]
     sources: Mapping[Structure, Source]
-    models: Mapping[str, dict[str, Any]]
+    models: Mapping[str, ModelIdentity]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
 
     @property
     def demo(self) -> bool:
         """True if any model that ran was a demo model."""
-        return any(m["demo"] for m in self.models.values())
+        return any(m.demo for m in self.models.values())
 
     def planning_map(self) -> tuple[NDArray[np.uint8], NestingReport]:
         """The compartments; what does not nest (CRLM or FLR outside the liver) is left out and counted.

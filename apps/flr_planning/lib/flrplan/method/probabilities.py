@@ -1,11 +1,7 @@
-"""Probabilities as one byte a voxel: what a network holds for likely, kept beside the mask that it gave.
-
-In a work folder of the benchmark: ``W/probabilities/<architecture>/<column>/<case>.nii.gz`` on exactly the CT's grid.
-"""
+"""Probabilities as one byte a voxel: what a network holds for likely, kept beside the mask that it gave."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +9,6 @@ from numpy.typing import NDArray
 
 Probability = NDArray[np.uint8]
 """``round(255 p)``, ``(Z, Y, X) uint8``; 0 outside what the network saw (the crop), and as predicted inside it."""
-
-PROBABILITIES = "probabilities"
-"""Their folder in a work folder."""
 
 MASK_FROM = 128
 """The least value of ``p > 0.5``, and so of a voxel of the mask."""
@@ -27,8 +20,3 @@ def encode(p: NDArray[np.floating[Any]]) -> Probability:
     p: probabilities in 0..1 of any shape.
     """
     return np.asarray(np.ceil(p * np.float32(255) - np.float32(0.5)), np.uint8)
-
-
-def probability_path(work: Path, architecture: str, column: str, case_id: str) -> Path:
-    """Where a work folder keeps the probability of one case and column."""
-    return work / PROBABILITIES / architecture / column / f"{case_id}.nii.gz"

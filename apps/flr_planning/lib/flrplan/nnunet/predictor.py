@@ -23,6 +23,7 @@ from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.memory import is_out_of_memory
 from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.workfolder.records import ModelIdentity
 
 logger = logging.getLogger(__name__)
 
@@ -95,20 +96,17 @@ class StagePredictor:
         return predictor
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What ran, for reports: stage, folder name, folds and the SHA-256 of each fold's weights."""
-        return {
-            "stage": self.stage.name,
-            "folder": f"{self.folder.path.parent.name}/{self.folder.path.name}",
-            "folds": list(self.folder.folds),
-            "weights_sha256": {str(fold): digest for fold, digest in self.fold_sha256.items()},
-            **({"imported": self._imported} if self.folder.imported_from else {}),
-        }
-
-    @property
-    def _imported(self) -> dict[str, Any]:
+    def identity(self) -> ModelIdentity:
+        """What runs, for reports and records."""
         folder = self.folder
-        return {"from": folder.imported_from, "labels": list(folder.labels), "sees": folder.input.describe(folder.stage)}
+        sees = {"from": folder.imported_from, "labels": list(folder.labels), "sees": folder.input.describe(folder.stage)}
+        return ModelIdentity(
+            stage=self.stage.name,
+            folder=f"{folder.path.parent.name}/{folder.path.name}",
+            folds=tuple(folder.folds),
+            weights_sha256={str(fold): digest for fold, digest in self.fold_sha256.items()},
+            imported=sees if folder.imported_from else None,
+        )
 
     def predict(self, given: StageInput) -> dict[Structure, Mask]:
         """The mask of each target, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).

@@ -81,7 +81,7 @@ class Plan:
             "spacing_mm": [round(s, 6) for s in geometry.spacing_mm],
             "volumes": self.volumes.to_json(),
             "inputs": {str(s): source.value for s, source in self.sources.items()},
-            "models": dict(self.result.models),
+            "models": {stage: model.to_json() for stage, model in self.result.models.items()},
             "demo_models": self.result.demo,
             "seconds": dict(self.result.seconds),
             "warnings": list(self.warnings),

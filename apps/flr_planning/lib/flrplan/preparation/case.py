@@ -25,7 +25,8 @@ from flrplan.preparation.record import (
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind
 from flrplan.preparation.table import dataset_row
 from flrplan.preparation.truth import Truth, read_truth_of
-from flrplan.workfolder.instances import INSTANCES, write_instances
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.instances import write_instances
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def _prepare(task: CaseTask, stamp: str) -> None:
         write_label_map(out / names[structure], mask, ct.geometry)
     layers = []
     if truth.instances is not None:
-        layers = write_instances(out / INSTANCES / source.case_id, truth.instances, ct.geometry)
+        layers = write_instances(WorkFolder(out).instances / source.case_id, truth.instances, ct.geometry)
     write_label_map(out / names["label"], planning, ct.geometry)
     write_volume(out / names["image"], ct.array_zyx, ct.geometry)  # last: a folder of images holds no case without a label
     written = [*names.values(), *(path.relative_to(out).as_posix() for path in layers)]

@@ -11,7 +11,8 @@ from flrplan.preparation.layout import FOLDER_LAYOUT, Layout, find_label_files
 from flrplan.preparation.sources import CaseSource, InstanceSource, ProblemKind, SegLabel, left_out
 from flrplan.preparation.without_image import cases_without_image, missing_image
 from flrplan.workfolder.cases import require_no_nnunet_data
-from flrplan.workfolder.instances import INSTANCES, layer_paths
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.instances import layer_paths
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def with_original_tumours(images: list[CaseSource], images_root: Path | None, ma
     """
     cases = []
     for case in images:
-        layers = layer_paths(images_root.parent / INSTANCES / case.case_id) if images_root else ()
+        layers = layer_paths(WorkFolder(images_root.parent).instances / case.case_id) if images_root else ()
         if isinstance(case.labels, SegLabel):
             case = replace(case, instances=InstanceSource((case.labels.path,), max_distance_mm=max_distance_mm))
         elif layers:

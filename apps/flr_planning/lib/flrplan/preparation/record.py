@@ -15,8 +15,7 @@ from flrplan.errors import OutputError, SettingsError
 from flrplan.files import write_json
 from flrplan.files.listing import is_junk
 from flrplan.preparation.sources import CaseSource, SourceKind
-from flrplan.workfolder.folder import IMAGE_SUFFIX
-from flrplan.workfolder.instances import INSTANCES
+from flrplan.workfolder.folder import IMAGE_SUFFIX, WorkFolder
 from flrplan.workfolder.truth import TRUTH
 
 RECORD_VERSION = 1
@@ -104,14 +103,14 @@ def remove_case(out: Path, case_id: str) -> None:
     """Removes the record first, then the files of a case, so that no half of it is left. Raises OutputError."""
     try:
         record_path(out, case_id).unlink(missing_ok=True)
-        instances = out / INSTANCES / case_id
+        instances = WorkFolder(out).instances / case_id
         paths = [*(out / name for name in output_paths(case_id).values()), *instances.glob("layer*.nii.gz")]
         paths += instances.glob(".part-*-layer*.nii.gz")
         for path in paths:
             path.unlink(missing_ok=True)
             for part in path.parent.glob(f".part-*-{escape(path.name)}"):  # of a run that was killed while it wrote
                 part.unlink(missing_ok=True)
-        for folder in (out / "masks" / case_id, instances):
+        for folder in (WorkFolder(out).masks / case_id, instances):
             with suppress(OSError):  # not there, or it holds files that are not ours
                 folder.rmdir()
     except OSError as error:
@@ -126,7 +125,7 @@ def open_work_folder(out: Path, kind: SourceKind) -> None:
     other = sorted({str(r.kind) for r in read_records(out)} - {str(kind)})
     if other:
         raise SettingsError(f"{out} holds cases prepared from {', '.join(other)}, not {kind}; give a work folder of its own")
-    images = sorted(p.name for p in (out / "images").glob(f"*{IMAGE_SUFFIX}") if not is_junk(p))
+    images = sorted(p.name for p in WorkFolder(out).images.glob(f"*{IMAGE_SUFFIX}") if not is_junk(p))
     if images and not (out / RECORDS).is_dir():
         raise SettingsError(f"{out} holds images that were not prepared here, such as {images[0]}; give an empty folder")
     try:

@@ -16,9 +16,10 @@ from flrplan.preparation.parallel import for_each
 from flrplan.preparation.record import open_work_folder, read_records
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind, left_out
 from flrplan.preparation.table import dataset_csv, problems_csv
+from flrplan.workfolder.folder import WorkFolder
 from flrplan.workfolder.split import Split, read_split
 
-DATASET, PROBLEMS, SPLITS = "dataset.csv", "left_out.csv", "splits.json"
+PROBLEMS = "left_out.csv"
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def prepare(sources: Sequence[CaseSource], settings: PrepareSettings) -> Prepare
     for problem in problems:
         _LOG.warning("%s", problem)
     records = read_records(settings.out)
-    write_text(settings.out / DATASET, dataset_csv([{**r.row, **known.get(r.case_id, {})} for r in records]))
+    write_text(WorkFolder(settings.out).dataset, dataset_csv([{**r.row, **known.get(r.case_id, {})} for r in records]))
     write_text(settings.out / PROBLEMS, problems_csv(problems))
     fits, said = _write_split(settings, {r.case_id for r in records})
     serious = [p for p in problems if p.kind is ProblemKind.BROKEN or not settings.allow_missing]
@@ -113,7 +114,7 @@ def _clinical(settings: PrepareSettings, cases: Sequence[str]) -> Clinical:
     """What is known of the cases by the sheet that was given, else by the table that is there."""
     if settings.clinical is not None:
         return read_clinical(settings.clinical, cases)
-    path = settings.out / DATASET
+    path = WorkFolder(settings.out).dataset
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8", newline="") as file:
@@ -126,11 +127,11 @@ def _ids(split: Split) -> set[str]:
 
 def _write_split(settings: PrepareSettings, ready: set[str]) -> tuple[bool, str]:
     """Copies the split to the work folder where it covers the cases; returns whether that is so (or was not asked), and words."""
-    path = settings.out / SPLITS
+    path = WorkFolder(settings.out).splits
     if settings.split is None:
         return (
             True,
-            f"no split was given; draw one with benchmark/draw_split.py --dataset {settings.out / DATASET} --out {path}",
+            f"no split was given; draw one with benchmark/draw_split.py --dataset {WorkFolder(settings.out).dataset} --out {path}",
         )
     split = read_split(settings.split)
     missing, extra = sorted(_ids(split) - ready), sorted(ready - _ids(split))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flrplan import __version__
 from flrplan.anatomy import Structure
-from flrplan.engine.models import FINE_TUNED_NOTE, FROM_DEMO
+from flrplan.engine.models import FINE_TUNED_NOTE
 from flrplan.method.cascade_result import CascadeResult, Source
 from flrplan.planning.plan import Plan
 from flrplan.planning.volumetry import Volumes
@@ -45,7 +45,7 @@ def answer(
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),
         "architecture": options.architecture,
-        "models": {stage: dict(identity) for stage, identity in result.models.items()},
+        "models": {stage: model.to_json() for stage, model in result.models.items()},
         "demo_models": result.demo,
         **_notice(result),
         "seconds": {**result.seconds, **{step: round(s, 3) for step, s in seconds.items()}},
@@ -57,7 +57,7 @@ def answer(
 def _notice(result: CascadeResult) -> dict[str, str]:
     if result.demo:
         return {"notice": DEMO_NOTICE}
-    return {"notice": FINE_TUNED_NOTICE} if any(m.get(FROM_DEMO) for m in result.models.values()) else {}
+    return {"notice": FINE_TUNED_NOTICE} if any(m.fine_tuned_from_demo for m in result.models.values()) else {}
 
 
 def _volumes(result: CascadeResult) -> tuple[dict[str, float | None], Sequence[str]]:

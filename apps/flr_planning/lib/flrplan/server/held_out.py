@@ -8,7 +8,7 @@ from pathlib import Path
 from monailabel.interfaces.datastore import Datastore
 
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
-from flrplan.workfolder.split import SPLIT_FILE
+from flrplan.workfolder.folder import WorkFolder
 
 IMAGES = "images"
 """Name of the images' folder in a work folder of the benchmark; its split file lies beside it."""
@@ -20,7 +20,7 @@ def split_of(given: Path | None, studies: str) -> Path | None:
         return given
     folder = Path(studies)
     places = [folder, folder.resolve().parent] if folder.name == IMAGES else [folder]
-    return next((place / SPLIT_FILE for place in places if (place / SPLIT_FILE).is_file()), None)
+    return next((WorkFolder(place).splits for place in places if WorkFolder(place).splits.is_file()), None)
 
 
 def warning_of(split: Path | None, test: Collection[str], datastore: Datastore) -> str | None:

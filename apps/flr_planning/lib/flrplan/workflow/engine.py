@@ -18,8 +18,9 @@ import psutil
 
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
-from flrplan.workflow.jobs import STATE, Job
+from flrplan.workflow.jobs import Job
 from flrplan.workflow.settings import BenchmarkSettings, Rule
+from flrplan.workfolder.folder import WorkFolder
 
 JOBS_NAME = "jobs.json"
 """The jobs as Snakemake's configuration, in the folder in which it works."""
@@ -144,7 +145,7 @@ def only_run(work: Path) -> Iterator[tuple[Path, int]]:
 
     Raises: SettingsError where another run holds it.
     """
-    path = work / STATE / "lock"
+    path = WorkFolder(work).workflow / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -9,24 +9,17 @@ from pathlib import Path
 
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
-from flrplan.method.probabilities import PROBABILITIES
 from flrplan.method.stages import PAPER_STAGES, STAGES
 from flrplan.networks.table import SCRATCH
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.records import FINAL_CHECKPOINT
 from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part, read_split
-
-STATE = "workflow"
-"""Folder of markers, logs and Snakemake's own files in a work folder."""
-SPLIT_NAME = "splits.json"
-DATASET_NAME = "dataset.csv"
-"""The table of prepare.py, whose tumours and spacings are the strata of a draw."""
-FINAL_CHECKPOINT = "checkpoint_final.pth"
-"""nnU-Net's name of a published checkpoint (named here too, since the workflow loads no torch; a test compares them)."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One command. ``done``: the marker that Snakemake writes after it, relative to the folder :data:`STATE` of the work folder.
+    """One command. ``done``: the marker that Snakemake writes after it, relative to ``workflow/`` in the work folder.
 
     after: markers of the jobs that it needs. products: what it leaves behind; a marker without them is stale. Products are
     never Snakemake's own outputs, because Snakemake deletes the outputs of a stopped job, and a training continues.
@@ -52,6 +45,11 @@ class Places:
     scripts: Path
     python: str
 
+    @property
+    def folder(self) -> WorkFolder:
+        """What lies where in the work folder."""
+        return WorkFolder(self.work)
+
     def script(self, name: str, *options: object) -> tuple[str, ...]:
         """The command of a script of the benchmark."""
         return (self.python, str(self.scripts / name), *map(str, options))
@@ -64,7 +62,7 @@ class Places:
 def split_file(settings: BenchmarkSettings, work: Path) -> Path:
     """The split that counts: the given file where nothing is prepared from it, else the work folder's own."""
     given = settings.split.file if settings.split else None
-    return given if given and settings.data.kind in (DataKind.PREPARED, DataKind.SYNTHETIC) else work / SPLIT_NAME
+    return given if given and settings.data.kind in (DataKind.PREPARED, DataKind.SYNTHETIC) else WorkFolder(work).splits
 
 
 def known_split(settings: BenchmarkSettings, work: Path) -> Split | None:
@@ -141,13 +139,13 @@ def _prepare(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
         elif settings.split:
             where += ["--no-split"]
         command = places.script("prepare.py", *where, *(["--allow-missing"] if data.allow_missing else []))
-    yield Job(Rule.PREPARE, str(data.kind), command, products=(out / "images",))
+    yield Job(Rule.PREPARE, str(data.kind), command, products=(places.folder.images,))
 
 
 def _draw(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
     if settings.split is None or settings.split.file:
         return
-    out, dataset = places.work / SPLIT_NAME, places.work / DATASET_NAME
+    out, dataset = places.folder.splits, places.folder.dataset
     kind = settings.data.kind
     stratified = dataset.is_file() if kind is DataKind.PREPARED else kind is not DataKind.SYNTHETIC
     cases = ("--dataset", dataset) if stratified else ("--cases", places.work)
@@ -157,15 +155,14 @@ def _draw(settings: BenchmarkSettings, places: Places) -> Iterator[Job]:
 
 
 def _training_options(settings: BenchmarkSettings, places: Places) -> list[object]:
-    work = places.work
-    options: list[object] = ["--cases", work, "--device", settings.device]
+    options: list[object] = ["--cases", places.work, "--device", settings.device]
     options += ["--recipe", settings.recipe] if settings.recipe else []
     return [*options, *(["--size", settings.train_size] if settings.train_size else [])]
 
 
 def _training_places(settings: BenchmarkSettings, places: Places) -> list[object]:
-    work = places.work
-    return ["--split", split_file(settings, work), "--work", work / "training", "--models", work / "models"]
+    work = places.folder
+    return ["--split", split_file(settings, places.work), "--work", work.training, "--models", work.models]
 
 
 def _variants(settings: BenchmarkSettings, rows: Iterable[str]) -> list[object]:
@@ -182,7 +179,7 @@ def _preprocess(
     options = [*own, *_training_places(settings, places), *_training_options(settings, places)]
     options += ["--workers", workers, "--prepare-only"]
     command = places.flrplan("train", "--stage", stage, *options)
-    product = places.work / "training" / preparation / stage / "prepared.json"
+    product = places.folder.training / preparation / stage / "prepared.json"
     return Job(Rule.PREPROCESS, "-".join(filter(None, (stage, preparation))), command, tuple(after), (product,))
 
 
@@ -209,7 +206,7 @@ def _train(
         given = [*trainings, *_training_places(settings, places), *weights, *variants]
         options = [*given, "--", *_training_options(settings, places)]
         command = places.flrplan("train-many", *options)
-        products = tuple(places.work / "models" / stage / a / f"fold_{fold}" / FINAL_CHECKPOINT for a, fold in batch)
+        products = tuple(places.folder.fold(stage, a, fold) / FINAL_CHECKPOINT for a, fold in batch)
         ends = [f"{a}-{fold}" for a, fold in (batch[0], batch[-1])]
         yield Job(Rule.TRAIN, "-".join([stage, *dict.fromkeys(ends)]), command, (prepared.done,), products)
 
@@ -219,7 +216,7 @@ def _predict(
 ) -> Iterator[Job]:
     """The predictions of each architecture and variant, ``predictions_per_job`` parts (held-out, or a fold) in a process."""
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work)]
-    options += ["--models", places.work / "models", "--device", settings.device]
+    options += ["--models", places.folder.models, "--device", settings.device]
     options += [] if settings.mirroring else ["--no-mirroring"]
     options += ["--probabilities"] if settings.probabilities else []
     options += ["--cascaded-cv"] if settings.cascaded_cv else []
@@ -236,15 +233,15 @@ def _predict(
             command = places.script("predict.py", "--architecture", architecture, *options, *own)
             command += tuple(word for part in batch for word in ("--part", part))
             models = {
-                places.work / "models" / stage / architecture / f"fold_{fold}" / FINAL_CHECKPOINT
+                places.folder.fold(stage, architecture, fold) / FINAL_CHECKPOINT
                 for stage in settings.stages_of(architecture)
                 for fold in folds
                 if HELD_OUT_PART in batch or fold_part(fold) in batch
             }
             after = tuple(job.done for job in train if models & set(job.products))
             products = tuple(
-                places.work / folder / architecture / column / f"{case}.nii.gz"
-                for folder in ("predictions", *([PROBABILITIES] if settings.probabilities else []))
+                path(architecture, column, case)
+                for path in (places.folder.prediction, *([places.folder.probability] if settings.probabilities else []))
                 for part in batch
                 for column in columns_of(Part.TEST if part == HELD_OUT_PART else Part.CV, asked, settings.cascaded_cv)
                 for case in cases[part]
@@ -255,7 +252,7 @@ def _predict(
 
 def _ensembles(settings: BenchmarkSettings, places: Places, predict: Sequence[Job]) -> Iterator[Job]:
     """The rows that are made of the predictions of others, each after all of them."""
-    folder = places.work / "predictions"
+    folder = places.folder.predictions
     for name, members in settings.ensembles.items():
         options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--name", name]
         options += [word for member in members for word in ("--of", member)]
@@ -268,7 +265,7 @@ def _ensembles(settings: BenchmarkSettings, places: Places, predict: Sequence[Jo
 def _evaluate(
     settings: BenchmarkSettings, places: Places, folds: Sequence[int], split: Split | None, predict: Sequence[Job]
 ) -> Job:
-    out = places.work / "evaluation"
+    out = places.folder.evaluation
     options: list[object] = ["--work", places.work, "--splits", split_file(settings, places.work), "--out", out]
     options += ["--workers", settings.resources_of(Rule.EVALUATE).threads]
     options += [word for column in _impossible(settings.stages) for word in ("--absent", column)]

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from flrplan.workflow.jobs import STATE, Job
+from flrplan.workflow.jobs import Job
 from flrplan.workflow.settings import Rule
+from flrplan.workfolder.folder import WorkFolder
 
 
 def stale_markers(jobs: Sequence[Job], work: Path) -> list[str]:
@@ -18,7 +19,7 @@ def stale_markers(jobs: Sequence[Job], work: Path) -> list[str]:
     """
     stale: list[str] = []
     for job in jobs:  # each after those that it needs
-        marked = (work / STATE / job.done).is_file()
+        marked = (WorkFolder(work).workflow / job.done).is_file()
         if marked and (set(job.after) & set(stale) or not (_has_products(job) or _is_used_up(job, jobs))):
             stale.append(job.done)
     return stale
@@ -27,14 +28,14 @@ def stale_markers(jobs: Sequence[Job], work: Path) -> list[str]:
 def drop_markers(markers: Iterable[str], work: Path) -> None:
     """Removes these markers, so that their jobs run again."""
     for marker in markers:
-        (work / STATE / marker).unlink()
+        (WorkFolder(work).workflow / marker).unlink()
 
 
 def copy_markers(jobs: Sequence[Job], work: Path, to: Path) -> None:
     """Copies the markers that count, with their times, into another folder: what a dry run looks at."""
     for job in _done(jobs, work):
         (to / job.done).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(work / STATE / job.done, to / job.done)
+        shutil.copy2(WorkFolder(work).workflow / job.done, to / job.done)
 
 
 def progress_lines(jobs: Sequence[Job], work: Path) -> list[str]:
@@ -53,7 +54,7 @@ def progress_lines(jobs: Sequence[Job], work: Path) -> list[str]:
 
 def _done(jobs: Sequence[Job], work: Path) -> list[Job]:
     stale = set(stale_markers(jobs, work))
-    return [job for job in jobs if (work / STATE / job.done).is_file() and job.done not in stale]
+    return [job for job in jobs if (WorkFolder(work).workflow / job.done).is_file() and job.done not in stale]
 
 
 def _has_products(job: Job) -> bool:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flrplan.errors import SettingsError
-from flrplan.files import read_yaml, write_json
+from flrplan.files import read_yaml
 from flrplan.networks.table import SCRATCH
-from flrplan.workflow.jobs import STATE, split_file
+from flrplan.workflow.jobs import split_file
 from flrplan.workflow.settings import BenchmarkSettings
+from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.records import read_record, require_same, write_record
 from flrplan.workfolder.split import Split, read_split
-
-RECORD = Path(STATE) / "settings.json"
-"""Where the record lies in a work folder."""
 
 
 def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:
@@ -25,18 +22,14 @@ def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, wor
     record: False only compares.
     Raises: SettingsError naming what differs from the earlier runs in this folder.
     """
-    path = work / RECORD
-    now = json.loads(json.dumps(_decisive(settings, split, work), default=str))
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    changed = sorted(k for k in now if k in before and None not in (before[k], now[k]) and before[k] != now[k])
-    changed += sorted(k for k in now if k in before and (before[k] is None) != (now[k] is None) and k != "split")
-    if changed:
-        raise SettingsError(
-            f"{work} was made with other settings ({', '.join(changed)}); use another --work folder, "
-            f"or delete its training/, models/, predictions/, predicted/, probabilities/ and {STATE}/ to start anew"
-        )
+    path = WorkFolder(work).workflow / "settings.json"
+    now, before = _decisive(settings, split, work), read_record(path)
+    # A split is null until it is drawn; what is new beside the old is an architecture or a variant more.
+    asked = {key: now[key] for key in now if key in before and not (key == "split" and None in (before[key], now[key]))}
+    remedy = "use another --work folder, or delete its training/, models/, predictions/, predicted/, probabilities/ and workflow/ to start anew"
+    require_same({key: before[key] for key in asked}, asked, str(work), remedy)
     if record:
-        write_json(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
+        write_record(path, {**before, **{k: v for k, v in now.items() if v is not None or k not in before}})
 
 
 def _decisive(settings: BenchmarkSettings, split: Split | None, work: Path) -> dict[str, Any]:

@@ -19,9 +19,6 @@ from flrplan.image import read_label_map, write_label_map
 from flrplan.image.geometry import Geometry, require_same_grid
 from flrplan.metrics.region import Region, regions_of
 
-INSTANCES = "instances"
-"""The folder in a work folder."""
-
 MAX_NUMBER = 255
 
 Instances = Mapping[int, Region]

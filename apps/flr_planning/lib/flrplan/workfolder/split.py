@@ -16,8 +16,6 @@ NNUNET_SEED = 12345
 """Seed of nnU-Net's own cross-validation draw over the sorted ids (nnunetv2.utilities.crossval_split)."""
 SPLITS_NAME = "splits_final.json"
 """nnU-Net's name of the file with its folds, in the preprocessed folder."""
-SPLIT_FILE = "splits.json"
-"""Name of our own split file beside ``images/``, where it is used unasked."""
 
 _SPLIT_FORM = '{"test": [ids], "folds": [[validation ids], ...]}'
 

@@ -81,9 +81,10 @@ class TruthFiles:
 
     def _absent(self, structure: Structure, case: str) -> str:
         found = ", ".join(str(path) for _, path in self.named()) or "nothing"
-        folder = next(iter(self.masks.values())).parent if self.masks else Path("masks") / case
+        beside = self.planning_map.parent.parent if self.planning_map else Path()
+        folder = next(iter(self.masks.values())).parent if self.masks else beside / "masks" / case
         return (
-            f"case {case}: no file states {structure}: expected {folder / f'{structure}{IMAGE_SUFFIX}'} or a planning map, found {found}. "
+            f"no file states {structure}: expected {folder / f'{structure}{IMAGE_SUFFIX}'} or a planning map, found {found}. "
             f"Add one of them (an empty mask where there is no {structure}), or take the case out of the split"
         )
 
