@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,25 +165,8 @@ def test_faults_are_written_beside_the_truth(
     assert left == ["cohort.json", "facts/synth-3-0000.json", "images/synth-3-0000.nii.gz", "labels/synth-3-0000.nii.gz"]
 
 
-def test_a_killed_worker_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed:
-        def __init__(self, *_: object, **__: object) -> None: ...
-        def __enter__(self) -> Killed:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def submit(self, *_: object) -> Future[None]:
-            future: Future[None] = Future()
-            future.set_exception(BrokenProcessPool("gone"))
-            return future
-
-    monkeypatch.setattr("flrplan.cohort.write.ProcessPoolExecutor", Killed)
-    with pytest.raises(CohortError, match=r"a worker process was killed.*fewer workers than 2, complete cases are kept"):
-        write_cohort(SETTINGS, tmp_path, workers=2, progress=False)
-
-
 def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flrplan.cohort.write._make_all", lambda *_: None)
+    monkeypatch.setattr("flrplan.cohort.write.map_cases", lambda *_, **__: ())
     write_cohort(SETTINGS, tmp_path, progress=False)
     (tmp_path / "images").mkdir()
     half = tmp_path / "images" / ".part-1a2b3c4d-synth-11-0000.nii.gz"

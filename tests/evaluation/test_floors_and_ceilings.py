@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from flrplan.errors import OutputError
 from flrplan.evaluation.fixed_plane import LiverSample, directions, fit_plane, fit_planes, sample_liver
-from flrplan.evaluation.scoring import each, processes
 from flrplan.evaluation.trivial_plans import Plane, beyond_plane, farthest_part, without_tumour, without_tumour_side
 from flrplan.image.geometry import Geometry
 from flrplan.metrics import Region
@@ -251,10 +248,3 @@ def test_no_architecture_is_called_like_a_row_of_the_tables(whole, command, caps
         (whole.predictions / name / "pipelined_flr" / "t1.nii.gz").unlink()
         (whole.predictions / name / "pipelined_flr").rmdir()
         (whole.predictions / name).rmdir()
-
-
-def test_a_worker_that_is_killed_is_told_with_what_to_do():
-    with pytest.raises(OutputError, match="use --workers 1"), processes(2, 2) as pool:
-        list(each(os._exit, [(1,), (1,)], pool))
-    with processes(4, 1) as pool:
-        assert list(each(round, [(1.4,)], pool)) == [1]

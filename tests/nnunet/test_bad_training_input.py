@@ -278,7 +278,7 @@ def test_names_and_folders_of_nnunet(cohort: Path) -> None:
     image = cohort / "images" / first.name
     image.rename(image.with_name(f"{case_id}_0000.nii.gz"))
     (case,) = [c for c in find_labelled_cases(cohort) if c.case_id == case_id]
-    assert (case.label, case.image.name) == (first, f"{case_id}_0000.nii.gz")
+    assert (case.truth.planning_map, case.image.name) == (first, f"{case_id}_0000.nii.gz")
     shutil.copy(case.image, image.with_name(f"{case_id}_0001.nii.gz"))
     with pytest.raises(LabelError, match=r"_0001.nii.gz has no label; .*a second channel of nnU-Net\? A case is one CT"):
         find_labelled_cases(cohort)

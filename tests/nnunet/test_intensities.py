@@ -134,7 +134,7 @@ def test_a_target_outside_the_region_alone_cannot_be_learned(tight_livers: list[
         ct, masks = case.load((Structure.LIVER, Structure.CRLM))
         path = tmp_path / "masks" / case.case_id / "crlm.nii.gz"
         write_label_map(path, masks[Structure.CRLM] & ~masks[Structure.LIVER], ct.geometry)
-        apart.append(replace(case, masks={**case.masks, Structure.CRLM: path}))
+        apart.append(replace(case, truth=TruthFiles(masks={**case.truth.masks, Structure.CRLM: path})))
     with pytest.raises(LabelError, match=r"is empty in all 2 cases of .*, or lies outside the liver"):
         prepare_stage(apart, StageWork(tmp_path / "work", CRLM), tiny_recipe(), nnunet_split([c.case_id for c in apart], 2))
 

@@ -9,15 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
 from contextlib import suppress
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from flrplan.anatomy import Structure
 from flrplan.cohort.case import make_case
@@ -27,6 +23,7 @@ from flrplan.errors import CohortError, SettingsError
 from flrplan.files import write_json
 from flrplan.image import write_label_map, write_volume
 from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.parallel import map_cases
 from flrplan.workfolder.records import read_record, require_same
 
 TABLE_NAME = "cohort.json"
@@ -94,11 +91,9 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
     write_json(out_dir / TABLE_NAME, _table(settings, out_dir))
     todo = [i for i in settings.indices if not _is_complete(settings, out_dir, case_name(settings.seed, i))]
     _LOG.info("cohort %s: %d of %d cases to make", out_dir, len(todo), settings.cases)
-    bar = tqdm(
-        total=settings.cases, initial=settings.cases - len(todo), desc="synthetic cohort", unit="case", disable=not progress
-    )
-    with bar:
-        _make_all(settings, out_dir, todo, workers, lambda: bar.update(1))
+    make = partial(_write_case, settings, out_dir)
+    for _ in map_cases(make, todo, workers, "synthetic cohort", name=partial(case_name, settings.seed), progress=progress):
+        pass
     table = _table(settings, out_dir)
     if settings.faults:
         write_json(out_dir / FAULTS_NAME, _fault_table(settings, table["cases"]))
@@ -106,34 +101,7 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
     return out_dir / TABLE_NAME
 
 
-def _make_all(settings: CohortSettings, out_dir: Path, todo: list[int], workers: int, done: Callable[[], object]) -> None:
-    if workers == 1 or len(todo) < 2:
-        for index in todo:
-            _write_case(settings, index, out_dir)
-            done()
-        return
-    # Spawned, not forked: a parent with running threads (torch, SimpleITK) may hang a forked child.
-    with ProcessPoolExecutor(min(workers, len(todo)), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_write_case, settings, index, out_dir) for index in todo]
-        try:
-            _wait(as_completed(futures), done)
-        except BrokenProcessPool as error:
-            raise CohortError(
-                f"{out_dir}: a worker process was killed, most often because memory ran out; run the same again with fewer "
-                f"workers than {workers}, complete cases are kept"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _wait(futures: Iterable[Future[None]], done: Callable[[], object]) -> None:
-    for future in futures:
-        future.result()
-        done()
-
-
-def _write_case(settings: CohortSettings, index: int, out_dir: Path) -> None:
+def _write_case(settings: CohortSettings, out_dir: Path, index: int) -> None:
     case = make_case(settings.seed, index, settings.size, settings.is_wide(index))
     facts = {"case_id": case.case_id, **case.facts}
     planning = case.planning_zyx

@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, structure_mask
 from flrplan.cohort import CaseSize, SyntheticCase
@@ -29,6 +26,7 @@ from flrplan.hardware.memory import keep_freed_memory
 from flrplan.image import CT
 from flrplan.method.stages import CRLM, FLR, FLR_E2E
 from flrplan.metrics.overlap import dice
+from flrplan.workfolder.parallel import map_cases
 
 COLUMNS = (
     "liver",
@@ -116,14 +114,12 @@ def measure_synthetic(
     stored = read_json(kept, "measured cases") if kept is not None and kept.is_file() else {}
     found = {int(index): _measured(row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
     missing = [index for index in range(cases) if index not in found]
-    with ProcessPoolExecutor(
-        max(1, min(workers, len(missing))), get_context("spawn"), _open_models, (models, workers, device)
-    ) as pool:
-        results = pool.map(_measure_index, missing, [size] * len(missing))
-        for case in tqdm(results, total=len(missing), desc="held-out cases", unit="case", disable=None):
-            found[case.index] = case
-            if kept is not None:
-                write_json(kept, {"of": of, "cases": {index: asdict(found[index]) for index in sorted(found)}})
+    given = (models, workers, device)
+    one = partial(_measure_index, size=size)
+    for case in map_cases(one, missing, workers, "held-out cases", start=_open_models, start_with=given):
+        found[case.index] = case
+        if kept is not None:
+            write_json(kept, {"of": of, "cases": {index: asdict(found[index]) for index in sorted(found)}})
     return [found[index] for index in range(cases)]
 
 

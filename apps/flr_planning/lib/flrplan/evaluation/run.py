@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy
-from tqdm import tqdm
 
 import flrplan
 from flrplan.errors import SettingsError
@@ -50,7 +50,7 @@ from flrplan.evaluation.probabilities import ProbabilityRow, find_probabilities,
 from flrplan.evaluation.provenance import model_records
 from flrplan.evaluation.report import build_report
 from flrplan.evaluation.rows import CaseResult, LesionRow, Row
-from flrplan.evaluation.scoring import each, processes, score_cases
+from flrplan.evaluation.scoring import score_case
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.standings import add_standings
 from flrplan.evaluation.statistics import ALPHA, RESAMPLES, SEED
@@ -63,6 +63,7 @@ from flrplan.files import write_json, write_text
 from flrplan.image import natural_key
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
+from flrplan.workfolder.parallel import map_cases
 from flrplan.workfolder.split import Split, read_split
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,9 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
             require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
             if settings.predictions is None:
                 require_columns(found.absent, settings.absent)
-        with processes(settings.workers, len(found.cases)) as pool:
-            planes = fit_planes(read_samples(found.cases, pool))
-            running = score_cases(found.cases, pool, planes)
-            scored = list(tqdm(running, total=len(found.cases), desc="scoring", unit="case"))
+        planes = fit_planes(read_samples(found.cases, settings.workers))
+        name = attrgetter("case")
+        scored = list(map_cases(partial(score_case, planes=planes), found.cases, settings.workers, "scoring", name=name))
         variants = variants_of(settings.models_work, found.architectures)
         models = model_records(settings.models_work, [row for row in found.architectures if not is_ensemble(variants[row])])
         results = collect(scored, found, split, settings.table_note)
@@ -123,10 +123,10 @@ def find(settings: EvaluationSettings) -> tuple[Found, Split, tuple[str, ...]]:
     return found, split, unrecorded
 
 
-def read_samples(cases: Sequence[CaseFiles], pool: Executor | None) -> list[LiverSample]:
-    """The first pass: samples of the livers of all folds, in the order of the cases."""
-    tasks = [(case,) for case in cases if case.fold is not None]
-    running = tqdm(each(sample_case, tasks, pool), total=len(tasks), desc="fixed plane", unit="case")
+def read_samples(cases: Sequence[CaseFiles], workers: int) -> list[LiverSample]:
+    """The first pass: samples of the livers of all folds, in natural order of the cases."""
+    of_folds = [case for case in cases if case.fold is not None]
+    running = map_cases(sample_case, of_folds, workers, "fixed plane", name=attrgetter("case"))
     return sorted((sample for sample in running if sample is not None), key=lambda sample: natural_key(sample.case))
 
 

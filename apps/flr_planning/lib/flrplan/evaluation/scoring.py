@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.errors import OutputError
 from flrplan.evaluation.baselines import (
     CRLM_COLUMN,
     LIVER_COLUMN,
@@ -38,10 +33,10 @@ Result = TypeVar("Result")
 Predicted = dict[tuple[str, str], Region]
 
 
-def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
+def score_case(files: CaseFiles, planes: Mapping[int | None, Plane] = MappingProxyType({})) -> CaseResult:
     """All rows of one case. A broken file becomes a gap with its message; what depends on it is left out, the rest is scored.
 
-    plane: the fixed one that its training cases chose. Reads each file once; the truth's surfaces are computed once. Memory: the truth and one whole prediction at a time, the
+    planes: the fixed plane by fold, and of held-out cases (None). Reads each file once; the truth's surfaces are computed once. Memory: the truth and one whole prediction at a time, the
     others only as crops.
     """
     try:
@@ -50,7 +45,7 @@ def score_case(files: CaseFiles, plane: Plane | None = None) -> CaseResult:
     except UNREADABLE as error:
         return CaseResult(gaps=(Gap("broken label", str(files.label.first), files.case, _one_line(error)),))
     truth = {structure: Region.of(mask, geometry.spacing_zyx_mm) for structure, mask in masks.items()}
-    case = _Case(files, truth, geometry, plane)
+    case = _Case(files, truth, geometry, planes.get(files.fold))
     case.read_lesions(masks[Structure.CRLM])
     del masks
     case.read_predictions()
@@ -233,35 +228,3 @@ class _Case:
                 is_open = not optional or (architecture, column.name) in self.predicted
             if is_open:
                 yield column
-
-
-@contextmanager
-def processes(workers: int, cases: int) -> Iterator[Executor | None]:
-    """A pool of ``workers`` processes for that many cases, each holding one case at a time; None where one is enough: this one."""
-    if min(workers, cases) <= 1:
-        yield None
-        return
-    # spawn: a forked child of a process in which SimpleITK has started threads can hang.
-    with ProcessPoolExecutor(min(workers, cases), mp_context=get_context("spawn")) as pool:
-        try:
-            yield pool
-        except BrokenProcessPool as error:
-            raise OutputError(
-                f"a worker process was ended from outside (out of memory?) with {workers} workers; use --workers 1"
-            ) from error
-
-
-def each(function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], pool: Executor | None) -> Iterator[Result]:
-    """``function(*task)`` of each task as they are ready, in any order."""
-    if pool is None:
-        yield from (function(*task) for task in tasks)
-        return
-    for future in as_completed([pool.submit(function, *task) for task in tasks]):
-        yield future.result()
-
-
-def score_cases(
-    cases: Iterable[CaseFiles], pool: Executor | None, planes: Mapping[int | None, Plane] = MappingProxyType({})
-) -> Iterator[CaseResult]:
-    """Results as they are ready, in any order. planes: the fixed plane by fold, and of held-out cases (None)."""
-    return each(score_case, [(case, planes.get(case.fold)) for case in cases], pool)

@@ -14,12 +14,12 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from flrplan import __version__
 from flrplan.anatomy import Structure
@@ -28,9 +28,9 @@ from flrplan.files import write_json
 from flrplan.image import write_label_map
 from flrplan.method.stage_input import InputSettings, build_stage_input
 from flrplan.method.stages import Stage
-from flrplan.nnunet.processes import map_cases
 from flrplan.nnunet.sharing import write_shared
 from flrplan.workfolder.cases import Case
+from flrplan.workfolder.parallel import map_cases
 
 if TYPE_CHECKING:
     from flrplan.input_masks import MaskErrors
@@ -143,8 +143,7 @@ def convert_dataset(
     for left_over in folder.glob("*/.part-*"):  # of a run that was killed; nnU-Net would count it as a case
         left_over.unlink()
     convert = partial(convert_case, stage=stage, settings=settings, folder=folder, shared=shared, errors=errors)
-    bar = partial(tqdm, total=len(cases), desc=f"{stage}: inputs", unit="case", disable=None)
-    voxels = list(bar(map_cases(convert, cases, workers)))
+    voxels = list(map_cases(convert, cases, workers, f"{stage}: inputs", name=attrgetter("case_id")))
     found = {target: {case.case_id: of[target] for case, of in zip(cases, voxels, strict=True)} for target in stage.targets}
     for target, counts in found.items():
         _require_shown(counts, target, stage, cases)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-from tqdm import tqdm
 
 from flrplan.errors import OutputError
-from flrplan.nnunet.processes import map_cases
+from flrplan.workfolder.parallel import map_cases
 
 KEPT_FRACTION = 0.25
 """Compressed over plain size; 0.20 was measured for the resampled CT of a patient (docs/training.md), the rest is reserve."""
@@ -37,8 +37,7 @@ def preprocess_cases(raw: Path, folder: Path, plans: Mapping[str, Any], configur
     arrays = arrays_folder(folder, plans, configuration)
     arrays.mkdir(parents=True, exist_ok=True)
     one = partial(_preprocess_case, arrays=arrays, plans=dict(plans), configuration=configuration, dataset=dataset)
-    bar = tqdm(map_cases(one, cases, workers), total=len(cases), desc=f"{raw.name}: preprocessing", unit="case", disable=None)
-    for _ in bar:
+    for _ in map_cases(one, cases, workers, f"{raw.name}: preprocessing", name=itemgetter(0)):
         pass
 
 

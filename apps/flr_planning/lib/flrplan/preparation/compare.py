@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from flrplan.image.geometry import require_same_grid
 from flrplan.metrics.lesions import components
 from flrplan.metrics.overlap import overlap_outcomes
 from flrplan.metrics.region import Region
-from flrplan.preparation.parallel import for_each
+from flrplan.workfolder.parallel import map_cases
 from flrplan.workfolder.truth import TRUTH, TruthFiles
 
 
@@ -83,7 +84,11 @@ def compare_case(pair: CasePair) -> list[Change]:
 
 def compare_all(pairs: list[CasePair], workers: int = 1, progress: bool = True) -> list[Change]:
     """Every structure of every case, in the order of the cases."""
-    return [c for changes in for_each(compare_case, pairs, workers, "comparing", progress) for c in changes]
+    return [
+        c
+        for changes in map_cases(compare_case, pairs, workers, "comparing", name=attrgetter("case"), progress=progress)
+        for c in changes
+    ]
 
 
 def _change(case: str, structure: Structure, first: Region, second: Region) -> Change:

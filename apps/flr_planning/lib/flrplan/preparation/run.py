@@ -12,11 +12,11 @@ from flrplan.errors import SettingsError
 from flrplan.files import write_json, write_text
 from flrplan.preparation.case import CaseTask, prepare_case
 from flrplan.preparation.clinical import CLINICAL, Clinical, read_clinical
-from flrplan.preparation.parallel import for_each
 from flrplan.preparation.record import open_work_folder, read_records
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind, left_out
 from flrplan.preparation.table import dataset_csv, problems_csv
 from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder.parallel import map_cases
 from flrplan.workfolder.split import Split, read_split
 
 PROBLEMS = "left_out.csv"
@@ -92,7 +92,12 @@ def prepare(sources: Sequence[CaseSource], settings: PrepareSettings) -> Prepare
     open_work_folder(settings.out, settings.kind)
     known = _clinical(settings, sorted({*(case.case_id for case in cases), *(r.case_id for r in read_records(settings.out))}))
     tasks = [CaseTask(case, settings.kind, settings.out, settings.force) for case in cases]
-    results = for_each(prepare_case, tasks, settings.workers, f"preparing from {settings.kind}", settings.progress)
+    running = map_cases(
+        *(prepare_case, tasks, settings.workers, f"preparing from {settings.kind}"),
+        name=lambda task: task.source.case_id,
+        progress=settings.progress,
+    )
+    results = list(running)
     problems = tuple(r.problem for r in results if r.problem is not None)
     for problem in problems:
         _LOG.warning("%s", problem)
