@@ -13,7 +13,8 @@ import pytest
 from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
 from flrplan.engine.models import MODEL_ROOT, ModelStore
-from flrplan.image import CT, write
+from flrplan.files import write
+from flrplan.image import CT
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

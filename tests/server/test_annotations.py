@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
@@ -15,8 +14,9 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
 from flrplan.image import CT, read_ct
 from flrplan.image.geometry import Geometry
-from flrplan.server.annotations import final_label, given_masks
+from flrplan.server.annotations import given_masks
 from flrplan.server.options import Inputs
+from flrplan.server.studies import PlanningLocalDatastore
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def studies(tmp_path: Path, make_studies: Callable[[Path], Path]) -> Path:
 
 
 @pytest.fixture
-def datastore(studies: Path) -> LocalDatastore:
-    return LocalDatastore(str(studies))
+def datastore(studies: Path) -> PlanningLocalDatastore:
+    return PlanningLocalDatastore(str(studies))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def ct(studies: Path, case: SyntheticCase) -> CT:
 
 @pytest.fixture
 def save(
-    datastore: LocalDatastore, case: SyntheticCase, tmp_path: Path, write_image: Callable[..., Path]
+    datastore: PlanningLocalDatastore, case: SyntheticCase, tmp_path: Path, write_image: Callable[..., Path]
 ) -> Callable[..., None]:
     """Stores a ``final`` label as a client does, under any name and suffix."""
 
@@ -52,7 +52,12 @@ def save(
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".seg.nrrd"])
 def test_a_liver_at_another_index_is_found(
-    save: Callable[..., None], datastore: LocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_], suffix: str
+    save: Callable[..., None],
+    datastore: PlanningLocalDatastore,
+    ct: CT,
+    case: SyntheticCase,
+    liver: NDArray[np.bool_],
+    suffix: str,
 ) -> None:
     save(liver * 3, {"crlm": 1, "liver": 3}, suffix=suffix)
     given = given_masks(datastore, case.case_id, ct, Inputs.LABELS_LIVER)
@@ -61,7 +66,7 @@ def test_a_liver_at_another_index_is_found(
 
 
 def test_compartments_at_other_indices_give_liver_and_crlm(
-    save: Callable[..., None], datastore: LocalDatastore, ct: CT, case: SyntheticCase
+    save: Callable[..., None], datastore: PlanningLocalDatastore, ct: CT, case: SyntheticCase
 ) -> None:
     indices = {
         Compartment.REMNANT: 9,
@@ -78,25 +83,25 @@ def test_compartments_at_other_indices_give_liver_and_crlm(
 
 
 def test_an_empty_crlm_is_given_as_empty(
-    save: Callable[..., None], datastore: LocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_]
+    save: Callable[..., None], datastore: PlanningLocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_]
 ) -> None:
     save(liver * 1, {"liver": 1, "crlm": 2})
     given = given_masks(datastore, case.case_id, ct, Inputs.LABELS)
     assert not given[Structure.CRLM].any()
 
 
-def test_predicted_reads_no_label(datastore: LocalDatastore, ct: CT, case: SyntheticCase) -> None:
+def test_predicted_reads_no_label(datastore: PlanningLocalDatastore, ct: CT, case: SyntheticCase) -> None:
     assert given_masks(datastore, case.case_id, ct, Inputs.PREDICTED) == {}
-    assert final_label(datastore, case.case_id, ct) is None
+    assert datastore.final_label(case.case_id, ct) is None
 
 
-def test_a_missing_label_says_what_to_do(datastore: LocalDatastore, ct: CT, case: SyntheticCase) -> None:
+def test_a_missing_label_says_what_to_do(datastore: PlanningLocalDatastore, ct: CT, case: SyntheticCase) -> None:
     expected = rf"inputs=labels_liver: image {case.case_id} has no final label. Draw the liver, name it 'liver' and submit"
     with pytest.raises(LabelError, match=expected):
         given_masks(datastore, case.case_id, ct, Inputs.LABELS_LIVER)
 
 
-def test_a_file_has_no_label(datastore: LocalDatastore, ct: CT) -> None:
+def test_a_file_has_no_label(datastore: PlanningLocalDatastore, ct: CT) -> None:
     with pytest.raises(LabelError, match="this image came as a file or a path"):
         given_masks(datastore, None, ct, Inputs.LABELS)
 
@@ -114,7 +119,7 @@ def test_a_file_has_no_label(datastore: LocalDatastore, ct: CT) -> None:
 )
 def test_a_label_that_does_not_fit_says_why(
     save: Callable[..., None],
-    datastore: LocalDatastore,
+    datastore: PlanningLocalDatastore,
     ct: CT,
     case: SyntheticCase,
     liver: NDArray[np.bool_],
@@ -129,7 +134,7 @@ def test_a_label_that_does_not_fit_says_why(
 
 
 def test_an_empty_liver_is_an_error(
-    save: Callable[..., None], datastore: LocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_]
+    save: Callable[..., None], datastore: PlanningLocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_]
 ) -> None:
     save(liver * 0, {"liver": 1})
     with pytest.raises(EmptyLiverError, match=r"the liver in the final label of .* has no voxels; draw it"):
@@ -137,7 +142,7 @@ def test_an_empty_liver_is_an_error(
 
 
 def test_a_label_on_another_grid_is_an_error(
-    save: Callable[..., None], datastore: LocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_]
+    save: Callable[..., None], datastore: PlanningLocalDatastore, ct: CT, case: SyntheticCase, liver: NDArray[np.bool_]
 ) -> None:
     save(liver[:, :, :-1] * 1, {"liver": 1}, Geometry(tuple(reversed(liver[:, :, :-1].shape)), case.geometry.spacing_mm))  # type: ignore[arg-type]
     with pytest.raises(GridError, match="is not on the grid of"):

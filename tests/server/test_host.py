@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from monailabel.datastore.local import LocalDatastore
 
 from flrplan.errors import ImageError
 from flrplan.server.host import IMAGE_ID, find_seg_writer, image_path, name_segments, with_image_id
+from flrplan.server.studies import PlanningLocalDatastore
 
 
 def test_the_id_travels_beside_the_path(tmp_path: Path) -> None:
@@ -19,14 +19,14 @@ def test_the_id_travels_beside_the_path(tmp_path: Path) -> None:
 
 def test_an_unknown_image_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"no image .case-9. in this server's studies"):
-        image_path({"image": "", IMAGE_ID: "case-9"}, LocalDatastore(str(tmp_path)))
+        image_path({"image": "", IMAGE_ID: "case-9"}, PlanningLocalDatastore(str(tmp_path)))
 
 
 def test_a_folder_of_dicom_beside_a_nifti_of_the_studies_is_not_it(tmp_path: Path) -> None:
     (tmp_path / "case").mkdir()
     (tmp_path / "case" / "0.dcm").touch()
     image = str(tmp_path / "case.nii.gz")
-    assert image_path({"image": image, IMAGE_ID: "case"}, LocalDatastore(str(tmp_path))) == Path(image)
+    assert image_path({"image": image, IMAGE_ID: "case"}, PlanningLocalDatastore(str(tmp_path))) == Path(image)
 
 
 def test_segments_are_named_by_the_values_that_are_present() -> None:

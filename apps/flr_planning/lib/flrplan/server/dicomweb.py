@@ -16,10 +16,13 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from flrplan.anatomy import PlanningLabel, decode_label
 from flrplan.errors import ImageError, LabelError
-from flrplan.image import read_label_map
+from flrplan.image import CT, read_label_map
+from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import SEMIAUTOMATIC, names_sent, segment_entry
+from flrplan.server.studies import label_of_file
 
 _UNKNOWN = "UNK"
 """The host's word for a value that the server did not state."""
@@ -83,10 +86,26 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
             )
         return frozenset(str(name) for name in found if name) - {_UNKNOWN}
 
-    def patient_ids(self) -> set[str]:
-        """PatientIDs of all CT series, labelled or not, as far as the server states them."""
+    def known_ids(self) -> set[str]:
+        """Ids and PatientIDs of all CT series, labelled or not, as far as the server states them."""
         found = self._client.search_for_series(search_filters=self._search_filter, fields=["PatientID"])
-        return {str(Dataset.from_json(entry).get("PatientID") or "") for entry in found} - {""}
+        return {*self.list_images(), *(str(Dataset.from_json(entry).get("PatientID") or "") for entry in found)} - {""}
+
+    def source_of(self, image_id: str, path: Path) -> Path:
+        """The DICOM files in the cache, where they are; the host makes NIfTI of a series without looking at its slices."""
+        return self.series_folder(image_id) or path
+
+    def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
+        """The newest SEG at the server is the truth; the file in the cache is used if it is that SEG's own, with all names."""
+        seg = self.newest_seg(image_id)
+        if seg is None:
+            return None
+        saved = self.saved_here(image_id)
+        if saved is not None and saved[1].get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
+            return label_of_file(*saved, ct)
+        what = f"SEG {seg.SeriesInstanceUID} of {image_id}"
+        label, names = read_dicom_seg(self.download(seg), ct.geometry, what)
+        return decode_label(label, names, what)
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from monailabel.interfaces.datastore import Datastore
-
-from flrplan.server.dicomweb import PlanningDICOMWebDatastore
+from flrplan.server.studies import PlanningDatastore
 from flrplan.workfolder.folder import WorkFolder
 
 IMAGES = "images"
@@ -23,14 +21,11 @@ def split_of(given: Path | None, studies: str) -> Path | None:
     return next((WorkFolder(place).splits for place in places if WorkFolder(place).splits.is_file()), None)
 
 
-def warning_of(split: Path | None, test: Collection[str], datastore: Datastore) -> str | None:
+def warning_of(split: Path | None, test: Collection[str], datastore: PlanningDatastore) -> str | None:
     """A sentence where a split holds ids out and none of them is an image, or a patient, of the datastore; else None."""
     if split is None or not test:
         return None
-    known = set(datastore.list_images())
-    if isinstance(datastore, PlanningDICOMWebDatastore):
-        known |= datastore.patient_ids()
-    if known & set(test):
+    if datastore.known_ids() & set(test):
         return None
     return (
         f"{split.name} calls {len(test)} ids test (such as {min(test)}), but none is the id or the PatientID of an image of these "

@@ -13,11 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore
-
 from flrplan.errors import ImageError
-from flrplan.server.dicomweb import PlanningDICOMWebDatastore
 from flrplan.server.label_table import AUTOMATIC, segment_entry
+from flrplan.server.studies import PlanningDatastore
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +33,15 @@ def with_image_id(request: dict[str, Any]) -> dict[str, Any]:
     return {**request, IMAGE_ID: image if stored else None}
 
 
-def image_path(request: dict[str, Any], datastore: Datastore) -> Path:
-    """The image of a request as ``MONAILabelApp.infer`` hands it to a task. Raises ImageError where it knows no such image.
-
-    The DICOMweb datastore converts a series to NIfTI without looking at it: missing slices become a wrong spacing. Its DICOM
-    files are in the cache, so they are read instead.
-    """
+def image_path(request: dict[str, Any], datastore: PlanningDatastore) -> Path:
+    """The image of a request as ``MONAILabelApp.infer`` hands it to a task. Raises ImageError where it knows no such image."""
     image = request.get("image")
     if not isinstance(image, str) or not image:
         raise ImageError(
             f"no image {request.get(IMAGE_ID) or image!r} in this server's studies; ask /datastore/ for the ids, or upload it"
         )
     image_id = request.get(IMAGE_ID)
-    if image_id is not None and isinstance(datastore, PlanningDICOMWebDatastore):
-        return datastore.series_folder(image_id) or Path(image)
-    return Path(image)
+    return Path(image) if image_id is None else datastore.source_of(image_id, Path(image))
 
 
 def find_seg_writer() -> None:

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
@@ -28,6 +27,7 @@ from flrplan.server.label_table import COMPARTMENT_NAMES
 from flrplan.server.options import InferOptions, client_config, inputs_for
 from flrplan.server.result_file import ResultFormat, write_result
 from flrplan.server.settings import AppSettings
+from flrplan.server.studies import PlanningDatastore
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Service:
 
     settings: AppSettings
     store: ModelStore
-    datastore: Datastore
+    datastore: PlanningDatastore
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 

@@ -1,13 +1,54 @@
-"""MONAI Label 0.8.5's datastore of a local folder, without hidden files and with endings in upper case."""
+"""What this app asks of a datastore beside what MONAI Label does, and its datastore of a local folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from monailabel.config import settings as host_settings
 from monailabel.datastore.local import LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
 
+from flrplan.anatomy import PlanningLabel, decode_label
 from flrplan.files.listing import is_junk
+from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.server.label_table import names_sent
+
+
+class PlanningDatastore(Protocol):
+    """A datastore of MONAI Label (of a folder, or :mod:`flrplan.server.dicomweb`) that knows its labels as structures."""
+
+    def list_images(self) -> list[str]:
+        """Ids of all images."""
+
+    def get_labeled_images(self) -> list[str]:
+        """Ids of the images with a ``final`` label."""
+
+    def get_image_uri(self, image_id: str) -> str:
+        """Path of an image."""
+
+    def source_of(self, image_id: str, path: Path) -> Path:
+        """What is read in place of the image's ``path``: files that nobody has converted, where there are any."""
+
+    def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
+        """The ``final`` label, or None where there is none. Raises LabelError, GridError where it cannot be used."""
+
+    def patients_of(self, image_id: str) -> frozenset[str]:
+        """PatientIDs of an image, as far as they are known."""
+
+    def known_ids(self) -> set[str]:
+        """Ids and PatientIDs of all images."""
+
+    def forget_lists(self) -> None:
+        """The next lists are asked of the source, not taken from a cache."""
+
+
+def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
+    """A stored label file as structures, by the names that came with it. Raises LabelError, GridError, ImageError."""
+    label, geometry = read_label_map(path)
+    require_same_grid(ct.geometry, geometry, ct.source, str(path))
+    return decode_label(label, names_sent(info, str(path)), str(path))
 
 
 class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
@@ -29,6 +70,28 @@ class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabe
         for image_id in junk:
             del self._datastore.objects[image_id]
         return removed + len(junk)
+
+    def source_of(self, image_id: str, path: Path) -> Path:
+        """The file itself."""
+        return path
+
+    def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
+        """As :class:`PlanningDatastore`."""
+        uri = self.get_label_uri(image_id, DefaultLabelTag.FINAL)
+        if not uri or not Path(uri).is_file():
+            return None
+        return label_of_file(Path(uri), self.get_label_info(image_id, DefaultLabelTag.FINAL), ct)
+
+    def patients_of(self, image_id: str) -> frozenset[str]:
+        """None: a file does not tell."""
+        return frozenset()
+
+    def known_ids(self) -> set[str]:
+        """The ids alone."""
+        return set(self.list_images())
+
+    def forget_lists(self) -> None:
+        """Nothing: its lists follow the folder."""
 
 
 def open_studies(folder: str) -> PlanningLocalDatastore:

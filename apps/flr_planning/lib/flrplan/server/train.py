@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
 from flrplan.engine.models import ModelStore
@@ -22,6 +21,7 @@ from flrplan.server.annotations import annotated_images
 from flrplan.server.held_out import split_of, warning_of
 from flrplan.server.infer import CASCADE_TASK
 from flrplan.server.settings import AppSettings
+from flrplan.server.studies import PlanningDatastore
 from flrplan.server.train_options import train_config, training_choice
 from flrplan.workfolder.split import read_split
 
@@ -44,7 +44,7 @@ class TrainService:
         """Where trainings of this model root work and leave their records."""
         return RefinementFolder(self.store.root)
 
-    def held_out(self, datastore: Datastore) -> tuple[frozenset[str], str | None]:
+    def held_out(self, datastore: PlanningDatastore) -> tuple[frozenset[str], str | None]:
         """The ids that the split file of these studies calls ``test``, and a warning where they fit no image.
 
         Raises: SettingsError where the file cannot be read.
@@ -83,7 +83,7 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
             return stats
         return stopped(stats)
 
-    def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(self, request: dict[str, Any], datastore: PlanningDatastore) -> dict[str, Any]:
         """What became of each stage; all of it stands in its ``training.json``. Raises FlrError, whose message is meant for the user."""
         choice = training_choice(request, self.config(), train_task_names())
         held_out, warning = self._service.held_out(datastore)
