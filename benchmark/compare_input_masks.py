@@ -36,7 +36,7 @@ from flrplan.engine.models import ModelStore
 from flrplan.errors import FlrError
 from flrplan.evaluation.columns import COLUMNS, Column
 from flrplan.evaluation.robustness import PairedDice, markdown, robustness
-from flrplan.files import replacing, write_json, write_text
+from flrplan.files import current_version, replacing, write_json, write_text
 from flrplan.hardware.device import choose_device
 from flrplan.hardware.memory import keep_freed_memory
 from flrplan.image import write_label_map
@@ -47,11 +47,11 @@ from flrplan.method.stage_input import InputMasks
 from flrplan.method.stages import ARCHITECTURES, CASCADE, Inputs, Stage, stage_named
 from flrplan.metrics.overlap import dice
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
-from flrplan.nnunet.model_folder import RUN_NAME
 from flrplan.nnunet.precision import precision_context
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.preparation.draw import draw_split, write_split
 from flrplan.workfolder.cases import Case, find_labelled_cases
+from flrplan.workfolder.records import RUN_NAME
 from flrplan.workfolder.split import Split, read_split
 
 matplotlib.use("Agg")
@@ -120,7 +120,7 @@ class Comparison:
                     split=self.split,
                     device=self.device,
                 )
-                if not (request.model_folder / f"fold_{fold}" / RUN_NAME).is_file():
+                if not (current_version(request.model_folder) / f"fold_{fold}" / RUN_NAME).is_file():
                     self.train(request)
             column = column_of(stage.target)
             parts: list[tuple[tuple[int, ...] | None, Sequence[str]]] = [(None, self.split.test)]

@@ -17,9 +17,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.files import write_json
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, published_content, write_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint, published_content, write_checkpoint
 from flrplan.nnunet.model_folder import read_json_object
 from flrplan.nnunet.planning import CONFIGURATION
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 _AFTER_SKIP = re.compile(r"decoder\.stages\.\d+\.convs\.0\.(conv|all_modules\.0)\.weight$")
 """Convolutions whose input is half from below, half from the encoder."""
@@ -65,12 +66,12 @@ def write_widened(narrow: Path, target: Path, folds: int, seed: int = 0) -> bool
         manager, manager.get_configuration(CONFIGURATION), len(dataset["channel_names"]), 1, enable_deep_supervision=False
     )
     initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    trained = sorted(narrow.glob(f"fold_*/{FINAL_NAME}"))
+    trained = sorted(narrow.glob(f"fold_*/{FINAL_CHECKPOINT}"))
     for fold in range(folds):
-        path = target / f"fold_{fold}" / FINAL_NAME
+        path = target / f"fold_{fold}" / FINAL_CHECKPOINT
         if fold >= max(1, len(trained)):
             path.parent.mkdir()
-            os.link(target / f"fold_{fold % max(1, len(trained))}" / FINAL_NAME, path)
+            os.link(target / f"fold_{fold % max(1, len(trained))}" / FINAL_CHECKPOINT, path)
             continue
         if trained:
             network.load_state_dict(widen(load_checkpoint(trained[fold])["network_weights"], initial))

@@ -41,8 +41,8 @@ from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
 from flrplan.files import read_json, write_json
 from flrplan.hardware.device import choose_device
 from flrplan.method.stages import ARCHITECTURES, LIVER, PAPER_STAGES
-from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.run_record import device_name, versions
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -213,7 +213,7 @@ def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, be
             if base in steps:
                 trained[base] = run.wait(steps.pop(base), before)
             if trained.get(base):
-                weights = models / base[0] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_NAME
+                weights = models / base[0] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_CHECKPOINT
                 steps[stage, fold] = start("train", stage, fold, epochs[stage], models, weights)
     trained |= {job: run.wait(step, before) for job, step in steps.items()}
     return {stage: epochs[stage] for stage in scale.stages if all(trained.get((stage, fold)) for fold in folds)}

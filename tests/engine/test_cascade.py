@@ -21,8 +21,9 @@ from flrplan.method.cascade_result import Source
 from flrplan.method.probabilities import Probability
 from flrplan.method.stage_input import InputSettings
 from flrplan.method.stages import CASCADE, CRLM, FLR, FLR_E2E, LIVER
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.predictor import StagePredictor
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_an_empty_liver_is_an_error(cascade: Cascade, small_ct: CT, small_truth:
 def test_no_liver_found_is_an_error(small_ct: CT, tmp_path: Path) -> None:
     """A model that answers "background" everywhere: the demo model with its last bias far below 0."""
     shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver")
-    for path in tmp_path.glob(f"liver/nnunet/fold_*/{FINAL_NAME}"):
+    for path in tmp_path.glob(f"liver/nnunet/fold_*/{FINAL_CHECKPOINT}"):
         content = load_checkpoint(path)
         for name, weight in content["network_weights"].items():
             if name.startswith("decoder.seg_layers") and name.endswith("bias"):

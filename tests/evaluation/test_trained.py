@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
-from flrplan.nnunet.model_folder import RUN_NAME
+from flrplan.evaluation.trained import model_folders, require_unseen
+from flrplan.evaluation.variants import variants_of
+from flrplan.workfolder.records import RUN_NAME
+from flrplan.workfolder.split import Split
 
 FOLDS, TEST = [["a1", "a2"], ["b1"]], ["t1", "t2"]
 TRAIN = [["b1"], ["a1", "a2"]]
@@ -118,3 +123,16 @@ def test_a_damaged_record_is_named(work, capsys):
     (work.bench.root / "models" / "flr" / "nnunet" / "fold_0" / RUN_NAME).write_text("{")
     assert work.evaluate() == 1
     assert "fold_0/run.json is damaged" in capsys.readouterr().err
+
+
+def test_the_current_version_of_a_model_counts(tmp_path: Path) -> None:
+    model = tmp_path / "models" / "flr" / "nnunet"
+    for version, ids in ((model, ["a"]), (model / "versions" / "1", ["b"])):
+        (version / "fold_0").mkdir(parents=True)
+        (version / "fold_0" / RUN_NAME).write_text(json.dumps({"train_ids": ids, "variant": {"name": ids[0]}}))
+    assert model_folders(tmp_path, "*", "nnunet") == [("flr", model / "fold_0")]
+    (model / "current").write_text("1")
+    assert model_folders(tmp_path, "flr", "nnunet") == [("flr", model / "versions" / "1" / "fold_0")]
+    assert variants_of(tmp_path, ["nnunet"]) == {"nnunet": ({"name": "b"},)}
+    with pytest.raises(SettingsError, match=r"versions/1/fold_0: this model of stage flr was trained on held-out cases: b"):
+        require_unseen(tmp_path, {("nnunet", "cascaded_flr"): {}}, Split((("c",),), ("b",)), tmp_path / "splits.json")

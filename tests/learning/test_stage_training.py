@@ -19,6 +19,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.engine.cascade import Cascade, CascadeSettings
 from flrplan.engine.models import FROM_DEMO, MODEL_ROOT, ModelStore
 from flrplan.errors import LabelError, ModelError, SettingsError, TrainingError
+from flrplan.files import current_version
 from flrplan.image import CT
 from flrplan.learning import stage_training
 from flrplan.learning.annotations import AnnotatedImage, StageCases, read_annotations
@@ -27,8 +28,9 @@ from flrplan.learning.progress import Progress
 from flrplan.learning.settings import RefinementSettings, Start, TrainingChoice
 from flrplan.learning.stage_training import RECORD_NAME, RefinementFolder, StageTraining
 from flrplan.method.stages import CRLM, LIVER
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"
@@ -70,7 +72,7 @@ def stand_in(value: float | None) -> Callable[..., None]:
         target = request.model_folder
         shutil.copytree(DEMO / "liver" / "nnunet", target)
         shutil.rmtree(target / "fold_1")
-        path = target / "fold_0" / FINAL_NAME
+        path = target / "fold_0" / FINAL_CHECKPOINT
         content = load_checkpoint(path)
         for name, tensor in content["network_weights"].items():
             if value is not None and "seg_layers" in name and name.endswith("bias"):
@@ -106,8 +108,8 @@ def test_fine_tuning_from_the_demo_model(cases: StageCases, store: ModelStore, s
     plans, before = (json.loads((p / "plans.json").read_text()) for p in (folder, DEMO / "liver" / "nnunet"))
     assert plans["foreground_intensity_properties_per_channel"] == before["foreground_intensity_properties_per_channel"]
     assert plans["configurations"]["3d_fullres"]["architecture"] == before["configurations"]["3d_fullres"]["architecture"]
-    new = load_checkpoint(folder / "fold_0" / FINAL_NAME)["network_weights"]
-    old = load_checkpoint(DEMO / "liver" / "nnunet" / "fold_0" / FINAL_NAME)["network_weights"]
+    new = load_checkpoint(folder / "fold_0" / FINAL_CHECKPOINT)["network_weights"]
+    old = load_checkpoint(DEMO / "liver" / "nnunet" / "fold_0" / FINAL_CHECKPOINT)["network_weights"]
     difference = max(float((new[n].float() - old[n].float()).abs().max()) for n in old)
     assert 0 < difference < 1e-3  # started there, and moved
     result = Cascade(store, CascadeSettings(device="cpu")).run(small_ct, stages=(LIVER,))
@@ -203,10 +205,11 @@ def test_the_previous_model_is_kept(
     record = training(cases, store).run()
     assert record["published"] is True
     assert record[FROM_DEMO] is False  # the folder is ours now; where its weights came from, nobody recorded
-    published = json.loads((target / PUBLISHED_NAME).read_text())
+    new = current_version(target)
+    published = json.loads((new / PUBLISHED_NAME).read_text())
     assert set(published["kept_dice"]["new"]) == set(published["kept_dice"]["current"]) == set(record["kept_ids"])
-    assert (target.parent / ".nnunet.previous" / "fold_1" / FINAL_NAME).is_file()
-    assert not (target / "fold_1").exists()
+    assert (new, (new / "fold_1").exists()) == (target / "versions" / "1", False)
+    assert (target / "fold_1" / FINAL_CHECKPOINT).is_file()
 
 
 def test_a_damaged_current_model(cases: StageCases, store: ModelStore, no_training: Callable[..., None]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from flrplan.files import current_version
 from flrplan.method.recipe import Recipe
 from flrplan.method.stages import FLR
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, weights_sha256
@@ -58,7 +59,7 @@ Weights = dict[str, torch.Tensor]
 
 def published(models: Path) -> Weights:
     """The published weights; ends here unless the folder, its record and its checkpoint are whole and fit together."""
-    folder = ModelFolder.open(models)
+    folder = ModelFolder.open(current_version(models))
     record = json.loads((folder.checkpoint(0).parent / "run.json").read_text())
     weights: Weights = load_checkpoint(folder.checkpoint(0))["network_weights"]
     if weights_sha256(weights) != record["weights_sha256"]:
@@ -104,7 +105,7 @@ def main() -> None:
             )
         process = child(trial / "work", trial / "models", recipe, 0)
         ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        run = json.loads((trial / "models" / "fold_0" / "run.json").read_text())
+        run = json.loads((current_version(trial / "models") / "fold_0" / "run.json").read_text())
         left_over = sorted(p.name for p in (trial / "models").iterdir())
         result = {"kills": kills, "found": found, "ended": ended}
         result |= {"apart": apart(published(trial / "models"), new), "old_and_new_apart": apart(new, old)}

@@ -23,9 +23,10 @@ from flrplan.method.stages import ARCHITECTURES, FLR
 from flrplan.networks import table
 from flrplan.networks.stunet import STUNet
 from flrplan.networks.table import TABLE
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 from flrplan.workfolder.split import nnunet_split
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def test_trains_publishes_and_predicts(
     row = TABLE[architecture]
     folder = model_folder(work, architecture)
     path = train_fold(work, 0, RECIPE, folder, CPU, architecture=architecture)
-    assert path == folder / "fold_0" / FINAL_NAME
+    assert path == folder / "fold_0" / FINAL_CHECKPOINT
     plans = json.loads((folder / "plans.json").read_text())
     assert plans["flrplan"] == {"architecture": architecture, "network_size": "narrow"}
     configuration = plans["configurations"]["3d_fullres"]
@@ -121,7 +122,7 @@ def test_fine_tuning_from_a_model_of_ours(work: StageWork, tmp_path: Path) -> No
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     record = json.loads(second.with_name("run.json").read_text())["pretrained"]
     assert record["parameters_loaded"] == record["parameters"]
-    assert record["source"] == FINAL_NAME
+    assert record["source"] == FINAL_CHECKPOINT
     assert record["skipped"] == {}
     with pytest.raises(SettingsError, match=r"started from checkpoint_final\.pth, not from"):
         train_fold(work, 1, slow, tmp_path / "models", CPU, architecture="nnunet", pretrained=second, validation_seen=True)

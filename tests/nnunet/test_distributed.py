@@ -14,10 +14,11 @@ import torch
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method.recipe import Recipe
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, weights_sha256
+from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.distributed import launch, launched_rank, process_group
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 
 def test_two_processes_train_one_model(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
@@ -38,11 +39,11 @@ def test_two_processes_train_one_model(tiny_work: StageWork, tiny_recipe: Callab
         assert rank["largest"] > 1e-4
     assert first["weights"] == second["weights"]
     assert (first["reports"], second["reports"]) == ([0, 1], []), "rank 0 reports"
-    content = load_checkpoint(models / "fold_0" / FINAL_NAME)
+    content = load_checkpoint(models / "fold_0" / FINAL_CHECKPOINT)
     assert weights_sha256(content["network_weights"]) == first["weights"]
     run = json.loads((models / "fold_0" / "run.json").read_text())
     assert run["resolved"]["processes"] == 2
-    assert sorted(p.name for p in (models / "fold_0").iterdir()) == [FINAL_NAME, "curve.png", "run.json"]
+    assert sorted(p.name for p in (models / "fold_0").iterdir()) == [FINAL_CHECKPOINT, "curve.png", "run.json"]
 
 
 def test_alone_nothing_is_joined() -> None:

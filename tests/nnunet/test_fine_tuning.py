@@ -13,10 +13,11 @@ from flrplan.errors import ModelError
 from flrplan.method.recipe import PlanSettings, Recipe
 from flrplan.method.stage_input import InputMasks
 from flrplan.method.stages import CRLM
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.training_run import StageWork
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 from flrplan.workfolder.split import Split
 
 DEMO = MODEL_ROOT / "demo" / "crlm" / "nnunet"
@@ -43,7 +44,7 @@ def test_new_cases_have_no_out_of_fold_predictions(trained_on: str, goes_on_with
 
 def test_a_checkpoint_without_its_configuration_is_named(tmp_path: Path) -> None:
     shutil.copytree(DEMO, tmp_path / "nnunet")
-    path = tmp_path / "nnunet" / "fold_0" / FINAL_NAME
+    path = tmp_path / "nnunet" / "fold_0" / FINAL_CHECKPOINT
     content = load_checkpoint(path)
     del content["init_args"]
     write_checkpoint(path, content)

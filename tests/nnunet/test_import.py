@@ -22,15 +22,17 @@ from flrplan.cli import main
 from flrplan.engine.cascade import Cascade, CascadeSettings
 from flrplan.engine.models import ModelStore
 from flrplan.errors import ModelError
+from flrplan.files import current_version
 from flrplan.image import CT
 from flrplan.method.stage_input import InputSettings, RegionMode, StageInput, build_stage_input
 from flrplan.method.stages import CRLM, FLR, LIVER
 from flrplan.nnunet import import_source
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.import_labels import choose_labels
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 MSD = {"background": 0, "liver": 1, "cancer": 2}
@@ -85,7 +87,7 @@ def make(tmp_path: Path) -> Callable[..., Path]:
         answer: int = 2,
         folds: tuple[str, ...] = ("fold_0",),
         name: str = "3d_fullres",
-        checkpoint: str = FINAL_NAME,
+        checkpoint: str = FINAL_CHECKPOINT,
         dataset: dict[str, Any] | None = None,
         folder: Path | None = None,
         **described: Any,
@@ -120,7 +122,7 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 
 def predicted(folder: Path, ct: CT) -> Mask:
-    model = ModelFolder.open(folder)
+    model = ModelFolder.open(current_version(folder))
     return StagePredictor(model, CPU).predict(build_stage_input(ct.array_zyx, ct.geometry, {}, LIVER, model.input))[
         LIVER.target
     ]
@@ -365,12 +367,12 @@ def test_zips_that_are_refused(make: Callable[..., Path], tmp_path: Path, monkey
             archive.writestr(climbing, "x")
         refused("a path outside of itself")
     with zipfile.ZipFile(zipped(folder, path), "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
-        archive.write(folder / "fold_0" / FINAL_NAME, f"fold_0/{FINAL_NAME}")
-    refused(rf"x\.zip holds fold_0/{FINAL_NAME} twice")
+        archive.write(folder / "fold_0" / FINAL_CHECKPOINT, f"fold_0/{FINAL_CHECKPOINT}")
+    refused(rf"x\.zip holds fold_0/{FINAL_CHECKPOINT} twice")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("plans.json", "dataset.json"):
             archive.write(folder / name, name)
-        with archive.open(f"fold_0/{FINAL_NAME}", "w", force_zip64=True) as big:
+        with archive.open(f"fold_0/{FINAL_CHECKPOINT}", "w", force_zip64=True) as big:
             for _ in range(80):
                 big.write(bytes(1024**2))
     refused(r"would unpack to 83886080 bytes from \d+, .*it is not unpacked")
@@ -384,7 +386,7 @@ def test_zips_that_are_refused(make: Callable[..., Path], tmp_path: Path, monkey
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("plans.json", "{}")
         archive.writestr("dataset.json", "{}")
-        archive.writestr(f"fold_0/{FINAL_NAME}", "no checkpoint")
+        archive.writestr(f"fold_0/{FINAL_CHECKPOINT}", "no checkpoint")
     refused(r"x\.zip: dataset\.json has no channel_names")
 
 
@@ -394,12 +396,12 @@ def test_zips_that_are_refused(make: Callable[..., Path], tmp_path: Path, monkey
         (["plans.pkl", "fold_0/model_final_checkpoint.model", "fold_0/model_final_checkpoint.model.pkl"], "", "a model of nnU-Net 1"),
         (["fold_0/model_final_checkpoint.model.pkl"], "fold_0/model_final_checkpoint.model.pkl", "a model of nnU-Net 1.*--pretrained"),
         (["small_ep4k.model"], "small_ep4k.model", "a model of nnU-Net 1.*train --architecture stunet --pretrained FILE"),
-        (["plans.json", "dataset.json", f"fold_0/{FINAL_NAME}"], f"fold_0/{FINAL_NAME}", "is a checkpoint, .* its fold: .*/given"),
-        (["plans.json", f"fold_0/{FINAL_NAME}"], "fold_0", "is a part of a model; give the folder above it"),
-        (["plans.json", f"fold_0/{FINAL_NAME}"], "plans.json", "is one file of a model; give its folder"),
-        (["plans.json", f"fold_0/{FINAL_NAME}"], "", "dataset.json is missing"),
-        (["dataset.json", f"fold_0/{FINAL_NAME}"], "", "lacks plans.json"),
-        (["plans.json", "dataset.json"], "", f"expected fold_<k>/{FINAL_NAME}, found none"),
+        (["plans.json", "dataset.json", f"fold_0/{FINAL_CHECKPOINT}"], f"fold_0/{FINAL_CHECKPOINT}", "is a checkpoint, .* its fold: .*/given"),
+        (["plans.json", f"fold_0/{FINAL_CHECKPOINT}"], "fold_0", "is a part of a model; give the folder above it"),
+        (["plans.json", f"fold_0/{FINAL_CHECKPOINT}"], "plans.json", "is one file of a model; give its folder"),
+        (["plans.json", f"fold_0/{FINAL_CHECKPOINT}"], "", "dataset.json is missing"),
+        (["dataset.json", f"fold_0/{FINAL_CHECKPOINT}"], "", "lacks plans.json"),
+        (["plans.json", "dataset.json"], "", f"expected fold_<k>/{FINAL_CHECKPOINT}, found none"),
         (["plans.json", "dataset.json", "fold_0/checkpoint_best.pth"], "", "was not finished.*--checkpoint checkpoint_best.pth"),
         (["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "dataset.json"], "", "holds the data of an nnU-Net training"),
         (["nnUNetPlans.json", "dataset_fingerprint.json"], "", "holds the data of an nnU-Net training"),
@@ -408,7 +410,7 @@ def test_zips_that_are_refused(make: Callable[..., Path], tmp_path: Path, monkey
         (["weights.tar.gz"], "weights.tar.gz", "an archive of another kind than zip; unpack it"),
         (["readme.txt"], "readme.txt", "is neither a folder nor a zip"),
         (["readme.txt"], "nowhere", "no such file or folder"),
-        (["plans.json", "dataset.json", f"fold_1/{FINAL_NAME}", f"fold_01/{FINAL_NAME}"], "", "fold_01 and fold_1 are both fold 1"),
+        (["plans.json", "dataset.json", f"fold_1/{FINAL_CHECKPOINT}", f"fold_01/{FINAL_CHECKPOINT}"], "", "fold_01 and fold_1 are both fold 1"),
     ],
 )  # fmt: skip
 def test_what_is_no_such_model_is_called_by_its_name(files: list[str], given: str, message: str, tmp_path: Path) -> None:
@@ -437,8 +439,8 @@ def test_folds_that_collide_or_lack_something(
 ) -> None:
     source = make(folds=("fold_1", "fold_all", "fold_3", "fold_0.old"))
     (source / "fold_2").mkdir()
-    (source / "fold_2" / "checkpoint_best.pth").write_bytes((source / "fold_3" / FINAL_NAME).read_bytes())
-    all_cases = source / "fold_all" / FINAL_NAME
+    (source / "fold_2" / "checkpoint_best.pth").write_bytes((source / "fold_3" / FINAL_CHECKPOINT).read_bytes())
+    all_cases = source / "fold_all" / FINAL_CHECKPOINT
     content = load_checkpoint(all_cases)
     torch.save({**content, "network_weights": {k: v * 0 for k, v in content["network_weights"].items()}}, all_cases)
     model = import_model(source, LIVER, tmp_path / "liver", "liver,cancer")
@@ -448,7 +450,7 @@ def test_folds_that_collide_or_lack_something(
     assert record["folds"] == {"1": "fold_1", "3": "fold_3"}
     assert set(record["left_out"]) == {"fold_all", "fold_0.old", "fold_2"}
     assert "fold_all is left out: it was trained on all cases" in caplog.text
-    assert f"fold_2 is left out: it has no {FINAL_NAME}" in caplog.text
+    assert f"fold_2 is left out: it has no {FINAL_CHECKPOINT}" in caplog.text
     best = import_model(source, LIVER, tmp_path / "best", "liver,cancer", checkpoint="checkpoint_best.pth")
     assert best.folds == (2,)
     for fold in ("fold_1", "fold_3", "fold_2", "fold_0.old"):
@@ -459,8 +461,8 @@ def test_folds_that_collide_or_lack_something(
 
 def test_folds_of_different_configurations(make: Callable[..., Path], tmp_path: Path) -> None:
     source = make(folds=("fold_0", "fold_1"))
-    content = load_checkpoint(source / "fold_1" / FINAL_NAME)
-    torch.save({**content, "init_args": {"configuration": "2d"}}, source / "fold_1" / FINAL_NAME)
+    content = load_checkpoint(source / "fold_1" / FINAL_CHECKPOINT)
+    torch.save({**content, "init_args": {"configuration": "2d"}}, source / "fold_1" / FINAL_CHECKPOINT)
     with pytest.raises(ModelError, match=f"{source}: its folds are of different configurations"):
         import_model(source, LIVER, tmp_path / "liver", "liver,cancer")
 

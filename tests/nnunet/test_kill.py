@@ -49,4 +49,4 @@ def test_killed_trainings_go_on(
         assert result["ended"] == 0, result
         # Not to the last bit: nnU-Net's blur takes whichever of two convolutions is faster just then.
         assert result["apart"] < result["old_and_new_apart"] / 100, "an interrupted training comes to the same weights"
-        assert result["left_over"] == ["dataset.json", "fold_0", "plans.json"], result
+        assert result["left_over"] == ["current", "dataset.json", "fold_0", "plans.json", "versions"], result

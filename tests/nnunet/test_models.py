@@ -20,10 +20,11 @@ from flrplan.errors import ModelError
 from flrplan.image import CT
 from flrplan.method.stage_input import build_stage_input
 from flrplan.method.stages import FLR, FLR_E2E, LIVER
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"
@@ -75,7 +76,7 @@ def test_weights_that_do_not_fit_the_plan(copied: Path) -> None:
 
 
 def test_truncated_checkpoint(copied: Path) -> None:
-    path = next(copied.glob(f"fold_*/{FINAL_NAME}"))
+    path = next(copied.glob(f"fold_*/{FINAL_CHECKPOINT}"))
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(ModelError, match="damaged"):
         StagePredictor(ModelFolder.open(copied), CPU)
@@ -86,7 +87,7 @@ def test_store_keeps_models_warm_and_notices_a_change(copied: Path) -> None:
     first, identity = store.predictor(LIVER, "nnunet", CPU)
     assert store.predictor(LIVER, "nnunet", CPU)[0] is first
     assert identity["demo"] is False
-    path = next(copied.glob(f"fold_*/{FINAL_NAME}"))
+    path = next(copied.glob(f"fold_*/{FINAL_CHECKPOINT}"))
     content = load_checkpoint(path)
     content["network_weights"] = {k: v * 0.5 for k, v in content["network_weights"].items()}
     torch.save(content, path)
@@ -105,7 +106,7 @@ def test_import_of_a_foreign_folder(copied: Path, tmp_path: Path, small_ct: CT) 
     del dataset["flrplan"]
     dataset["labels"] = {"background": 0, "hepar": [1, 2]}
     (copied / "dataset.json").write_text(json.dumps(dataset))
-    for path in copied.glob(f"fold_*/{FINAL_NAME}"):  # as nnU-Net writes it: optimizer, numpy scalars
+    for path in copied.glob(f"fold_*/{FINAL_CHECKPOINT}"):  # as nnU-Net writes it: optimizer, numpy scalars
         content = {**load_checkpoint(path), "optimizer_state": {"lr": 1.0}, "_best_ema": np.float64(0.9)}
         torch.save(content, path)
     target = tmp_path / "imported" / "liver" / "nnunet"
@@ -164,7 +165,7 @@ def test_import_keeps_the_input_settings_and_refuses_another_stage(copied: Path,
 
 
 def test_weights_that_are_not_finite_are_refused(copied: Path, small_ct: CT) -> None:
-    for path in copied.glob(f"fold_*/{FINAL_NAME}"):
+    for path in copied.glob(f"fold_*/{FINAL_CHECKPOINT}"):
         content = load_checkpoint(path)
         content["network_weights"] = {k: torch.full_like(v, float("nan")) for k, v in content["network_weights"].items()}
         torch.save(content, path)

@@ -12,9 +12,12 @@ import torch
 
 from flrplan.engine.models import MODEL_ROOT
 from flrplan.errors import ModelError
-from flrplan.learning.replacing import replace_model
+from flrplan.files import current_version
 from flrplan.method.recipe import Recipe
+from flrplan.nnunet.publishing import ModelPlace, publish_fold, replace_model
+from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork, train_fold
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 KEPT = r"It is kept in .*training_state.pth: give the same command with another --models folder"
@@ -47,3 +50,35 @@ def test_a_model_that_was_replaced_meanwhile(tiny_work: StageWork, tiny_recipe: 
 
     path = train_fold(tiny_work, 0, tiny_recipe(epochs=2), tmp_path / "elsewhere", CPU, on_epoch=never)
     assert json.loads(path.with_name("run.json").read_text())["resumed_at"] == [1, 2]
+
+
+def test_a_model_grows_by_folds_and_a_fold_trained_anew_makes_a_version(
+    make_trainer: Callable[..., FlrTrainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FlrTrainer, "draw_curve", lambda self, path: None)
+    trainer, models = make_trainer(), tmp_path / "models" / "flr" / "nnunet"
+    place = ModelPlace.found(models, {"plan": 1}, {"data": 1})
+
+    def publish(fold: int, started: str) -> Path:
+        trainer.fold = fold
+        publish_fold(trainer, {"stage": "flr", "started": started}, place, half=False)
+        return current_version(models)
+
+    def started(version: Path) -> dict[str, str]:
+        return {run.parent.name: json.loads(run.read_text())["started"] for run in version.glob("fold_*/run.json")}
+
+    assert publish(0, "first") == models
+    assert publish(1, "first") == models
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in models.rglob("*") if path.is_file()}
+    later = publish(0, "anew")
+    assert later == models / "versions" / "1"
+    assert started(later) == {"fold_0": "anew", "fold_1": "first"}
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before}
+    assert sorted(p.name for p in later.iterdir()) == ["dataset.json", "fold_0", "fold_1", "plans.json"]
+    assert (later / "fold_1" / FINAL_CHECKPOINT).samefile(models / "fold_1" / FINAL_CHECKPOINT)
+    assert publish(2, "added") == later
+    assert started(later) == {"fold_0": "anew", "fold_1": "first", "fold_2": "added"}
+    assert sorted(p.name for p in models.parent.iterdir()) == [".nnunet.lock", "nnunet"]
+    (later / "plans.json").write_text('{"plan": 2}')
+    with pytest.raises(ModelError, match=r"versions/1/plans.json belongs to another training"):
+        publish(0, "of the first version's plan")

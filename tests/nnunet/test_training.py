@@ -16,11 +16,12 @@ from flrplan.image import CT
 from flrplan.method.recipe import Recipe
 from flrplan.method.stage_input import build_stage_input
 from flrplan.method.stages import FLR
-from flrplan.nnunet.checkpoint import FINAL_NAME, TRAINING_NAME, load_checkpoint
+from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.training_run import StageWork, prepare_stage
 from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 from flrplan.workfolder.split import nnunet_split
 
 RECIPE = """
@@ -47,7 +48,7 @@ def _command(root: Path) -> list[str]:
 
 def test_published_folder_is_plain(trained: Path) -> None:
     folder = trained / "models" / "flr" / "nnunet"
-    content = load_checkpoint(folder / "fold_0" / FINAL_NAME)
+    content = load_checkpoint(folder / "fold_0" / FINAL_CHECKPOINT)
     assert "optimizer_state" not in content
     assert content["trainer_name"] == "nnUNetTrainer"
     assert content["inference_allowed_mirroring_axes"] == [0, 1, 2]

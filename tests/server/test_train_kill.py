@@ -18,6 +18,7 @@ import torch
 from flrplan.anatomy import Compartment
 from flrplan.cohort import make_case
 from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.files import current_version
 from flrplan.image import CT
 from flrplan.learning.progress import read_stats
 from flrplan.learning.stage_training import RefinementFolder
@@ -106,5 +107,5 @@ def test_killed_at_random_moments(studies: Path, tmp_path: Path, small_ct: CT) -
     sys.stdout.write(f"after its imports a training takes {whole_seconds:.0f} s; states at the kills: {states}\n")
     assert any(not state.startswith("done") for state in states)
     assert start(studies, models, log).wait(3000) == 0, log.read_text()[-3000:]
-    assert (models / "liver" / "nnunet" / "published.json").is_file()
+    assert (current_version(models / "liver" / "nnunet") / "published.json").is_file()
     assert not (RefinementFolder(models).stage("liver") / "work").exists()

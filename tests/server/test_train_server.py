@@ -12,6 +12,7 @@ import pytest
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, make_case
 from flrplan.engine.models import DEMO_NOTE
+from flrplan.files import current_version
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -146,7 +147,7 @@ def test_the_cascade_is_trained_in_order(server: Any, six: list[SyntheticCase]) 
     assert (first, stats["epoch"], stats["total_epochs"], stats["state"]) == ("cascade", 3, 3, "done")
     assert list(stats["stages"]) == ["liver", "crlm", "flr"]
     for stage in stats["stages"]:
-        assert (server.folder / "models" / stage / "nnunet" / "published.json").is_file(), stats
+        assert (current_version(server.folder / "models" / stage / "nnunet") / "published.json").is_file(), stats
     assert weights(server, six[0]) != before
-    assert (server.folder / "models" / "liver" / ".nnunet.previous" / "fold_0" / "checkpoint_final.pth").is_file()
+    assert (server.folder / "models" / "liver" / "nnunet" / "fold_0" / "checkpoint_final.pth").is_file()
     assert not list((server.folder / "models" / ".refinement").glob("*/work"))

@@ -12,11 +12,11 @@ from flrplan.errors import SettingsError
 from flrplan.evaluation.settings import WRITTEN
 from flrplan.method.variants import Variant
 from flrplan.networks.table import PAPER
-from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.workflow.jobs import Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}
 
@@ -310,7 +310,7 @@ def test_variants_are_trained_and_predicted_like_architectures_on_arrays_of_thei
     assert (first.name, first.after) == ("liver-nnunet-0-seed_1-1", (own.done,))
     assert (second.name, second.after) == ("liver-coarse-0-coarse_seed_1-1", (other.done,))
     assert "--variants /b/controls.yaml --" in " ".join(second.command)
-    assert places.work / "models" / "liver" / "coarse" / "fold_1" / FINAL_NAME in second.products
+    assert places.work / "models" / "liver" / "coarse" / "fold_1" / FINAL_CHECKPOINT in second.products
     assert [job.name.split("-")[0] for job in of(jobs, Rule.PREDICT)] == ["nnunet", "seed_1", "coarse", "coarse_seed_1"]
     assert all("--variants" not in job.command for job in of(jobs, Rule.PREDICT)), "the models say what they are"
 

@@ -9,6 +9,7 @@ from typing import Any
 from flrplan.commands.say import say
 from flrplan.engine.models import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import ModelError, SettingsError
+from flrplan.files import use_version, versions
 from flrplan.method.stage_input import InputSettings, RegionMode
 from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
 from flrplan.nnunet.import_source import CHECKPOINTS
@@ -22,7 +23,7 @@ _INPUT_NUMBERS = {
 
 def add_parser(commands: Any) -> None:
     """Adds ``models list`` and ``models import`` to the command line."""
-    parser = commands.add_parser("models", help="list models, or import an nnU-Net model folder")
+    parser = commands.add_parser("models", help="list models, import an nnU-Net model folder, or go back to a version")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="which model serves which stage")
     listing.add_argument("--models", type=Path, default=MODEL_ROOT)
@@ -59,6 +60,12 @@ def add_parser(commands: Any) -> None:
     importing.add_argument("--models", type=Path, default=MODEL_ROOT)
     importing.add_argument("--force", action="store_true", help="replace the model that is there")
     importing.set_defaults(run=run_import)
+    using = actions.add_parser("use", help="let another version of a model serve: after a retraining, the one before")
+    using.add_argument("stage", choices=list(STAGES))
+    using.add_argument("version", help="its number; 0 is the first. The list names those that are there")
+    using.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    using.add_argument("--models", type=Path, default=MODEL_ROOT)
+    using.set_defaults(run=run_use)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -79,6 +86,11 @@ def run_list(arguments: argparse.Namespace) -> int:
             if found.folder.imported_from:
                 kind = f"imported from {found.folder.imported_from} ({found.folder.describe()})"
             say(f"{stage.name:8} {architecture:10} {kind}, folds {list(found.folder.folds)}: {found.folder.path}")
+            there = [] if found.demo else versions(store.folder(stage, architecture))
+            if there[1:]:
+                say(
+                    f"{'':8} {'':10} versions {', '.join(map(str, there))}; another one: flrplan models use {stage.name} NUMBER"
+                )
             for warning in found.folder.warnings:
                 say(f"{'':8} {'':10} warning: {warning}")
     return 0
@@ -103,6 +115,17 @@ def run_import(arguments: argparse.Namespace) -> int:
     say(f"  {model.describe()}; folds {', '.join(map(str, model.folds))}")
     for warning in model.warnings:
         say(f"  warning: {warning}")
+    return 0
+
+
+def run_use(arguments: argparse.Namespace) -> int:
+    """Lets another version serve, from the next answer of a running server on."""
+    from flrplan.nnunet.publishing import changing
+
+    folder = ModelStore(arguments.models).folder(stage_named(arguments.stage), arguments.architecture)
+    require_models_folder(arguments.models)
+    with changing(folder):
+        say(f"serves from now on: {use_version(folder, arguments.version)}")
     return 0
 
 

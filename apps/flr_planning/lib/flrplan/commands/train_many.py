@@ -69,6 +69,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
+    from flrplan.files import current_version
     from flrplan.nnunet.trained import require_same_training
     from flrplan.workfolder.split import read_split
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     weights |= dict(_weights(text, variants) for text in arguments.pretrained)
     for number, training in enumerate(trainings, 1):
         title = f"{training} ({number} of {len(trainings)})"
-        folder = arguments.models / training.stage / training.architecture / f"fold_{training.fold}"
+        folder = current_version(arguments.models / training.stage / training.architecture) / f"fold_{training.fold}"
         with _lock(arguments.work, training, title):
             variant, start = variants.get(training.architecture), weights.get(training.architecture)
             if require_same_training(folder, split, training.fold, start, variant):

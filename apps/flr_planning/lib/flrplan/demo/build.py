@@ -11,13 +11,14 @@ from flrplan.api.train import TrainingRequest, train
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
-from flrplan.files import replace_folder, write_json
+from flrplan.files import current_version, write_json
+from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.method.recipe import Recipe
 from flrplan.method.stages import ARCHITECTURES, FLR_E2E, LIVER, PAPER_STAGES, stage_named
-from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_log import CURVE_NAME
 from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 from flrplan.workfolder.split import nnunet_split
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def build_demo_models(
         for name in stages:
             stage = stage_named(name)
             target = models / name / ARCHITECTURES[0]
-            if (target / f"fold_{fold}" / FINAL_NAME).is_file():
+            if (current_version(target) / f"fold_{fold}" / FINAL_CHECKPOINT).is_file():
                 logger.info("stage %s fold %d is trained", name, fold)
                 continue
             request = TrainingRequest(
@@ -77,16 +78,21 @@ def install_demo_model(models: Path, demo: Path, stage: str, trained_on: CohortS
     target = demo / stage / ARCHITECTURES[0]
     beside = target.with_name(f".{target.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(models / stage / ARCHITECTURES[0], beside, ignore=shutil.ignore_patterns(CURVE_NAME))
+    shutil.copytree(
+        current_version(models / stage / ARCHITECTURES[0]),
+        beside,
+        ignore=shutil.ignore_patterns(CURVE_NAME, VERSIONS_NAME, POINTER_NAME),
+    )
     write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, **trained_on.as_dict()})
-    replace_folder(beside, target)
+    shutil.rmtree(target, ignore_errors=True)  # git keeps the versions of these
+    beside.rename(target)
 
 
 def _start(name: str, fold: int, models: Path, demo: Path) -> Path | None:
     """The checkpoint that a stage starts from: of the models in the making, else of those in the demo folder; None: at random."""
     if name not in STARTS_FROM:
         return None
-    made, shipped = (root / STARTS_FROM[name] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_NAME for root in (models, demo))
+    made, shipped = (root / STARTS_FROM[name] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_CHECKPOINT for root in (models, demo))
     return made if made.is_file() else shipped
 
 

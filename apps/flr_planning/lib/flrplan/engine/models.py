@@ -1,4 +1,5 @@
-"""Which model serves a stage, and the predictors kept warm. Layout: ``<root>/<stage>/<architecture>/`` (nnU-Net folders).
+"""Which model serves a stage, and the predictors kept warm. Layout: ``<root>/<stage>/<architecture>/`` (nnU-Net folders),
+which may hold later versions of the model and a pointer to the one that serves (:mod:`flrplan.files.folder`).
 
 torch and nnU-Net are imported when a model is opened, so parsers may ask where models lie.
 """
@@ -43,11 +44,6 @@ class FoundModel:
     from_demo: bool = False
 
 
-def replaced_folder(path: Path) -> Path:
-    """Where a model lies in the instant in which a newer one takes its place; see :mod:`flrplan.learning.replacing`."""
-    return path.with_name(f".{path.name}.replaced")
-
-
 def require_models_folder(path: Path) -> None:
     """Raises ModelError for what can hold no ``<stage>/<architecture>/``: else the demo models would silently serve in its place."""
     if not path.is_dir():
@@ -86,8 +82,7 @@ class ModelStore:
     def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
         own = self.folder(stage, architecture)
         demo = [] if self.demo is None else [(self.demo / stage.name / architecture, True)]
-        # Our own once more before the demo model: a model may have taken its place between the first look and the second.
-        return [(own, False), (replaced_folder(own), False), (own, False), *demo]
+        return [(own, False), *demo]
 
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
@@ -96,7 +91,7 @@ class ModelStore:
         """
         found = self.find_any(stage, architecture)
         if found is None:
-            looked = " and ".join(dict.fromkeys(str(path) for path, _ in self._candidates(stage, architecture)))
+            looked = " and ".join(str(path) for path, _ in self._candidates(stage, architecture))
             raise ModelError(
                 f"no {architecture} model for stage {stage}: looked in {looked}. "
                 "Train one (flrplan train), import one (flrplan models import), or give another folder (--models)"
@@ -105,12 +100,12 @@ class ModelStore:
 
     def find_any(self, stage: Stage, architecture: str) -> FoundModel | None:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
+        from flrplan.files import current_version
         from flrplan.nnunet.model_folder import ModelFolder
 
-        candidates = self._candidates(stage, architecture)
-        for path, demo in candidates:
+        for path, demo in self._candidates(stage, architecture):
             if path.is_dir() and entries(path):
-                folder = ModelFolder.open(path)
+                folder = ModelFolder.open(current_version(path))
                 folder.require_stage(stage)
                 from_demo = bool(folder.published().get(FROM_DEMO))
                 return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo, from_demo)
@@ -126,14 +121,9 @@ class ModelStore:
         """A warm predictor of a stage, and its identity."""
         key = (stage.name, architecture, str(device), mirroring)
         with self._lock:
-            try:
-                warm = self._load(stage, architecture, key)
-            except (ModelError, OSError):  # replaced while it was being read, by a training; the new one is whole
-                warm = self._load(stage, architecture, key)
-        found = warm[2]
-        return warm[1], replace(
-            warm[1].identity, architecture=architecture, demo=found.demo, fine_tuned_from_demo=found.from_demo
-        )
+            _, predictor, found = self._load(stage, architecture, key)
+        identity = replace(predictor.identity, architecture=architecture, demo=found.demo, fine_tuned_from_demo=found.from_demo)
+        return predictor, identity
 
     def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
         import torch
@@ -148,7 +138,5 @@ class ModelStore:
             for warning in found.folder.warnings:
                 logger.warning("%s: %s", found.folder.path, warning)
             warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
-            if found.folder.fingerprint() != stamp[1]:
-                raise ModelError(f"{found.folder.path} was changed while it was being read; try again")
             self._warm[key] = warm
         return warm

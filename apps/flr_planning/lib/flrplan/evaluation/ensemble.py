@@ -103,7 +103,7 @@ def combine(work: WorkFolder, members: Sequence[str], name: str = "ensemble", sp
     require_name(name, "--name")
     if len(set(members)) != len(members) or len(members) < 2 or name in members:
         raise SettingsError(f"--of: expected at least two different rows, none of them {name}, got {', '.join(members)}")
-    if any(work.models.glob(f"*/{name}/fold_*")):
+    if any(work.models.glob(f"*/{name}/*")):
         raise SettingsError(f"--name: {work.models} has trained models called {name}; choose another name")
     split = read_split(splits or work.splits)
     common = _common_cases(work, members)

@@ -73,8 +73,7 @@ def model_records(work: Path | None, architectures: Iterable[str]) -> tuple[Mode
 def _record(work: Path | None, architecture: str) -> ModelRecord:
     started: dict[str, str] = {}
     views = {}
-    for folder in model_folders(work, "*", architecture) if work else []:
-        stage = folder.parents[1].name
+    for stage, folder in model_folders(work, "*", architecture) if work else []:
         started[f"{stage}/{folder.name}"] = start_of(RunRecord.read(folder))
         if stage not in views and (view := _field_of_view_mm(folder.parent / _PLANS)):
             views[stage] = view

@@ -9,6 +9,7 @@ from pathlib import Path
 from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
+from flrplan.files import current_version
 from flrplan.files.listing import is_junk
 from flrplan.image import natural_key
 from flrplan.workfolder.folder import WorkFolder
@@ -37,9 +38,9 @@ def require_unseen(work: Path, predictions: Predictions, split: Split, split_fil
 
 
 def _seen(work: Path, architecture: str, split: Split) -> Iterator[str]:
-    for folder in model_folders(work, "*", architecture):
+    for stage, folder in model_folders(work, "*", architecture):
         train = RunRecord.read(folder).learned_from
-        model = f"{folder}: this model of stage {folder.parents[1].name}"
+        model = f"{folder}: this model of stage {stage}"
         held_out = sorted(train & set(split.test), key=natural_key)
         if held_out:
             yield f"{model} was trained on held-out cases: {', '.join(held_out)}"
@@ -70,7 +71,7 @@ def _unrecorded(work: Path, architecture: str, predictions: Predictions) -> list
     found = {model for record in parts for model in record.unrecorded}
     columns = [column for (name, column), files in predictions.items() if name == architecture and files]
     for stage in {stage.name for column in columns for stage in COLUMNS[column].stages}:
-        folders = model_folders(work, stage, architecture)
+        folders = [folder for _, folder in model_folders(work, stage, architecture)]
         found |= {f"{stage}/{folder.name}" for folder in folders if not RunRecord.read(folder).learned_from}
         if not folders and not _cases(architecture, predictions) <= checked:
             found.add(stage)
@@ -81,9 +82,10 @@ def _cases(architecture: str, predictions: Predictions) -> set[str]:
     return {case for (name, _), files in predictions.items() if name == architecture for case in files}
 
 
-def model_folders(work: Path, stage: str, architecture: str) -> list[Path]:
-    """The folds of a work folder's models, ``<stage>/<architecture>/fold_<k>``; ``stage`` may be ``*``."""
-    return sorted(p for p in WorkFolder(work).models.glob(f"{stage}/{escape(architecture)}/fold_*") if p.is_dir())
+def model_folders(work: Path, stage: str, architecture: str) -> list[tuple[str, Path]]:
+    """The folds ``fold_<k>`` of a work folder's models, each with the name of its stage; ``stage`` may be ``*``."""
+    models = sorted(WorkFolder(work).models.glob(f"{stage}/{escape(architecture)}"))
+    return [(m.parent.name, fold) for m in models for fold in sorted(current_version(m).glob("fold_*")) if fold.is_dir()]
 
 
 def records(work: Path, architecture: str) -> Iterator[tuple[Path, PartRecord]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import architecture_title
+from flrplan.evaluation.trained import model_folders
 from flrplan.workfolder.folder import WorkFolder
 from flrplan.workfolder.records import RUN_NAME
 
@@ -43,8 +43,8 @@ def is_ensemble(own: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _records(work: Path, row: str) -> list[Path]:
-    models = sorted(WorkFolder(work).models.glob(f"*/{escape(row)}/fold_*/{RUN_NAME}"))
-    return models + sorted((WorkFolder(work).predicted / row).glob("*.json"))
+    models = [folder / RUN_NAME for _, folder in model_folders(work, "*", row)]
+    return [path for path in models if path.is_file()] + sorted((WorkFolder(work).predicted / row).glob("*.json"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
-    from flrplan.files.folder import exchange, make_writable, replace_folder
+    from flrplan.files.folder import current_version, make_writable, publish_version, use_version, versions
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
-    from flrplan.files.write import replacing, write_json, write_text
+    from flrplan.files.write import link, replacing, write_json, write_text
 
 __all__ = [
-    "exchange",
+    "current_version",
+    "link",
     "make_writable",
+    "publish_version",
     "read_json",
     "read_table",
     "read_text",
     "read_yaml",
-    "replace_folder",
     "replacing",
     "require_room",
+    "use_version",
+    "versions",
     "write_json",
     "write_text",
 ]
@@ -29,9 +32,9 @@ __all__ = [
 import_at_first_use(
     __name__,
     {
-        "flrplan.files.folder": ("exchange", "make_writable", "replace_folder"),
+        "flrplan.files.folder": ("current_version", "make_writable", "publish_version", "use_version", "versions"),
         "flrplan.files.space": ("require_room",),
         "flrplan.files.text": ("read_json", "read_table", "read_text", "read_yaml"),
-        "flrplan.files.write": ("replacing", "write_json", "write_text"),
+        "flrplan.files.write": ("link", "replacing", "write_json", "write_text"),
     },
 )

@@ -1,19 +1,22 @@
-"""A folder that takes another's place whole, so that whoever looks finds the old one or the new one."""
+"""A folder that can be written to, and one with versions, of which a pointer says which one counts.
+
+The first version lies in the folder itself and has the number 0, later ones are ``versions/<number>``. The file ``current`` holds the
+number that counts; without it that is 0. A version is never changed, so whoever reads one reads it whole.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from flrplan.errors import OutputError
+from flrplan.errors import ModelError, OutputError
+from flrplan.files.text import read_text
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-"""From Linux's ``renameat2(2)``."""
+POINTER_NAME = "current"
+VERSIONS_NAME = "versions"
+KEPT_VERSIONS = 3
+"""So many of the newest stay, the current one among them, beside the first."""
 
 
 def make_writable(folder: Path, advice: str) -> None:
@@ -29,43 +32,63 @@ def make_writable(folder: Path, advice: str) -> None:
         raise OutputError(f"{folder}: cannot be made or written to ({error.strerror or error}); {advice}") from error
 
 
-def replace_folder(beside: Path, target: Path) -> None:
-    """``beside`` takes the place of ``target``, which is removed; both lie on one file system.
+def versions(folder: Path) -> list[int]:
+    """Numbers of the versions that are there, ascending. Of a folder without later ones it is 0, be the folder there or not."""
+    later = (folder / VERSIONS_NAME).glob("*") if (folder / VERSIONS_NAME).is_dir() else ()
+    return [0, *sorted(int(path.name) for path in later if path.name.isdecimal())]
 
-    On Linux the two change places in one step, so a kill at any moment leaves one of them whole at ``target``. Where the
-    system cannot do that, two renames follow each other; if the second fails, what was there is put back.
-    Raises: OutputError where it cannot be renamed; then the old folder is in its place.
+
+def current_version(folder: Path) -> Path:
+    """The version of a folder that counts, be the folder there or not. Raises: ModelError where its pointer names none that is there."""
+    pointer = folder / POINTER_NAME
+    if not pointer.is_file():
+        return folder
+    return _version(folder, read_text(pointer, ModelError).strip(), f"{pointer} names")
+
+
+def use_version(folder: Path, number: str) -> Path:
+    """Makes another version the current one, in one step. Raises: ModelError where it is not there, OutputError."""
+    version = _version(folder, number, f"{folder}: you asked for")
+    _point(folder, number)
+    return version
+
+
+def publish_version(new: Path, folder: Path) -> Path:
+    """The folder ``new`` becomes the current version of ``folder``, in one step; both lie on one file system. Returns its new place.
+
+    Whoever looks, and whatever instant the process is killed at, finds the version before or the new one. Of old ones
+    :data:`KEPT_VERSIONS` stay. Only one process may do this at a time.
+    Raises: OutputError where it cannot be put there, ModelError for a broken pointer; then the version before counts.
     """
+    before, target = current_version(folder), folder
+    numbers = versions(folder)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            beside.rename(target)
-        elif exchange(beside, target):
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            _rename_twice(beside, target)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            target = folder / VERSIONS_NAME / str(numbers[-1] + 1)
+            target.parent.mkdir(exist_ok=True)
+        new.rename(target)
     except OSError as error:
         raise OutputError(
-            f"could not replace {target}: {error.strerror or error}; check that the folder is writable and on one file system"
+            f"could not put a new version into {folder}: {error.strerror or error}; the current one stays. Check that the folder is "
+            "writable and on one file system"
         ) from error
+    if target != folder:
+        _point(folder, target.name)
+    for number in numbers[1 : 1 - KEPT_VERSIONS]:
+        if (old := target.with_name(str(number))) != before:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
 
 
-def exchange(first: Path, second: Path) -> bool:
-    """Swaps two paths in one step; False, and nothing is moved, where system or file system cannot or one is not there."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    return bool(rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0)
+def _point(folder: Path, number: str) -> None:
+    from flrplan.files.write import write_text  # with SimpleITK, which who only asks where a model lies does not need
+
+    write_text(folder / POINTER_NAME, number)
 
 
-def _rename_twice(beside: Path, target: Path) -> None:
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(old)
-    try:
-        beside.rename(target)
-    except OSError:
-        with suppress(OSError):
-            old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _version(folder: Path, number: str, who: str) -> Path:
+    there = [str(n) for n in versions(folder)]
+    if number not in there:
+        raise ModelError(f"{who} version {number!r}, expected one of {', '.join(there)}")
+    return folder if number == "0" else folder / VERSIONS_NAME / number

@@ -2,7 +2,7 @@
 
 Everything happens in ``<models>/.refinement/<stage>/work``, which is removed before the first write and after the last: what a killed
 training left neither disturbs nor fills the disk.
-The serving model is touched by renames only, at the very end (:mod:`flrplan.learning.replacing`).
+The serving model is never touched: the new one becomes its next version, at the very end (:func:`flrplan.io.publish_version`).
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from flrplan.learning.annotations import StageCases
 from flrplan.learning.comparison import Decision, decide, score_current, score_model
 from flrplan.learning.holdout import KeptPart, Parts
 from flrplan.learning.progress import STATS_NAME, Progress, Run, read_stats, write_shown
-from flrplan.learning.replacing import replace_model, settle
 from flrplan.learning.settings import RefinementSettings, Start, TrainingChoice
 from flrplan.method.recipe import Recipe
 from flrplan.method.stages import Stage
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
 from flrplan.nnunet.fine_tuning import recipe_like
 from flrplan.nnunet.lineage import require_unseen
-from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME, ModelFolder, read_json_object, trained_ids
+from flrplan.nnunet.model_folder import PUBLISHED_NAME, ModelFolder, read_json_object, trained_ids
+from flrplan.nnunet.publishing import replace_model
 from flrplan.nnunet.trainer import EpochReport
+from flrplan.workfolder.records import RUN_NAME
 from flrplan.workfolder.split import Split
 
 logger = logging.getLogger(__name__)
@@ -165,8 +166,6 @@ class StageTraining:
 
     def _train(self, work: Path) -> Decision:
         self.cases.require_enough()
-        target = self.store.folder(self.stage, self.choice.architecture)
-        settle(target)
         found, why_none = self._current()
         start = found if self.choice.start is Start.CURRENT else None
         if self.choice.start is Start.CURRENT and start is None:
@@ -193,8 +192,8 @@ class StageTraining:
             self._say(f"NOT published, the current model stays: {decision.reason}")
             return decision
         write_json(candidate / PUBLISHED_NAME, {**self.record, "when": _now()})
-        replace_model(candidate, target)
-        self._say(f"published in {target}: {decision.reason}")
+        place = replace_model(candidate, self.store.folder(self.stage, self.choice.architecture))
+        self._say(f"published in {place}: {decision.reason}")
         return decision
 
     def _current(self) -> tuple[FoundModel | None, str]:
@@ -285,8 +284,7 @@ def _emptied(folder: Path) -> Iterator[Path]:
 def _origin(start: FoundModel | None) -> dict[str, Any] | None:
     if start is None:
         return None
-    folder = start.folder
-    return {"folder": f"{folder.path.parent.name}/{folder.path.name}", "demo": start.demo, "fold": folder.folds[0]}
+    return {"folder": start.folder.name, "demo": start.demo, "fold": start.folder.folds[0]}
 
 
 def _now() -> str:

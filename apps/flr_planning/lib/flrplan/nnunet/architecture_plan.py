@@ -21,10 +21,10 @@ from flrplan.method.recipe import PlanSettings
 from flrplan.networks.patch import fit_patch, fit_strides
 from flrplan.networks.table import BASE, Architecture, architecture_named
 from flrplan.nnunet.architecture import check_architecture
-from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, preset_configuration
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def plan_training(
 
 def brings_network(start: Path) -> bool:
     """Whether a checkpoint to start from is that of a published model of ours, whose plan has its network."""
-    return start.name == FINAL_NAME and (start.parents[1] / "plans.json").is_file()
+    return start.name == FINAL_CHECKPOINT and (start.parents[1] / "plans.json").is_file()
 
 
 def _take_network(plans: dict[str, Any], model: ModelFolder, architecture: Architecture) -> None:

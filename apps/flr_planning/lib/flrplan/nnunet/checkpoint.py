@@ -21,11 +21,10 @@ import torch
 from flrplan.errors import ModelError
 from flrplan.files.space import require_room
 from flrplan.files.write import replacing
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
-FINAL_NAME = "checkpoint_final.pth"
-"""Published: weights and plain values only; nnU-Net's own commands read it."""
 TRAINING_NAME = "training_state.pth"
 """Continues a training: weights, optimizer, epoch, log. Never published."""
 
@@ -49,7 +48,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if path.is_dir():
         raise ModelError(
-            f"{path} is a folder, expected a checkpoint; give the file in it, fold_0/{FINAL_NAME} of a model folder"
+            f"{path} is a folder, expected a checkpoint; give the file in it, fold_0/{FINAL_CHECKPOINT} of a model folder"
         )
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):

@@ -19,18 +19,20 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from flrplan.errors import ModelError, SettingsError
-from flrplan.files import replace_folder, write_json
+from flrplan.files import write_json
 from flrplan.method.stage_input import InputSettings, RegionMode
 from flrplan.method.stages import Stage
 from flrplan.nnunet.architecture import resolved_configuration
-from flrplan.nnunet.checkpoint import FINAL_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.import_labels import choose_labels
 from flrplan.nnunet.import_source import ForeignModel, opened
-from flrplan.nnunet.model_folder import APART, IMPORTED, RUN_NAME, ModelFolder, read_json_object, target_labels
+from flrplan.nnunet.model_folder import APART, IMPORTED, ModelFolder, read_json_object, target_labels
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.nnunet.publishing import changing
+from flrplan.nnunet.publishing import replace_model
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder.records import RUN_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,11 @@ def import_model(
     force: bool = False,
     input_settings: InputSettings | None = None,
     configuration: str | None = None,
-    checkpoint: str = FINAL_NAME,
+    checkpoint: str = FINAL_CHECKPOINT,
 ) -> ModelFolder:
     """Copies ``plans.json``, ``dataset.json``, each fold's weights and its ``run.json`` (of a model of ours) into ``target``.
 
-    ``target`` appears in one rename; it is returned opened.
+    It appears in one step, and is returned opened; what was there stays as the version before (:func:`flrplan.io.publish_version`).
 
     Args:
         source: see :func:`flrplan.nnunet.import_source.opened`.
@@ -74,11 +76,9 @@ def import_model(
                 _write(model, beside, stage, source.name, label, input_settings, configuration, checkpoint)
             except ModelError as error:
                 raise ModelError(str(error).replace(str(beside), model.name)) from error
-        with changing(target):
-            replace_folder(beside, target)
+        return ModelFolder.open(replace_model(beside, target))
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return ModelFolder.open(target)
 
 
 def _write(
@@ -112,7 +112,7 @@ def _write(
         plain = _plain(content, path, number)
         found[number] = plain["init_args"]["configuration"]
         trainer = str(content.get("trainer_name", "unknown"))
-        write_checkpoint(beside / f"fold_{number}" / FINAL_NAME, plain)
+        write_checkpoint(beside / f"fold_{number}" / FINAL_CHECKPOINT, plain)
         if (run := path.with_name(RUN_NAME)).is_file():  # of ours: what trained it must never evaluate it
             write_json(beside / f"fold_{number}" / RUN_NAME, read_json_object(run))
     used = _one_configuration(found, configuration, model)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from flrplan.errors import ModelError
-from flrplan.files import require_room
+from flrplan.files import current_version, require_room
+from flrplan.files.folder import VERSIONS_NAME
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
 """nnU-Net's names: when the training was done, when it was at its best, and every 50 epochs until it is done."""
@@ -59,6 +60,8 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     """
     names = _names(source)
     inner = _model(source, names, configuration)
+    if source.is_dir() and (current := current_version(source / inner)) != source / inner:
+        source, inner, names = current, ".", _names(current)
     held = {name.removeprefix(f"{inner}/") for name in names if inner == "." or name.startswith(f"{inner}/")}
     shown = str(source) if inner == "." else f"{source}/{inner}"
     folds, left_out = _folds(held, checkpoint, shown)
@@ -72,7 +75,7 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     if source.is_dir():
         yield ForeignModel(shown, command, source / inner, folds, left_out)
         return
-    from flrplan.nnunet.model_folder import RUN_NAME
+    from flrplan.workfolder.records import RUN_NAME
 
     room.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=room))
@@ -104,7 +107,7 @@ def _names(source: Path) -> set[str]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name in ("__MACOSX", VERSIONS_NAME)
 
 
 def _members(source: Path) -> dict[str, zipfile.ZipInfo]:

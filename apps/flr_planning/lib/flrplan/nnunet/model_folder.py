@@ -14,15 +14,15 @@ from typing import Any
 from flrplan.anatomy import Structure
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import read_json
+from flrplan.files.folder import VERSIONS_NAME
 from flrplan.method.stage_input import InputSettings
 from flrplan.method.stages import STAGES, Stage
-from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.lineage import INHERITED
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder.records import RUN_NAME
 
-RUN_NAME = "run.json"
-"""Beside each published checkpoint: settings, cases, versions and result of its training."""
 PUBLISHED_NAME = "published.json"
 """In a model folder that was trained from the viewer: what it was compared with, and what it started from."""
 
@@ -67,10 +67,12 @@ class ModelFolder:
                 f"{path}: stage {stage} takes {len(channels)} channels {channels}, "
                 f"dataset.json declares {dataset.get('channel_names')}"
             )
-        numbers = (f.parent.name.removeprefix("fold_") for f in path.glob(f"fold_[0-9]*/{FINAL_NAME}"))
+        numbers = (f.parent.name.removeprefix("fold_") for f in path.glob(f"fold_[0-9]*/{FINAL_CHECKPOINT}"))
         folds = sorted(int(number) for number in numbers if number.isdigit())
         if not folds:
-            raise ModelError(f"{path}: no fold_<k>/{FINAL_NAME}; the folder is incomplete: copy it again, or train a fold")
+            raise ModelError(
+                f"{path}: no fold_<k>/{FINAL_CHECKPOINT}; the folder is incomplete: copy it again, or train a fold"
+            )
         return cls(path, stage, settings, plans, dataset, tuple(folds))
 
     def require_stage(self, stage: Stage) -> None:
@@ -84,6 +86,12 @@ class ModelFolder:
         if missing:
             raise ModelError(f"{self.path}: fold {missing[0]} is not trained; there are folds {list(self.folds)}")
         return replace(self, folds=folds)
+
+    @property
+    def name(self) -> str:
+        """For reports: ``<stage>/<architecture>``, a later version of it with ``versions/<number>``."""
+        parts = self.path.parts
+        return "/".join(parts[-4:] if parts[-2] == VERSIONS_NAME else parts[-2:])
 
     def training_cases(self, fold: int) -> frozenset[str]:
         """Ids that trained one fold (:func:`trained_ids`)."""
@@ -128,7 +136,7 @@ class ModelFolder:
 
     def checkpoint(self, fold: int) -> Path:
         """The published checkpoint of one fold."""
-        return self.path / f"fold_{fold}" / FINAL_NAME
+        return self.path / f"fold_{fold}" / FINAL_CHECKPOINT
 
     def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
         """Names, sizes and modification times of all files that matter; it changes when the model does."""

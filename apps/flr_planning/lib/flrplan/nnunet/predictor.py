@@ -102,7 +102,7 @@ class StagePredictor:
         sees = {"from": folder.imported_from, "labels": list(folder.labels), "sees": folder.input.describe(folder.stage)}
         return ModelIdentity(
             stage=self.stage.name,
-            folder=f"{folder.path.parent.name}/{folder.path.name}",
+            folder=folder.name,
             folds=tuple(folder.folds),
             weights_sha256={str(fold): digest for fold, digest in self.fold_sha256.items()},
             imported=sees if folder.imported_from else None,

@@ -1,4 +1,8 @@
-"""A trained fold takes its place among the folds of its model, if that is still the model that it was trained for."""
+"""A trained fold takes its place among the folds of its model, if that is still the model that it was trained for.
+
+A model grows by folds: one that was not there is added to the version that serves. What is there is never changed: a fold trained anew
+makes a new version, of which the other folds are hard links.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,15 @@ from typing import Any
 from filelock import FileLock
 
 from flrplan.errors import ModelError, OutputError
-from flrplan.files import replace_folder, write_json
-from flrplan.nnunet.checkpoint import FINAL_NAME, published_content, require_finite, weights_sha256, write_checkpoint
-from flrplan.nnunet.model_folder import PUBLISHED_NAME, RUN_NAME
+from flrplan.files import current_version, link, publish_version, write_json
+from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
+from flrplan.nnunet.checkpoint import published_content, require_finite, weights_sha256, write_checkpoint
+from flrplan.nnunet.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_log import CURVE_NAME
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder.records import RUN_NAME
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,15 @@ class ModelPlace:
         place.require_same()
         return place
 
+    @property
+    def shared(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Names and content of the files that all folds share."""
+        return (("plans.json", self.plans), ("dataset.json", self.dataset))
+
     def require_same(self) -> None:
         """Raises ModelError where the folder holds folds of another plan or data set, or was replaced from the viewer since."""
-        for name, content in (("plans.json", self.plans), ("dataset.json", self.dataset)):
-            path = self.folder / name
+        for name, content in self.shared:
+            path = current_version(self.folder) / name
             if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
                 raise ModelError(
                     f"{path} belongs to another training (other plan, input or number of cases); choose another folder for the new model"
@@ -77,6 +89,15 @@ def changing(model_folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def replace_model(new: Path, model_folder: Path) -> Path:
+    """The folder ``new`` (on the same disk) becomes the model that serves (:func:`flrplan.io.publish_version`). Returns its place.
+
+    A training that publishes a fold there is waited for, and waits. Raises: OutputError, ModelError; then the old model serves.
+    """
+    with changing(model_folder):
+        return publish_version(new, model_folder)
+
+
 def require_writable(model_folder: Path) -> None:
     """Raises OutputError where nothing can be published into a model folder, which need not be there yet."""
     with changing(model_folder):
@@ -85,7 +106,7 @@ def require_writable(model_folder: Path) -> None:
 
 
 def publish_fold(trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace, half: bool) -> None:
-    """Writes the fold beside its place, then puts it there whole; plans and data set first, where they are not there yet.
+    """Writes a model of this fold beside the model folder; the fold is moved into the current version, or all becomes a new one.
 
     Raises: ModelError where weights are not finite, or the folder has become another model's; OutputError where it cannot be written.
     """
@@ -107,22 +128,36 @@ def publish_fold(trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace,
 
 
 def _put(trainer: FlrTrainer, record: dict[str, Any], published: dict[str, Any], place: ModelPlace) -> None:
-    target = place.folder / f"fold_{trainer.fold}"
-    beside = place.folder / f".{target.name}.{os.getpid()}.partial"
-    for left_over in place.folder.glob(f".{target.name}.*.partial"):
-        shutil.rmtree(left_over, ignore_errors=True)
+    fold, current = f"fold_{trainer.fold}", current_version(place.folder)
+    beside = place.folder.with_name(f".{place.folder.name}.fold.partial")  # only one process publishes here at a time
+    shutil.rmtree(beside, ignore_errors=True)
     try:
-        write_json(beside / RUN_NAME, record)
-        trainer.draw_curve(beside / CURVE_NAME)
-        write_checkpoint(beside / FINAL_NAME, published)
-        for name, content in (("plans.json", place.plans), ("dataset.json", place.dataset)):
-            if not (place.folder / name).is_file():
-                write_json(place.folder / name, content)
-        replace_folder(beside, target)
+        write_json(beside / fold / RUN_NAME, record)
+        trainer.draw_curve(beside / fold / CURVE_NAME)
+        write_checkpoint(beside / fold / FINAL_CHECKPOINT, published)
+        if all((current / name).is_file() for name, _ in place.shared) and not (current / fold).exists():
+            (beside / fold).rename(current / fold)
+            return
+        if current.exists():
+            others = shutil.ignore_patterns(fold, VERSIONS_NAME, POINTER_NAME)
+            shutil.copytree(current, beside, ignore=others, copy_function=_link, dirs_exist_ok=True)
+        for name, content in place.shared:
+            write_json(beside / name, content)
+        publish_version(beside, place.folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"could not publish {fold} in {place.folder}: {error.strerror or error}; the current model stays"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def _link(source: str, path: str) -> None:
+    link(Path(source), Path(path))
+
+
 def _published(folder: Path) -> bytes | None:
-    path = folder / PUBLISHED_NAME
+    path = current_version(folder) / PUBLISHED_NAME
     return path.read_bytes() if path.is_file() else None

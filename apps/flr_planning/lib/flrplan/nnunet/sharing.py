@@ -8,15 +8,13 @@ normalises a CT with the intensities inside the target.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.files import replacing
+from flrplan.files import link
 from flrplan.image import write_volume
 from flrplan.image.geometry import Geometry
 
@@ -35,12 +33,3 @@ def write_shared(path: Path, array_zyx: NDArray[Any], geometry: Geometry, shared
     if not source.is_file():
         write_volume(source, array_zyx, geometry, compression_level=1)
     link(source, path)
-
-
-def link(source: Path, path: Path) -> None:
-    """A second name for a file, in one step; a copy where the file system has no hard links. Raises: OutputError."""
-    with replacing(path) as part:
-        try:
-            os.link(source, part)
-        except OSError:
-            shutil.copyfile(source, part)

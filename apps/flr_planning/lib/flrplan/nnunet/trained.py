@@ -8,9 +8,10 @@ from pathlib import Path
 from flrplan.errors import ModelError
 from flrplan.method.variants import Variant
 from flrplan.networks.table import SCRATCH
-from flrplan.nnunet.checkpoint import FINAL_NAME
-from flrplan.nnunet.model_folder import RUN_NAME, read_json_object
+from flrplan.nnunet.model_folder import read_json_object
 from flrplan.nnunet.pretrained import file_sha256
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder.records import RUN_NAME
 from flrplan.workfolder.split import Split
 
 
@@ -22,7 +23,7 @@ def require_same_training(
     start: a file of weights, ``scratch``, or None: whatever it started from. variant: what it is a model of; None: an architecture.
     Raises: ModelError where it holds a model of another split or variant, or one that started from something else.
     """
-    if not (folder / FINAL_NAME).is_file():
+    if not (folder / FINAL_CHECKPOINT).is_file():
         return False
     run = read_json_object(folder / RUN_NAME)
     if [run.get("train_ids"), run.get("validation_ids")] != [list(split.train_ids(fold)), list(split.validation_ids(fold))]:

@@ -16,14 +16,13 @@ import torch
 from filelock import FileLock, Timeout
 
 from flrplan.errors import LabelError, TrainingError
-from flrplan.files import require_room
+from flrplan.files import current_version, require_room
 from flrplan.method.recipe import Recipe
 from flrplan.method.stages import ARCHITECTURES
 from flrplan.method.variants import Variant
 from flrplan.networks.table import architecture_named
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.batches import seed_everything
-from flrplan.nnunet.checkpoint import FINAL_NAME
 from flrplan.nnunet.distributed import rank, wait_for_all
 from flrplan.nnunet.environment import nnunet_folders, quiet
 from flrplan.nnunet.lineage import INHERITED
@@ -34,6 +33,7 @@ from flrplan.nnunet.publishing import ModelPlace, publish_fold
 from flrplan.nnunet.run_record import commit, data_record, machine, now, resolved_settings, result_of, versions
 from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
+from flrplan.workfolder.folder import FINAL_CHECKPOINT
 from flrplan.workfolder.split import SPLITS_NAME, require_fold
 
 __all__ = ["StageWork", "prepare_stage", "train_fold"]
@@ -116,7 +116,7 @@ def train_fold(
                 }
                 publish_fold(trainer, record, place, half)
     wait_for_all()
-    return model_folder / f"fold_{fold}" / FINAL_NAME
+    return current_version(model_folder) / f"fold_{fold}" / FINAL_CHECKPOINT
 
 
 def _new_trainer(plans: dict[str, Any], fold: int, dataset: dict[str, Any], device: torch.device) -> FlrTrainer:

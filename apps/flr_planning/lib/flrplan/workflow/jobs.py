@@ -13,7 +13,6 @@ from flrplan.method.stages import PAPER_STAGES, STAGES
 from flrplan.networks.table import SCRATCH
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
 from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.records import FINAL_CHECKPOINT
 from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part, read_split
 
 
@@ -206,7 +205,7 @@ def _train(
         given = [*trainings, *_training_places(settings, places), *weights, *variants]
         options = [*given, "--", *_training_options(settings, places)]
         command = places.flrplan("train-many", *options)
-        products = tuple(places.folder.fold(stage, a, fold) / FINAL_CHECKPOINT for a, fold in batch)
+        products = tuple(places.folder.checkpoint(stage, a, fold) for a, fold in batch)
         ends = [f"{a}-{fold}" for a, fold in (batch[0], batch[-1])]
         yield Job(Rule.TRAIN, "-".join([stage, *dict.fromkeys(ends)]), command, (prepared.done,), products)
 
@@ -233,7 +232,7 @@ def _predict(
             command = places.script("predict.py", "--architecture", architecture, *options, *own)
             command += tuple(word for part in batch for word in ("--part", part))
             models = {
-                places.folder.fold(stage, architecture, fold) / FINAL_CHECKPOINT
+                places.folder.checkpoint(stage, architecture, fold)
                 for stage in settings.stages_of(architecture)
                 for fold in folds
                 if HELD_OUT_PART in batch or fold_part(fold) in batch

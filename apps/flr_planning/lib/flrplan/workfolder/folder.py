@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flrplan.anatomy import Structure
+from flrplan.files import current_version
 
 IMAGE_SUFFIX = ".nii.gz"
 """Of every volume that the benchmark writes."""
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+"""nnU-Net's name of a published checkpoint."""
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Paths in the work folder ``root``; nothing is read and nothing is made.
+    """Paths in the work folder ``root``; nothing is made.
 
     ======================================== =========================================================
     ``images/<case>.nii.gz``                 CT, HU
@@ -125,6 +128,6 @@ class WorkFolder:
         """The probability beside :meth:`prediction`."""
         return self.probabilities / row / column / f"{case}{IMAGE_SUFFIX}"
 
-    def fold(self, stage: str, row: str, fold: int) -> Path:
-        """The model of one fold."""
-        return self.models / stage / row / f"fold_{fold}"
+    def checkpoint(self, stage: str, row: str, fold: int) -> Path:
+        """Where the published weights of one fold lie, in the version of the model that counts. Raises ModelError for a broken pointer."""
+        return current_version(self.models / stage / row) / f"fold_{fold}" / FINAL_CHECKPOINT

@@ -17,8 +17,6 @@ from flrplan.files import read_json, write_json
 
 RUN_NAME = "run.json"
 """Of a :class:`RunRecord`, beside each checkpoint."""
-FINAL_CHECKPOINT = "checkpoint_final.pth"
-"""nnU-Net's name of a published checkpoint."""
 SCHEMA = 1
 _SCHEMA = "schema"
 
