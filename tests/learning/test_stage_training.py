@@ -61,7 +61,7 @@ def training(cases: StageCases, store: ModelStore, margin: float = 0.05, start: 
 
 
 def sha(store: ModelStore) -> dict[str, str]:
-    return dict(store.predictor(LIVER, "nnunet", CPU)[1]["weights_sha256"])
+    return dict(store.predictor(LIVER, "nnunet", CPU)[1].weights_sha256)
 
 
 def stand_in(value: float | None) -> Callable[..., None]:
@@ -114,7 +114,7 @@ def test_fine_tuning_from_the_demo_model(cases: StageCases, store: ModelStore, s
     assert 0 < difference < 1e-3  # started there, and moved
     result = Cascade(store, CascadeSettings(device="cpu")).run(small_ct, stages=(LIVER,))
     assert not result.demo
-    assert result.models["liver"][FROM_DEMO] is True
+    assert result.models["liver"].fine_tuned_from_demo
     assert "liver: fine-tuned from demo models, which were trained on synthetic cases only" in result.warnings
     assert not (RefinementFolder(store.root).stage("liver") / "work").exists()
 

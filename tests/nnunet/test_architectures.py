@@ -89,7 +89,7 @@ def test_trains_publishes_and_predicts(
     assert run["recipe"]["training"]["learning_rate"] == advised.learning_rate
     assert run["recipe"]["training"]["schedule"] == advised.schedule.value
     predictor, identity = ModelStore(folder.parents[1], demo=None).predictor(FLR, architecture, CPU)
-    assert identity["architecture"] == architecture
+    assert identity.architecture == architecture
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
     assert given.restore(predictor.predict(given)[FLR.target]).shape == small_ct.array_zyx.shape
 

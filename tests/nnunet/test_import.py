@@ -222,7 +222,7 @@ def test_a_model_of_the_whole_ct_is_given_the_whole_ct(
     result = cascade.run(small_ct, {Structure.LIVER: liver}, (CRLM,))
     expected = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER).channels_czyx
     assert np.array_equal(seen[0].channels_czyx, expected)
-    assert result.models["crlm"]["imported"] == {"from": source.name, "labels": ["cancer"], "sees": "the whole CT"}
+    assert result.models["crlm"].imported == {"from": source.name, "labels": ["cancer"], "sees": "the whole CT"}
     masked = InputSettings(RegionMode.MASK, outside_hu=0.0)
     model = import_model(source, CRLM, target, "cancer", True, masked)
     given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {Structure.LIVER: liver}, CRLM, model.input)

@@ -86,14 +86,14 @@ def test_store_keeps_models_warm_and_notices_a_change(copied: Path) -> None:
     store = ModelStore(copied.parents[1], demo=None)
     first, identity = store.predictor(LIVER, "nnunet", CPU)
     assert store.predictor(LIVER, "nnunet", CPU)[0] is first
-    assert identity["demo"] is False
+    assert identity.demo is False
     path = next(copied.glob(f"fold_*/{FINAL_CHECKPOINT}"))
     content = load_checkpoint(path)
     content["network_weights"] = {k: v * 0.5 for k, v in content["network_weights"].items()}
     torch.save(content, path)
     second, changed = store.predictor(LIVER, "nnunet", CPU)
     assert second is not first
-    assert changed["weights_sha256"] != identity["weights_sha256"]
+    assert changed.weights_sha256 != identity.weights_sha256
 
 
 def test_demo_models_serve_and_say_so() -> None:

@@ -48,14 +48,14 @@ def test_whoever_publishes_a_fold_is_waited_for(target: Path, tmp_path: Path) ->
 def test_a_replaced_model_serves_without_a_new_store(target: Path, tmp_path: Path) -> None:
     store = ModelStore(target.parents[1], demo=DEMO)
     before = store.predictor(LIVER, "nnunet", CPU)[1]
-    assert FROM_DEMO not in before
+    assert not before.fine_tuned_from_demo
     new = model(tmp_path / "new", name="new", **{FROM_DEMO: True})
     shutil.rmtree(new / "fold_1")
     replace_model(new, target)
     after = store.predictor(LIVER, "nnunet", CPU)[1]
-    assert (before["folds"], after["folds"]) == ([0, 1], [0])
-    assert (before["folder"], after["folder"]) == ("liver/nnunet", "liver/nnunet/versions/1")
-    assert (after["demo"], after[FROM_DEMO]) == (False, True)
+    assert (before.folds, after.folds) == ((0, 1), (0,))
+    assert (before.folder, after.folder) == ("liver/nnunet", "liver/nnunet/versions/1")
+    assert (after.demo, after.fine_tuned_from_demo) == (False, True)
 
 
 def test_the_list_names_versions_and_one_can_go_back(target: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_killed_at_random_moments(studies: Path, tmp_path: Path, small_ct: CT) -
         predictor, identity = store.predictor(LIVER, "nnunet", CPU)
         given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER, predictor.folder.input)
         predictor.predict(given)
-        assert identity["demo"] is False
+        assert identity.demo is False
         assert not RefinementFolder(models).is_locked("liver")
         found = read_stats(stats)
         states.append(f"{found['state']} {found['epoch']}")
