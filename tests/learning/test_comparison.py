@@ -38,7 +38,7 @@ def test_not_worse_by_more_than_the_margin(new: dict[str, float], current: dict[
 
 def test_the_reason_names_both_means() -> None:
     assert decide({"a": 0.5, "b": 0.7}, {"a": 0.5, "b": 0.5}, 0.02).reason == (
-        "mean Dice on 2 kept cases: new 0.600, current 0.500, margin 0.02"
+        "mean Dice on 2 hold-out cases: new 0.600, current 0.500, margin 0.02"
     )
     assert decide({"a": 0.5}, None, 0.02, "there is none").reason.endswith("nothing to compare with: there is none")
 
@@ -48,7 +48,7 @@ def test_a_model_that_finds_nothing_does_not_win_on_cases_without_target() -> No
     refused = decide(nothing, current, 0.01, showing={"shows", "trains"})
     assert not refused.publish  # although its mean, 0.5, is above 0.35
     assert refused.reason == (
-        "mean Dice on 2 kept cases: new 0.500, current 0.350; on the 1 that show the target: new 0.000, current 0.700, margin 0.01"
+        "mean Dice on 2 hold-out cases: new 0.500, current 0.350; on the 1 that show the target: new 0.000, current 0.700, margin 0.01"
     )
     assert decide({"empty": 1.0, "shows": 0.7}, current, 0.01, showing={"shows"}).publish
     assert not decide({"empty": 0.0, "shows": 0.8}, {"empty": 1.0, "shows": 0.7}, 0.01, showing={"shows"}).publish
@@ -58,16 +58,16 @@ def test_without_a_kept_case_that_shows_the_target_the_current_model_stays() -> 
     refused = decide({"empty": 1.0}, {"empty": 0.0}, 0.01, showing={"trains"})
     assert not refused.publish
     assert refused.reason == (
-        "the target is empty in all 1 kept cases (empty), so a model that never finds it would count as right; label more images "
+        "the target is empty in all 1 hold-out cases (empty), so a model that never finds it would count as right; label more images "
         "that show it"
     )
     first = decide({"empty": 1.0}, None, 0.01, "there is none", showing={"trains"})
     assert first.publish
-    assert "there is none; the target is empty in all 1 kept cases (empty)" in first.reason
+    assert "there is none; the target is empty in all 1 hold-out cases (empty)" in first.reason
 
 
 def test_without_a_kept_case_nothing_is_published() -> None:
-    with pytest.raises(FlrError, match="no kept case was scored"):
+    with pytest.raises(FlrError, match="no hold-out case was scored"):
         decide({}, None, 0.01)
 
 

@@ -25,8 +25,8 @@ from flrplan.learning import stage_training
 from flrplan.learning.annotations import AnnotatedImage, StageCases, read_annotations
 from flrplan.learning.holdout import position
 from flrplan.learning.progress import Progress
-from flrplan.learning.settings import RefinementSettings, Start, TrainingChoice
-from flrplan.learning.stage_training import RECORD_NAME, RefinementFolder, StageTraining
+from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
+from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
 from flrplan.method.stages import CRLM, LIVER
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
@@ -55,8 +55,8 @@ def store(tmp_path: Path) -> ModelStore:
 def training(cases: StageCases, store: ModelStore, margin: float = 0.05, start: Start = Start.CURRENT) -> StageTraining:
     recipe = store.root / "recipe.yaml"
     recipe.write_text(RECIPE)
-    settings = RefinementSettings(recipe=recipe, margin=margin)
-    progress = Progress(RefinementFolder(store.root).stats("liver"), 1)
+    settings = RetrainingSettings(recipe=recipe, margin=margin)
+    progress = Progress(RetrainingFolder(store.root).stats("liver"), 1)
     return StageTraining(cases, store, settings, TrainingChoice("nnunet", start, device="cpu"), progress)
 
 
@@ -91,16 +91,16 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], Non
 
 
 def test_fine_tuning_from_the_demo_model(cases: StageCases, store: ModelStore, small_ct: CT) -> None:
-    left_over = RefinementFolder(store.root).stage("liver") / "work" / "liver" / "prepared.json"
+    left_over = RetrainingFolder(store.root).stage("liver") / "work" / "liver" / "prepared.json"
     left_over.parent.mkdir(parents=True)
     left_over.write_text("of a training that was killed")
     record = training(cases, store).run()
     assert record["published"], record["reason"]
     assert (record["pretrained"]["fresh"], record["pretrained"]["adapted"], record["pretrained"]["skipped"]) == ([], {}, {})
-    assert len(record["train_ids"]) + len(record["kept_ids"]) == 4
-    assert not set(record["train_ids"]) & set(record["kept_ids"])
-    # One step at a tiny rate moves the weights little: the kept cases are found about as well as before.
-    assert min(record["kept_dice"]["new"].values()) > 0.7
+    assert len(record["train_ids"]) + len(record["holdout_ids"]) == 4
+    assert not set(record["train_ids"]) & set(record["holdout_ids"])
+    # One step at a tiny rate moves the weights little: the hold-out cases are found about as well as before.
+    assert min(record["holdout_dice"]["new"].values()) > 0.7
     folder = store.root / "liver" / "nnunet"
     run = json.loads((folder / "fold_0" / "run.json").read_text())
     assert run["train_ids"] == sorted(record["train_ids"])
@@ -116,7 +116,7 @@ def test_fine_tuning_from_the_demo_model(cases: StageCases, store: ModelStore, s
     assert not result.demo
     assert result.models["liver"].fine_tuned_from_demo
     assert "liver: fine-tuned from demo models, which were trained on synthetic cases only" in result.warnings
-    assert not (RefinementFolder(store.root).stage("liver") / "work").exists()
+    assert not (RetrainingFolder(store.root).stage("liver") / "work").exists()
 
 
 def test_a_worse_model_is_not_published(
@@ -130,7 +130,7 @@ def test_a_worse_model_is_not_published(
     assert "new 0.000, current 0.900" in record["reason"]
     assert sha(store) == before
     assert not (store.root / "liver").exists()
-    stats = json.loads(RefinementFolder(store.root).stats("liver").read_text())
+    stats = json.loads(RetrainingFolder(store.root).stats("liver").read_text())
     assert (stats["state"], stats["published"]) == ("done", False)
 
 
@@ -155,19 +155,19 @@ def test_a_model_that_finds_nothing_does_not_replace_one_that_does(
     monkeypatch.setattr(
         stage_training, "score_current", lambda _f, kept, _d: ({c.case_id: 0.6 * (c.case_id in showing) for c in kept}, "")
     )
-    RefinementFolder(store.root).root.mkdir()
-    (RefinementFolder(store.root).root / "kept.json").write_text(json.dumps({"kept": ids[:1]}))
+    RetrainingFolder(store.root).root.mkdir()
+    (RetrainingFolder(store.root).root / "kept.json").write_text(json.dumps({"kept": ids[:1]}))
     no_training(None)
     record = training(cases, store).run()
     assert record["published"] is False
     assert not (store.root / "crlm").exists()
-    assert record["kept_that_show_the_target"] == ([ids[2]] if enough else [])
+    assert record["holdout_that_shows_the_target"] == ([ids[2]] if enough else [])
     if enough:
-        assert set(record["kept_ids"]) == {ids[0], ids[2]}
+        assert set(record["holdout_ids"]) == {ids[0], ids[2]}
         assert "on the 1 that show the target: new 0.000, current 0.600" in record["reason"]
     else:
-        assert record["reason"].startswith(f"the target is empty in all 1 kept cases ({ids[0]})")
-        assert "crlm: no kept case shows crlm, so the new model will not replace the current one" in caplog.text
+        assert record["reason"].startswith(f"the target is empty in all 1 hold-out cases ({ids[0]})")
+        assert "crlm: no hold-out case shows crlm, so the new model will not replace the current one" in caplog.text
 
 
 def _crlm_cases(
@@ -189,7 +189,7 @@ def test_a_model_that_is_not_whole_is_an_error(cases: StageCases, store: ModelSt
     with pytest.raises(ModelError, match="NaN or infinite"):
         training(cases, store, margin=1.0).run()
     assert sha(store) == before
-    record = json.loads((RefinementFolder(store.root).stage("liver") / RECORD_NAME).read_text())
+    record = json.loads((RetrainingFolder(store.root).stage("liver") / RECORD_NAME).read_text())
     assert record["published"] is False
     assert "NaN or infinite" in record["error"]
 
@@ -207,7 +207,7 @@ def test_the_previous_model_is_kept(
     assert record[FROM_DEMO] is False  # the folder is ours now; where its weights came from, nobody recorded
     new = current_version(target)
     published = json.loads((new / PUBLISHED_NAME).read_text())
-    assert set(published["kept_dice"]["new"]) == set(published["kept_dice"]["current"]) == set(record["kept_ids"])
+    assert set(published["holdout_dice"]["new"]) == set(published["holdout_dice"]["current"]) == set(record["holdout_ids"])
     assert (new, (new / "fold_1").exists()) == (target / "versions" / "1", False)
     assert (target / "fold_1" / FINAL_CHECKPOINT).is_file()
 
@@ -231,7 +231,7 @@ def test_a_current_model_that_learned_from_a_held_out_case_is_not_started_from(c
     (target / "fold_0" / "run.json").write_text(json.dumps({**run, "inherited_train_ids": ["never"]}))
     with pytest.raises(SettingsError, match=r"start=current: .* was trained on \['never'\], which the split calls test"):
         training(cases, store).run()
-    assert not (RefinementFolder(store.root).stage("liver") / "work").exists()
+    assert not (RetrainingFolder(store.root).stage("liver") / "work").exists()
 
 
 def test_too_few_cases(cases: StageCases, store: ModelStore) -> None:
@@ -247,7 +247,7 @@ def test_a_full_disk_hides_no_error_and_is_freed(
     monkeypatch: pytest.MonkeyPatch,
     full_while: Callable[[Path], None],
 ) -> None:
-    folder = RefinementFolder(store.root)
+    folder = RetrainingFolder(store.root)
 
     def fill(work: Any, *_: Any, **__: Any) -> None:
         (folder.work("liver") / "checkpoints").mkdir(parents=True)
@@ -268,7 +268,7 @@ def test_a_full_disk_hides_no_error_and_is_freed(
 def test_what_a_killed_training_left_on_a_full_disk_is_removed_before_the_first_write(
     cases: StageCases, store: ModelStore, full_while: Callable[[Path], None]
 ) -> None:
-    folder = RefinementFolder(store.root)
+    folder = RetrainingFolder(store.root)
     begun = training(StageCases(LIVER, cases.cases[:3], ()), store)
     folder.work("liver").mkdir()
     full_while(folder.work("liver"))
@@ -282,7 +282,7 @@ def test_what_a_killed_training_left_on_a_full_disk_is_removed_before_the_first_
 
 def test_a_second_training_is_refused_and_a_killed_one_frees_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_training, "_LOCK_SECONDS", 0.2)
-    folder = RefinementFolder(tmp_path)
+    folder = RetrainingFolder(tmp_path)
     code = (
         "import sys, time; from pathlib import Path; from filelock import FileLock\n"
         "lock = FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(60)"

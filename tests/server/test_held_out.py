@@ -16,7 +16,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.image.dicom_write import write_dicom_series
 from flrplan.image.geometry import Geometry
 from flrplan.learning.annotations import read_annotations
-from flrplan.learning.stage_training import RECORD_NAME, RefinementFolder
+from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
 from flrplan.server.held_out import split_of, warning_of
@@ -97,6 +97,6 @@ def test_the_split_file_of_a_work_folder_is_used_unasked(
     app.datastore().save_label(first.case_id, str(label), "final", {"label_info": [{"name": "spleen", "idx": 1}]})
     with pytest.raises(MONAILabelException, match="stage liver: 0 cases can train it"):
         app.train({"model": "liver"})
-    record = json.loads((RefinementFolder(tmp_path / "models").stage("liver") / RECORD_NAME).read_text())
+    record = json.loads((RetrainingFolder(tmp_path / "models").stage("liver") / RECORD_NAME).read_text())
     assert (record["left_out"][0]["reason"] == "held out by the split file") is fits
     assert [w[:40] for w in record["warnings"]] == ([] if fits else ["splits.json calls 1 ids test (such as an"])

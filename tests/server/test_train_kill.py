@@ -21,7 +21,7 @@ from flrplan.engine.models import MODEL_ROOT, ModelStore
 from flrplan.files import current_version
 from flrplan.image import CT
 from flrplan.learning.progress import read_stats
-from flrplan.learning.stage_training import RefinementFolder
+from flrplan.learning.stage_training import RetrainingFolder
 from flrplan.method.stage_input import build_stage_input
 from flrplan.method.stages import LIVER
 
@@ -73,7 +73,7 @@ def test_killed_at_random_moments(studies: Path, tmp_path: Path, small_ct: CT) -
     models, log = tmp_path / "models", tmp_path / "train.log"
     models.mkdir()
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    stats = RefinementFolder(models).stats("liver")
+    stats = RetrainingFolder(models).stats("liver")
 
     def begin(**request: object) -> subprocess.Popen[bytes]:
         """Starts a training and waits for its first word, so that no kill is spent on the imports before it."""
@@ -101,11 +101,11 @@ def test_killed_at_random_moments(studies: Path, tmp_path: Path, small_ct: CT) -
         given = build_stage_input(small_ct.array_zyx, small_ct.geometry, {}, LIVER, predictor.folder.input)
         predictor.predict(given)
         assert identity.demo is False
-        assert not RefinementFolder(models).is_locked("liver")
+        assert not RetrainingFolder(models).is_locked("liver")
         found = read_stats(stats)
         states.append(f"{found['state']} {found['epoch']}")
     sys.stdout.write(f"after its imports a training takes {whole_seconds:.0f} s; states at the kills: {states}\n")
     assert any(not state.startswith("done") for state in states)
     assert start(studies, models, log).wait(3000) == 0, log.read_text()[-3000:]
     assert (current_version(models / "liver" / "nnunet") / "published.json").is_file()
-    assert not (RefinementFolder(models).stage("liver") / "work").exists()
+    assert not (RetrainingFolder(models).stage("liver") / "work").exists()

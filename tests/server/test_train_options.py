@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.learning.settings import RefinementSettings, Start, TrainingChoice
+from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
 from flrplan.server.settings import AppSettings
 from flrplan.server.train_options import HOST_KEYS, train_config, training_choice
 
@@ -54,7 +54,7 @@ def test_conf_of_the_training(tmp_path: Path) -> None:
     split.write_text('{"test": ["a"], "folds": []}')
     conf = {"train_recipe": str(recipe), "train_split": str(split), "train_kept_share": "0.3", "train_margin": "0.02"}
     settings = AppSettings.from_conf(conf).training
-    assert settings == RefinementSettings(recipe, split, 0.3, 0.02)
+    assert settings == RetrainingSettings(recipe, split, 0.3, 0.02)
 
 
 @pytest.mark.parametrize(

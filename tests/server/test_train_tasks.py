@@ -16,7 +16,7 @@ from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError, TrainingError
 from flrplan.learning.progress import TaskProgress
-from flrplan.learning.stage_training import RECORD_NAME, RefinementFolder, StageTraining
+from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
 from flrplan.method.stages import CASCADE, LIVER
 from flrplan.server import train
 from flrplan.server.annotations import annotated_images
@@ -76,7 +76,7 @@ def test_labels_that_cannot_train_are_named(
         assert f"stage {stage}: 0 cases can train it, at least 4 are needed" in text
     assert f"Left out (3): held_out_id: held out by the split file; {cases[0].case_id}: " in text
     assert "grid" in text
-    folder = RefinementFolder(tmp_path / "models")
+    folder = RetrainingFolder(tmp_path / "models")
     record = json.loads((folder.stage("crlm") / RECORD_NAME).read_text())
     assert [entry["case_id"] for entry in record["left_out"]] == ["held_out_id", cases[0].case_id, cases[1].case_id]
     assert record["published"] is False
@@ -91,7 +91,7 @@ def test_what_a_killed_training_left_on_a_full_disk_blocks_none(
 ) -> None:
     label = write_image(tmp_path / "label.nii.gz", cases[0].planning_zyx, cases[0].geometry)
     app.datastore().save_label(cases[0].case_id, str(label), "final", dict(LABEL_INFO))
-    folder = RefinementFolder(tmp_path / "models")
+    folder = RetrainingFolder(tmp_path / "models")
     folder.work("crlm").mkdir(parents=True)
     full_while(folder.work("crlm"))
     assert "stage crlm: 1 cases can train it, at least 4 are needed" in refused(app, model="cascade")
@@ -118,7 +118,7 @@ def test_a_stage_that_fails_ends_the_cascade_as_failed(
 
 
 def test_only_the_run_that_trains_reads_training(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RefinementFolder(tmp_path / "models")
+    folder = RetrainingFolder(tmp_path / "models")
     epochs = {stage.name: 5 for stage in CASCADE}
     with folder.locked(CASCADE, "cascade") as run:
         killed = TaskProgress(folder.stats, epochs, run)

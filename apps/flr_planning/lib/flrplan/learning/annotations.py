@@ -20,7 +20,7 @@ from flrplan.workfolder.truth import TruthFiles
 logger = logging.getLogger(__name__)
 
 LEAST_CASES = 4
-"""Fewest cases that train a stage: one is kept to compare the new model with the current one."""
+"""Fewest cases that train a stage: one is held out to compare the new model with the current one."""
 
 _USED = frozenset(s for stage in STAGES.values() for s in (*stage.needs, *stage.targets))
 
@@ -69,7 +69,7 @@ class StageCases:
         held = " and ".join(dict.fromkeys(s.value for s in (*self.stage.needs, self.stage.target)))
         if len(self.cases) < LEAST_CASES:
             raise LabelError(
-                f"stage {self.stage}: {len(self.cases)} cases can train it, at least {LEAST_CASES} are needed (one is kept apart to "
+                f"stage {self.stage}: {len(self.cases)} cases can train it, at least {LEAST_CASES} are needed (one is held out of training to "
                 f"compare the new model with the current one). Draw {held} in more images and submit them as final labels. "
                 f"{self.describe_left_out()}"
             )

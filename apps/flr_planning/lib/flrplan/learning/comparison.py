@@ -1,4 +1,4 @@
-"""New model against current one on the kept cases, with true masks as inputs: does the new one take its place?"""
+"""New model against current one on the hold-out cases, with true masks as inputs: does the new one take its place?"""
 
 from __future__ import annotations
 
@@ -64,18 +64,20 @@ def decide(
     without: why there are no scores of a current model.
     """
     if not new:
-        raise FlrError("no kept case was scored, so the new model cannot be judged; label more images")
+        raise FlrError("no hold-out case was scored, so the new model cannot be judged; label more images")
     shown = [i for i in new if showing is None or i in showing]
-    unknown = f"the target is empty in all {len(new)} kept cases ({', '.join(new)}), so a model that never finds it would count as right"
+    unknown = f"the target is empty in all {len(new)} hold-out cases ({', '.join(new)}), so a model that never finds it would count as right"
     score = fmean(new.values())
     if current is None:
         caution = "" if shown else f"; {unknown}"
-        return Decision(True, f"mean Dice {score:.3f} on {len(new)} kept cases; nothing to compare with: {without}{caution}")
+        return Decision(
+            True, f"mean Dice {score:.3f} on {len(new)} hold-out cases; nothing to compare with: {without}{caution}"
+        )
     if not shown:
         return Decision(False, f"{unknown}; label more images that show it")
     before = fmean(current.values())
     publish = score >= before - margin
-    verdict = f"mean Dice on {len(new)} kept cases: new {score:.3f}, current {before:.3f}"
+    verdict = f"mean Dice on {len(new)} hold-out cases: new {score:.3f}, current {before:.3f}"
     if len(shown) < len(new):
         score, before = fmean(new[i] for i in shown), fmean(current[i] for i in shown)
         publish = publish and score >= before - margin

@@ -19,10 +19,10 @@ LEAST_TRAINING = 2
 
 @dataclass(frozen=True)
 class Parts:
-    """Ids that train, and ids that are kept apart; both sorted."""
+    """Ids that train, and ids that never do; both sorted."""
 
     training: tuple[str, ...]
-    kept: tuple[str, ...]
+    holdout: tuple[str, ...]
 
 
 def position(case_id: str) -> float:
@@ -37,9 +37,9 @@ def divide(
     trained: Collection[str] = (),
     showing: Collection[str] | None = None,
 ) -> Parts:
-    """Which cases train and which are kept: those of a :func:`position` below ``share``, and those ``remembered``.
+    """Which cases train and which are the hold-out: those of a :func:`position` below ``share``, and those ``remembered``.
 
-    At least one is kept, and at least one of ``showing`` (those with voxels of the target; None: all) if one of them, and two
+    The hold-out has at least one, and at least one of ``showing`` (those with voxels of the target; None: all) if one of them, and two
     cases in all, still train then. One that is added has the lowest position, if possible not among ``trained`` (what the current
     model has learned from). It must then be remembered, since a case that comes later may have a lower one.
     Raises: LabelError where fewer than two cases would train.
@@ -49,23 +49,23 @@ def divide(
         return min(candidates, key=lambda i: (i in trained, position(i)))
 
     ids = sorted(set(case_ids))
-    kept = [i for i in ids if position(i) < share or i in remembered]
+    holdout = [i for i in ids if position(i) < share or i in remembered]
     shows = [i for i in ids if showing is None or i in showing]
-    if not set(kept) & set(shows) and len(shows) >= 2 and len(ids) - len(kept) > LEAST_TRAINING:
-        kept = sorted([*kept, first(shows)])
-    if ids and not kept:
-        kept = [first(ids)]
-    training = [i for i in ids if i not in kept]
+    if not set(holdout) & set(shows) and len(shows) >= 2 and len(ids) - len(holdout) > LEAST_TRAINING:
+        holdout = sorted([*holdout, first(shows)])
+    if ids and not holdout:
+        holdout = [first(ids)]
+    training = [i for i in ids if i not in holdout]
     if len(training) < LEAST_TRAINING:
         raise LabelError(
-            f"{len(kept)} of {len(ids)} cases are kept apart ({', '.join(kept)}), so {len(training)} would train and at least "
+            f"{len(holdout)} of {len(ids)} cases are held out of training ({', '.join(holdout)}), so {len(training)} would train and at least "
             f"{LEAST_TRAINING} are needed; label more images"
         )
-    return Parts(tuple(training), tuple(kept))
+    return Parts(tuple(training), tuple(holdout))
 
 
-class KeptPart:
-    """The kept ids of a model root, in one file for all stages: a case that was kept once stays kept."""
+class HoldOut:
+    """The hold-out of a model root, in one file for all stages: a case that was in it once stays."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,7 +78,7 @@ class KeptPart:
         with FileLock(self.path.with_suffix(".lock")):
             before = self._read()
             parts = divide(case_ids, share, before, trained, showing)
-            after = sorted({*before, *parts.kept})
+            after = sorted({*before, *parts.holdout})
             if after != before:
                 write_json(self.path, {"kept": after})
         return parts

@@ -43,7 +43,7 @@ def write_shown(path: Path, content: Mapping[str, Any]) -> None:
 class Progress:
     """The ``train_stats`` of one stage: ``epoch, total_epochs, start_ts, total_time, best_metric`` (3D Slicer shows these) and more.
 
-    ``run``: the :class:`Run` that writes them. ``best_metric`` is the best pseudo Dice of an epoch on the kept part, 0..1, 0 before the first.
+    ``run``: the :class:`Run` that writes them. ``best_metric`` is the best pseudo Dice of an epoch on the hold-out, 0..1, 0 before the first.
     """
 
     def __init__(

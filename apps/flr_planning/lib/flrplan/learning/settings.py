@@ -22,7 +22,7 @@ class Start(str, Enum):
 
 
 @dataclass(frozen=True)
-class RefinementSettings:
+class RetrainingSettings:
     """Settings of the installation.
 
     recipe: YAML with the settings of each stage; None is the paper's recipe.

@@ -1,4 +1,4 @@
-"""One retraining of one stage: cases, kept part, training in a work folder, comparison, and the new model in its place.
+"""One retraining of one stage: cases, hold-out, training in a work folder, comparison, and the new model in its place.
 
 Everything happens in ``<models>/.refinement/<stage>/work``, which is removed before the first write and after the last: what a killed
 training left neither disturbs nor fills the disk.
@@ -25,9 +25,9 @@ from flrplan.files import write_json
 from flrplan.hardware.device import choose_device
 from flrplan.learning.annotations import StageCases
 from flrplan.learning.comparison import Decision, decide, score_current, score_model
-from flrplan.learning.holdout import KeptPart, Parts
+from flrplan.learning.holdout import HoldOut, Parts
 from flrplan.learning.progress import STATS_NAME, Progress, Run, read_stats, write_shown
-from flrplan.learning.settings import RefinementSettings, Start, TrainingChoice
+from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
 from flrplan.method.recipe import Recipe
 from flrplan.method.stages import Stage
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
@@ -47,7 +47,7 @@ _LOCK_SECONDS = 10.0  # loader processes of a killed training hold the lock for 
 
 
 @dataclass(frozen=True)
-class RefinementFolder:
+class RetrainingFolder:
     """Where the trainings of a model root work and leave their records."""
 
     models: Path
@@ -123,7 +123,7 @@ class StageTraining:
 
     cases: StageCases
     store: ModelStore
-    settings: RefinementSettings
+    settings: RetrainingSettings
     choice: TrainingChoice
     progress: Progress
     record: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class StageTraining:
             cannot be started from; SettingsError; OutputError. Whatever is raised, the current model still serves, and stats
             or a record that cannot be written do not take its place.
         """
-        folder = RefinementFolder(self.store.root)
+        folder = RetrainingFolder(self.store.root)
         file = folder.stage(self.stage.name) / RECORD_NAME
         self.record |= {
             "stage": self.stage.name,
@@ -178,7 +178,7 @@ class StageTraining:
         if start is not None:
             recipe = recipe_like(start.folder, recipe)
         plan = {} if start is None else {"plan": PLAN_TAKEN_OVER}
-        self.record |= {"recipe": {**recipe.to_json(), **plan}, "train_ids": parts.training, "kept_ids": parts.kept}
+        self.record |= {"recipe": {**recipe.to_json(), **plan}, "train_ids": parts.training, "holdout_ids": parts.holdout}
         candidate = self._new_model(work, parts, recipe, start)
         decision = self._compare(candidate, found, why_none, parts)
         self.record |= {
@@ -209,20 +209,22 @@ class StageTraining:
     def _divide(self, found: FoundModel | None) -> Parts:
         ids = [a.case.case_id for a in self.cases.cases]
         trained = {i for k in found.folder.folds for i in found.folder.training_cases(k)} if found else set()
-        memory = KeptPart(RefinementFolder(self.store.root).root / "kept.json")
+        memory = HoldOut(RetrainingFolder(self.store.root).root / "kept.json")
         parts = memory.divide(ids, self.settings.kept_share, trained, self.cases.showing)
-        self.record["kept_that_trained_the_current_model"] = sorted(trained & set(parts.kept))
-        self.record["kept_that_show_the_target"] = sorted(self.cases.showing & set(parts.kept))
+        self.record["holdout_that_trained_the_current_model"] = sorted(trained & set(parts.holdout))
+        self.record["holdout_that_shows_the_target"] = sorted(self.cases.showing & set(parts.holdout))
         self.cases.require_target(parts.training)
-        self._say(f"{len(parts.training)} cases train, {len(parts.kept)} are kept apart ({', '.join(parts.kept)})")
-        if found is not None and not self.record["kept_that_show_the_target"]:
+        self._say(
+            f"{len(parts.training)} cases train, {len(parts.holdout)} are held out of training ({', '.join(parts.holdout)})"
+        )
+        if found is not None and not self.record["holdout_that_shows_the_target"]:
             logger.warning(
-                "%s: no kept case shows %s, so the new model will not replace the current one; label more images that show it",
+                "%s: no hold-out case shows %s, so the new model will not replace the current one; label more images that show it",
                 self.stage,
                 self.stage.target,
             )
         self._say(self.cases.describe_left_out())
-        self.progress.update(cases=len(parts.training), kept=len(parts.kept), left_out=len(self.cases.left_out))
+        self.progress.update(cases=len(parts.training), kept=len(parts.holdout), left_out=len(self.cases.left_out))
         return parts
 
     def _new_model(self, folder: Path, parts: Parts, recipe: Recipe, start: FoundModel | None) -> Path:
@@ -234,10 +236,10 @@ class StageTraining:
             models=folder / "model",
             architecture=self.choice.architecture,
             recipe=recipe,
-            split=Split((parts.kept, parts.training)),  # fold 0 trains on the second part and looks at the first
+            split=Split((parts.holdout, parts.training)),  # fold 0 trains on the second part and looks at the first
             like=start.folder if start else None,
             held_out=self.cases.held_out,
-            validation_seen=True,  # kept_that_trained_the_current_model says which
+            validation_seen=True,  # holdout_that_trained_the_current_model says which
             device=choose_device(self.choice.device),
         )
         self._say(
@@ -256,15 +258,15 @@ class StageTraining:
 
     def _compare(self, candidate: Path, found: FoundModel | None, why_none: str, parts: Parts) -> Decision:
         self.progress.update(state="comparing")
-        kept = [a.case for a in self.cases.cases if a.case.case_id in parts.kept]
+        holdout = [a.case for a in self.cases.cases if a.case.case_id in parts.holdout]
         device = choose_device(self.choice.device)
-        new = score_model(ModelFolder.open(candidate), kept, device)
+        new = score_model(ModelFolder.open(candidate), holdout, device)
         current = None
         if found is not None:
-            current, why_none = score_current(found.folder, kept, device)
-        self.record["kept_dice"] = {"new": new, "current": current}
+            current, why_none = score_current(found.folder, holdout, device)
+        self.record["holdout_dice"] = {"new": new, "current": current}
         self.record["margin"] = self.settings.margin
-        self.progress.update(kept_dice=self.record["kept_dice"])
+        self.progress.update(holdout_dice=self.record["holdout_dice"])
         return decide(new, current, self.settings.margin, why_none, self.cases.showing)
 
     def _say(self, text: str) -> None:

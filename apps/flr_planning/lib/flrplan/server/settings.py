@@ -9,7 +9,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.hardware.device import choose_device
-from flrplan.learning.settings import RefinementSettings
+from flrplan.learning.settings import RetrainingSettings
 from flrplan.method.stages import ARCHITECTURES
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
@@ -38,7 +38,7 @@ class AppSettings:
         the demo models serve.
     architecture, device: offered first by the tasks; a client may choose others.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
-    training: see :class:`flrplan.learning.settings.RefinementSettings`; ``train_recipe, train_split, train_kept_share,
+    training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
         train_margin`` in conf.
     """
 
@@ -47,7 +47,7 @@ class AppSettings:
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
-    training: RefinementSettings = field(default_factory=RefinementSettings)
+    training: RetrainingSettings = field(default_factory=RetrainingSettings)
 
     def __post_init__(self) -> None:
         if self.models is not None and not self.models.is_dir():
@@ -81,7 +81,7 @@ class AppSettings:
             raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*parsers, *HOST_CONF_KEYS))}")
         values = {key: parsers[key](value) for key, value in own.items()}
         training = {key.removeprefix(_TRAIN): values.pop(key) for key in list(values) if key.startswith(_TRAIN)}
-        return cls(**values, training=RefinementSettings(**training))
+        return cls(**values, training=RetrainingSettings(**training))
 
 
 def _number(value: object, name: str) -> float:

@@ -15,7 +15,7 @@ from flrplan.errors import LabelError
 from flrplan.learning.annotations import Annotations, read_annotations
 from flrplan.learning.progress import ENDED, TaskProgress, read_stats, stopped
 from flrplan.learning.settings import TrainingChoice
-from flrplan.learning.stage_training import RefinementFolder, StageTraining
+from flrplan.learning.stage_training import RetrainingFolder, StageTraining
 from flrplan.method.stages import CASCADE, PAPER_STAGES, Stage
 from flrplan.server.annotations import annotated_images
 from flrplan.server.held_out import split_of, warning_of
@@ -27,7 +27,7 @@ from flrplan.workfolder.split import read_split
 
 logger = logging.getLogger(__name__)
 
-_TOLD = ("published", "reason", "error", "kept_dice")
+_TOLD = ("published", "reason", "error", "holdout_dice")
 """Of a stage's record, what the host prints as the result of the task."""
 
 
@@ -40,9 +40,9 @@ class TrainService:
     studies: str = ""
 
     @property
-    def folder(self) -> RefinementFolder:
+    def folder(self) -> RetrainingFolder:
         """Where trainings of this model root work and leave their records."""
-        return RefinementFolder(self.store.root)
+        return RetrainingFolder(self.store.root)
 
     def held_out(self, datastore: PlanningDatastore) -> tuple[frozenset[str], str | None]:
         """The ids that the split file of these studies calls ``test``, and a warning where they fit no image.
