@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure, to_compartments
-from flrplan.hardware.memory import peak_memory_bytes
-from flrplan.image import write_label_map
-from flrplan.image.geometry import Geometry
+from flrplan.hardware import peak_memory_bytes
+from flrplan.image import Geometry, write_label_map
 from flrplan.metrics import Region, score_mask
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.cut import RIND_MM, cut_of, cut_outcomes

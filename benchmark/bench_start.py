@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flrplan.image import write_volume
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, write_volume
 
 TORCH = "import torch"
 PLAN = "flrplan plan CT, until it computes"

@@ -30,15 +30,13 @@ import torch
 
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.files import write_json
-from flrplan.hardware.device import choose_device
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import LIVER
-from flrplan.networks.table import NNUNET
+from flrplan.hardware import choose_device
+from flrplan.method import LIVER, Recipe
+from flrplan.networks import NNUNET
 from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.precision import precision_name
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 SMALL = {
     "batch_size": 2,

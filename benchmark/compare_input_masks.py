@@ -31,28 +31,22 @@ from tqdm import tqdm
 from flrplan.api.predict import predict_columns
 from flrplan.api.train import TrainingRequest, prepare, train
 from flrplan.cohort import CohortSettings, write_cohort
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import FlrError
 from flrplan.evaluation.columns import COLUMNS, Column
 from flrplan.evaluation.robustness import PairedDice, markdown, robustness
 from flrplan.files import current_version, replacing, write_json, write_text
-from flrplan.hardware.device import choose_device
-from flrplan.hardware.memory import keep_freed_memory
+from flrplan.hardware import choose_device, keep_freed_memory
 from flrplan.image import write_label_map
 from flrplan.input_masks import with_predictions
 from flrplan.input_masks.predictions import column_of
-from flrplan.method.recipe import Recipe
-from flrplan.method.stage_input import InputMasks
-from flrplan.method.stages import ARCHITECTURES, CASCADE, Inputs, Stage, stage_named
+from flrplan.method import ARCHITECTURES, CASCADE, InputMasks, Inputs, Recipe, Stage, stage_named
 from flrplan.metrics.overlap import dice
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
 from flrplan.nnunet.precision import precision_context
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.preparation.draw import draw_split, write_split
-from flrplan.workfolder.cases import Case, find_labelled_cases
-from flrplan.workfolder.records import RUN_NAME
-from flrplan.workfolder.split import Split, read_split
+from flrplan.workfolder import RUN_NAME, Case, Split, find_labelled_cases, read_split
 
 matplotlib.use("Agg")
 

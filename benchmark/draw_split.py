@@ -20,7 +20,7 @@ from pathlib import Path
 
 from flrplan.errors import FlrError
 from flrplan.preparation.draw import DATASET_IDS, DEFAULT_SEED, HELD_OUT, draw_split, read_strata, write_split
-from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder import find_labelled_cases
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from flrplan.errors import FlrError
 from flrplan.evaluation.ensemble import combine
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,8 +22,8 @@ import sys
 from pathlib import Path
 
 from flrplan import FlrError, PredictionRequest, predict
-from flrplan.hardware.memory import keep_freed_memory
-from flrplan.method.stages import ARCHITECTURES, STAGES
+from flrplan.hardware import keep_freed_memory
+from flrplan.method import ARCHITECTURES, STAGES
 
 
 def run(arguments: argparse.Namespace) -> int:

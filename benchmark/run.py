@@ -25,7 +25,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flrplan.errors import FlrError, SettingsError
-from flrplan.hardware.gpu_pool import VARIABLE, choose_gpus, visible_gpus
+from flrplan.hardware import choose_gpus, visible_gpus
+from flrplan.hardware.gpu_pool import VARIABLE
 from flrplan.workflow.engine import (
     EngineSettings,
     find_snakemake,
@@ -41,8 +42,7 @@ from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines
 from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, with_split
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder, find_labelled_cases
 
 HERE = Path(__file__).resolve().parent
 OUR_SPLIT = HERE / "splits" / "ours_157_40.json"

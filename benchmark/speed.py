@@ -47,14 +47,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from flrplan import __version__
 from flrplan.anatomy import Mask, Structure, structure_mask, to_compartments
 from flrplan.cohort import make_case
-from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
+from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import FlrError, SettingsError
 from flrplan.files import write_json
-from flrplan.hardware.device import choose_device
-from flrplan.image import CT, read_ct, read_label_map, write_label_map, write_volume
-from flrplan.image.geometry import Geometry
-from flrplan.method.stage_input import StageInput, build_stage_input
-from flrplan.method.stages import CASCADE
+from flrplan.hardware import choose_device
+from flrplan.image import CT, Geometry, read_ct, read_label_map, write_label_map, write_volume
+from flrplan.method import CASCADE, StageInput, build_stage_input
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION
 from speed_report import STRUCTURES, compare, reached, table, write_chart

@@ -118,8 +118,7 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
 
     from flrplan import image
     from flrplan.anatomy import Structure, to_compartments
-    from flrplan.method import stage_input
-    from flrplan.method.stages import CASCADE
+    from flrplan.method import CASCADE, stage_input
     from flrplan.nnunet.model_folder import ModelFolder
 
     source, models, device, out = arguments
@@ -158,9 +157,8 @@ def cold(arguments: Sequence[str]) -> Callable[[], object]:
 def warm(arguments: Sequence[str]) -> Callable[[], object]:
     """The same in a process that has planned the case once before."""
     from flrplan.api.plan import plan
-    from flrplan.engine.cascade import Cascade, CascadeSettings
-    from flrplan.engine.models import ModelStore
-    from flrplan.hardware.memory import keep_freed_memory
+    from flrplan.engine import Cascade, CascadeSettings, ModelStore
+    from flrplan.hardware import keep_freed_memory
 
     source, models, device, out = arguments
     keep_freed_memory()

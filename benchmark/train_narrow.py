@@ -28,18 +28,17 @@ from tqdm import trange
 from flrplan.cohort import case_name
 from flrplan.demo.held_out import TRAIN_SEED
 from flrplan.files import write_json
-from flrplan.hardware.device import choose_device
+from flrplan.hardware import choose_device
 from flrplan.image import write_label_map, write_volume
-from flrplan.method.recipe import PlanSettings, Recipe
-from flrplan.method.stages import CASCADE, Stage
-from flrplan.networks.table import NARROW, NNUNET
+from flrplan.method import CASCADE, PlanSettings, Recipe, Stage
+from flrplan.networks import NNUNET
+from flrplan.networks.table import NARROW
 from flrplan.nnunet.architecture_plan import architecture_plan
 from flrplan.nnunet.checkpoint import published_content, write_checkpoint
 from flrplan.nnunet.dataset import dataset_json
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.preparation import StageWork, prepare_stage
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import find_labelled_cases, nnunet_split
 from speed import NARROW_MODELS, SIZES, Size, make_image
 
 FEATURES = (4, 8, 16, 16, 16, 16, 16, 16)

@@ -20,7 +20,7 @@ from flrplan.files import write_json
 from flrplan.nnunet.checkpoint import load_checkpoint, published_content, write_checkpoint
 from flrplan.nnunet.model_folder import read_json_object
 from flrplan.nnunet.planning import CONFIGURATION
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 _AFTER_SKIP = re.compile(r"decoder\.stages\.\d+\.convs\.0\.(conv|all_modules\.0)\.weight$")
 """Convolutions whose input is half from below, half from the encoder."""

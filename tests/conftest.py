@@ -12,7 +12,7 @@ import pytest
 
 from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.files import write
 from flrplan.image import CT
 

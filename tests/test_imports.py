@@ -89,7 +89,21 @@ def test_what_computes_no_network_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
-@pytest.mark.parametrize("package", ["flrplan", "flrplan.files", "flrplan.image", "flrplan.cohort"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        *(
+            "flrplan",
+            "flrplan.cohort",
+            "flrplan.engine",
+            "flrplan.files",
+            "flrplan.hardware",
+            "flrplan.image",
+            "flrplan.method",
+        ),
+        *("flrplan.networks", "flrplan.planning", "flrplan.workfolder"),
+    ],
+)
 def test_names_that_are_imported_at_first_use_are_the_ones_that_mypy_sees(package: str) -> None:
     """They are listed three times: under TYPE_CHECKING, in ``__all__``, and with the module that each is taken from."""
     module = import_module(package)

@@ -17,7 +17,7 @@ from monailabel.tasks.activelearning.random import Random
 
 from flrplan import __version__
 from flrplan.anatomy import KNOWN_LABEL_NAMES
-from flrplan.engine.models import DEMO_NAME, ModelStore
+from flrplan.engine import DEMO_NAME, ModelStore
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id

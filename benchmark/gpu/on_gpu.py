@@ -37,12 +37,12 @@ from flrplan.cohort import CaseSize, CohortSettings
 from flrplan.commands.demo_models import MEASURED_NAME
 from flrplan.demo.build import RECIPE_NAME, STARTS_FROM, install_demo_model
 from flrplan.demo.held_out import FOLDS, TRAIN_SEED, TRAIN_WIDE
-from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
+from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.files import read_json, write_json
-from flrplan.hardware.device import choose_device
-from flrplan.method.stages import ARCHITECTURES, LIVER, PAPER_STAGES
+from flrplan.hardware import choose_device
+from flrplan.method import ARCHITECTURES, LIVER, PAPER_STAGES
 from flrplan.nnunet.run_record import device_name, versions
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]

@@ -13,11 +13,9 @@ import SimpleITK as sitk
 import flrplan
 from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError
-from flrplan.image import CT
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry
 from flrplan.method import cascade_result
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,12 +11,11 @@ import pytest
 import flrplan
 from flrplan.api.predict import PredictionRequest
 from flrplan.api.train import TrainingRequest, split_of
-from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.files import write_json
-from flrplan.method.stages import CRLM, LIVER
-from flrplan.method.variants import Variant
+from flrplan.method import CRLM, LIVER, Variant
 from flrplan.nnunet.model_folder import ModelFolder
 
 

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from flrplan.files import write_json
-from flrplan.image import read_label_map, write_label_map, write_volume
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, read_label_map, write_label_map, write_volume
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmark" / "ensemble.py"
 COLUMN = "pipelined_liver"

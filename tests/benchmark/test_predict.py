@@ -18,13 +18,11 @@ import torch
 from flrplan.anatomy import Structure
 from flrplan.api import predict
 from flrplan.cohort import CohortSettings, write_cohort
-from flrplan.engine.cascade import CascadeSettings
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT, CascadeSettings
 from flrplan.errors import EmptyLiverError, ModelError
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part
-from flrplan.image import CT
-from flrplan.image.geometry import Geometry
-from flrplan.method.stages import STAGES
+from flrplan.image import CT, Geometry
+from flrplan.method import STAGES
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.method.stages import ARCHITECTURES, PAPER_STAGES
+from flrplan.method import ARCHITECTURES, PAPER_STAGES
 from flrplan.workflow.engine import only_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part
-from flrplan.method.stages import PAPER_STAGES
+from flrplan.method import PAPER_STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "benchmark" / "configs" / "smoke_slurm.yaml"

@@ -16,10 +16,9 @@ from torch import nn
 
 import speed
 import speed_side
-from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
-from flrplan.image.geometry import Geometry
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import LIVER
+from flrplan.engine import DEMO_NAME, MODEL_ROOT
+from flrplan.image import Geometry
+from flrplan.method import LIVER, build_stage_input
 from flrplan.nnunet.model_folder import ModelFolder
 from widened import widen, write_widened
 

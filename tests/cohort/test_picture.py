@@ -11,7 +11,7 @@ from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, contact_sheet, sheet_case
 from flrplan.cohort.picture import case_title, varied_cases
 from flrplan.errors import CohortError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 GEOMETRY = Geometry((30, 28, 26), (4.0, 4.0, 4.0), (0.0, 0.0, 0.0))
 

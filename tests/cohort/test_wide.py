@@ -16,7 +16,7 @@ from flrplan.cohort.lesions import Lesion
 from flrplan.cohort.patient import draw_patient
 from flrplan.cohort.render import Intensities
 from flrplan.cohort.scan import Phase, Scan, View, cropped, draw_scan, view_box
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 SEED = 7
 

@@ -16,8 +16,8 @@ from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import CohortSettings, FaultKind, FaultyLabel, SyntheticCase, make_case, write_cohort
 from flrplan.cohort.write import image_path, label_path, truth_path
 from flrplan.errors import CohortError, SettingsError
-from flrplan.image.geometry import Geometry
-from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.image import Geometry
+from flrplan.workfolder import find_labelled_cases
 
 SETTINGS = CohortSettings(cases=3, seed=11)
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from flrplan.cli import main
-from flrplan.image import write_volume
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, write_volume
 
 
 def test_sheet_faults_and_a_ct_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

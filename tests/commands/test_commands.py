@@ -15,7 +15,7 @@ from flrplan import cli
 from flrplan.cli import main
 from flrplan.commands import doctor
 from flrplan.demo.ohif import orthanc
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 
 
 def test_doctor_finds_the_installation_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,10 @@ import SimpleITK as sitk
 from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
-from flrplan.engine.models import DEMO_NOTE, MODEL_ROOT
-from flrplan.image import CT
+from flrplan.engine import DEMO_NOTE, MODEL_ROOT
+from flrplan.image import CT, Geometry
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
-from flrplan.image.geometry import Geometry
-from flrplan.planning.volumetry import measure_volumes
+from flrplan.planning import measure_volumes
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from flrplan.cli import build_parser, main
 from flrplan.files import write_json
-from flrplan.networks.table import SCRATCH
+from flrplan.networks import SCRATCH
 
 
 @pytest.mark.parametrize("status", [0, 3])

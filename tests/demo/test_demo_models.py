@@ -30,9 +30,9 @@ from flrplan.demo.measure import (
     summary,
 )
 from flrplan.demo.real_ct import RealScore
-from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
+from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import ModelError
-from flrplan.method.stages import LIVER
+from flrplan.method import LIVER
 from flrplan.nnunet.model_folder import ModelFolder
 
 RECIPE = """

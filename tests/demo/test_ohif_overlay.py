@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flrplan.anatomy import APPEARANCE, Compartment
 from flrplan.demo.ohif.overlay import agreement, centre_of_overlay, compare, place_to_look, wrong_colors
 from flrplan.demo.ohif.viewer_state import AxialPicture, Segment
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 GRID = Geometry((20, 16, 4), (2.0, 2.0, 5.0), (-10.0, -20.0, 100.0))
 Z = 2

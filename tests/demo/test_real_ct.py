@@ -18,10 +18,8 @@ from flrplan.demo.measure import COLUMNS, MeasuredCase
 from flrplan.demo.real_ct import RealCT, box_around, score_real
 from flrplan.demo.reference_mask import Reference
 from flrplan.errors import EmptyLiverError, SettingsError
-from flrplan.image import CT
-from flrplan.image.geometry import Geometry
-from flrplan.method.cascade_result import CascadeResult, Source
-from flrplan.method.stages import CASCADE, LIVER, Stage
+from flrplan.image import CT, Geometry
+from flrplan.method import CASCADE, LIVER, CascadeResult, Source, Stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

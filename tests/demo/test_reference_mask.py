@@ -12,8 +12,7 @@ import SimpleITK as sitk
 
 from flrplan.demo.reference_mask import read_reference
 from flrplan.errors import EmptyLiverError, GridError, LabelError
-from flrplan.image import CT, read_ct, read_label_map
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry, read_ct, read_label_map
 
 C, S = np.cos(0.2), np.sin(0.2)
 CT_GRID = Geometry((8, 8, 6), (2.0, 2.0, 3.0), (-31.0, 12.0, 700.0), (C, -S, 0, S, C, 0, 0, 0, 1))

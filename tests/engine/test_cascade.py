@@ -12,18 +12,13 @@ import SimpleITK as sitk
 import torch
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import DEMO_NOTE, MODEL_ROOT, ModelStore
+from flrplan.engine import DEMO_NOTE, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
-from flrplan.image import CT
-from flrplan.image.geometry import Geometry
-from flrplan.method.cascade_result import Source
-from flrplan.method.probabilities import Probability
-from flrplan.method.stage_input import InputSettings
-from flrplan.method.stages import CASCADE, CRLM, FLR, FLR_E2E, LIVER
+from flrplan.image import CT, Geometry
+from flrplan.method import CASCADE, CRLM, FLR, FLR_E2E, LIVER, InputSettings, Probability, Source
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 
 from flrplan.evaluation.fixed_plane import LiverSample, directions, fit_plane, fit_planes, sample_liver
 from flrplan.evaluation.trivial_plans import Plane, beyond_plane, farthest_part, without_tumour, without_tumour_side
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.metrics import Region
 
 SPACING = (5.0, 1.0, 1.25)

@@ -11,7 +11,7 @@ import pytest
 
 from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
 from flrplan.evaluation.inputs import absent_columns
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import Split
 
 MULTI = ("e2e_multi_liver", "e2e_multi_crlm", "e2e_multi_flr")
 

@@ -11,8 +11,7 @@ from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.trained import model_folders, require_unseen
 from flrplan.evaluation.variants import variants_of
-from flrplan.workfolder.records import RUN_NAME
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import RUN_NAME, Split
 
 FOLDS, TEST = [["a1", "a2"], ["b1"]], ["t1", "t2"]
 TRAIN = [["b1"], ["a1", "a2"]]

@@ -10,14 +10,13 @@ import pytest
 
 from flrplan.errors import FlrError
 from flrplan.files import read_json, read_table, read_text, read_yaml
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.model_folder import read_json_object
 from flrplan.preparation.draw import read_strata
 from flrplan.preparation.layout import read_layout
 from flrplan.preparation.tcia import read_series_table
 from flrplan.workflow.reading import read_benchmark
-from flrplan.workfolder.records import read_record
-from flrplan.workfolder.split import read_split
+from flrplan.workfolder import read_record, read_split
 
 READERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "split": (read_split, '{"test": ["é1"], "folds": [["a"], ["b"]]}'),

@@ -15,21 +15,18 @@ from torch import distributed
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.cohort import CohortSettings, SyntheticCase, write_cohort
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import CT
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import CASCADE, FLR, FLR_E2E
+from flrplan.method import CASCADE, FLR, FLR_E2E, Recipe
 from flrplan.metrics.overlap import dice
-from flrplan.networks.table import architecture_named
+from flrplan.networks import architecture_named
 from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import OutputError, SettingsError
-from flrplan.hardware.gpu_pool import VARIABLE, GpuPool, choose_gpus, listed_gpus, visible_gpus
+from flrplan.hardware import GpuPool, choose_gpus, visible_gpus
+from flrplan.hardware.gpu_pool import VARIABLE, listed_gpus
 
 
 @pytest.mark.parametrize(

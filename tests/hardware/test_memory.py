@@ -25,7 +25,7 @@ def test_not_that_of_the_starting_process() -> None:
 
 FAULTS = """
 import resource, sys
-from flrplan.hardware.memory import keep_freed_memory
+from flrplan.hardware import keep_freed_memory
 print(keep_freed_memory() if sys.argv[1] == "keep" else False)
 for turn in range(21):
     b'x' * 64_000_000

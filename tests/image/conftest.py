@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 Hu = NDArray[np.int16]
 

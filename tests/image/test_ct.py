@@ -12,8 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.errors import GridError, ImageError, SettingsError
-from flrplan.image import CT, ct_from_image, read_ct, write_label_map
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry, ct_from_image, read_ct, write_label_map
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, -0.9, 0, 7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])

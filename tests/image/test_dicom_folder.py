@@ -14,7 +14,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from flrplan.errors import ImageError
-from flrplan.files.listing import files_below, is_junk
+from flrplan.files import files_below, is_junk
 from flrplan.image import read_ct
 from flrplan.image.dicom_files import is_dicom
 

@@ -10,8 +10,8 @@ from pydicom.pixel_data_handlers.numpy_handler import pack_bits
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from flrplan.errors import GridError, LabelError
+from flrplan.image import Geometry
 from flrplan.image.dicom_seg import read_dicom_seg
-from flrplan.image.geometry import Geometry
 
 SHAPE = (6, 5, 7)
 AXIAL = Geometry((7, 5, 6), (0.8, 0.9, 7.5), (-12.0, 5.0, 100.0))

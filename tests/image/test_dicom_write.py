@@ -12,9 +12,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import GridError, ImageError, OutputError
-from flrplan.image import read_ct
+from flrplan.image import Geometry, read_ct
 from flrplan.image.dicom_write import series_uid, write_dicom_series
-from flrplan.image.geometry import Geometry
 
 Hu = NDArray[np.int16]
 

@@ -9,8 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.errors import GridError, ImageError
-from flrplan.image.geometry import Geometry, require_same_grid
-from flrplan.image.orientation import Canonical
+from flrplan.image import Canonical, Geometry, require_same_grid
 
 GRID = Geometry((5, 4, 3), (0.7, 0.8, 7.5), (-10.0, 20.0, 30.0))
 

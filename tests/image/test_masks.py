@@ -10,8 +10,7 @@ import SimpleITK as sitk
 
 from flrplan.anatomy import Structure, check_planning_map
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError
-from flrplan.image import CT, read_ct, read_label_map, read_mask
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry, read_ct, read_label_map, read_mask
 
 Write = Callable[..., Path]
 

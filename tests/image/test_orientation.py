@@ -11,11 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from flrplan.anatomy import Structure
 from flrplan.errors import GridError
-from flrplan.image import read_label_map, write_label_map
-from flrplan.image.geometry import Geometry
-from flrplan.image.orientation import Canonical
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import CRLM
+from flrplan.image import Canonical, Geometry, read_label_map, write_label_map
+from flrplan.method import CRLM, build_stage_input
 
 ORDERS = list(permutations(range(3)))
 SIGNS = list(product((1.0, -1.0), repeat=3))

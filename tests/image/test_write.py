@@ -13,8 +13,7 @@ import pytest
 from flrplan.anatomy import Structure
 from flrplan.errors import GridError, LabelError, OutputError
 from flrplan.files import write_json, write_text
-from flrplan.image import read_label_map, write_label_map
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, read_label_map, write_label_map
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
@@ -44,7 +43,7 @@ import resource, signal, sys
 import numpy as np
 from pathlib import Path
 from flrplan.errors import OutputError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.files import write_json
 from flrplan.image import write_label_map
 folder, name = Path(sys.argv[1]), sys.argv[2]

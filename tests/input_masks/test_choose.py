@@ -19,9 +19,9 @@ from flrplan.errors import LabelError, SettingsError
 from flrplan.image import write_label_map
 from flrplan.input_masks import DEFAULT_ERRORS, errors_of_predictions, masks_for_training, with_predictions
 from flrplan.input_masks.predictions import column_of
-from flrplan.method.stage_input import AIR_HU, InputMasks, InputSettings
-from flrplan.method.stages import CRLM, FLR, LIVER
-from flrplan.workfolder.cases import Case, find_labelled_cases
+from flrplan.method import CRLM, FLR, LIVER, InputMasks, InputSettings
+from flrplan.method.stage_input import AIR_HU
+from flrplan.workfolder import Case, find_labelled_cases
 
 SPACING_MM = 8
 

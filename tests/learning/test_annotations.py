@@ -13,7 +13,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import GridError, LabelError
 from flrplan.image import CT
 from flrplan.learning.annotations import AnnotatedImage, read_annotations
-from flrplan.method.stages import CRLM, FLR, FLR_E2E, LIVER
+from flrplan.method import CRLM, FLR, FLR_E2E, LIVER
 
 Annotate = Callable[..., AnnotatedImage]
 

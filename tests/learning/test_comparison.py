@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from flrplan.cohort import SyntheticCase
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import FlrError, ModelError
 from flrplan.learning.annotations import AnnotatedImage, read_annotations
 from flrplan.learning.comparison import decide, score_current, score_model
-from flrplan.method.stages import CRLM, LIVER
+from flrplan.method import CRLM, LIVER
 from flrplan.metrics.overlap import dice
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.model_folder import ModelFolder

@@ -16,8 +16,8 @@ import torch
 
 from flrplan.api.train import TrainingRequest
 from flrplan.cohort import SyntheticCase
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import FROM_DEMO, MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
+from flrplan.engine.models import FROM_DEMO
 from flrplan.errors import LabelError, ModelError, SettingsError, TrainingError
 from flrplan.files import current_version
 from flrplan.image import CT
@@ -27,10 +27,10 @@ from flrplan.learning.holdout import position
 from flrplan.learning.progress import Progress
 from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
 from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
-from flrplan.method.stages import CRLM, LIVER
+from flrplan.method import CRLM, LIVER
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.method.recipe import PlanSettings, Recipe, TrainingSettings
-from flrplan.method.stages import STAGES
-from flrplan.workfolder.split import Split, nnunet_split, read_split
+from flrplan.method import STAGES, PlanSettings, Recipe, TrainingSettings
+from flrplan.workfolder import Split, nnunet_split, read_split
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -9,10 +9,9 @@ import pytest
 
 from flrplan.anatomy import Structure
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
-from flrplan.image.geometry import Geometry
-from flrplan.image.orientation import Canonical
-from flrplan.method.stage_input import AIR_HU, InputSettings, RegionMode, build_stage_input
-from flrplan.method.stages import CRLM, FLR, FLR_E2E, LIVER, STAGES, stage_named
+from flrplan.image import Canonical, Geometry
+from flrplan.method import CRLM, FLR, FLR_E2E, LIVER, STAGES, InputSettings, RegionMode, build_stage_input, stage_named
+from flrplan.method.stage_input import AIR_HU
 
 SHAPE = (12, 14, 16)
 GRID = Geometry((16, 14, 12), (1.0, 2.0, 7.5), (5.0, -3.0, 40.0))

@@ -18,24 +18,10 @@ import flrplan
 from flrplan.anatomy import COMPARTMENTS_OF, Compartment, Structure, decode_label, structure_mask
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Column, Part
-from flrplan.image import write_label_map, write_volume
-from flrplan.image.geometry import Geometry
-from flrplan.method.stages import (
-    CASCADE,
-    CRLM,
-    FLR,
-    FLR_E2E,
-    LIVER,
-    PAPER_STAGES,
-    STAGES,
-    Inputs,
-    Kind,
-    Stage,
-    stage_table,
-    stages_before,
-)
-from flrplan.workfolder.cases import Case
-from flrplan.workfolder.truth import TruthFiles
+from flrplan.image import Geometry, write_label_map, write_volume
+from flrplan.method import CASCADE, CRLM, FLR, FLR_E2E, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
+from flrplan.method.stages import Kind, stage_table
+from flrplan.workfolder import Case, TruthFiles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FROM_LIVER = Stage("flr_from_liver", 590, (Structure.FLR,), region=Structure.LIVER)
@@ -118,10 +104,10 @@ MAKE = """
 import sys
 from pathlib import Path
 from flrplan.nnunet.dataset import convert_dataset
-from flrplan.method.stage_input import InputSettings
-from flrplan.method.stages import STAGES
-from flrplan.workfolder.truth import TruthFiles
-from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.method import InputSettings
+from flrplan.method import STAGES
+from flrplan.workfolder import TruthFiles
+from flrplan.workfolder import find_labelled_cases
 for name in ("flr_from_liver", "benign"):
     convert_dataset(find_labelled_cases(Path(sys.argv[1])), STAGES[name], InputSettings(), Path(sys.argv[2]))
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.method.variants import Variant, variants_from
+from flrplan.method import Variant, variants_from
 
 
 def test_a_variant_is_an_architecture_with_settings_over_the_recipe(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from flrplan.errors import ModelError
+from flrplan.networks import STUNET, ChannelMode
 from flrplan.networks.published_weights import load_weights, size_of, spread_channels
 from flrplan.networks.stunet import STUNet
-from flrplan.networks.table import STUNET, ChannelMode
 from flrplan.nnunet.pretrained import read_weights
 
 ISOTROPIC = [[1, 1, 1]] + [[2, 2, 2]] * 5

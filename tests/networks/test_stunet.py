@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from flrplan.networks import STUNET
 from flrplan.networks.stunet import STUNet, Upsample
-from flrplan.networks.table import STUNET
 
 ISOTROPIC = [[1, 1, 1]] + [[2, 2, 2]] * 5
 

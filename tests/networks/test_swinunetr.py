@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from monai.networks.nets.swin_unetr import SwinUNETR as MonaiSwinUNETR
 
+from flrplan.networks import SWINUNETR
 from flrplan.networks.swinunetr import SwinUNETR
-from flrplan.networks.table import SWINUNETR
 
 NARROW = SWINUNETR.size("narrow")
 

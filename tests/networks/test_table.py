@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.method.recipe import TrainingSettings
-from flrplan.method.stages import ARCHITECTURES
-from flrplan.networks.table import BASE, NARROW, PAPER, TABLE, Schedule, architecture_named
+from flrplan.method import ARCHITECTURES, TrainingSettings
+from flrplan.networks import BASE, PAPER, TABLE, Schedule, architecture_named
+from flrplan.networks.table import NARROW
 
 
 def test_names_stand_in_one_place() -> None:

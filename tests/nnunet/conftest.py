@@ -11,16 +11,14 @@ import pytest
 import torch
 
 from flrplan.cohort import CohortSettings, write_cohort
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import FLR
-from flrplan.networks.table import architecture_named
+from flrplan.method import FLR, Recipe
+from flrplan.networks import architecture_named
 from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 TINY = {
     "plan": {

@@ -20,8 +20,7 @@ from pathlib import Path
 import torch
 
 from flrplan.files import current_version
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import FLR
+from flrplan.method import FLR, Recipe
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, weights_sha256
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.training_run import StageWork, train_fold

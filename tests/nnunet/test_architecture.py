@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from flrplan.errors import ModelError
-from flrplan.method.stage_input import InputSettings
-from flrplan.method.stages import LIVER
+from flrplan.method import LIVER, InputSettings
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.model_folder import ModelFolder
 

@@ -14,20 +14,15 @@ import torch
 import flrplan.networks
 from flrplan.anatomy import Mask, Structure
 from flrplan.cohort import CohortSettings, write_cohort
-from flrplan.engine.models import ModelStore
+from flrplan.engine import ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT
-from flrplan.method.recipe import Recipe
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import ARCHITECTURES, FLR
-from flrplan.networks import table
+from flrplan.method import ARCHITECTURES, FLR, Recipe, build_stage_input
+from flrplan.networks import TABLE, table
 from flrplan.networks.stunet import STUNet
-from flrplan.networks.table import TABLE
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

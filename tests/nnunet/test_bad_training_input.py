@@ -19,12 +19,10 @@ from flrplan.cli import main
 from flrplan.errors import GridError, LabelError, OutputError, SettingsError, TrainingError
 from flrplan.files import write_json
 from flrplan.image import read_label_map, write_label_map
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import CRLM, FLR, LIVER, Stage
+from flrplan.method import CRLM, FLR, LIVER, Recipe, Stage
 from flrplan.nnunet import preparation
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import SPLITS_NAME, Split, nnunet_split
+from flrplan.workfolder import SPLITS_NAME, Split, find_labelled_cases, nnunet_split
 
 CPU = torch.device("cpu")
 
@@ -265,7 +263,7 @@ def test_a_split_that_only_evaluates(
 
 
 def test_a_split_without_training_cases() -> None:
-    from flrplan.workfolder.split import require_fold
+    from flrplan.workfolder import require_fold
 
     split = Split((("a",), ()))
     with pytest.raises(SettingsError, match="fold 0 has 0 cases to train on and 1 to validate"):

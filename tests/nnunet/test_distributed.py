@@ -13,12 +13,12 @@ import torch
 
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.distributed import launch, launched_rank, process_group
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 
 def test_two_processes_train_one_model(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], tmp_path: Path) -> None:

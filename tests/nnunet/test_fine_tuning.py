@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import ModelError
-from flrplan.method.recipe import PlanSettings, Recipe
-from flrplan.method.stage_input import InputMasks
-from flrplan.method.stages import CRLM
+from flrplan.method import CRLM, InputMasks, PlanSettings, Recipe
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.training_run import StageWork
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import FINAL_CHECKPOINT, Split
 
 DEMO = MODEL_ROOT / "demo" / "crlm" / "nnunet"
 

@@ -19,20 +19,18 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ModelError
 from flrplan.files import current_version
 from flrplan.image import CT
-from flrplan.method.stage_input import InputSettings, RegionMode, StageInput, build_stage_input
-from flrplan.method.stages import CRLM, FLR, LIVER
+from flrplan.method import CRLM, FLR, LIVER, InputSettings, RegionMode, StageInput, build_stage_input
 from flrplan.nnunet import import_source
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.import_labels import choose_labels
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 MSD = {"background": 0, "liver": 1, "cancer": 2}

@@ -15,21 +15,18 @@ import torch
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import LabelError
 from flrplan.files import write_json
 from flrplan.image import CT, read_ct, write_label_map
-from flrplan.method.stage_input import AIR_HU, InputSettings, RegionMode, build_stage_input
-from flrplan.method.stages import CRLM, FLR, FLR_E2E, LIVER
+from flrplan.method import CRLM, FLR, FLR_E2E, LIVER, InputSettings, RegionMode, build_stage_input
+from flrplan.method.stage_input import AIR_HU
 from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import PLANS
 from flrplan.nnunet.preparation import read_prepared
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import Case, find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
-from flrplan.workfolder.truth import TruthFiles
+from flrplan.workfolder import Case, TruthFiles, find_labelled_cases, nnunet_split
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from flrplan.files import write_json
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.training_run import StageWork, train_fold
 
 

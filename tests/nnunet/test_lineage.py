@@ -12,7 +12,7 @@ import torch
 from flrplan.cli import main
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.checkpoint import TRAINING_NAME
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder, trained_ids

@@ -8,7 +8,8 @@ from math import exp, log
 import pytest
 import torch
 
-from flrplan.method.recipe import Loss, TrainingSettings
+from flrplan.method import TrainingSettings
+from flrplan.method.recipe import Loss
 from flrplan.nnunet.loss import BinaryCrossEntropy, DiceBinaryCrossEntropy, training_loss
 from flrplan.nnunet.trainer import FlrTrainer
 

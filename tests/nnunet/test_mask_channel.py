@@ -7,8 +7,7 @@ import torch
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from flrplan.method.stage_input import InputSettings
-from flrplan.method.stages import STAGES
+from flrplan.method import STAGES, InputSettings
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.dataset import dataset_json
 

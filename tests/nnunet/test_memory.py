@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flrplan.errors import SettingsError, TrainingError
-from flrplan.method.recipe import TrainingSettings
+from flrplan.method import TrainingSettings
 from flrplan.nnunet.memory import Pieces, in_one_piece, is_out_of_memory
 from flrplan.nnunet.precision import compiles, precision_context, precision_name
 from flrplan.nnunet.trainer import FlrTrainer

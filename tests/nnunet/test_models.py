@@ -15,16 +15,15 @@ import SimpleITK as sitk
 import torch
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.errors import ModelError
 from flrplan.image import CT
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import FLR, FLR_E2E, LIVER
+from flrplan.method import FLR, FLR_E2E, LIVER, build_stage_input
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"

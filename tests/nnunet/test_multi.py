@@ -14,14 +14,11 @@ import SimpleITK as sitk
 import torch
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, LabelError, ModelError, SettingsError
 from flrplan.image import read_ct, write_label_map
-from flrplan.method.cascade_result import Source
-from flrplan.method.probabilities import MASK_FROM, Probability
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import LIVER, MULTI
+from flrplan.method import LIVER, MASK_FROM, Probability, Source, build_stage_input
+from flrplan.method.stages import MULTI
 from flrplan.networks.published_weights import load_weights
 from flrplan.nnunet import pretrained
 from flrplan.nnunet.dataset import region_values
@@ -31,9 +28,7 @@ from flrplan.nnunet.planning import PLANS
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.preparation import read_prepared
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import Case, find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
-from flrplan.workfolder.truth import TruthFiles
+from flrplan.workfolder import Case, TruthFiles, find_labelled_cases, nnunet_split
 
 CPU = torch.device("cpu")
 LIVER_CRLM_FLR = MULTI.targets

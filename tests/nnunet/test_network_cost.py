@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flrplan.method.stages import ARCHITECTURES
-from flrplan.networks.table import TABLE
+from flrplan.method import ARCHITECTURES
+from flrplan.networks import TABLE
 from flrplan.nnunet.network_cost import network_cost, typical_plans
 
 

@@ -10,7 +10,7 @@ import pytest
 from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as planners
 
 from flrplan.errors import SettingsError
-from flrplan.method.recipe import PlanSettings
+from flrplan.method import PlanSettings
 from flrplan.networks.table import RESENC
 from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.environment import augmentation_workers, files_listed_in_process, nnunet_folders, quiet

@@ -12,12 +12,10 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import CT
-from flrplan.method.probabilities import MASK_FROM, Probability, encode
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import CRLM
+from flrplan.method import CRLM, MASK_FROM, Probability, build_stage_input
+from flrplan.method.probabilities import encode
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import ModelError
 from flrplan.files import current_version
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.publishing import ModelPlace, publish_fold, replace_model
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_run import StageWork, train_fold
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
 KEPT = r"It is kept in .*training_state.pth: give the same command with another --models folder"

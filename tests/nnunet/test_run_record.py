@@ -16,15 +16,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flrplan.errors import OutputError
 from flrplan.image import read_label_map, write_label_map
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import CRLM, FLR, FLR_E2E, LIVER
+from flrplan.method import CRLM, FLR, FLR_E2E, LIVER, Recipe
 from flrplan.nnunet import checkpoint
 from flrplan.nnunet.checkpoint import write_checkpoint
 from flrplan.nnunet.dataset import convert_dataset
 from flrplan.nnunet.preprocessed import expected_bytes, is_whole, preprocess_cases, require_whole
 from flrplan.nnunet.run_record import commit, device_name
 from flrplan.nnunet.training_run import StageWork, train_fold
-from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder import find_labelled_cases
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.workfolder.cases import Case, find_labelled_cases
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import Case, find_labelled_cases, nnunet_split
 
 Prepare = Callable[..., None]
 

@@ -11,9 +11,9 @@ import torch
 
 from flrplan.cli import main
 from flrplan.files import write_json
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
+from flrplan.networks import PAPER, STUNET, TABLE
 from flrplan.networks.stunet import STUNet
-from flrplan.networks.table import PAPER, STUNET, TABLE
 from flrplan.nnunet.network_cost import weight_names
 
 Refused = Callable[..., str]

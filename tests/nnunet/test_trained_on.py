@@ -11,12 +11,11 @@ import torch
 
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
-from flrplan.method.recipe import Recipe
+from flrplan.method import Recipe
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.trained_on import KEY
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import Split, find_labelled_cases
 
 CPU = torch.device("cpu")
 

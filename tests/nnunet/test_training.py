@@ -13,16 +13,12 @@ from flrplan.cli import main
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT
-from flrplan.method.recipe import Recipe
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import FLR
+from flrplan.method import FLR, Recipe, build_stage_input
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.training_run import StageWork, prepare_stage
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.split import nnunet_split
+from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
 
 RECIPE = """
 common:

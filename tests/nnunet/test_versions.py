@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from flrplan.cli import main
-from flrplan.engine.models import FROM_DEMO, MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, ModelStore
+from flrplan.engine.models import FROM_DEMO
 from flrplan.files import current_version, publish_version, versions
-from flrplan.method.stages import LIVER
+from flrplan.method import LIVER
 from flrplan.nnunet.import_model import import_model
 from flrplan.nnunet.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.publishing import changing, replace_model

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import FLR
+from flrplan.method import FLR, Recipe
 from flrplan.nnunet.checkpoint import weights_sha256
 from flrplan.nnunet.distributed import process_group
 from flrplan.nnunet.trainer import FlrTrainer

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from flrplan.planning.volumetry import measure_volumes
+from flrplan.planning import measure_volumes
 
 
 def test_volumes_by_hand() -> None:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.pixel_data_handlers.numpy_handler import pack_bits
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 Masks = dict[str, NDArray[np.bool_]]
 SHAPE = (8, 16, 16)

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from flrplan.anatomy import Structure
 from flrplan.errors import GridError, LabelError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.preparation.compare import compare_all, pair_cases
 from flrplan.preparation.compare_picture import write_comparison_picture
 from flrplan.preparation.compare_table import changes_csv, changes_markdown

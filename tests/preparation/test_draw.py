@@ -9,7 +9,7 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.preparation.draw import DATASET_IDS, DEFAULT_SEED, draw_split, read_strata, stratum
-from flrplan.workfolder.split import nnunet_split, read_split
+from flrplan.workfolder import nnunet_split, read_split
 
 COMMITTED = Path(__file__).resolve().parents[2] / "benchmark/splits/ours_157_40.json"
 

@@ -11,8 +11,7 @@ import SimpleITK as sitk
 
 from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
-from flrplan.image import read_ct
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, read_ct
 from flrplan.preparation.folder import find_folder_cases, image_sources, with_labels
 from flrplan.preparation.glob_pattern import compile_open_pattern, compile_pattern
 from flrplan.preparation.layout import read_layout
@@ -20,7 +19,7 @@ from flrplan.preparation.listing import listing
 from flrplan.preparation.run import PrepareSettings, prepare
 from flrplan.preparation.sources import FileLabels, SourceKind
 from flrplan.preparation.truth import read_truth_of
-from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder import find_labelled_cases
 
 REFINED = Path(__file__).resolve().parents[2] / "benchmark/layouts/refined.yaml"
 

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.errors import LabelError, SettingsError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.metrics.region import Region
 from flrplan.preparation.folder import image_sources, with_labels, with_original_tumours
 from flrplan.preparation.layout import read_layout
@@ -20,7 +20,7 @@ from flrplan.preparation.listing import listing
 from flrplan.preparation.run import Prepared, PrepareSettings, prepare
 from flrplan.preparation.sources import InstanceSource, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
-from flrplan.workfolder.instances import layer_paths, read_instances
+from flrplan.workfolder import layer_paths, read_instances
 
 CASE = "CRLM-CT-1001"
 SPACING = (2.5, 0.9, 0.8)

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.errors import SettingsError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.preparation.run import Prepared, PrepareSettings, prepare
 from flrplan.preparation.sources import CaseSource, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from flrplan.errors import GridError, ImageError, LabelError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
 from flrplan.preparation.segment_roles import SegmentRole, segment_role
 

@@ -16,7 +16,7 @@ from flrplan.image import read_ct
 from flrplan.preparation.run import Prepared, PrepareSettings, prepare
 from flrplan.preparation.sources import ProblemKind, SourceKind
 from flrplan.preparation.tcia import find_tcia_cases
-from flrplan.workfolder.cases import find_labelled_cases
+from flrplan.workfolder import find_labelled_cases
 
 
 def prepared(root: Path, out: Path, **settings: Any) -> Prepared:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from flrplan.anatomy import Mask
-from flrplan.image import CT
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry
 from flrplan.qc.liver_in_view import liver_in_view_findings
 
 SHAPE = (20, 30, 40)

@@ -21,7 +21,7 @@ from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
 from flrplan.demo.ohif.background import free_port
 from flrplan.demo.ohif.server import APP, running_server
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 START_SECONDS = 300
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from flrplan.anatomy import Compartment, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
-from flrplan.image import CT, read_ct
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry, read_ct
 from flrplan.server.annotations import given_masks
 from flrplan.server.options import Inputs
 from flrplan.server.studies import PlanningLocalDatastore

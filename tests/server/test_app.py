@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from flrplan.anatomy import KNOWN_LABEL_NAMES, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import SettingsError
-from flrplan.image.geometry import Geometry
-from flrplan.method.stages import PAPER_STAGES
+from flrplan.image import Geometry
+from flrplan.method import PAPER_STAGES
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from flrplan.image import read_ct
+from flrplan.image import Geometry, read_ct
 from flrplan.image.dicom_write import write_dicom_series
-from flrplan.image.geometry import Geometry
 from flrplan.server.client_error import ClientError
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
 from flrplan.server.host import IMAGE_ID, image_path

@@ -13,8 +13,8 @@ from monailabel.interfaces.exception import MONAILabelException
 from pydicom.dataset import Dataset
 
 from flrplan.cohort import SyntheticCase
+from flrplan.image import Geometry
 from flrplan.image.dicom_write import write_dicom_series
-from flrplan.image.geometry import Geometry
 from flrplan.learning.annotations import read_annotations
 from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder
 from flrplan.server.annotations import annotated_images

@@ -5,7 +5,7 @@ import torch
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.method.stages import CRLM, FLR, FLR_E2E, LIVER
+from flrplan.method import CRLM, FLR, FLR_E2E, LIVER
 from flrplan.server.options import InferOptions, Inputs, client_config, device_choices, inputs_for
 from flrplan.server.settings import AppSettings
 

@@ -22,17 +22,15 @@ from flrplan.anatomy import Structure
 from flrplan.cohort import SyntheticCase
 from flrplan.demo.ohif.orthanc import Orthanc, find_orthanc, running_orthanc
 from flrplan.errors import ServiceError
-from flrplan.image import read_ct
+from flrplan.image import Geometry, read_ct
 from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
-from flrplan.image.geometry import Geometry
 from flrplan.learning.annotations import read_annotations
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import CRLM, LIVER
+from flrplan.method import CRLM, LIVER, Recipe
 from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import open_dicomweb
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import Split
 
 SECONDS = 30
 

@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from flrplan.anatomy import Compartment, Mask, structure_mask
 from flrplan.cohort import make_case
 from flrplan.demo.ohif.server import APP
-from flrplan.image.geometry import Geometry
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import CRLM, FLR, FLR_E2E, PAPER_STAGES, STAGES
-from flrplan.networks.table import NARROW, PAPER
+from flrplan.image import Geometry
+from flrplan.method import CRLM, FLR, FLR_E2E, PAPER_STAGES, STAGES, Recipe
+from flrplan.networks import PAPER
+from flrplan.networks.table import NARROW
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import find_labelled_cases
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import Split, find_labelled_cases
 
 SPACING_ZYX_MM = (5.0, 4.5, 5.0)
 SHRUNK = 1.5

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flrplan.image.geometry import Geometry
-from flrplan.method.stages import PAPER_STAGES
+from flrplan.image import Geometry
+from flrplan.method import PAPER_STAGES
 
 IMAGES = {"lidc": "lidc0001/abdomen_1p4x1p4x2p5_ct.nii.gz", "totalseg": "totalseg/example_ct.nii.gz"}
 LIVER_OF_LIDC = "lidc0001/abdomen_1p4x1p4x2p5_liver.nii.gz"

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.errors import OutputError, SettingsError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.server.label_table import COMPARTMENT_NAMES
 from flrplan.server.result_file import DTYPES, EXTENSIONS, ResultFormat, write_result
 
@@ -96,7 +96,7 @@ from pathlib import Path
 import numpy as np
 from flrplan.server.result_file import EXTENSIONS, ResultFormat, write_result
 from flrplan.errors import OutputError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 tempfile.tempdir = sys.argv[1]
 label = np.random.default_rng(0).integers(0, 5, (40, 40, 40)).astype(np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # writing fails after 5 kB, as on a full disk

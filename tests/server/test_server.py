@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import APPEARANCE, KNOWN_LABEL_NAMES, Compartment
 from flrplan.cohort import SyntheticCase
-from flrplan.image.geometry import Geometry
-from flrplan.method.stages import PAPER_STAGES
+from flrplan.image import Geometry
+from flrplan.method import PAPER_STAGES
 
 pytestmark = pytest.mark.timeout(300)
 

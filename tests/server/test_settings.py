@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError
 from flrplan.server.settings import AppSettings, parse_bool
 

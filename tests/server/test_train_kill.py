@@ -17,13 +17,12 @@ import torch
 
 from flrplan.anatomy import Compartment
 from flrplan.cohort import make_case
-from flrplan.engine.models import MODEL_ROOT, ModelStore
+from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.files import current_version
 from flrplan.image import CT
 from flrplan.learning.progress import read_stats
 from flrplan.learning.stage_training import RetrainingFolder
-from flrplan.method.stage_input import build_stage_input
-from flrplan.method.stages import LIVER
+from flrplan.method import LIVER, build_stage_input
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.engine.models import DEMO_NOTE
+from flrplan.engine import DEMO_NOTE
 from flrplan.files import current_version
 
 pytestmark = pytest.mark.timeout(900)

@@ -17,7 +17,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError, TrainingError
 from flrplan.learning.progress import TaskProgress
 from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
-from flrplan.method.stages import CASCADE, LIVER
+from flrplan.method import CASCADE, LIVER
 from flrplan.server import train
 from flrplan.server.annotations import annotated_images
 from flrplan.server.train import newest_first

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.hardware.gpu_pool import visible_gpus
+from flrplan.hardware import visible_gpus
 from flrplan.workflow.engine import (
     EngineSettings,
     find_snakemake,
@@ -25,7 +25,7 @@ from flrplan.workflow.engine import (
 )
 from flrplan.workflow.jobs import Job, Places, benchmark_jobs
 from flrplan.workflow.settings import BenchmarkSettings, Resources, Rule
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

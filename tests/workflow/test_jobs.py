@@ -10,13 +10,13 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation.settings import WRITTEN
-from flrplan.method.variants import Variant
-from flrplan.networks.table import PAPER
+from flrplan.method import Variant
+from flrplan.networks import PAPER
 from flrplan.workflow.jobs import Job, Places, benchmark_jobs, settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.method.stages import PAPER_STAGES, STAGES
-from flrplan.method.variants import Variant
-from flrplan.networks.table import PAPER
+from flrplan.method import PAPER_STAGES, STAGES, Variant
+from flrplan.networks import PAPER
 from flrplan.workflow.reading import read_benchmark, read_variants
 from flrplan.workflow.settings import DataKind, Resources, Rule
 

@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.errors import GridError, LabelError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.metrics.region import Region
-from flrplan.workfolder.instances import layer_paths, layers_of, read_instances, union_of, write_instances
+from flrplan.workfolder import layer_paths, read_instances, union_of, write_instances
+from flrplan.workfolder.instances import layers_of
 
 GRID = Geometry((9, 8, 6), (0.8, 0.9, 2.5), (-3.0, 4.0, 5.0))
 

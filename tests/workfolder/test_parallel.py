@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import FlrError, LabelError, SettingsError
-from flrplan.workfolder.parallel import map_cases
+from flrplan.workfolder import map_cases
 
 
 def slow_first(task: int) -> int:

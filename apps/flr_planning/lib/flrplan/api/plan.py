@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.cascade import Cascade, NoteStep
+from flrplan.engine import Cascade, NoteStep
 from flrplan.errors import LabelError, SettingsError
-from flrplan.files.listing import files_below
+from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_mask
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
-from flrplan.method.stages import stage_named
-from flrplan.planning.plan import REPORT_NAME, Plan
-from flrplan.workfolder.records import ModelIdentity
+from flrplan.method import stage_named
+from flrplan.planning import REPORT_NAME, Plan
+from flrplan.workfolder import ModelIdentity
 
 PathLike = str | os.PathLike[str]
 

@@ -11,19 +11,25 @@ import numpy as np
 from tqdm import tqdm
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import start_of
 from flrplan.files.setting_checks import take_paths
 from flrplan.image import CT, write_label_map, write_volume
-from flrplan.method.probabilities import Probability
-from flrplan.method.stages import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Stage, require_stages
-from flrplan.workfolder.cases import Case, find_labelled_cases
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.records import PartRecord, RunRecord, require_same
-from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part, read_split
+from flrplan.method import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Probability, Stage, require_stages
+from flrplan.workfolder import (
+    HELD_OUT_PART,
+    Case,
+    PartRecord,
+    RunRecord,
+    Split,
+    WorkFolder,
+    find_labelled_cases,
+    fold_part,
+    read_split,
+    require_same,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import torch
 
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError
 from flrplan.files.setting_checks import take_paths
-from flrplan.hardware.device import choose_device
+from flrplan.hardware import choose_device
 from flrplan.input_masks import with_predictions
-from flrplan.method.recipe import Recipe
-from flrplan.method.stage_input import InputMasks
-from flrplan.method.stages import ARCHITECTURES, Stage, require_stages
-from flrplan.method.variants import Variant
-from flrplan.networks.table import SCRATCH, architecture_named
+from flrplan.method import ARCHITECTURES, InputMasks, Recipe, Stage, Variant, require_stages
+from flrplan.networks import SCRATCH, architecture_named
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import ModelFolder
@@ -25,9 +22,16 @@ from flrplan.nnunet.pretrained import learned_from, require_weights_of
 from flrplan.nnunet.publishing import require_writable
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
-from flrplan.workfolder.cases import Case, find_labelled_cases, with_labels_of
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.split import Split, nnunet_split, read_split, require_fold
+from flrplan.workfolder import (
+    Case,
+    Split,
+    WorkFolder,
+    find_labelled_cases,
+    nnunet_split,
+    read_split,
+    require_fold,
+    with_labels_of,
+)
 
 FOLDS = 5
 """Of nnU-Net's own draw, where no split says otherwise; the paper's number."""

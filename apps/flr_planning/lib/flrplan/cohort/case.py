@@ -36,7 +36,7 @@ from flrplan.cohort.settings import MAX_CASES, CaseSize, case_name, parse_size
 from flrplan.cohort.trunk import great_vessels, heart_and_vessels, make_cavity, skeleton, tangle, trunk_shell
 from flrplan.errors import CohortError
 from flrplan.files.setting_checks import check_whole_number
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.image.smooth_noise import smooth_noise
 
 ATTEMPTS = 12

@@ -17,7 +17,7 @@ from scipy import ndimage
 from flrplan.anatomy import Mask, NestingReport, Structure, structure_mask, to_compartments
 from flrplan.cohort.case import SyntheticCase
 from flrplan.cohort.organs import Organ, Stream, stream
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 _STREAM = 1000
 _SECOND_SHARE = 0.35

@@ -16,9 +16,8 @@ from scipy import ndimage
 
 from flrplan.anatomy import Compartment, Structure, structure_mask
 from flrplan.errors import CohortError
-from flrplan.files.write import replacing
-from flrplan.image.geometry import Geometry
-from flrplan.image.orientation import Canonical
+from flrplan.files import replacing
+from flrplan.image import Canonical, Geometry
 
 WINDOW_HU = (-160.0, 240.0)
 """Width 400, level 40."""

@@ -14,7 +14,7 @@ from flrplan.cohort.metal import METAL_WEIGHTS, Metal
 from flrplan.cohort.organs import Stream, stream
 from flrplan.cohort.patient import Patient
 from flrplan.cohort.settings import GRID_LIMITS, CaseSize
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 
 class Phase(str, Enum):

@@ -22,9 +22,7 @@ from flrplan.cohort.settings import COHORT_VERSION, FAULTS_NAME, CohortSettings,
 from flrplan.errors import CohortError, SettingsError
 from flrplan.files import write_json
 from flrplan.image import write_label_map, write_volume
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.parallel import map_cases
-from flrplan.workfolder.records import read_record, require_same
+from flrplan.workfolder import WorkFolder, map_cases, read_record, require_same
 
 TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""

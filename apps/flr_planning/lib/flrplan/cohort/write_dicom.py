@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from flrplan.cohort.write import OUR_SLICES, dicom_folder, image_path
 from flrplan.errors import CohortError
-from flrplan.image import read_ct
-from flrplan.image.ct import CT
+from flrplan.image import CT, read_ct
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, series_uid, write_dicom_series
 
 

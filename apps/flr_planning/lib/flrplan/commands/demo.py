@@ -24,11 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.api.plan import plan
     from flrplan.cohort import CaseSize, make_case
     from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
-    from flrplan.engine.cascade import Cascade, CascadeSettings
+    from flrplan.engine import Cascade, CascadeSettings
     from flrplan.image import write_volume
     from flrplan.metrics.overlap import dice
-    from flrplan.planning.plan import MAP_NAME, PICTURE_NAME
-    from flrplan.planning.volumetry import measure_volumes
+    from flrplan.planning import MAP_NAME, PICTURE_NAME, measure_volumes
 
     note("making a synthetic CT that no demo model has seen")
     case = make_case(DEMO_SEED, DEMO_INDEX, CaseSize.MEDIUM)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from flrplan.commands.say import note, say
 from flrplan.demo import REAL_FORM
 from flrplan.demo.held_out import MEASURE_CASES
-from flrplan.engine.models import DEMO_NAME, MODEL_ROOT
+from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import SettingsError
-from flrplan.method.stages import PAPER_STAGES, STAGES
+from flrplan.method import PAPER_STAGES, STAGES
 
 if TYPE_CHECKING:
     from flrplan.nnunet.trainer import EpochReport
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.demo.failures import write_failures
     from flrplan.demo.measure import as_json, demo_cascade, measure_synthetic
     from flrplan.demo.real_ct import RealCT, measure_cropped, measure_real
-    from flrplan.planning.plan import Plan
+    from flrplan.planning import Plan
 
     if arguments.cases < 1:
         raise SettingsError(f"--cases must be at least 1, got {arguments.cases}")

@@ -116,8 +116,8 @@ def _device() -> list[str]:
 def _models(root: Path | None) -> list[str]:
     import torch
 
-    from flrplan.engine.models import MODEL_ROOT, ModelStore
-    from flrplan.method.stages import ARCHITECTURES, PAPER_STAGES, STAGES
+    from flrplan.engine import MODEL_ROOT, ModelStore
+    from flrplan.method import ARCHITECTURES, PAPER_STAGES, STAGES
 
     problems = []
     store = ModelStore(root or MODEL_ROOT)

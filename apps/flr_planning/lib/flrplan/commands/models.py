@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.commands.say import say
-from flrplan.engine.models import MODEL_ROOT, ModelStore, require_models_folder
+from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import use_version, versions
-from flrplan.method.stage_input import InputSettings, RegionMode
-from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.method import ARCHITECTURES, STAGES, InputSettings, RegionMode, stage_named
 from flrplan.nnunet.import_source import CHECKPOINTS
 
 _INPUT_NUMBERS = {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from flrplan.commands.say import note, say
 from flrplan.errors import SettingsError
-from flrplan.method.stages import PAPER_STAGES
+from flrplan.method import PAPER_STAGES
+from flrplan.networks import BASE, PAPER, TABLE
 from flrplan.networks.estimate import A100, TYPICAL_PATCH, UTILIZATION, Workload
-from flrplan.networks.table import BASE, PAPER, TABLE
 
 if TYPE_CHECKING:
     from flrplan.nnunet.network_cost import NetworkCost
@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table (Markdown), then the estimate."""
-    from flrplan.hardware.device import choose_device
+    from flrplan.hardware import choose_device
     from flrplan.nnunet.network_cost import network_cost, typical_plans
 
     shared = _read_plans(arguments.plans) if arguments.plans else typical_plans(arguments.patch)
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def benchmark_estimate(costs: list[NetworkCost]) -> list[str]:
     """The arithmetic of all trainings of the paper's benchmark, in lines: every architecture, stage and fold."""
-    from flrplan.method.recipe import TrainingSettings
+    from flrplan.method import TrainingSettings
 
     settings = TrainingSettings()
     each = len(PAPER_STAGES) * FOLDS

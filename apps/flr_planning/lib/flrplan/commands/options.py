@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flrplan.engine.models import MODEL_ROOT, ModelStore, require_models_folder
+from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import SettingsError
-from flrplan.method.stages import ARCHITECTURES
+from flrplan.method import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from flrplan.method.variants import Variant
+    from flrplan.method import Variant
 
 
 def add_cascade_options(parser: argparse.ArgumentParser) -> None:

@@ -37,8 +37,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
     from flrplan.api.plan import is_planned, plan, request_of
-    from flrplan.engine.cascade import Cascade, CascadeSettings
-    from flrplan.hardware.memory import keep_freed_memory
+    from flrplan.engine import Cascade, CascadeSettings
+    from flrplan.hardware import keep_freed_memory
     from flrplan.image import case_names
 
     keep_freed_memory()

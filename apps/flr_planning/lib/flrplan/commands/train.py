@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from flrplan.commands.options import add_variants_option, known_variants, require_known_name
 from flrplan.commands.say import note, say
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError
-from flrplan.method.stage_input import InputMasks
-from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
-from flrplan.networks.table import SCRATCH, TABLE
+from flrplan.method import ARCHITECTURES, STAGES, InputMasks, stage_named
+from flrplan.networks import SCRATCH, TABLE
 
 if TYPE_CHECKING:
     from flrplan.api.train import TrainingRequest
-    from flrplan.method.recipe import Recipe
-    from flrplan.method.variants import Variant
+    from flrplan.method import Recipe, Variant
     from flrplan.nnunet.trainer import EpochReport
 
 
@@ -93,10 +91,10 @@ def train_folds(arguments: argparse.Namespace, variants: Mapping[str, Variant]) 
     from tqdm import tqdm
 
     from flrplan.api.train import check, prepare, split_of, train
-    from flrplan.hardware.device import choose_device
+    from flrplan.hardware import choose_device
     from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
     from flrplan.nnunet.publishing import require_writable
-    from flrplan.workfolder.cases import find_labelled_cases
+    from flrplan.workfolder import find_labelled_cases
 
     device = choose_device(arguments.device)
     if arguments.gpus < 1:
@@ -163,7 +161,7 @@ def _request(arguments: argparse.Namespace, variants: Mapping[str, Variant]) -> 
 
 def _recipe(arguments: argparse.Namespace, stage: str, variant: Variant | None) -> Recipe:
     """The recipe file, then what the options say, then the variant."""
-    from flrplan.method.recipe import Recipe
+    from flrplan.method import Recipe
 
     options: dict[str, dict[str, Any]] = {}
     if arguments.size:

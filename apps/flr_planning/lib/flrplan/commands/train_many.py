@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from flrplan.commands import train
 from flrplan.commands.options import add_variants_option, known_variants
 from flrplan.commands.say import note
-from flrplan.engine.models import MODEL_ROOT
+from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError, TrainingError
-from flrplan.method.stages import ARCHITECTURES, STAGES, stage_named
+from flrplan.method import ARCHITECTURES, STAGES, stage_named
 
 if TYPE_CHECKING:
-    from flrplan.method.variants import Variant
+    from flrplan.method import Variant
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
     from flrplan.files import current_version
     from flrplan.nnunet.trained import require_same_training
-    from flrplan.workfolder.split import read_split
+    from flrplan.workfolder import read_split
 
     variants = known_variants(arguments.variants)
     trainings = [Training.parse(text, variants) for text in arguments.training]

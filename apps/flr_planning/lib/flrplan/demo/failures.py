@@ -14,8 +14,8 @@ from PIL import Image
 
 from flrplan.demo.held_out import measured_case
 from flrplan.demo.measure import MeasuredCase, predictions
-from flrplan.engine.cascade import Cascade
-from flrplan.files.write import replacing
+from flrplan.engine import Cascade
+from flrplan.files import replacing
 from flrplan.image.difference_picture import draw_difference
 
 SHOWN = ("liver", "crlm_pipelined", "crlm_cascaded", "flr_pipelined")

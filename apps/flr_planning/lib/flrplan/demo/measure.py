@@ -18,15 +18,14 @@ from flrplan.cohort import CaseSize, SyntheticCase
 from flrplan.cohort.scan import View
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError
 from flrplan.files import read_json, write_json
-from flrplan.hardware.memory import keep_freed_memory
+from flrplan.hardware import keep_freed_memory
 from flrplan.image import CT
-from flrplan.method.stages import CRLM, FLR, FLR_E2E
+from flrplan.method import CRLM, FLR, FLR_E2E
 from flrplan.metrics.overlap import dice
-from flrplan.workfolder.parallel import map_cases
+from flrplan.workfolder import map_cases
 
 COLUMNS = (
     "liver",

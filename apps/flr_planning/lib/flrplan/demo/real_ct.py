@@ -10,11 +10,10 @@ import numpy as np
 from flrplan.anatomy import Mask, Structure
 from flrplan.demo import REAL_FORM
 from flrplan.demo.reference_mask import Reference, read_reference
-from flrplan.engine.cascade import Cascade
+from flrplan.engine import Cascade
 from flrplan.errors import EmptyLiverError, SettingsError
 from flrplan.image import CT, read_ct
-from flrplan.method.cascade_result import CascadeResult
-from flrplan.method.stages import LIVER
+from flrplan.method import LIVER, CascadeResult
 from flrplan.metrics.overlap import dice
 
 CROP_MARGIN_MM = 10.0

@@ -14,9 +14,8 @@ import SimpleITK as sitk
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, GridError, LabelError, SettingsError
-from flrplan.image import CT, read_label_map, read_mask
+from flrplan.image import CT, Geometry, read_label_map, read_mask
 from flrplan.image.dicom_files import is_dicom
-from flrplan.image.geometry import Geometry
 from flrplan.image.volume_file import image_suffix
 
 MAX_SHARE_OUTSIDE = 0.01

@@ -18,15 +18,12 @@ from scipy import ndimage
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, ModelStore
 from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
-from flrplan.hardware.device import choose_device
+from flrplan.hardware import choose_device
 from flrplan.image import CT
-from flrplan.method.cascade_result import CascadeResult, Source
-from flrplan.method.probabilities import Probability
-from flrplan.method.stage_input import StageInput, build_stage_input
-from flrplan.method.stages import CASCADE, Stage
+from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, StageInput, build_stage_input
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.qc.liver_in_view import liver_in_view_findings
-from flrplan.workfolder.records import ModelIdentity
+from flrplan.workfolder import ModelIdentity
 
 logger = logging.getLogger(__name__)
 

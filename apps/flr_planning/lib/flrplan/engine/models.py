@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flrplan.errors import ModelError
-from flrplan.files.listing import entries
-from flrplan.method.stages import Stage
-from flrplan.workfolder.records import ModelIdentity
+from flrplan.files import entries
+from flrplan.method import Stage
+from flrplan.workfolder import ModelIdentity
 
 if TYPE_CHECKING:
     import torch

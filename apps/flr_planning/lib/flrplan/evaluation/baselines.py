@@ -14,8 +14,8 @@ from flrplan.anatomy import Structure
 from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, Column
 from flrplan.evaluation.paper import architecture_order, architecture_title
 from flrplan.evaluation.trivial_plans import TUMOUR_MARGIN_MM, Plane, beyond_plane, without_tumour, without_tumour_side
-from flrplan.image.geometry import Geometry
-from flrplan.method.stages import Inputs
+from flrplan.image import Geometry
+from flrplan.method import Inputs
 from flrplan.metrics import Region
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from flrplan.anatomy import Structure
-from flrplan.method.stages import CRLM, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
+from flrplan.method import CRLM, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
 
 
 class Part(str, Enum):

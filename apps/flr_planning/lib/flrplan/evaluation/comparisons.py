@@ -21,7 +21,7 @@ from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.statistics import Floats, case_ranks, compare, group_means, holm, outcome, rank_stability
 from flrplan.evaluation.summary import Results, groups_of, paired
-from flrplan.method.stages import Inputs
+from flrplan.method import Inputs
 from flrplan.metrics.catalogue import PAPER_METRICS
 
 COMPARED = "dice"

@@ -14,11 +14,8 @@ from flrplan.errors import LabelError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.variants import ENSEMBLE
 from flrplan.image import Geometry, read_label_map, require_same_grid, write_label_map, write_volume
-from flrplan.method.probabilities import MASK_FROM
-from flrplan.method.variants import require_name
-from flrplan.workfolder.folder import IMAGE_SUFFIX, WorkFolder
-from flrplan.workfolder.records import PartRecord, require_same
-from flrplan.workfolder.split import HELD_OUT_PART, fold_part, read_split
+from flrplan.method import MASK_FROM, require_name
+from flrplan.workfolder import HELD_OUT_PART, IMAGE_SUFFIX, PartRecord, WorkFolder, fold_part, read_split, require_same
 
 MEAN, VOTE = "mean probability", "majority vote"
 

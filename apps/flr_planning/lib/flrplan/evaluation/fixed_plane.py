@@ -17,9 +17,9 @@ from flrplan.anatomy import Structure
 from flrplan.evaluation.inputs import CaseFiles
 from flrplan.evaluation.reading import UNREADABLE
 from flrplan.evaluation.trivial_plans import Plane
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.metrics import Region
-from flrplan.workfolder.truth import TRUTH
+from flrplan.workfolder import TRUTH
 
 SAMPLES = 1024
 """Voxels of each liver that choose, evenly spaced in raster order."""

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 
 from flrplan.errors import FlrError, ImageError
 from flrplan.evaluation.inputs import IMAGE_SUFFIXES, CaseFiles, Gap
-from flrplan.image.geometry import Geometry, require_same_grid, straighten
+from flrplan.image import Geometry, require_same_grid
+from flrplan.image.geometry import straighten
 
 
 def header_geometry(path: Path) -> Geometry | None:

@@ -11,12 +11,9 @@ from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.baselines import baseline_title
 from flrplan.evaluation.columns import COLUMNS, REQUIRED, Part
-from flrplan.files.listing import entries
+from flrplan.files import entries
 from flrplan.image import natural_key, without_channel
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.instances import layer_paths
-from flrplan.workfolder.split import Split
-from flrplan.workfolder.truth import TRUTH, TruthFiles
+from flrplan.workfolder import TRUTH, Split, TruthFiles, WorkFolder, layer_paths
 
 IMAGE_SUFFIXES: tuple[str, ...] = (".nii.gz", ".nii", ".nrrd", ".mha")
 """What counts as a mask; other files (nnU-Net leaves json and npz beside its predictions) are passed over."""

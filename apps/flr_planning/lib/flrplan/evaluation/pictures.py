@@ -21,10 +21,8 @@ from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.reading import UNREADABLE, read_binary
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.summary import Results
-from flrplan.image import read_ct
+from flrplan.image import Canonical, read_ct, require_same_grid
 from flrplan.image.difference_picture import draw_difference
-from flrplan.image.geometry import require_same_grid
-from flrplan.image.orientation import Canonical
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.inputs import CaseFiles, Found, Predictions, files_by_case
 from flrplan.evaluation.statistics import RESAMPLES, SEED, can_resample, describe
-from flrplan.files.listing import entries
-from flrplan.image import natural_key, read_label_map
-from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.files import entries
+from flrplan.image import Geometry, natural_key, read_label_map, require_same_grid
 from flrplan.metrics.calibration import (
     BINS,
     SWEEP_THRESHOLDS,

@@ -10,9 +10,9 @@ from typing import Any
 from flrplan.evaluation.paper import architecture_order, architecture_title
 from flrplan.evaluation.trained import model_folders, records
 from flrplan.image import natural_key
-from flrplan.method.stages import STAGES
-from flrplan.networks.table import TABLE
-from flrplan.workfolder.records import RunRecord, read_record
+from flrplan.method import STAGES
+from flrplan.networks import TABLE
+from flrplan.workfolder import RunRecord, read_record
 
 RANDOM = "random weights"
 NOT_RECORDED = "not recorded"

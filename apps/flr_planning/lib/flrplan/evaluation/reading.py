@@ -8,9 +8,7 @@ import numpy as np
 
 from flrplan.anatomy import Mask, resemblance
 from flrplan.errors import FlrError, LabelError
-from flrplan.image import read_label_map
-from flrplan.image.geometry import Geometry, require_same_grid
-from flrplan.image.orientation import Canonical
+from flrplan.image import Canonical, Geometry, read_label_map, require_same_grid
 
 UNREADABLE = (FlrError, OSError, RuntimeError)
 """What a broken file raises; SimpleITK's own errors are RuntimeErrors."""

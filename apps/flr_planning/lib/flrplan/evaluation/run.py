@@ -63,8 +63,7 @@ from flrplan.files import write_json, write_text
 from flrplan.image import natural_key
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
-from flrplan.workfolder.parallel import map_cases
-from flrplan.workfolder.split import Split, read_split
+from flrplan.workfolder import Split, map_cases, read_split
 
 log = logging.getLogger(__name__)
 

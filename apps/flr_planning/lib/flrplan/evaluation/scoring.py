@@ -21,12 +21,12 @@ from flrplan.evaluation.probabilities import ProbabilityRow, probability_row, re
 from flrplan.evaluation.reading import UNREADABLE, read_binary, slice_spacing_mm
 from flrplan.evaluation.rows import COMPONENTS, INSTANCES, CaseResult, LesionRow, Row
 from flrplan.evaluation.trivial_plans import Plane
-from flrplan.image.geometry import Geometry, require_same_grid
-from flrplan.method.stages import Inputs
+from flrplan.image import Geometry, require_same_grid
+from flrplan.method import Inputs
 from flrplan.metrics import Region, Scores, Undefined, score_mask
 from flrplan.metrics.lesions import IOU_THRESHOLDS, LesionMatching, iou_key, lesions_of
 from flrplan.metrics.volume import flr_percent
-from flrplan.workfolder.truth import TRUTH
+from flrplan.workfolder import TRUTH
 
 Regions = Mapping[Structure, Region]
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.files.setting_checks import take_paths
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
 """What one evaluation writes, the last file last."""

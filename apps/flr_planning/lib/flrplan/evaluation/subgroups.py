@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation.rows import Row
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 CLINICAL: tuple[str, ...] = ("steatosis", "chemotherapy", "bilobar")
 """The columns of ``dataset.csv`` from the clinical sheet: ``yes``, ``no`` or blank (a test compares them with the preparation's)."""

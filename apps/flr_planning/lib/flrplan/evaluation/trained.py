@@ -9,12 +9,9 @@ from pathlib import Path
 from flrplan.errors import SettingsError
 from flrplan.evaluation.columns import COLUMNS
 from flrplan.evaluation.inputs import Predictions
-from flrplan.files import current_version
-from flrplan.files.listing import is_junk
+from flrplan.files import current_version, is_junk
 from flrplan.image import natural_key
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.records import PartRecord, RunRecord
-from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part
+from flrplan.workfolder import HELD_OUT_PART, PartRecord, RunRecord, Split, WorkFolder, fold_part
 
 
 def require_unseen(work: Path, predictions: Predictions, split: Split, split_file: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.metrics import Region
 from flrplan.metrics.lesions import components
 

@@ -10,8 +10,7 @@ from typing import Any
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import architecture_title
 from flrplan.evaluation.trained import model_folders
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.records import RUN_NAME
+from flrplan.workfolder import RUN_NAME, WorkFolder
 
 VARIANT = "variant"
 """Key of ``run.json``: the variant as its YAML says it; absent for an architecture as it is."""

@@ -8,12 +8,16 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.files.folder import current_version, make_writable, publish_version, use_version, versions
+    from flrplan.files.listing import entries, files_below, is_junk
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
     from flrplan.files.write import link, replacing, write_json, write_text
 
 __all__ = [
     "current_version",
+    "entries",
+    "files_below",
+    "is_junk",
     "link",
     "make_writable",
     "publish_version",
@@ -32,9 +36,30 @@ __all__ = [
 import_at_first_use(
     __name__,
     {
-        "flrplan.files.folder": ("current_version", "make_writable", "publish_version", "use_version", "versions"),
+        "flrplan.files.folder": (
+            "current_version",
+            "make_writable",
+            "publish_version",
+            "use_version",
+            "versions",
+        ),
+        "flrplan.files.listing": (
+            "entries",
+            "files_below",
+            "is_junk",
+        ),
         "flrplan.files.space": ("require_room",),
-        "flrplan.files.text": ("read_json", "read_table", "read_text", "read_yaml"),
-        "flrplan.files.write": ("link", "replacing", "write_json", "write_text"),
+        "flrplan.files.text": (
+            "read_json",
+            "read_table",
+            "read_text",
+            "read_yaml",
+        ),
+        "flrplan.files.write": (
+            "link",
+            "replacing",
+            "write_json",
+            "write_text",
+        ),
     },
 )

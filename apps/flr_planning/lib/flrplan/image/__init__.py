@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from flrplan.image.ct import CT, ct_from_image, read_ct
     from flrplan.image.geometry import Geometry, require_same_grid
     from flrplan.image.masks import read_label_map, read_mask
+    from flrplan.image.orientation import Canonical
     from flrplan.image.write import write_label_map, write_volume
 
 __all__ = [
     "CHANNEL",
     "CT",
+    "Canonical",
     "Geometry",
     "case_name",
     "case_names",
@@ -34,10 +36,31 @@ __all__ = [
 import_at_first_use(
     __name__,
     {
-        "flrplan.image.cases": ("CHANNEL", "case_name", "case_names", "find_cases", "natural_key", "without_channel"),
-        "flrplan.image.ct": ("CT", "ct_from_image", "read_ct"),
-        "flrplan.image.geometry": ("Geometry", "require_same_grid"),
-        "flrplan.image.masks": ("read_label_map", "read_mask"),
-        "flrplan.image.write": ("write_label_map", "write_volume"),
+        "flrplan.image.cases": (
+            "CHANNEL",
+            "case_name",
+            "case_names",
+            "find_cases",
+            "natural_key",
+            "without_channel",
+        ),
+        "flrplan.image.ct": (
+            "CT",
+            "ct_from_image",
+            "read_ct",
+        ),
+        "flrplan.image.geometry": (
+            "Geometry",
+            "require_same_grid",
+        ),
+        "flrplan.image.masks": (
+            "read_label_map",
+            "read_mask",
+        ),
+        "flrplan.image.orientation": ("Canonical",),
+        "flrplan.image.write": (
+            "write_label_map",
+            "write_volume",
+        ),
     },
 )

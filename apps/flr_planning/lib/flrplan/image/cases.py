@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from flrplan.errors import ImageError
-from flrplan.files.listing import entries, files_below
+from flrplan.files import entries, files_below
 from flrplan.image.dicom_files import first_image, in_one_row, is_dicom
 from flrplan.image.volume_file import IMAGE_SUFFIXES, image_suffix
 

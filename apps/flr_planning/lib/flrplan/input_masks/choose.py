@@ -13,9 +13,8 @@ from flrplan.errors import LabelError
 from flrplan.image import CT
 from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, MaskErrors
 from flrplan.input_masks.perturb import perturb_lesions, perturb_liver
-from flrplan.method.stage_input import InputMasks
-from flrplan.method.stages import Stage
-from flrplan.workfolder.cases import Case
+from flrplan.method import InputMasks, Stage
+from flrplan.workfolder import Case
 
 logger = logging.getLogger(__name__)
 

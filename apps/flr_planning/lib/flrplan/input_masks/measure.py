@@ -14,7 +14,7 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.input_masks.mask_errors import DEFAULT_ERRORS, LesionErrors, LiverErrors, MaskErrors
 from flrplan.metrics.lesions import SizeClass, match_lesions
 from flrplan.metrics.region import Region, Spacing
-from flrplan.workfolder.cases import Case
+from flrplan.workfolder import Case
 
 logger = logging.getLogger(__name__)
 

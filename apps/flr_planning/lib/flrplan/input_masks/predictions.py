@@ -8,9 +8,8 @@ from pathlib import Path
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.method.stages import CASCADE, Stage
-from flrplan.workfolder.cases import Case
-from flrplan.workfolder.folder import IMAGE_SUFFIX
+from flrplan.method import CASCADE, Stage
+from flrplan.workfolder import IMAGE_SUFFIX, Case
 
 
 def column_of(structure: Structure) -> str:

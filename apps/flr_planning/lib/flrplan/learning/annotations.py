@@ -12,10 +12,8 @@ import numpy as np
 from flrplan.anatomy import PlanningLabel, Structure
 from flrplan.errors import FlrError, LabelError
 from flrplan.image import CT, read_ct, write_label_map
-from flrplan.method.stages import STAGES, Stage
-from flrplan.workfolder.cases import Case
-from flrplan.workfolder.folder import IMAGE_SUFFIX
-from flrplan.workfolder.truth import TruthFiles
+from flrplan.method import STAGES, Stage
+from flrplan.workfolder import IMAGE_SUFFIX, Case, TruthFiles
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from statistics import fmean
 import torch
 
 from flrplan.errors import FlrError, ModelError
-from flrplan.method.stage_input import build_stage_input
+from flrplan.method import build_stage_input
 from flrplan.metrics.overlap import dice
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.predictor import StagePredictor
-from flrplan.workfolder.cases import Case
+from flrplan.workfolder import Case
 
 DEFAULT_MARGIN = 0.01
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from flrplan.errors import SettingsError
 from flrplan.learning.comparison import DEFAULT_MARGIN
 from flrplan.learning.holdout import DEFAULT_SHARE
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import STAGES, Stage
-from flrplan.workfolder.split import read_split
+from flrplan.method import STAGES, Recipe, Stage
+from flrplan.workfolder import read_split
 
 
 class Start(str, Enum):

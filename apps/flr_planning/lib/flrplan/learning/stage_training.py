@@ -19,25 +19,24 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flrplan.api.train import TrainingRequest, train
-from flrplan.engine.models import FROM_DEMO, FoundModel, ModelStore
+from flrplan.engine import FoundModel, ModelStore
+from flrplan.engine.models import FROM_DEMO
 from flrplan.errors import ModelError
 from flrplan.files import write_json
-from flrplan.hardware.device import choose_device
+from flrplan.hardware import choose_device
 from flrplan.learning.annotations import StageCases
 from flrplan.learning.comparison import Decision, decide, score_current, score_model
 from flrplan.learning.holdout import HoldOut, Parts
 from flrplan.learning.progress import STATS_NAME, Progress, Run, read_stats, write_shown
 from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import Stage
+from flrplan.method import Recipe, Stage
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
 from flrplan.nnunet.fine_tuning import recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import PUBLISHED_NAME, ModelFolder, read_json_object, trained_ids
 from flrplan.nnunet.publishing import replace_model
 from flrplan.nnunet.trainer import EpochReport
-from flrplan.workfolder.records import RUN_NAME
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import RUN_NAME, Split
 
 logger = logging.getLogger(__name__)
 

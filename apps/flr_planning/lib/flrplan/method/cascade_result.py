@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, NestingReport, Structure, to_compartments
 from flrplan.image import CT
-from flrplan.workfolder.records import ModelIdentity
+from flrplan.workfolder import ModelIdentity
 
 
 class Source(str, Enum):

@@ -14,7 +14,7 @@ from flrplan.files import read_yaml
 from flrplan.files.setting_checks import require_bounds, require_types, with_numbers
 from flrplan.method.stage_input import InputSettings
 from flrplan.method.stages import STAGES
-from flrplan.networks.table import BASE, Architecture, ChannelMode, Schedule
+from flrplan.networks import BASE, Architecture, ChannelMode, Schedule
 
 Settings = TypeVar("Settings", "PlanSettings", "TrainingSettings")
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
 from flrplan.files.setting_checks import require_types
-from flrplan.image.geometry import Geometry
-from flrplan.image.orientation import Canonical
+from flrplan.image import Canonical, Geometry
 from flrplan.method.stages import Stage
 
 Scalar = TypeVar("Scalar", bound=np.generic)

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from flrplan.anatomy import STRUCTURES, Structure
 from flrplan.errors import SettingsError
-from flrplan.networks.table import TABLE
+from flrplan.networks import TABLE
 
 
 class Inputs(str, Enum):

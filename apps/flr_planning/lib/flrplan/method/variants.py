@@ -16,7 +16,7 @@ from typing import Any
 from flrplan.errors import SettingsError
 from flrplan.method.recipe import PlanSettings, Recipe
 from flrplan.method.stages import STAGES
-from flrplan.networks.table import SCRATCH, TABLE, architecture_named
+from flrplan.networks import SCRATCH, TABLE, architecture_named
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 """Variants are called like folders and parts of plan names."""

@@ -1,1 +1,55 @@
-"""The networks: one table of architectures, STU-Net, SwinUNETR, and how published weights are taken into a network."""
+"""Architectures as data, their networks, and published weights. Nothing of nnU-Net."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flrplan.lazy import import_at_first_use
+
+if TYPE_CHECKING:
+    from flrplan.networks.table import (
+        BASE,
+        NNUNET,
+        PAPER,
+        SCRATCH,
+        STUNET,
+        SWINUNETR,
+        TABLE,
+        Architecture,
+        ChannelMode,
+        Schedule,
+        architecture_named,
+    )
+
+__all__ = [
+    "BASE",
+    "NNUNET",
+    "PAPER",
+    "SCRATCH",
+    "STUNET",
+    "SWINUNETR",
+    "TABLE",
+    "Architecture",
+    "ChannelMode",
+    "Schedule",
+    "architecture_named",
+]
+
+import_at_first_use(
+    __name__,
+    {
+        "flrplan.networks.table": (
+            "BASE",
+            "NNUNET",
+            "PAPER",
+            "SCRATCH",
+            "STUNET",
+            "SWINUNETR",
+            "TABLE",
+            "Architecture",
+            "ChannelMode",
+            "Schedule",
+            "architecture_named",
+        ),
+    },
+)

@@ -17,14 +17,14 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
-from flrplan.method.recipe import PlanSettings
+from flrplan.method import PlanSettings
+from flrplan.networks import BASE, Architecture, architecture_named
 from flrplan.networks.patch import fit_patch, fit_strides
-from flrplan.networks.table import BASE, Architecture, architecture_named
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, preset_configuration
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 

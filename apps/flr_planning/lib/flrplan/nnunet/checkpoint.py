@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from flrplan.errors import ModelError
-from flrplan.files.space import require_room
-from flrplan.files.write import replacing
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
+from flrplan.files import replacing, require_room
+from flrplan.workfolder import FINAL_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 

@@ -26,11 +26,9 @@ from flrplan.anatomy import Structure
 from flrplan.errors import FlrError, LabelError
 from flrplan.files import write_json
 from flrplan.image import write_label_map
-from flrplan.method.stage_input import InputSettings, build_stage_input
-from flrplan.method.stages import Stage
+from flrplan.method import InputSettings, Stage, build_stage_input
 from flrplan.nnunet.sharing import write_shared
-from flrplan.workfolder.cases import Case
-from flrplan.workfolder.parallel import map_cases
+from flrplan.workfolder import Case, map_cases
 
 if TYPE_CHECKING:
     from flrplan.input_masks import MaskErrors

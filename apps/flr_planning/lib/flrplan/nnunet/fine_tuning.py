@@ -14,8 +14,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.errors import ModelError
-from flrplan.method.recipe import PlanSettings, Recipe
-from flrplan.method.stage_input import InputMasks
+from flrplan.method import InputMasks, PlanSettings, Recipe
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.checkpoint import load_checkpoint
@@ -23,8 +22,7 @@ from flrplan.nnunet.dataset import dataset_name
 from flrplan.nnunet.model_folder import ModelFolder
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
 from flrplan.nnunet.preparation import StageWork, prepare_stage
-from flrplan.workfolder.cases import Case
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import Case, Split
 
 _READER = "SimpleITKIO"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from flrplan.anatomy import Structure
 from flrplan.errors import ModelError
-from flrplan.method.stages import Stage
+from flrplan.method import Stage
 
 _LIVER = r"liver|hepa|foie|leber|h[ií]gado|fegato|figado|fígado|печень|肝"
 _TUMOUR = (

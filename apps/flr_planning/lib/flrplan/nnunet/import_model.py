@@ -20,8 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import write_json
-from flrplan.method.stage_input import InputSettings, RegionMode
-from flrplan.method.stages import Stage
+from flrplan.method import InputSettings, RegionMode, Stage
 from flrplan.nnunet.architecture import resolved_configuration
 from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
 from flrplan.nnunet.dataset import OWN_BLOCK
@@ -31,8 +30,7 @@ from flrplan.nnunet.import_source import ForeignModel, opened
 from flrplan.nnunet.model_folder import APART, IMPORTED, ModelFolder, read_json_object, target_labels
 from flrplan.nnunet.predictor import StagePredictor
 from flrplan.nnunet.publishing import replace_model
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.records import RUN_NAME
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
 logger = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     if source.is_dir():
         yield ForeignModel(shown, command, source / inner, folds, left_out)
         return
-    from flrplan.workfolder.records import RUN_NAME
+    from flrplan.workfolder import RUN_NAME
 
     room.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=room))

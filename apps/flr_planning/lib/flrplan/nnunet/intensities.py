@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flrplan.method.stage_input import AIR_HU, InputSettings
-from flrplan.method.stages import Stage
+from flrplan.method import InputSettings, Stage
+from flrplan.method.stage_input import AIR_HU
 
 NO_TISSUE_HU = -200.0
 """Below it lie lung, gas and air alone (fat begins at about -150 HU); an ``outside_hu`` above it is within tissue by intention."""

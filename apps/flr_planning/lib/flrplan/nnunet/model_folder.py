@@ -15,13 +15,11 @@ from flrplan.anatomy import Structure
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import read_json
 from flrplan.files.folder import VERSIONS_NAME
-from flrplan.method.stage_input import InputSettings
-from flrplan.method.stages import STAGES, Stage
+from flrplan.method import STAGES, InputSettings, Stage
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.lineage import INHERITED
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.records import RUN_NAME
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
 PUBLISHED_NAME = "published.json"
 """In a model folder that was trained from the viewer: what it was compared with, and what it started from."""

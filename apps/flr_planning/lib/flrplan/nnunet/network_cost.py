@@ -15,9 +15,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.utils.flop_counter import FlopCounterMode
 
-from flrplan.method.recipe import PlanSettings
+from flrplan.method import PlanSettings
+from flrplan.networks import Architecture
 from flrplan.networks.estimate import TYPICAL_PATCH
-from flrplan.networks.table import NARROW, Architecture
+from flrplan.networks.table import NARROW
 from flrplan.nnunet.architecture_plan import architecture_plan, unet_topology
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
 from flrplan.nnunet.run_record import peak_memory_bytes

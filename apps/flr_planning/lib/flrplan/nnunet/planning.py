@@ -23,7 +23,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
-from flrplan.method.recipe import PlanSettings
+from flrplan.method import PlanSettings
 from flrplan.nnunet.dataset import SHOWN_NAME
 from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, nnunet_folders, quiet
 from flrplan.nnunet.preprocessed import preprocess_cases

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import DeviceMemoryError, ModelError
-from flrplan.method.probabilities import Probability, encode
-from flrplan.method.stage_input import StageInput
+from flrplan.method import Probability, StageInput
+from flrplan.method.probabilities import encode
 from flrplan.nnunet.architecture import check_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.memory import is_out_of_memory
 from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.workfolder.records import ModelIdentity
+from flrplan.workfolder import ModelIdentity
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,7 @@ from filelock import FileLock
 from flrplan.errors import FlrError, LabelError, OutputError, SettingsError, TrainingError
 from flrplan.files import make_writable, require_room, write_json
 from flrplan.input_masks import MaskErrors, errors_of_predictions
-from flrplan.method.recipe import Recipe
-from flrplan.method.stage_input import InputMasks
-from flrplan.method.stages import Stage
+from flrplan.method import InputMasks, Recipe, Stage
 from flrplan.nnunet.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.dataset import convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
@@ -29,8 +27,8 @@ from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.preprocessed import expected_bytes
 from flrplan.nnunet.same_preparation import require_same
 from flrplan.nnunet.sharing import CHANNELS_NAME
-from flrplan.workfolder.cases import Case, files_of
-from flrplan.workfolder.split import SPLITS_NAME, Split
+from flrplan.workfolder import SPLITS_NAME, Case, Split
+from flrplan.workfolder.cases import files_of
 
 logger = logging.getLogger(__name__)
 

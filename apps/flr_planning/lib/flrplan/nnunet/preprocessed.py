@@ -15,7 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from flrplan.errors import OutputError
-from flrplan.workfolder.parallel import map_cases
+from flrplan.workfolder import map_cases
 
 KEPT_FRACTION = 0.25
 """Compressed over plain size; 0.20 was measured for the resampled CT of a patient (docs/training.md), the rest is reserve."""

@@ -16,8 +16,8 @@ import torch
 
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import write_json
+from flrplan.networks import Architecture, ChannelMode
 from flrplan.networks.published_weights import load_weights, require_names, require_size
-from flrplan.networks.table import Architecture, ChannelMode
 from flrplan.nnunet.architecture_plan import brings_network, planned_architecture
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.lineage import INHERITED, require_unseen

@@ -25,8 +25,7 @@ from flrplan.nnunet.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.trainer import FlrTrainer
 from flrplan.nnunet.training_log import CURVE_NAME
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.records import RUN_NAME
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from flrplan.errors import SettingsError
-from flrplan.workfolder.cases import Case
+from flrplan.workfolder import Case
 
 _SETTINGS = ("input", "plan")
 _ADDED = {"input": {"region_channel": False}}

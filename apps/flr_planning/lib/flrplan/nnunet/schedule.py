@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from flrplan.networks.table import Schedule
+from flrplan.networks import Schedule
 
 
 class WarmupCosine:

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.files import link
-from flrplan.image import write_volume
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, write_volume
 
 CHANNELS_NAME = "shared_channels"
 """Folder of channels in the work folder; a file is called by the SHA-256 of its voxels and geometry."""

@@ -6,13 +6,11 @@ import json
 from pathlib import Path
 
 from flrplan.errors import ModelError
-from flrplan.method.variants import Variant
-from flrplan.networks.table import SCRATCH
+from flrplan.method import Variant
+from flrplan.networks import SCRATCH
 from flrplan.nnunet.model_folder import read_json_object
 from flrplan.nnunet.pretrained import file_sha256
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.records import RUN_NAME
-from flrplan.workfolder.split import Split
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, Split
 
 
 def require_same_training(

@@ -18,8 +18,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flrplan.errors import ModelError, SettingsError
-from flrplan.hardware.memory import keep_freed_memory
-from flrplan.method.recipe import Loss, TrainingSettings
+from flrplan.hardware import keep_freed_memory
+from flrplan.method import TrainingSettings
+from flrplan.method.recipe import Loss
 from flrplan.nnunet.architecture_plan import planned_architecture
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import wait_for_all, world_size

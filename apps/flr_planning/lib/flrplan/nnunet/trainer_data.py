@@ -8,11 +8,11 @@ from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from flrplan.method.recipe import TrainingSettings
+from flrplan.method import TrainingSettings
 from flrplan.nnunet.batches import Batches, resolve_workers
 from flrplan.nnunet.distributed import world_size
 from flrplan.nnunet.environment import augmentation_workers
-from flrplan.workfolder.split import SPLITS_NAME, require_fold
+from flrplan.workfolder import SPLITS_NAME, require_fold
 
 
 class TrainerData(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped

@@ -11,7 +11,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from flrplan.errors import SettingsError
-from flrplan.method.recipe import TrainingSettings
+from flrplan.method import TrainingSettings
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
 from flrplan.nnunet.trained_on import KEY, TrainedOn
 

@@ -13,7 +13,7 @@ from nnunetv2.utilities.helpers import empty_cache
 from numpy.typing import NDArray
 from torch import nn
 
-from flrplan.method.recipe import TrainingSettings
+from flrplan.method import TrainingSettings
 from flrplan.nnunet.memory import Pieces, in_one_piece
 from flrplan.nnunet.precision import precision_context
 

@@ -17,10 +17,8 @@ from filelock import FileLock, Timeout
 
 from flrplan.errors import LabelError, TrainingError
 from flrplan.files import current_version, require_room
-from flrplan.method.recipe import Recipe
-from flrplan.method.stages import ARCHITECTURES
-from flrplan.method.variants import Variant
-from flrplan.networks.table import architecture_named
+from flrplan.method import ARCHITECTURES, Recipe, Variant
+from flrplan.networks import architecture_named
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import rank, wait_for_all
@@ -33,8 +31,7 @@ from flrplan.nnunet.publishing import ModelPlace, publish_fold
 from flrplan.nnunet.run_record import commit, data_record, machine, now, resolved_settings, result_of, versions
 from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
-from flrplan.workfolder.folder import FINAL_CHECKPOINT
-from flrplan.workfolder.split import SPLITS_NAME, require_fold
+from flrplan.workfolder import FINAL_CHECKPOINT, SPLITS_NAME, require_fold
 
 __all__ = ["StageWork", "prepare_stage", "train_fold"]
 

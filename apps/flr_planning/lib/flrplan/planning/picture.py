@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flrplan.anatomy import APPEARANCE, Compartment
-from flrplan.files.write import replacing
-from flrplan.image import CT
-from flrplan.image.orientation import Canonical
+from flrplan.files import replacing
+from flrplan.image import CT, Canonical
 from flrplan.planning.volumetry import Volumes
 
 WINDOW_HU = (-140.0, 260.0)

@@ -18,7 +18,7 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
 from flrplan.files import write_json
 from flrplan.image import CT, write_label_map
-from flrplan.method.cascade_result import CascadeResult, Source
+from flrplan.method import CascadeResult, Source
 from flrplan.planning.volumetry import Volumes, measure_volumes
 
 RESEARCH_ONLY = "for research use only; not a medical device"

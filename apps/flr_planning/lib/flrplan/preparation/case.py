@@ -25,8 +25,7 @@ from flrplan.preparation.record import (
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind
 from flrplan.preparation.table import dataset_row
 from flrplan.preparation.truth import Truth, read_truth_of
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.instances import write_instances
+from flrplan.workfolder import WorkFolder, write_instances
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,12 +12,11 @@ import numpy as np
 from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
 from flrplan.evaluation.inputs import find_label_set
-from flrplan.image.geometry import require_same_grid
+from flrplan.image import require_same_grid
 from flrplan.metrics.lesions import components
 from flrplan.metrics.overlap import overlap_outcomes
 from flrplan.metrics.region import Region
-from flrplan.workfolder.parallel import map_cases
-from flrplan.workfolder.truth import TRUTH, TruthFiles
+from flrplan.workfolder import TRUTH, TruthFiles, map_cases
 
 
 @dataclass(frozen=True)

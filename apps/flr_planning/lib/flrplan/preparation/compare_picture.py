@@ -12,14 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from flrplan.anatomy import Structure
-from flrplan.files.write import replacing
-from flrplan.image import read_ct
-from flrplan.image.geometry import require_same_grid
-from flrplan.image.orientation import Canonical
+from flrplan.files import replacing
+from flrplan.image import Canonical, read_ct, require_same_grid
 from flrplan.planning.picture import WINDOW_HU
 from flrplan.preparation.compare import CasePair, Change
-from flrplan.workfolder.folder import IMAGE_SUFFIX
-from flrplan.workfolder.truth import TRUTH
+from flrplan.workfolder import IMAGE_SUFFIX, TRUTH
 
 FIRST_COLOUR, SECOND_COLOUR = "#FF4FD8", "#00C26F"
 

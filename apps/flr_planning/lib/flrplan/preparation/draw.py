@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flrplan.errors import SettingsError
 from flrplan.files import read_table, write_json
-from flrplan.workfolder.split import Split, nnunet_split, read_split
+from flrplan.workfolder import Split, nnunet_split, read_split
 
 DATASET_IDS: tuple[str, ...] = tuple(f"CRLM-CT-{n}" for n in range(1001, 1198))
 """The 197 cases of TCIA's Colorectal-Liver-Metastases."""

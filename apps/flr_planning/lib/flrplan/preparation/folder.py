@@ -10,9 +10,8 @@ from flrplan.image import CHANNEL, case_name, find_cases
 from flrplan.preparation.layout import FOLDER_LAYOUT, Layout, find_label_files
 from flrplan.preparation.sources import CaseSource, InstanceSource, ProblemKind, SegLabel, left_out
 from flrplan.preparation.without_image import cases_without_image, missing_image
+from flrplan.workfolder import WorkFolder, layer_paths
 from flrplan.workfolder.cases import require_no_nnunet_data
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.instances import layer_paths
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.files import read_yaml
-from flrplan.files.listing import files_below
+from flrplan.files import files_below, read_yaml
 from flrplan.image.volume_file import image_suffix
 from flrplan.preparation.glob_pattern import compile_pattern
 from flrplan.preparation.sources import FileLabels, MaskFile

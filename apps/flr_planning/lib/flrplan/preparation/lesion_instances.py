@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.errors import LabelError
-from flrplan.image import CT
-from flrplan.image.geometry import Geometry
+from flrplan.image import CT, Geometry
 from flrplan.metrics.lesions import components
 from flrplan.metrics.nearest import nearest_distances_mm
 from flrplan.metrics.region import Region, Spacing, regions_of
 from flrplan.preparation.seg_frames import SegFrame, open_seg, seg_frames, segment_labels
 from flrplan.preparation.segment_roles import SegmentRole, segment_role
 from flrplan.preparation.sources import InstanceSource
-from flrplan.workfolder.instances import MAX_NUMBER, Instances, read_instances
+from flrplan.workfolder import Instances, read_instances
+from flrplan.workfolder.instances import MAX_NUMBER
 
 Voxels = NDArray[np.int32]
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import OutputError, SettingsError
-from flrplan.files import write_json
-from flrplan.files.listing import is_junk
+from flrplan.files import is_junk, write_json
 from flrplan.preparation.sources import CaseSource, SourceKind
-from flrplan.workfolder.folder import IMAGE_SUFFIX, WorkFolder
-from flrplan.workfolder.truth import TRUTH
+from flrplan.workfolder import IMAGE_SUFFIX, TRUTH, WorkFolder
 
 RECORD_VERSION = 1
 RECORDS = "prepared"

@@ -15,9 +15,7 @@ from flrplan.preparation.clinical import CLINICAL, Clinical, read_clinical
 from flrplan.preparation.record import open_work_folder, read_records
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SourceKind, left_out
 from flrplan.preparation.table import dataset_csv, problems_csv
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.parallel import map_cases
-from flrplan.workfolder.split import Split, read_split
+from flrplan.workfolder import Split, WorkFolder, map_cases, read_split
 
 PROBLEMS = "left_out.csv"
 

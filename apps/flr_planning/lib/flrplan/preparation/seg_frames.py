@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from flrplan.errors import ImageError, LabelError
+from flrplan.image import Geometry
 from flrplan.image.dicom_seg import first_voxel, group
-from flrplan.image.geometry import Geometry
 from flrplan.preparation.slice_offsets import grid_at
 
 Place = tuple[int, slice, slice]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from flrplan.image import Geometry
 from flrplan.image.dicom_files import choose_series, is_dicom
-from flrplan.image.geometry import Geometry
 from flrplan.image.volume_file import image_suffix
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.files.listing import files_below
+from flrplan.files import files_below
 from flrplan.image.dicom_files import is_dicom
 from flrplan.image.volume_file import image_suffix
 

@@ -12,8 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from flrplan.anatomy import NestingReport, Structure
-from flrplan.image import CT
-from flrplan.image.orientation import Canonical
+from flrplan.image import CT, Canonical
 from flrplan.metrics.lesions import components
 from flrplan.metrics.region import Region
 from flrplan.metrics.volume import flr_percent

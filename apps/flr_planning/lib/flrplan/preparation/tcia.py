@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flrplan.errors import ImageError
-from flrplan.files import read_table
-from flrplan.files.listing import entries, files_below
+from flrplan.files import entries, files_below, read_table
 from flrplan.image.dicom_files import is_dicom
 from flrplan.preparation.sources import CaseSource, Problem, ProblemKind, SegLabel, left_out
 

@@ -10,16 +10,14 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
-from flrplan.image import CT, read_label_map
-from flrplan.image.geometry import Geometry, require_same_grid
-from flrplan.image.orientation import Canonical
+from flrplan.image import CT, Canonical, Geometry, read_label_map, require_same_grid
 from flrplan.metrics.region import Region
 from flrplan.preparation.lesion_instances import Voxels, frame_voxels, instances_of, nearest_instances, read_original
 from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
 from flrplan.preparation.segment_roles import SegmentRole, segment_role
 from flrplan.preparation.slice_offsets import slice_offsets_mm
 from flrplan.preparation.sources import CaseSource, FileLabels, MaskFile, SegLabel
-from flrplan.workfolder.instances import Instances
+from flrplan.workfolder import Instances
 
 _LOG = logging.getLogger(__name__)
 

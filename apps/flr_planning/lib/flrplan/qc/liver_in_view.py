@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flrplan.anatomy import Mask
-from flrplan.image import CT
-from flrplan.image.orientation import Canonical
+from flrplan.image import CT, Canonical
 
 MIN_CUT_AREA_MM2 = 100.0
 """Liver on the outermost slice of the image counts as cut from this area on (1 cm2)."""

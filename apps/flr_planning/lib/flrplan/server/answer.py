@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from flrplan import __version__
 from flrplan.anatomy import Structure
 from flrplan.engine.models import FINE_TUNED_NOTE
-from flrplan.method.cascade_result import CascadeResult, Source
-from flrplan.planning.plan import Plan
-from flrplan.planning.volumetry import Volumes
+from flrplan.method import CascadeResult, Source
+from flrplan.planning import Plan, Volumes
 from flrplan.server.label_table import label_colors
 from flrplan.server.options import InferOptions
 

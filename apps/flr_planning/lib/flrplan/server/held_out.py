@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from flrplan.server.studies import PlanningDatastore
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 IMAGES = "images"
 """Name of the images' folder in a work folder of the benchmark; its split file lies beside it."""

@@ -15,11 +15,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure
-from flrplan.engine.cascade import Cascade, CascadeSettings
-from flrplan.engine.models import ModelStore
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import read_ct
-from flrplan.method.cascade_result import CascadeResult
-from flrplan.method.stages import CASCADE, PAPER_STAGES, Stage
+from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
 from flrplan.server.annotations import given_masks
 from flrplan.server.answer import answer
 from flrplan.server.host import IMAGE_ID, image_path

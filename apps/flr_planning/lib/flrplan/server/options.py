@@ -11,8 +11,8 @@ import torch
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
-from flrplan.hardware.device import choose_device
-from flrplan.method.stages import ARCHITECTURES
+from flrplan.hardware import choose_device
+from flrplan.method import ARCHITECTURES
 from flrplan.server.settings import AppSettings
 
 

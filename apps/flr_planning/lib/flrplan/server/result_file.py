@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import ImageError, OutputError, SettingsError
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 from flrplan.image.volume_file import read_volume
 from flrplan.server.label_table import APPEARANCE_OF_NAME
 from flrplan.server.settings import parse_bool

@@ -11,7 +11,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from flrplan.anatomy import PlanningLabel, decode_label
-from flrplan.files.listing import is_junk
+from flrplan.files import is_junk
 from flrplan.image import CT, read_label_map, require_same_grid
 from flrplan.server.label_table import names_sent
 

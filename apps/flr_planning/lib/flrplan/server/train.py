@@ -10,20 +10,20 @@ from typing import Any
 
 from monailabel.interfaces.tasks.train import TrainTask
 
-from flrplan.engine.models import ModelStore
+from flrplan.engine import ModelStore
 from flrplan.errors import LabelError
 from flrplan.learning.annotations import Annotations, read_annotations
 from flrplan.learning.progress import ENDED, TaskProgress, read_stats, stopped
 from flrplan.learning.settings import TrainingChoice
 from flrplan.learning.stage_training import RetrainingFolder, StageTraining
-from flrplan.method.stages import CASCADE, PAPER_STAGES, Stage
+from flrplan.method import CASCADE, PAPER_STAGES, Stage
 from flrplan.server.annotations import annotated_images
 from flrplan.server.held_out import split_of, warning_of
 from flrplan.server.infer import CASCADE_TASK
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import PlanningDatastore
 from flrplan.server.train_options import train_config, training_choice
-from flrplan.workfolder.split import read_split
+from flrplan.workfolder import read_split
 
 logger = logging.getLogger(__name__)
 

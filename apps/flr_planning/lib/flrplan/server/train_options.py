@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from flrplan.errors import SettingsError
-from flrplan.hardware.device import choose_device
+from flrplan.hardware import choose_device
 from flrplan.learning.settings import Start, TrainingChoice
-from flrplan.method.stages import ARCHITECTURES
+from flrplan.method import ARCHITECTURES
 from flrplan.server.options import chosen, device_choices, one_of
 from flrplan.server.settings import AppSettings
 

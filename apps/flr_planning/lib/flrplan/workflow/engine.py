@@ -20,7 +20,7 @@ from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.workflow.jobs import Job
 from flrplan.workflow.settings import BenchmarkSettings, Rule
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 JOBS_NAME = "jobs.json"
 """The jobs as Snakemake's configuration, in the folder in which it works."""

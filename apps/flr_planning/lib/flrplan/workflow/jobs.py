@@ -9,11 +9,10 @@ from pathlib import Path
 
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part, columns_of
 from flrplan.evaluation.settings import WRITTEN
-from flrplan.method.stages import PAPER_STAGES, STAGES
-from flrplan.networks.table import SCRATCH
+from flrplan.method import PAPER_STAGES, STAGES
+from flrplan.networks import SCRATCH
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.split import HELD_OUT_PART, Split, fold_part, read_split
+from flrplan.workfolder import HELD_OUT_PART, Split, WorkFolder, fold_part, read_split
 
 
 @dataclass(frozen=True)

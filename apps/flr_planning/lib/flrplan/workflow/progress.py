@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flrplan.workflow.jobs import Job
 from flrplan.workflow.settings import Rule
-from flrplan.workfolder.folder import WorkFolder
+from flrplan.workfolder import WorkFolder
 
 
 def stale_markers(jobs: Sequence[Job], work: Path) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.files import read_yaml
-from flrplan.method.variants import Variant, variants_from
-from flrplan.networks.table import SCRATCH
+from flrplan.method import Variant, variants_from
+from flrplan.networks import SCRATCH
 from flrplan.workflow.settings import (
     BenchmarkSettings,
     DataSettings,

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.files import read_yaml
-from flrplan.networks.table import SCRATCH
+from flrplan.networks import SCRATCH
 from flrplan.workflow.jobs import split_file
 from flrplan.workflow.settings import BenchmarkSettings
-from flrplan.workfolder.folder import WorkFolder
-from flrplan.workfolder.records import read_record, require_same, write_record
-from flrplan.workfolder.split import Split, read_split
+from flrplan.workfolder import Split, WorkFolder, read_record, read_split, require_same, write_record
 
 
 def require_same_benchmark(settings: BenchmarkSettings, split: Split | None, work: Path, record: bool = True) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, LabelError
-from flrplan.files.listing import entries, files_below
+from flrplan.files import entries, files_below
 from flrplan.image import CHANNEL, CT, read_ct
 from flrplan.image.masks import read_mask_on
 from flrplan.image.volume_file import image_suffix

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask
 from flrplan.errors import LabelError
-from flrplan.image import read_label_map, write_label_map
-from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.image import Geometry, read_label_map, require_same_grid, write_label_map
 from flrplan.metrics.region import Region, regions_of
 
 MAX_NUMBER = 255

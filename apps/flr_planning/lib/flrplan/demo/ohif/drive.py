@@ -19,8 +19,7 @@ from flrplan.demo.ohif.background import Tell
 from flrplan.demo.ohif.orthanc import LoadedSeries
 from flrplan.demo.ohif.server import Server
 from flrplan.errors import ServiceError
-from flrplan.image import read_label_map
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry, read_label_map
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import APPEARANCE, Compartment
 from flrplan.demo.ohif.viewer_state import AxialPicture, Segment
-from flrplan.image.geometry import Geometry
+from flrplan.image import Geometry
 
 COLORFUL = 10.0
 """Distance of an RGB pixel from grey, above which it is overlay; the CT itself is grey."""

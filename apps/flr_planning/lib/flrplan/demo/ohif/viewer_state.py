@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from flrplan.image import Geometry
 from flrplan.image.dicom_write import LIVER_WINDOW_HU
-from flrplan.image.geometry import Geometry
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
