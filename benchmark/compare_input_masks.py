@@ -40,8 +40,9 @@ from flrplan.hardware import choose_device, keep_freed_memory
 from flrplan.image import write_label_map
 from flrplan.input_masks import with_predictions
 from flrplan.input_masks.predictions import column_of
-from flrplan.method import ARCHITECTURES, CASCADE, InputMasks, Inputs, Recipe, Stage, stage_named
+from flrplan.method import CASCADE, InputMasks, Inputs, Recipe, Stage, stage_named
 from flrplan.metrics.overlap import dice
+from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
 from flrplan.nnunet.precision import precision_context
 from flrplan.nnunet.trainer import EpochReport

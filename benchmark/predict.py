@@ -23,7 +23,8 @@ from pathlib import Path
 
 from flrplan import FlrError, PredictionRequest, predict
 from flrplan.hardware import keep_freed_memory
-from flrplan.method import ARCHITECTURES, STAGES
+from flrplan.method import STAGES
+from flrplan.networks import ARCHITECTURES
 
 
 def run(arguments: argparse.Namespace) -> int:

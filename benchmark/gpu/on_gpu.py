@@ -40,7 +40,8 @@ from flrplan.demo.held_out import FOLDS, TRAIN_SEED, TRAIN_WIDE
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.files import read_json, write_json
 from flrplan.hardware import choose_device
-from flrplan.method import ARCHITECTURES, LIVER, PAPER_STAGES
+from flrplan.method import LIVER, PAPER_STAGES
+from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.run_record import device_name, versions
 from flrplan.workfolder import FINAL_CHECKPOINT
 

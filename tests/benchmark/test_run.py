@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.method import ARCHITECTURES, PAPER_STAGES
+from flrplan.method import PAPER_STAGES
+from flrplan.networks import ARCHITECTURES
 from flrplan.workflow.engine import only_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]

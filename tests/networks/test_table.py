@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.method import ARCHITECTURES, TrainingSettings
-from flrplan.networks import BASE, PAPER, TABLE, Schedule, architecture_named
+from flrplan.method import TrainingSettings
+from flrplan.networks import ARCHITECTURES, BASE, PAPER, TABLE, Schedule, architecture_named
 from flrplan.networks.table import NARROW
 
 

@@ -17,8 +17,8 @@ from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.engine import ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT
-from flrplan.method import ARCHITECTURES, FLR, Recipe, build_stage_input
-from flrplan.networks import TABLE, table
+from flrplan.method import FLR, Recipe, build_stage_input
+from flrplan.networks import ARCHITECTURES, TABLE, table
 from flrplan.networks.stunet import STUNet
 from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flrplan.method import ARCHITECTURES
-from flrplan.networks import TABLE
+from flrplan.networks import ARCHITECTURES, TABLE
 from flrplan.nnunet.network_cost import network_cost, typical_plans
 
 

@@ -17,7 +17,8 @@ from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import start_of
 from flrplan.files.setting_checks import take_paths
 from flrplan.image import CT, write_label_map, write_volume
-from flrplan.method import ARCHITECTURES, CASCADE, PAPER_STAGES, STAGES, Inputs, Probability, Stage, require_stages
+from flrplan.method import CASCADE, PAPER_STAGES, STAGES, Inputs, Probability, Stage, require_stages
+from flrplan.networks import ARCHITECTURES
 from flrplan.workfolder import (
     HELD_OUT_PART,
     Case,

@@ -13,8 +13,8 @@ from flrplan.errors import SettingsError
 from flrplan.files.setting_checks import take_paths
 from flrplan.hardware import choose_device
 from flrplan.input_masks import with_predictions
-from flrplan.method import ARCHITECTURES, InputMasks, Recipe, Stage, Variant, require_stages
-from flrplan.networks import SCRATCH, architecture_named
+from flrplan.method import InputMasks, Recipe, Stage, Variant, require_stages
+from flrplan.networks import ARCHITECTURES, SCRATCH, architecture_named
 from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import ModelFolder

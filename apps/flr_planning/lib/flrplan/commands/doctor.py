@@ -117,7 +117,8 @@ def _models(root: Path | None) -> list[str]:
     import torch
 
     from flrplan.engine import MODEL_ROOT, ModelStore
-    from flrplan.method import ARCHITECTURES, PAPER_STAGES, STAGES
+    from flrplan.method import PAPER_STAGES, STAGES
+    from flrplan.networks import ARCHITECTURES
 
     problems = []
     store = ModelStore(root or MODEL_ROOT)

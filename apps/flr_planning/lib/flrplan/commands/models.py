@@ -10,7 +10,8 @@ from flrplan.commands.say import say
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import use_version, versions
-from flrplan.method import ARCHITECTURES, STAGES, InputSettings, RegionMode, stage_named
+from flrplan.method import STAGES, InputSettings, RegionMode, stage_named
+from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.import_source import CHECKPOINTS
 
 _INPUT_NUMBERS = {

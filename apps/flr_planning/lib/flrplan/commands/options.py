@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import SettingsError
-from flrplan.method import ARCHITECTURES
+from flrplan.networks import ARCHITECTURES
 
 if TYPE_CHECKING:
     from flrplan.method import Variant

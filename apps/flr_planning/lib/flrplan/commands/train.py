@@ -13,8 +13,8 @@ from flrplan.commands.options import add_variants_option, known_variants, requir
 from flrplan.commands.say import note, say
 from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError
-from flrplan.method import ARCHITECTURES, STAGES, InputMasks, stage_named
-from flrplan.networks import SCRATCH, TABLE
+from flrplan.method import STAGES, InputMasks, stage_named
+from flrplan.networks import ARCHITECTURES, SCRATCH, TABLE
 
 if TYPE_CHECKING:
     from flrplan.api.train import TrainingRequest

@@ -13,7 +13,8 @@ from flrplan.commands.options import add_variants_option, known_variants
 from flrplan.commands.say import note
 from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError, TrainingError
-from flrplan.method import ARCHITECTURES, STAGES, stage_named
+from flrplan.method import STAGES, stage_named
+from flrplan.networks import ARCHITECTURES
 
 if TYPE_CHECKING:
     from flrplan.method import Variant

@@ -13,7 +13,8 @@ from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
 from flrplan.files import current_version, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
-from flrplan.method import ARCHITECTURES, FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
+from flrplan.method import FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
+from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.nnunet.training_log import CURVE_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split

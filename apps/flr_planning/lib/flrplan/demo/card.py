@@ -16,7 +16,8 @@ from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summa
 from flrplan.demo.real_ct import RealScore
 from flrplan.demo.strata import STRATA, by_stratum
 from flrplan.files import write_json, write_text
-from flrplan.method import ARCHITECTURES, PAPER_STAGES
+from flrplan.method import PAPER_STAGES
+from flrplan.networks import ARCHITECTURES
 from flrplan.workfolder import RUN_NAME
 
 FAILURES_NAME = "failures.png"

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from flrplan.method.recipe import PlanSettings, Recipe, TrainingSettings
     from flrplan.method.stage_input import InputMasks, InputSettings, RegionMode, StageInput, build_stage_input
     from flrplan.method.stages import (
-        ARCHITECTURES,
         CASCADE,
         CRLM,
         FLR,
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from flrplan.method.variants import Variant, require_name, variants_from
 
 __all__ = [
-    "ARCHITECTURES",
     "CASCADE",
     "CRLM",
     "FLR",
@@ -63,7 +61,6 @@ import_at_first_use(
     __name__,
     {
         "flrplan.method.stages": (
-            "ARCHITECTURES",
             "CASCADE",
             "CRLM",
             "FLR",

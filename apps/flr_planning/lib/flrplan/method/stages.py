@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from flrplan.anatomy import STRUCTURES, Structure
 from flrplan.errors import SettingsError
-from flrplan.networks import TABLE
 
 
 class Inputs(str, Enum):
@@ -131,9 +130,6 @@ STAGES: Mapping[str, Stage] = stage_table((*PAPER_STAGES, MULTI))
 
 CASCADE: tuple[Stage, ...] = (LIVER, CRLM, FLR)
 """The order of prediction; each stage's masks are given or come from the stages before it."""
-
-ARCHITECTURES: tuple[str, ...] = tuple(TABLE)
-"""Names of the architectures that can be trained and served (:mod:`flrplan.networks.table`); the first is the default."""
 
 
 def stages_before(stage: Stage) -> tuple[Stage, ...]:

@@ -8,6 +8,7 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.networks.table import (
+        ARCHITECTURES,
         BASE,
         NNUNET,
         PAPER,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ARCHITECTURES",
     "BASE",
     "NNUNET",
     "PAPER",
@@ -39,6 +41,7 @@ import_at_first_use(
     __name__,
     {
         "flrplan.networks.table": (
+            "ARCHITECTURES",
             "BASE",
             "NNUNET",
             "PAPER",

@@ -198,6 +198,9 @@ RESENC = Architecture(
 TABLE: Mapping[str, Architecture] = MappingProxyType({row.name: row for row in (NNUNET, SWINUNETR, STUNET, RESENC)})
 """All architectures by name; the first is the default."""
 
+ARCHITECTURES: tuple[str, ...] = tuple(TABLE)
+"""Names of the architectures that can be trained and served."""
+
 PAPER: tuple[str, ...] = (NNUNET.name, SWINUNETR.name, STUNET.name)
 """Those that arXiv:2604.07999 compares; the benchmark trains them where nothing else is said."""
 

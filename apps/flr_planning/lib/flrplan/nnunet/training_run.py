@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from flrplan.errors import LabelError, TrainingError
 from flrplan.files import current_version, require_room
-from flrplan.method import ARCHITECTURES, Recipe, Variant
-from flrplan.networks import architecture_named
+from flrplan.method import Recipe, Variant
+from flrplan.networks import ARCHITECTURES, architecture_named
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import rank, wait_for_all

@@ -12,7 +12,7 @@ import torch
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
 from flrplan.hardware import choose_device
-from flrplan.method import ARCHITECTURES
+from flrplan.networks import ARCHITECTURES
 from flrplan.server.settings import AppSettings
 
 

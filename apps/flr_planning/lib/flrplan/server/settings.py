@@ -10,7 +10,7 @@ from typing import Any
 from flrplan.errors import SettingsError
 from flrplan.hardware import choose_device
 from flrplan.learning.settings import RetrainingSettings
-from flrplan.method import ARCHITECTURES
+from flrplan.networks import ARCHITECTURES
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
 """Keys that MONAI Label 0.8.5 itself reads from conf (``MONAILabelApp.__init__``); left to it. Its other keys (``preload``,

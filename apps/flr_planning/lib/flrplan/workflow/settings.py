@@ -11,8 +11,8 @@ from typing import Any
 from flrplan.cohort.settings import CaseSize, parse_size
 from flrplan.errors import SettingsError
 from flrplan.files.setting_checks import check_whole_number
-from flrplan.method import ARCHITECTURES, PAPER_STAGES, STAGES, Recipe, Variant, require_name
-from flrplan.networks import PAPER, SCRATCH, architecture_named
+from flrplan.method import PAPER_STAGES, STAGES, Recipe, Variant, require_name
+from flrplan.networks import ARCHITECTURES, PAPER, SCRATCH, architecture_named
 
 
 class DataKind(str, Enum):
