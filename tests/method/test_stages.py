@@ -121,7 +121,7 @@ def test_a_fifth_stage_and_a_second_lesion_as_the_page_shows_them(tmp_path: Path
     package = tmp_path / "lib" / "flrplan"
     shutil.copytree(Path(flrplan.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     for file, before, block in (
-        ("anatomy/structures.py", "\n    def __str__(self) -> str:\n        return self.value\n\n\nclass Compartment", name),
+        ("anatomy/structures.py", "\n\nclass Compartment", name),
         ("anatomy/structures.py", '}\n"""One row a structure', row),
         ("method/stages.py", "\nPAPER_STAGES: ", stage + second),
     ):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 
-class Structure(str, Enum):
+class Structure(StrEnum):
     """What is segmented. The value is the name used in files, columns and by the clients."""
 
     LIVER = "liver"
     CRLM = "crlm"
     FLR = "flr"
     LRS = "lrs"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Compartment(IntEnum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ _TRIES = 60
 _WRONG_PLACES = ((Organ.LUNG, Organ.SPLEEN, Organ.VISCERAL_FAT), (Organ.SPLEEN, Organ.LUNG, Organ.VISCERAL_FAT))
 
 
-class FaultKind(str, Enum):
+class FaultKind(StrEnum):
     """What is wrong with a label."""
 
     VOID = "patch-like void in the liver"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -29,7 +29,7 @@ VANISHING_MAX_MM = 25.0
 _CONFLUENT_SHARE, _CROWD_SHARE, _VANISHING_SHARE, _SINGLE_SHARE = 0.16, 0.10, 0.16, 0.58
 
 
-class LesionKind(str, Enum):
+class LesionKind(StrEnum):
     """The look of a lesion. Calcified ones may have a rim too; vanishing ones have neither. Only wide cases have brighter ones."""
 
     HYPODENSE = "hypodense"
@@ -39,7 +39,7 @@ class LesionKind(str, Enum):
     HYPERDENSE = "hyperdense"
 
 
-class Place(str, Enum):
+class Place(StrEnum):
     """Where a lesion is wished for."""
 
     DEEP = "deep"
@@ -52,7 +52,7 @@ class Place(str, Enum):
     """Overlapping the lesion before."""
 
 
-class Plan(str, Enum):
+class Plan(StrEnum):
     """What a case is planted for; what is done about it is the rule's affair alone."""
 
     WEDGE = "wedge"

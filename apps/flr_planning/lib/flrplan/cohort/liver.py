@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from flrplan.cohort.trunk import (
 from flrplan.image.smooth_noise import FloatArray
 
 
-class Sector(str, Enum):
+class Sector(StrEnum):
     """A part of the liver between hepatic veins. The caudate lobe counts to the left medial part: it goes with the left or the
     extended right liver, and stays when the left lateral part alone is removed.
     """

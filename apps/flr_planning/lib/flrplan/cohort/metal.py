@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
@@ -19,7 +19,7 @@ METAL_HU = 9000.0
 Point = tuple[float, float, float]
 
 
-class Metal(str, Enum):
+class Metal(StrEnum):
     """What kind of metal a patient carries."""
 
     NONE = "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -21,7 +21,7 @@ SITUS_INVERSUS_SHARE = 0.01
 """Share of mirrored patients: far above the one in ten thousand of life, so that a cohort of hundreds holds some."""
 
 
-class ScanRange(str, Enum):
+class ScanRange(StrEnum):
     """Which part of the body is scanned."""
 
     ABDOMEN = "abdomen"

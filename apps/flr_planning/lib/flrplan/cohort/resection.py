@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from flrplan.cohort.liver import LEFT_SIDE, RIGHT_SIDE, Sector
 from flrplan.errors import CohortError
@@ -26,7 +26,7 @@ WEDGE_MAX_COUNT = 3
 """At most so many wedges in one operation."""
 
 
-class ResectionKind(str, Enum):
+class ResectionKind(StrEnum):
     """The operations that the rule can choose."""
 
     WEDGE = "wedge"

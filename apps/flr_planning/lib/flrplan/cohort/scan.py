@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from flrplan.cohort.settings import GRID_LIMITS, CaseSize
 from flrplan.image import Geometry
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Contrast phase."""
 
     NONE = "no contrast"
@@ -26,7 +26,7 @@ class Phase(str, Enum):
     LATE = "late"
 
 
-class Kernel(str, Enum):
+class Kernel(StrEnum):
     """Reconstruction kernel: how sharp edges are, and how coarse the noise."""
 
     SMOOTH = "smooth"
@@ -34,7 +34,7 @@ class Kernel(str, Enum):
     SHARP = "sharp"
 
 
-class View(str, Enum):
+class View(StrEnum):
     """How much of the scan is kept: all of it, or a box round the liver."""
 
     WHOLE = "whole"

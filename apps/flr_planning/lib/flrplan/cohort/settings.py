@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from flrplan.cohort.organs import Stream, stream
@@ -25,15 +25,12 @@ WIDE_SHARE = 0.5
 """Share of the wide cases, where the command line asks for them without a number."""
 
 
-class CaseSize(str, Enum):
+class CaseSize(StrEnum):
     """How finely the same physical anatomy is scanned."""
 
     SMALL = "small"
     MEDIUM = "medium"
     FULL = "full"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

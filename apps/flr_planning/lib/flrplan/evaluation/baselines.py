@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from flrplan.anatomy import Structure
 from flrplan.evaluation.columns import COLUMNS, OWN_MASKS, Column
@@ -19,7 +19,7 @@ from flrplan.method import Inputs
 from flrplan.metrics import Region
 
 
-class Rule(str, Enum):
+class Rule(StrEnum):
     """How a trivial answer is made from a liver and its tumours. The value is the baseline's name where both are true."""
 
     WHOLE = "whole_liver"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +21,7 @@ LARGEST_FOLD_STD = 0.055
 """The largest std of a Dice over folds in Table 1 (Swin-UNETR, CRLM): what the paper calls low."""
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a claim fared, by paired comparisons of the means. Undecided: not significant, and not shown to be a tie either."""
 
     HELD = "held"

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 from flrplan.anatomy import Structure
 from flrplan.method import CRLM, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
 
 
-class Part(str, Enum):
+class Part(StrEnum):
     """Which cases: out-of-fold predictions of the cross-validation (Table 1), or held-out ones (Table 2)."""
 
     CV = "cv"
     TEST = "test"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def caption(self) -> str:

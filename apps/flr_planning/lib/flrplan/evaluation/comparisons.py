@@ -8,7 +8,7 @@ Comparisons in columns that the paper does not have are a family of their own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from itertools import combinations
 from typing import Any
 
@@ -36,7 +36,7 @@ FLR_FROM_CT: tuple[str, ...] = tuple(
 """The columns that answer the paper's question, the FLR from a CT alone: the cascade and the end-to-end model."""
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What is compared."""
 
     ARCHITECTURES = "architectures"

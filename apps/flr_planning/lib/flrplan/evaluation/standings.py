@@ -7,7 +7,7 @@ compared over the cases in which all of them have a value, where a miss counts a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ Summary = dict[str, dict[str, dict[str, dict[str, dict[str, Any]]]]]
 """``{part: {architecture: {column: {metric: {...}}}}}``."""
 
 
-class Standing(str, Enum):
+class Standing(StrEnum):
     """How an architecture stands to the best one of its column."""
 
     BEST = "best"

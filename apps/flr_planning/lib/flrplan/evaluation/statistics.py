@@ -6,7 +6,7 @@ Everything is drawn with :data:`SEED`, so equal inputs give equal outputs. What 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
@@ -38,7 +38,7 @@ ALPHA = 0.05
 Floats = NDArray[np.float64]
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What a paired comparison of a with b says of a. Not significant is not equal: that is undecided, unless it is shown a tie."""
 
     HIGHER = "higher"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from flrplan.errors import SettingsError
@@ -13,7 +13,7 @@ from flrplan.method import STAGES, Recipe, Stage
 from flrplan.workfolder import read_split
 
 
-class Start(str, Enum):
+class Start(StrEnum):
     """``current``: from the weights and with the plan of the model that serves now; ``anew``: random weights, a new plan."""
 
     CURRENT = "current"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,7 @@ from flrplan.image import CT
 from flrplan.workfolder import ModelIdentity
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Where a mask came from."""
 
     GIVEN = "given"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from enum import Enum
+from enum import StrEnum
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ _TRAINING_BOUNDS = {
 }
 
 
-class Loss(str, Enum):
+class Loss(StrEnum):
     """What a training minimises, at every resolution that the network gives outputs at."""
 
     BCE = "bce"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +27,7 @@ MAX_HU = 32767.0
 """Largest value: that of int16."""
 
 
-class RegionMode(str, Enum):
+class RegionMode(StrEnum):
     """How a stage's region (the liver) restricts the CT."""
 
     MASK = "mask"
@@ -46,7 +46,7 @@ class RegionMode(str, Enum):
         return self in (RegionMode.CROP, RegionMode.MASK_AND_CROP)
 
 
-class InputMasks(str, Enum):
+class InputMasks(StrEnum):
     """Which masks a stage is trained with (:mod:`flrplan.input_masks`); in use it always gets what the cascade gives it."""
 
     GROUND_TRUTH = "ground_truth"

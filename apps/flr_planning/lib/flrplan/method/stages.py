@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 from flrplan.anatomy import STRUCTURES, Structure
 from flrplan.errors import SettingsError
 
 
-class Inputs(str, Enum):
+class Inputs(StrEnum):
     """What a stage was given beside the CT. The value is the first word of a column's name."""
 
     PIPELINED = "pipelined"
     CASCADED = "cascaded"
     E2E = "e2e"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Kind(str, Enum):
+class Kind(StrEnum):
     """How a stage comes to its inputs, and so which columns it has.
 
     CASCADE: masks of the truth (pipelined) or of the stages before it (cascaded). END_TO_END: the CT alone.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
@@ -96,16 +96,13 @@ def capsule_points(liver: Region) -> NDArray[np.int32]:
     return Surface.of_crop(filled, liver.start_zyx, liver.spacing_zyx_mm).points_zyx
 
 
-class Fate(str, Enum):
+class Fate(StrEnum):
     """Where a plan leaves a lesion."""
 
     RESECTED = "resected"
     CUT_THROUGH = "cut through"
     LEFT = "left in the remnant"
     OUTSIDE = "outside liver and FLR"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 from types import MappingProxyType
 
 
@@ -26,7 +26,7 @@ class Emptiness(Enum):
         return cls.REFERENCE if prediction_voxels else cls.BOTH
 
 
-class Undefined(str, Enum):
+class Undefined(StrEnum):
     """Why a metric is NaN. The value is what ``cases.csv`` shows."""
 
     BOTH_EMPTY = "both empty"
@@ -41,9 +41,6 @@ class Undefined(str, Enum):
     NO_PREDICTED_CUT = "no cut in the prediction"
     NO_CUT = "no cut in either"
     NO_RESECTED_TUMOUR = "no tumour in the resection of the reference"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def is_of_prediction(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
@@ -36,7 +36,7 @@ _CONNECTIVITY = np.ones((3, 3, 3), np.int8)
 """26 neighbours: voxels that touch at a corner are one lesion. Touching metastases count as one component."""
 
 
-class SizeClass(str, Enum):
+class SizeClass(StrEnum):
     """Size of a lesion by the diameter of the sphere of its volume; exactly 10 and 20 mm lie in the middle class."""
 
     SMALL = "<10 mm"

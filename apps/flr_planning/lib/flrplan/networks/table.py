@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +25,7 @@ SCRATCH = "scratch"
 """Said in the place of a file of weights: start from random ones, on purpose."""
 
 
-class Schedule(str, Enum):
+class Schedule(StrEnum):
     """How the learning rate falls over the epochs."""
 
     POLY = "poly"
@@ -34,7 +34,7 @@ class Schedule(str, Enum):
     """A linear rise over the first epochs, then half a cosine to zero."""
 
 
-class ChannelMode(str, Enum):
+class ChannelMode(StrEnum):
     """How pretrained kernels of the first layer are spread over more input channels (the mask channels)."""
 
     REPEAT = "repeat"

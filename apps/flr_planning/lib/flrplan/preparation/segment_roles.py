@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from enum import Enum
+from enum import StrEnum
 
 
-class SegmentRole(str, Enum):
+class SegmentRole(StrEnum):
     """What becomes of a segment. Vessels and unknown segments are named in the notes and used for nothing."""
 
     LIVER = "liver"
@@ -14,9 +14,6 @@ class SegmentRole(str, Enum):
     TUMOUR = "crlm"
     VESSEL = "vessel, not used"
     UNKNOWN = "unknown, not used"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 _TUMOUR = re.compile(r"tumou?r ?\d*")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from flrplan.anatomy import Structure
@@ -14,25 +14,19 @@ from flrplan.image.dicom_files import is_dicom
 from flrplan.image.volume_file import image_suffix
 
 
-class SourceKind(str, Enum):
+class SourceKind(StrEnum):
     """Where labels come from; a work folder holds cases of one kind."""
 
     TCIA = "tcia"
     REFINED = "refined"
     FOLDER = "folder"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class ProblemKind(str, Enum):
+class ProblemKind(StrEnum):
     """Missing: a file is not there (a download can lack one). Broken: it is there and cannot be used."""
 
     MISSING = "missing"
     BROKEN = "broken"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from flrplan.networks import ARCHITECTURES
 from flrplan.server.settings import AppSettings
 
 
-class Inputs(str, Enum):
+class Inputs(StrEnum):
     """Where the masks come from that a task takes beside the CT.
 
     ``predicted``: the paper's cascade. ``labels_liver``: the liver of the annotator's ``final`` label, the rest predicted.

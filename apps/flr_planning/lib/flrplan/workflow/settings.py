@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from flrplan.method import PAPER_STAGES, STAGES, Recipe, Variant, require_name
 from flrplan.networks import ARCHITECTURES, PAPER, SCRATCH, architecture_named
 
 
-class DataKind(str, Enum):
+class DataKind(StrEnum):
     """Where the cases of a work folder come from."""
 
     PREPARED = "prepared"
@@ -24,11 +24,8 @@ class DataKind(str, Enum):
     REFINED = "refined"
     FOLDER = "folder"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Rule(str, Enum):
+class Rule(StrEnum):
     """The kinds of jobs, in the order in which they run."""
 
     PREPARE = "prepare"
@@ -38,9 +35,6 @@ class Rule(str, Enum):
     PREDICT = "predict"
     ENSEMBLE = "ensemble"
     EVALUATE = "evaluate"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)
