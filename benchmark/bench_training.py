@@ -71,7 +71,7 @@ def run_side(
 
     from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
     from flrplan.nnunet.planning import CONFIGURATION
-    from flrplan.nnunet.run_record import peak_memory_bytes
+    from flrplan.nnunet.provenance import peak_memory_bytes
     from flrplan.nnunet.trainer import FlrTrainer
 
     work = StageWork(work_root, LIVER)

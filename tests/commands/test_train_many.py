@@ -68,7 +68,7 @@ def test_a_model_that_started_from_something_else_is_not_kept_in_silence(
     words = ["train-many", "--training", "liver/stunet/0", *places, "--pretrained", f"stunet={start}"]
     write_json(folder / "run.json", {**run, "pretrained": recorded})
     assert main(words) == 1
-    assert f"the model there started from {there}, and {start} was asked for" in capsys.readouterr().err
+    assert f"the model there (started from {there}) was made of something else (start was" in capsys.readouterr().err
     own = None if asked == SCRATCH else {"source": "weights", "sha256": sha256(b"weights").hexdigest()}
     write_json(folder / "run.json", {**run, "pretrained": own})
     assert main(words) == 0

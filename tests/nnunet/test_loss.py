@@ -10,7 +10,7 @@ import torch
 
 from flrplan.method import TrainingSettings
 from flrplan.method.recipe import Loss
-from flrplan.nnunet.loss import BinaryCrossEntropy, DiceBinaryCrossEntropy, training_loss
+from flrplan.nnunet.optimization import BinaryCrossEntropy, DiceBinaryCrossEntropy, training_loss
 from flrplan.nnunet.trainer import FlrTrainer
 
 TARGET = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(2, 1, 1, 1, 2)

@@ -21,7 +21,7 @@ from flrplan.nnunet import checkpoint
 from flrplan.nnunet.checkpoint import write_checkpoint
 from flrplan.nnunet.dataset import convert_dataset
 from flrplan.nnunet.preprocessed import expected_bytes, is_whole, preprocess_cases, require_whole
-from flrplan.nnunet.run_record import commit, device_name
+from flrplan.nnunet.provenance import commit, device_name
 from flrplan.nnunet.training_run import StageWork, train_fold
 from flrplan.workfolder import find_labelled_cases
 

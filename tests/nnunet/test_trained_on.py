@@ -13,7 +13,7 @@ from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
 from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
-from flrplan.nnunet.trained_on import KEY
+from flrplan.nnunet.provenance import TRAINED_ON
 from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder import Split, find_labelled_cases
 
@@ -30,18 +30,20 @@ def state(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe]) -> Path:
 
 def test_other_data_or_another_fold(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], state: Path) -> None:
     prepared = json.loads(tiny_work.marker.read_text())
-    assert load_checkpoint(state)[KEY] == {
+    assert load_checkpoint(state)[TRAINED_ON] == {
         "data_sha256": prepared["data_sha256"],
         "train_ids": prepared["folds"][0]["train"],
         "validation_ids": prepared["folds"][0]["val"],
     }
     write_json(tiny_work.marker, {**prepared, "data_sha256": "of corrected labels"})
-    with pytest.raises(SettingsError, match=r"training_state.pth was trained on other data or another fold \(data_sha256\)"):
+    with pytest.raises(
+        SettingsError, match=r"training_state.pth: the training there was made of something else \(data_sha256 was"
+    ):
         train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
     write_json(tiny_work.marker, prepared)
     folds = tiny_work.preprocessed / "splits_final.json"
     write_json(folds, json.loads(folds.read_text())[::-1])
-    with pytest.raises(SettingsError, match=r"another fold \(train_ids, validation_ids\); use another --work folder"):
+    with pytest.raises(SettingsError, match=r"\(train_ids: without .*validation_ids: new .*\); use another --work folder"):
         train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
 
 
@@ -58,11 +60,9 @@ def test_fewer_epochs_than_it_has_had(tiny_work: StageWork, tiny_recipe: Callabl
 
 def test_a_state_that_does_not_name_its_data(tiny_work: StageWork, tiny_recipe: Callable[..., Recipe], state: Path) -> None:
     content = load_checkpoint(state)
-    del content[KEY]
+    del content[TRAINED_ON]
     write_checkpoint(state, content)
-    with pytest.raises(
-        SettingsError, match=r"other data or another fold \(data_sha256, train_ids, validation_ids\); use another"
-    ):
+    with pytest.raises(SettingsError, match=r"\(data_sha256 was None, .*; train_ids was None, .*\); use another"):
         train_fold(tiny_work, 0, tiny_recipe(), tiny_work.root / "models", CPU)
 
 

@@ -109,7 +109,7 @@ def test_trained_model_predicts(trained: Path, small_ct: CT, small_truth: dict[S
 def test_other_settings_in_the_same_work_folder_are_refused(trained: Path) -> None:
     cases = find_labelled_cases(trained / "cohort")
     other = Recipe.from_mapping({"plan": {"spacing_zyx_mm": [9, 9, 9]}})
-    with pytest.raises(SettingsError, match="prepared with other settings"):
+    with pytest.raises(SettingsError, match="what is prepared there was made of something else"):
         prepare_stage(cases, StageWork(trained / "work", FLR), other, nnunet_split([c.case_id for c in cases], 2))
 
 

@@ -80,9 +80,8 @@ def test_a_variant_that_was_changed_is_not_taken_for_trained(root: Path, capsys:
     status = main(command(root, "another_seed"))
     (root / "b.yaml").write_text(YAML)
     assert status == 1
-    assert (
-        "another_seed/fold_0: the model there is of the variant {'architecture': 'nnunet', 'training': {'seed': 1}}, and"
-        in (capsys.readouterr().err)
+    assert "another_seed/fold_0: the model there was made of something else (variant.training.seed was 1, is 2)" in (
+        capsys.readouterr().err
     )
 
 

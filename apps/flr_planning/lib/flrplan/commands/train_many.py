@@ -71,7 +71,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
     from flrplan.files import current_version
-    from flrplan.nnunet.trained import require_same_training
+    from flrplan.nnunet.provenance import require_same_training
     from flrplan.workfolder import read_split
 
     variants = known_variants(arguments.variants)

@@ -32,8 +32,8 @@ from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
 from flrplan.method import Recipe, Stage
 from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER
 from flrplan.nnunet.fine_tuning import recipe_like
-from flrplan.nnunet.lineage import require_unseen
 from flrplan.nnunet.model_folder import PUBLISHED_NAME, ModelFolder, read_json_object, trained_ids
+from flrplan.nnunet.provenance import require_unseen
 from flrplan.nnunet.publishing import replace_model
 from flrplan.nnunet.trainer import EpochReport
 from flrplan.workfolder import RUN_NAME, Split

@@ -6,10 +6,15 @@ channels are called ``noNorm``; any unknown name would be z-scored.
 A target need not nest in the region that masks the CT (raw labels do not, nor do predicted regions). The target stays whole; a
 case of which the network is not shown all gets a second label, ``shownTr/<case>``, from which nnU-Net's fingerprint takes the
 intensities (:class:`flrplan.nnunet.planning.ShownFingerprint`): outside the region it would find ``outside_hu``.
+
+Channels that several stages need are on the disk once, under all their names (hard links): the whole CT of ``liver`` and ``flr_e2e``, the
+CT in the liver of ``crlm`` and ``flr``. What decides is the content, so a setting that changes a channel parts them. Preprocessed arrays are
+shared by the architectures of a stage, not by stages: nnU-Net normalises a CT with the intensities inside the target.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +25,14 @@ from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flrplan import __version__
 from flrplan.anatomy import Structure
 from flrplan.errors import FlrError, LabelError
-from flrplan.files import write_json
-from flrplan.image import write_label_map
+from flrplan.files import link, write_json
+from flrplan.image import Geometry, write_label_map, write_volume
 from flrplan.method import InputSettings, Stage, build_stage_input
-from flrplan.nnunet.sharing import write_shared
 from flrplan.workfolder import Case, map_cases
 
 if TYPE_CHECKING:
@@ -40,6 +45,8 @@ OWN_BLOCK = "flrplan"
 """Key of our own block in ``dataset.json`` (stage, input) and ``plans.json`` (architecture, size); nnU-Net ignores keys unknown to it."""
 SHOWN_NAME = "shownTr"
 """Beside ``labelsTr``: the target where the network is shown the CT, of the cases in which that is not all of it."""
+CHANNELS_NAME = "shared_channels"
+"""Folder of channels in the work folder; a file is called by the SHA-256 of its voxels and geometry."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def convert_case(
         if not label_path.is_file():
             for index, channel in enumerate(given.channels_czyx):
                 path = folder / "imagesTr" / f"{case.case_id}_{index:04d}{FILE_ENDING}"
-                write_shared(path, channel.astype(np.int16), given.geometry, shared)
+                _write_shared(path, channel.astype(np.int16), given.geometry, shared)
             if (shown != target).any():
                 write_label_map(folder / SHOWN_NAME / label_path.name, shown, given.geometry)
             write_label_map(label_path, target, given.geometry)
@@ -177,3 +184,16 @@ def outside_share(voxels: Iterable[TargetVoxels]) -> float:
     """The share of the pooled target voxels, 0..1, that the network is not shown; NaN where there is no target."""
     shown, outside = (sum(values) for values in zip(*((v.shown, v.outside) for v in voxels), strict=True))
     return outside / (shown + outside) if shown + outside else float("nan")
+
+
+def _write_shared(path: Path, array_zyx: NDArray[Any], geometry: Geometry, shared: Path | None) -> None:
+    """Writes a channel ``(Z, Y, X)``, or links it to the file in ``shared`` with the same voxels and geometry."""
+    if shared is None:
+        write_volume(path, array_zyx, geometry, compression_level=1)
+        return
+    digest = hashlib.sha256(f"{geometry}{array_zyx.dtype}{array_zyx.shape}".encode())
+    digest.update(np.ascontiguousarray(array_zyx).data)
+    source = shared / f"{digest.hexdigest()}.nii.gz"
+    if not source.is_file():
+        write_volume(source, array_zyx, geometry, compression_level=1)
+    link(source, path)

@@ -18,9 +18,10 @@ from flrplan.files.folder import VERSIONS_NAME
 from flrplan.method import STAGES, InputSettings, Stage
 from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.intensities import clip_floor_fault
-from flrplan.nnunet.lineage import INHERITED
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
+INHERITED = "inherited_train_ids"
+"""Key of ``run.json``, beside ``train_ids``: what the weights had learned from before, over all models they began as."""
 PUBLISHED_NAME = "published.json"
 """In a model folder that was trained from the viewer: what it was compared with, and what it started from."""
 

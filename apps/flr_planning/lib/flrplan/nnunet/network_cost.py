@@ -21,7 +21,7 @@ from flrplan.networks.estimate import TYPICAL_PATCH
 from flrplan.networks.table import NARROW
 from flrplan.nnunet.architecture_plan import architecture_plan, unet_topology
 from flrplan.nnunet.planning import CONFIGURATION, PLANS
-from flrplan.nnunet.run_record import peak_memory_bytes
+from flrplan.nnunet.provenance import peak_memory_bytes
 
 TYPICAL_SPACING_MM = (1.5, 1.5, 1.5)
 """The grid that abdominal CT is usually trained on; the real one is planned from the data."""

@@ -20,18 +20,19 @@ from flrplan.files import make_writable, require_room, write_json
 from flrplan.input_masks import MaskErrors, errors_of_predictions
 from flrplan.method import InputMasks, Recipe, Stage
 from flrplan.nnunet.architecture_plan import TAKEN_OVER
-from flrplan.nnunet.dataset import convert_dataset, dataset_name
+from flrplan.nnunet.dataset import CHANNELS_NAME, convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
 from flrplan.nnunet.intensities import clip_floor_fault
 from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.preprocessed import expected_bytes
-from flrplan.nnunet.same_preparation import require_same
-from flrplan.nnunet.sharing import CHANNELS_NAME
 from flrplan.workfolder import SPLITS_NAME, Case, Split
 from flrplan.workfolder.cases import files_of
+from flrplan.workfolder.records import require_same
 
 logger = logging.getLogger(__name__)
 
+_ADDED = {"input": {"region_channel": False}}
+"""Settings that older preparations do not name, with the value that they had."""
 _VOXELS = ("target_voxels", "target_voxels_outside")
 _ALMOST_NOTHING = 16_000_000
 """Free bytes below which a failed preparation is put down to the full disk: libraries do not always say so."""
@@ -128,11 +129,23 @@ def read_prepared(work: StageWork) -> dict[str, Any]:
 
 
 def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[Case]) -> None:
-    """Raises SettingsError unless the stage was prepared like this; takes the new stamps of files with the same content."""
-    before = read_prepared(work)
-    moved = require_same(before, json.loads(json.dumps(content)), used, work.folder)
-    if moved:
-        logger.info("stage %s: %d cases have other paths or times, and the same content", work.stage, len(moved))
+    """Takes the new stamps of files with other paths, sizes or times than before, but the same content; only these are read.
+
+    Raises: SettingsError naming the settings, folds or cases that the stage was prepared from, and are others now.
+    """
+    before, now = read_prepared(work), json.loads(json.dumps(content))
+    stale = [case for case in used if before["files"].get(case.case_id) != now["files"][case.case_id]]
+    was, is_ = (
+        {"input": {**_ADDED["input"], **p["input"]}, "cases": list(p["files"]), **{k: p[k] for k in ("plan", "folds", "test")}}
+        for p in (before, now)
+    )
+    what, remedy = f"{work.folder}: what is prepared there", "use another --work folder or delete it"
+    require_same(was, is_, what, remedy)
+    known = before["cases_sha256"]
+    digests = {case.case_id: case.sha256() for case in stale}
+    require_same({"files": {i: known.get(i) for i in digests}}, {"files": digests}, what, remedy)
+    if stale:
+        logger.info("stage %s: %d cases have other paths or times, and the same content", work.stage, len(stale))
         write_json(work.marker, {**before, "files": content["files"]})
 
 

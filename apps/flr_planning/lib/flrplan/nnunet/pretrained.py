@@ -6,7 +6,6 @@ Known forms: nnU-Net v1 ``.model`` (weights under ``state_dict``, names perhaps 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,11 +18,10 @@ from flrplan.files import write_json
 from flrplan.networks import Architecture, ChannelMode
 from flrplan.networks.published_weights import load_weights, require_names, require_size
 from flrplan.nnunet.architecture_plan import brings_network, planned_architecture
-from flrplan.nnunet.checkpoint import load_checkpoint
-from flrplan.nnunet.lineage import INHERITED, require_unseen
-from flrplan.nnunet.model_folder import read_json_object, trained_ids
+from flrplan.nnunet.checkpoint import file_sha256, load_checkpoint
+from flrplan.nnunet.model_folder import INHERITED, read_json_object, trained_ids
 from flrplan.nnunet.network_cost import weight_names
-from flrplan.nnunet.trained_on import KEY as TRAINED_ON
+from flrplan.nnunet.provenance import TRAINED_ON, require_unseen
 from flrplan.nnunet.trainer import FlrTrainer
 
 logger = logging.getLogger(__name__)
@@ -137,12 +135,3 @@ def _plain_name(name: str) -> str:
     for prefix in _PREFIXES * 2:
         name = name.removeprefix(prefix)
     return name
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; ``run.json`` has that of the weights under ``pretrained``. Raises: ModelError where it is missing."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"{path}: expected a file of weights, but it cannot be read: {error.strerror}") from error

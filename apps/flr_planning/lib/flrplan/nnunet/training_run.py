@@ -23,13 +23,12 @@ from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_t
 from flrplan.nnunet.batches import seed_everything
 from flrplan.nnunet.distributed import rank, wait_for_all
 from flrplan.nnunet.environment import nnunet_folders, quiet
-from flrplan.nnunet.lineage import INHERITED
+from flrplan.nnunet.model_folder import INHERITED
 from flrplan.nnunet.planning import CONFIGURATION
 from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
 from flrplan.nnunet.pretrained import start_from
+from flrplan.nnunet.provenance import TrainedOn, commit, data_record, machine, now, resolved_settings, result_of, versions
 from flrplan.nnunet.publishing import ModelPlace, publish_fold
-from flrplan.nnunet.run_record import commit, data_record, machine, now, resolved_settings, result_of, versions
-from flrplan.nnunet.trained_on import TrainedOn
 from flrplan.nnunet.trainer import EpochReport, FlrTrainer
 from flrplan.workfolder import FINAL_CHECKPOINT, SPLITS_NAME, require_fold
 

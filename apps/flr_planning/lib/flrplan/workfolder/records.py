@@ -50,6 +50,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{name}{key}.")
+        elif isinstance(old, list) and isinstance(new, list) and all(isinstance(item, str) for item in (*old, *new)):
+            changes = {"without": sorted({*old} - {*new}), "new": sorted({*new} - {*old})}
+            found += [f"{name}{key}: {word} {', '.join(items)}" for word, items in changes.items() if items]
         elif _plain(old) != _plain(new):
             found.append(f"{name}{key} was {shortened(_plain(old))}, is {shortened(_plain(new))}")
     return found

@@ -1,31 +1,107 @@
-"""``run.json``: what a training was, so that its result can be judged and repeated."""
+"""Provenance of a training: what it was, what it was made of, and what its weights have learned from.
+
+``run.json`` beside a published checkpoint says all of it, so that the result can be judged and repeated; a training state names its data.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import flrplan
+from flrplan.errors import ModelError, SettingsError
 from flrplan.hardware import memory
+from flrplan.method import Variant
+from flrplan.networks import SCRATCH
 from flrplan.nnunet.batches import resolve_workers
+from flrplan.nnunet.checkpoint import file_sha256
 from flrplan.nnunet.distributed import world_size
 from flrplan.nnunet.precision import compiles, precision_name
-from flrplan.nnunet.trainer import FlrTrainer
+from flrplan.workfolder import FINAL_CHECKPOINT, RunRecord, Split, require_same
 
+if TYPE_CHECKING:
+    from flrplan.nnunet.trainer import FlrTrainer
+
+TRAINED_ON = "trained_on"
+"""Key of a training state."""
 PACKAGES = ("torch", "nnunetv2", "monai", "numpy", "SimpleITK", "batchgenerators", "batchgeneratorsv2", "blosc2")
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 """Variables of the environment that change speed or result, kept where they are set."""
 
 _RESULT_KEYS = {"train_loss": "train_losses", "validation_loss": "val_losses", "pseudo_dice_ema": "ema_fg_dice"}
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The prepared data of one fold."""
+
+    data_sha256: str | None
+    train_ids: Sequence[str]
+    validation_ids: Sequence[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the ids sorted."""
+        return {
+            "data_sha256": self.data_sha256,
+            "train_ids": sorted(self.train_ids),
+            "validation_ids": sorted(self.validation_ids),
+        }
+
+    def require_same(self, state: Mapping[str, Any], path: Path) -> None:
+        """Raises SettingsError unless a training state says that it was made on these data and this fold."""
+        remedy = "use another --work folder, or delete that file to start anew"
+        require_same(state.get(TRAINED_ON) or {}, self.to_json(), f"{path}: the training there", remedy)
+
+
+def require_same_training(
+    folder: Path, split: Split, fold: int, start: str | None = None, variant: Variant | None = None
+) -> bool:
+    """True where ``folder`` (``.../fold_<k>``) holds the published model of this training, False where there is none yet.
+
+    start: a file of weights, ``scratch``, or None: whatever it started from. variant: what it is a model of; None: an architecture.
+    Raises: ModelError where it holds a model of another split or variant, or one that started from something else.
+    """
+    if not (folder / FINAL_CHECKPOINT).is_file():
+        return False
+    run = RunRecord.read(folder, ModelError)
+    now: dict[str, Any] = {"train_ids": list(split.train_ids(fold)), "validation_ids": list(split.validation_ids(fold))}
+    what = f"{folder}: the model there"
+    before: dict[str, Any] = {
+        "train_ids": list(run.train_ids or ()),
+        "validation_ids": list(run.validation_ids or ()),
+        "variant": run.variant,
+    }
+    if start is not None:
+        now["start"] = "random weights" if start == SCRATCH else file_sha256(Path(start))
+        before["start"] = run.pretrained.get("sha256") if run.pretrained else "random weights"
+        what += f" (started from {(run.pretrained or {}).get('source', 'random weights')})"
+    remedy = "give a variant another name, use another --models folder, or delete it"
+    require_same(before, {**now, "variant": variant.to_json() if variant else None}, what, remedy, ModelError)
+    return True
+
+
+def require_unseen(seen: Collection[str], source: str, held_out: Collection[str], validation: Collection[str] = ()) -> None:
+    """Raises SettingsError where weights trained on a held-out case, or on one that validates the fold.
+
+    seen: ids that trained the weights of ``source``, its predecessors included.
+    """
+    for ids, role in ((held_out, "which the split calls test"), (validation, "which validate this fold")):
+        known = sorted(set(seen) & set(ids))
+        if known:
+            raise SettingsError(
+                f"{source} was trained on {known[:5]}, {role}: a model that starts from it could not be judged on them. Start from a "
+                "model of the same split and fold, or anew"
+            )
 
 
 def now() -> str:
