@@ -29,8 +29,8 @@ def test_sheet_faults_and_a_ct_of_ones_own(tmp_path: Path, capsys: pytest.Captur
     ("words", "message"),
     [
         (["--beside", "ct.nii.gz"], "--beside draws a CT onto the sheet: give --sheet PNG as well"),
-        (["--faults", "1.5"], "faults must be a share of the cases in 0..1, got 1.5"),
-        (["--seed", "-1"], "seed must be a whole number"),
+        (["--faults", "1.5"], "faults must be at most 1, got 1.5"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--workers", "0"], "workers must be at least 1, got 0"),
         (["--sheet", "s.png", "--beside", "absent.nii.gz"], "absent.nii.gz"),
     ],

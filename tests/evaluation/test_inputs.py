@@ -85,7 +85,7 @@ def test_missing_and_broken_files_are_named_together(whole, command, capsys):
 
 @pytest.mark.parametrize("name", ["a_file", "a_file/below", "n" * 300])
 def test_a_folder_that_cannot_be_written_is_told_before_any_scoring(whole, command, capsys, monkeypatch, name):
-    monkeypatch.setattr("flrplan.evaluation.run.score_cases", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr("flrplan.evaluation.run.score_case", lambda *_: pytest.fail("scored"))
     (whole.root / "a_file").write_text("mine")
     whole.out = whole.root / name
     assert command(whole.arguments()) == 1

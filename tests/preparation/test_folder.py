@@ -236,11 +236,13 @@ def test_patterns_of_any_case(pattern: str, path: str, groups: dict[str, str] | 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("structures: {kidney: ['{case}']}", "structures are liver, crlm, flr, lrs"),
+        ("structures: {kidney: ['{case}']}", "structures: kidney must be 'liver', 'crlm', 'flr' or 'lrs'"),
         ("structures: {liver: ['liver{ext}']}", "holds neither"),
         ("structures: {liver: ['{id}{case}']}", "unknown {id}"),
-        ("structures: {liver: [{pattern: '{case}'}]}", "expected a pattern or"),
-        ("structure: {}", "expected the keys structures and planning_map"),
+        ("structures: {liver: [{values: [1]}]}", r"structures: liver\[0\]: pattern must be given"),
+        ("structures: {liver: [{pattern: '{case}', values: []}]}", r"liver\[0\]: values must be a list of at least 1"),
+        ("structures: {liver: [{pattern: '{case}', values: [true]}]}", r"values\[0\] must be a whole number, got True"),
+        ("structure: {}", "unknown structure; known are structures, planning_map"),
         ("a: [", "cannot be read"),
     ],
 )

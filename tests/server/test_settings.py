@@ -32,11 +32,11 @@ def test_an_unknown_key_names_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("conf", "message"),
     [
-        ({"mirroring": "maybe"}, r"conf mirroring must be true or false, got 'maybe'"),
-        ({"architecture": "unet"}, r"conf architecture must be one of nnunet.*got 'unet'"),
+        ({"mirroring": "maybe"}, r"conf: mirroring must be true or false, got 'maybe'"),
+        ({"architecture": "unet"}, r"conf: architecture must be one of nnunet.*got 'unet'"),
         ({"device": "tpu"}, r"unknown device 'tpu'"),
-        ({"models": "/nowhere"}, r"conf models: no folder /nowhere"),
-        ({"models": str(MODEL_ROOT / "demo" / "liver" / "nnunet")}, r"conf models: .* is one model, .*flrplan models import"),
+        ({"models": "/nowhere"}, r"conf: models: no folder /nowhere"),
+        ({"models": str(MODEL_ROOT / "demo" / "liver" / "nnunet")}, r"conf: models: .* is one model, .*flrplan models import"),
     ],
 )
 def test_a_bad_value_says_what_was_expected(conf: dict[str, str], message: str) -> None:

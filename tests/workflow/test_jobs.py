@@ -25,21 +25,20 @@ def of(jobs: list[Job], rule: Rule) -> list[Job]:
     return [job for job in jobs if job.rule is rule]
 
 
-def test_three_architectures_four_stages_and_five_folds_are_sixty_trainings(
-    places: Places, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flrplan.workflow.settings.ARCHITECTURES", ("nnunet", "x", "y"))
+def test_three_architectures_four_stages_and_five_folds_are_sixty_trainings(places: Places) -> None:
     folds = [[f"c{i}"] for i in range(5)]
     (places.work / "splits.json").write_text(json.dumps({"test": ["t1"], "folds": folds}))
-    settings = BenchmarkSettings(architectures=("nnunet", "x", "y"))
+    settings = BenchmarkSettings(architectures=PAPER)
     jobs = benchmark_jobs(settings, places)
     train = of(jobs, Rule.TRAIN)
     assert len(train) == len({job.products[0] for job in train}) == 60
     assert len(of(jobs, Rule.PREPROCESS)) == 4, "once for all architectures"
     assert len(of(jobs, Rule.PREDICT)) == 3 * 6
-    held_out = next(job for job in jobs if job.name == "x-held-out")
-    assert sorted(held_out.after) == sorted(job.done for job in train if "-x-" in job.name), "all 20 models of x, no other"
-    fold = next(job for job in jobs if job.name == "y-fold-3")
+    held_out = next(job for job in jobs if job.name == "swinunetr-held-out")
+    assert sorted(held_out.after) == sorted(job.done for job in train if "-swinunetr-" in job.name), (
+        "all 20 models of swinunetr, no other"
+    )
+    fold = next(job for job in jobs if job.name == "stunet-fold-3")
     assert len(fold.after) == 4, "one model a stage"
     grouped = benchmark_jobs(replace(settings, trainings_per_job=15, predictions_per_job=6), places)
     assert [len(job.products) for job in of(grouped, Rule.TRAIN)] == [15] * 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
 from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import start_of
-from flrplan.files.setting_checks import take_paths
+from flrplan.files.checked import checked
 from flrplan.image import CT, write_label_map, write_volume
 from flrplan.method import CASCADE, PAPER_STAGES, STAGES, Inputs, Probability, Stage, require_stages
 from flrplan.networks import ARCHITECTURES
@@ -35,7 +34,7 @@ from flrplan.workfolder import (
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@checked
 class PredictionRequest:
     """What :func:`predict` is asked for; the defaults are the benchmark's.
 
@@ -59,7 +58,6 @@ class PredictionRequest:
     cascaded_cv: bool = False
 
     def __post_init__(self) -> None:
-        take_paths(self)
         require_stages(self.stages or ())
 
     @property

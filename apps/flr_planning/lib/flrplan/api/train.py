@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 import torch
 
 from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError
-from flrplan.files.setting_checks import take_paths
+from flrplan.files.checked import checked
 from flrplan.hardware import choose_device
 from flrplan.input_masks import with_predictions
 from flrplan.method import InputMasks, Recipe, Stage, Variant, require_stages
@@ -37,7 +37,7 @@ FOLDS = 5
 """Of nnU-Net's own draw, where no split says otherwise; the paper's number."""
 
 
-@dataclass(frozen=True)
+@checked
 class TrainingRequest:
     """What :func:`train` is asked for. The defaults are the paper's.
 
@@ -75,7 +75,6 @@ class TrainingRequest:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        take_paths(self)
         require_stages([self.stage])
         if self.like is not None:
             self.like.require_stage(self.stage)

@@ -32,10 +32,10 @@ from flrplan.cohort.pelvis import gluteal_fat, hip_bones, pelvic_organs
 from flrplan.cohort.render import Intensities, draw_intensities, render_hu
 from flrplan.cohort.resection import WEDGE_MARGIN_MM, LesionSite, Resection, choose_resection
 from flrplan.cohort.scan import Scan, cropped, draw_scan, make_grid, outside_view, view_box
-from flrplan.cohort.settings import MAX_CASES, CaseSize, case_name, parse_size
+from flrplan.cohort.settings import CaseSize, CohortSettings, case_name
 from flrplan.cohort.trunk import great_vessels, heart_and_vessels, make_cavity, skeleton, tangle, trunk_shell
 from flrplan.errors import CohortError
-from flrplan.files.setting_checks import check_whole_number
+from flrplan.files.checked import settings_of
 from flrplan.image import Geometry
 from flrplan.image.smooth_noise import smooth_noise
 
@@ -80,11 +80,10 @@ def make_case(seed: int, index: int, size: CaseSize | str, wide: bool = False) -
 
     Raises: SettingsError for values out of range; CohortError where no lesions fit (not seen in practice).
     """
-    check_whole_number("seed", seed, 0, 2**31 - 1)
-    check_whole_number("index", index, 0, MAX_CASES - 1)
+    grid = settings_of(CohortSettings, {"cases": 1, "seed": seed, "first_index": index, "size": size}).size
     # One thread: matrix products may differ in the last bit between thread counts, and workers should not compete.
     with threadpool_limits(1):
-        return _make_case(seed, index, parse_size(size), wide)
+        return _make_case(seed, index, grid, wide)
 
 
 def _make_case(seed: int, index: int, size: CaseSize, wide: bool) -> SyntheticCase:

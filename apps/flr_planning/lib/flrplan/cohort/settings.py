@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from flrplan.cohort.organs import Stream, stream
 from flrplan.errors import SettingsError
-from flrplan.files.setting_checks import check_share, check_whole_number
+from flrplan.files.checked import Whole, checked
 
 COHORT_VERSION = 4
 """Raised whenever the same (seed, index, size) would give another case."""
@@ -51,15 +53,10 @@ GRID_LIMITS: dict[CaseSize, GridLimits] = {
 """Limits of full: those of TCIA Colorectal-Liver-Metastases (Simpson 2024, Sci Data 11:172)."""
 
 
-def parse_size(size: CaseSize | str) -> CaseSize:
-    """The :class:`CaseSize` of a name. Raises: SettingsError naming the known sizes."""
-    try:
-        return CaseSize(size)
-    except ValueError:
-        raise SettingsError(f"unknown size {size!r}; known are {', '.join(s.value for s in CaseSize)}") from None
+_Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@checked
 class CohortSettings:
     """Settings of a cohort. Case ``i`` depends on ``seed``, ``i``, ``size``, ``faults`` and ``wide`` alone, never on ``cases``.
 
@@ -69,20 +66,18 @@ class CohortSettings:
     Raises: SettingsError for a value out of range.
     """
 
-    cases: int = 40
-    seed: int = 0
+    cases: Annotated[Whole, Field(ge=1, le=MAX_CASES)] = 40
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     size: CaseSize = CaseSize.SMALL
-    first_index: int = 0
-    faults: float = 0.0
-    wide: float = 0.0
+    first_index: Annotated[Whole, Field(ge=0)] = 0
+    faults: _Share = 0.0
+    wide: _Share = 0.0
 
     def __post_init__(self) -> None:
-        check_whole_number("cases", self.cases, 1, MAX_CASES)
-        check_whole_number("seed", self.seed, 0, 2**31 - 1)
-        check_whole_number("first_index", self.first_index, 0, MAX_CASES - self.cases)
-        object.__setattr__(self, "size", parse_size(self.size))
-        object.__setattr__(self, "faults", check_share("faults", self.faults))
-        object.__setattr__(self, "wide", check_share("wide", self.wide))
+        if self.indices.stop > MAX_CASES:
+            raise SettingsError(
+                f"first_index must be at most {MAX_CASES - self.cases} for {self.cases} cases, got {self.first_index}"
+            )
 
     @property
     def indices(self) -> range:

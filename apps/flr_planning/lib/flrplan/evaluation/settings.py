@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from flrplan.errors import SettingsError
-from flrplan.files.setting_checks import take_paths
+from flrplan.files.checked import Flag, Number, Whole, checked
 from flrplan.workfolder import WorkFolder
 
 WRITTEN = ("cases.csv", "baselines.csv", "lesions.csv", "table1.md", "table2.md", "checklist.md", "report.html", "summary.json")
@@ -19,7 +21,7 @@ SYNTHETIC_NOTE = "Synthetic cases: these figures are not comparable with the pap
 """Stands over the tables of a synthetic cohort, for which nobody gave another note."""
 
 
-@dataclass(frozen=True)
+@checked
 class EvaluationSettings:
     """Where things lie and how to treat gaps.
 
@@ -46,18 +48,13 @@ class EvaluationSettings:
     instances: Path | None = None
     probabilities: Path | None = None
     images: Path | None = None
-    allow_missing: bool = False
+    allow_missing: Flag = False
     absent: tuple[str, ...] = ()
-    workers: int = 1
-    margin: float = TIE_MARGIN
+    workers: Annotated[Whole, Field(ge=1)] = 1
+    margin: Annotated[Number, Field(ge=0, lt=1)] = TIE_MARGIN
     note: str = ""
 
     def __post_init__(self) -> None:
-        take_paths(self)
-        if self.workers < 1:
-            raise SettingsError(f"workers must be at least 1, got {self.workers}")
-        if not 0 <= self.margin < 1:
-            raise SettingsError(f"the margin of a tie must be from 0 to below 1 (a difference of Dice), got {self.margin:g}")
         if self.work is None:
             names = ("labels", "predictions", "splits", "out")
             missing = [f"--{name}" for name in names if getattr(self, name) is None]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from flrplan.errors import SettingsError
+from pydantic import AfterValidator, Field
+
+from flrplan.files.checked import Whole, checked
 from flrplan.learning.comparison import DEFAULT_MARGIN
 from flrplan.learning.holdout import DEFAULT_SHARE
 from flrplan.method import STAGES, Recipe, Stage
 from flrplan.workfolder import read_split
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path that may begin with ``~``."""
 
 
 class Start(StrEnum):
@@ -20,7 +26,7 @@ class Start(StrEnum):
     ANEW = "anew"
 
 
-@dataclass(frozen=True)
+@checked
 class RetrainingSettings:
     """Settings of the installation.
 
@@ -29,16 +35,12 @@ class RetrainingSettings:
     kept_share: share of the cases that never train (0..0.5). margin: how much lower the mean Dice may be (0..1).
     """
 
-    recipe: Path | None = None
-    split: Path | None = None
-    kept_share: float = DEFAULT_SHARE
-    margin: float = DEFAULT_MARGIN
+    recipe: UserPath | None = None
+    split: UserPath | None = None
+    kept_share: Annotated[float, Field(gt=0, le=0.5)] = DEFAULT_SHARE
+    margin: Annotated[float, Field(ge=0, le=1)] = DEFAULT_MARGIN
 
     def __post_init__(self) -> None:
-        if not 0 < self.kept_share <= 0.5:
-            raise SettingsError(f"train_kept_share must lie above 0, up to 0.5; got {self.kept_share}")
-        if not 0 <= self.margin <= 1:
-            raise SettingsError(f"train_margin (Dice) must lie in 0..1, got {self.margin}")
         for stage in STAGES.values():
             self.recipe_of(stage, None)
         if self.split is not None:
@@ -50,15 +52,11 @@ class RetrainingSettings:
         return recipe if epochs is None else replace(recipe, training=replace(recipe.training, epochs=epochs))
 
 
-@dataclass(frozen=True)
+@checked
 class TrainingChoice:
     """What one call asks for. ``epochs`` None: those of the recipe."""
 
     architecture: str
     start: Start = Start.CURRENT
-    epochs: int | None = None
+    epochs: Annotated[Whole, Field(ge=1)] | None = None
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.epochs is not None and self.epochs < 1:
-            raise SettingsError(f"epochs must be at least 1, got {self.epochs}")

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, replace
 from enum import StrEnum
-from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from flrplan.errors import SettingsError
 from flrplan.files import read_yaml
-from flrplan.files.setting_checks import require_bounds, require_types, with_numbers
+from flrplan.files.checked import EmptyBlock, Flag, Number, Whole, checked, one_of, settings_of
 from flrplan.method.stage_input import InputSettings
 from flrplan.method.stages import STAGES
 from flrplan.networks import BASE, Architecture, ChannelMode, Schedule
 
-Settings = TypeVar("Settings", "PlanSettings", "TrainingSettings")
-
-_PLAN_BOUNDS = {
-    "spacing_zyx_mm": (0.1, 20),
-    **dict.fromkeys(("patch_size_zyx", "batch_size", "features", "convs_decoder"), (1, inf)),
-}
-_TRAINING_BOUNDS = {
-    **dict.fromkeys(("epochs", "iterations_per_epoch", "validation_iterations", "save_every"), (1, inf)),
-    "oversample_foreground": (0, 1),
-    "seed": (0, inf),
-}
+Count = Annotated[Whole, Field(ge=1)]
+_SpacingMm = Annotated[Number, Field(ge=0.1, le=20)]
+_Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Loss(StrEnum):
@@ -38,7 +31,7 @@ class Loss(StrEnum):
     """Binary cross entropy minus soft Dice: nnU-Net's "Dice + cross entropy" for sigmoid outputs."""
 
 
-@dataclass(frozen=True)
+@checked
 class PlanSettings:
     """Overrides of nnU-Net's planning; None leaves a value to nnU-Net's ExperimentPlanner.
 
@@ -51,24 +44,16 @@ class PlanSettings:
     convs_decoder: convolutions per resolution of its decoder (nnU-Net: 2).
     """
 
-    spacing_zyx_mm: tuple[float, float, float] | None = None
-    patch_size_zyx: tuple[int, int, int] | None = None
-    batch_size: int | None = None
+    spacing_zyx_mm: tuple[_SpacingMm, _SpacingMm, _SpacingMm] | None = None
+    patch_size_zyx: tuple[Count, Count, Count] | None = None
+    batch_size: Count | None = None
     network_size: str = BASE
-    features: tuple[int, ...] | None = None
-    convs_decoder: int = 2
-    gpu_memory_gb: float = 8.0
-    resampling: str = "nnunet"
+    features: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    convs_decoder: Count = 2
+    gpu_memory_gb: Annotated[Number, Field(gt=0)] = 8.0
+    resampling: Annotated[str, one_of(("nnunet", "torch"))] = "nnunet"
 
     def __post_init__(self) -> None:
-        require_types(self)
-        require_bounds(self, _PLAN_BOUNDS)
-        if self.gpu_memory_gb <= 0:
-            raise SettingsError(f"gpu_memory_gb must be positive, got {self.gpu_memory_gb}")
-        if self.resampling not in ("nnunet", "torch"):
-            raise SettingsError(f"resampling must be nnunet or torch, got {self.resampling!r}")
-        if self.features == ():
-            raise SettingsError("features must name the channels of at least one resolution, got an empty list")
         if self.features is not None and self.patch_size_zyx is None:
             raise SettingsError("features needs patch_size_zyx: the patch must divide by the network's strides")
         if self.features is not None and self.network_size != BASE:
@@ -85,7 +70,23 @@ class PlanSettings:
         return {name: getattr(self, name) for name in ("spacing_zyx_mm", "gpu_memory_gb", "resampling")}
 
 
-@dataclass(frozen=True)
+_ON_OFF = BeforeValidator(lambda value: ("off", "on")[value] if isinstance(value, bool) else value)
+"""YAML reads on and off as true and false. The last check of an ``Annotated`` comes first."""
+
+
+def _each_axis_once(axes: tuple[int, ...]) -> tuple[int, ...]:
+    if len({*axes} & {0, 1, 2}) != len(axes):
+        raise ValueError("among 0, 1, 2 (z, y, x), each once")
+    return axes
+
+
+def _workers(value: Any) -> Any:
+    if value != "auto" and not (type(value) is int and 0 <= value <= 64):
+        raise ValueError("auto or a whole number in 0..64")
+    return value
+
+
+@checked
 class TrainingSettings:
     """One training. The defaults are the paper's (200 epochs) and nnU-Net's (250 iterations, augmentations), for every architecture.
 
@@ -101,48 +102,23 @@ class TrainingSettings:
     loss: ``bce`` (the paper's binary cross entropy) or ``dice_bce`` (nnU-Net's soft Dice + binary cross entropy).
     """
 
-    epochs: int = 200
-    iterations_per_epoch: int = 250
-    validation_iterations: int = 50
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    amsgrad: bool | None = None
-    schedule: str | None = None
-    warmup_fraction: float | None = None
-    pretrained_channels: str = ChannelMode.REPEAT.value
-    mirror_axes: tuple[int, ...] = (0, 1, 2)
-    oversample_foreground: float = 0.33
-    mixed_precision: str = "auto"
-    compile: str = "auto"
-    workers: int | str = "auto"
-    save_every: int = 5
-    seed: int = 0
-    loss: str = Loss.BCE.value
-
-    def __post_init__(self) -> None:
-        for name, known in (("schedule", Schedule), ("pretrained_channels", ChannelMode), ("loss", Loss)):
-            value = getattr(self, name)
-            if value not in (*(mode.value for mode in known), *([None] if name == "schedule" else [])):
-                raise SettingsError(f"{name} must be one of {', '.join(mode.value for mode in known)}, got {value!r}")
-        for name in ("mixed_precision", "compile"):
-            value = getattr(self, name)
-            value = ("off", "on")[value] if isinstance(value, bool) else value  # YAML reads on and off as such
-            words = ("auto", "on", "off", *(["bfloat16"] if name == "mixed_precision" else []))
-            if value not in words:
-                raise SettingsError(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, got {value!r}")
-            object.__setattr__(self, name, value)
-        require_types(self)
-        require_bounds(self, _TRAINING_BOUNDS)
-        if not 0 <= (self.weight_decay or 0) < 1:
-            raise SettingsError(f"weight_decay must lie in [0, 1), got {self.weight_decay}")
-        if self.learning_rate is not None and not 0 < self.learning_rate <= 1:
-            raise SettingsError(f"learning_rate must lie in (0, 1], got {self.learning_rate}")
-        if not 0 <= (self.warmup_fraction or 0) < 1:
-            raise SettingsError(f"warmup_fraction must lie in [0, 1), got {self.warmup_fraction}")
-        if len({*self.mirror_axes} & {0, 1, 2}) != len(self.mirror_axes):
-            raise SettingsError(f"mirror_axes must be among 0, 1, 2 (z, y, x), each once, got {self.mirror_axes}")
-        if self.workers != "auto" and not (isinstance(self.workers, int) and 0 <= self.workers <= 64):
-            raise SettingsError(f"workers must be auto or a whole number in 0..64, got {self.workers!r}")
+    epochs: Count = 200
+    iterations_per_epoch: Count = 250
+    validation_iterations: Count = 50
+    learning_rate: Annotated[Number, Field(gt=0, le=1)] | None = None
+    weight_decay: _Share | None = None
+    amsgrad: Flag | None = None
+    schedule: Annotated[str, one_of(Schedule)] | None = None
+    warmup_fraction: _Share | None = None
+    pretrained_channels: Annotated[str, one_of(ChannelMode)] = ChannelMode.REPEAT.value
+    mirror_axes: Annotated[tuple[Whole, ...], AfterValidator(_each_axis_once)] = (0, 1, 2)
+    oversample_foreground: Annotated[Number, Field(ge=0, le=1)] = 0.33
+    mixed_precision: Annotated[str, one_of(("auto", "on", "off", "bfloat16")), _ON_OFF] = "auto"
+    compile: Annotated[str, one_of(("auto", "on", "off")), _ON_OFF] = "auto"
+    workers: Annotated[int | str, PlainValidator(_workers)] = "auto"
+    save_every: Count = 5
+    seed: Annotated[Whole, Field(ge=0)] = 0
+    loss: Annotated[str, one_of(Loss)] = Loss.BCE.value
 
     def resolved(self, architecture: Architecture) -> TrainingSettings:
         """These settings with every None replaced by what the architecture's authors recommend."""
@@ -154,13 +130,13 @@ class TrainingSettings:
         return replace(self, **missing)
 
 
-@dataclass(frozen=True)
+@checked
 class Recipe:
     """Everything that decides what is learned for one stage: input, plan, training. The defaults are the paper's and nnU-Net's."""
 
-    input: InputSettings = field(default_factory=InputSettings)
-    plan: PlanSettings = field(default_factory=PlanSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
+    input: Annotated[InputSettings, EmptyBlock] = field(default_factory=InputSettings)
+    plan: Annotated[PlanSettings, EmptyBlock] = field(default_factory=PlanSettings)
+    training: Annotated[TrainingSettings, EmptyBlock] = field(default_factory=TrainingSettings)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
@@ -169,15 +145,7 @@ class Recipe:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Recipe:
         """A recipe from nested plain values; what is left out keeps its default. Raises SettingsError for unknown keys."""
-        unknown = sorted(set(values) - {"input", "plan", "training"})
-        if unknown:
-            raise SettingsError(f"unknown parts of a recipe {unknown}; known are input, plan, training")
-        parts = {name: with_numbers(_mapping(values.get(name) or {}, name)) for name in ("input", "plan", "training")}
-        return cls(
-            InputSettings.from_json(parts["input"]),
-            _from_mapping(PlanSettings, parts["plan"]),
-            _from_mapping(TrainingSettings, parts["training"]),
-        )
+        return settings_of(cls, values)
 
     @classmethod
     def from_yaml(cls, path: Path, stage: str, *over: Mapping[str, Any]) -> Recipe:
@@ -214,11 +182,3 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SettingsError(f"{what}: expected names with values, found {value!r}")
     return value
-
-
-def _from_mapping(cls: type[Settings], values: Mapping[str, Any]) -> Settings:
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise SettingsError(f"unknown {cls.__name__} {unknown}; known are {', '.join(sorted(known))}")
-    return cls(**values)

@@ -6,16 +6,17 @@ Training, server, command line and benchmark all call :func:`build_stage_input`;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
-from flrplan.files.setting_checks import require_types
+from flrplan.files.checked import Flag, Number, checked, settings_of
 from flrplan.image import Canonical, Geometry
 from flrplan.method.stages import Stage
 
@@ -54,7 +55,7 @@ class InputMasks(StrEnum):
     PREDICTED_OOF = "predicted_oof"
 
 
-@dataclass(frozen=True)
+@checked
 class InputSettings:
     """What the paper leaves open in "the liver mask is used to mask the CT input (i.e., cropping to the liver ROI)".
 
@@ -72,27 +73,11 @@ class InputSettings:
     """
 
     region_mode: RegionMode = RegionMode.MASK_AND_CROP
-    crop_margin_mm: float = 10.0
-    mask_margin_mm: float = 0.0
-    outside_hu: float = AIR_HU
-    region_channel: bool = False
+    crop_margin_mm: Annotated[Number, Field(ge=0, le=200)] = 10.0
+    mask_margin_mm: Annotated[Number, Field(ge=0, le=200)] = 0.0
+    outside_hu: Annotated[Number, Field(ge=AIR_HU, le=3071)] = AIR_HU
+    region_channel: Flag = False
     input_masks: InputMasks = InputMasks.GROUND_TRUTH
-
-    def __post_init__(self) -> None:
-        for name, kind in (("region_mode", RegionMode), ("input_masks", InputMasks)):
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, kind(value))
-            except ValueError:
-                known = ", ".join(m.value for m in kind)
-                raise SettingsError(f"{name} must be one of {known}, got {value!r}") from None
-        require_types(self)
-        for name in ("crop_margin_mm", "mask_margin_mm"):
-            value = getattr(self, name)
-            if not 0 <= value <= 200:
-                raise SettingsError(f"{name} must lie in 0..200 mm, got {value}")
-        if not AIR_HU <= self.outside_hu <= 3071:
-            raise SettingsError(f"outside_hu must lie in {AIR_HU:.0f}..3071, got {self.outside_hu}")
 
     def mask_channels(self, stage: Stage) -> tuple[Structure, ...]:
         """The structures whose masks follow the CT as channels of a stage's input."""
@@ -122,11 +107,7 @@ class InputSettings:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> InputSettings:
         """The inverse of :meth:`to_json`. Raises SettingsError for unknown keys."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise SettingsError(f"unknown input settings {unknown}; known are {sorted(known)}")
-        return cls(**values)
+        return settings_of(cls, values)
 
 
 Box = tuple[slice, slice, slice]

@@ -9,11 +9,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from flrplan.errors import SettingsError
+from flrplan.files.checked import EmptyBlock, checked, one_of, settings_of
 from flrplan.method.recipe import PlanSettings, Recipe
 from flrplan.method.stages import STAGES
 from flrplan.networks import SCRATCH, TABLE, architecture_named
@@ -34,7 +35,7 @@ BASELINE_ROWS = frozenset(
 """Rows of the tables that no model gives (:mod:`flrplan.evaluation.baselines`, which has no other): no variant may have their name."""
 
 
-@dataclass(frozen=True)
+@checked
 class Variant:
     """One variant; its models are ``models/<stage>/<name>/``, its predictions ``predictions/<name>/``.
 
@@ -49,24 +50,17 @@ class Variant:
     architecture: str
     pretrained: Path | str | None = None
     labels: Path | None = None
-    stages: tuple[str, ...] = ()
-    input: Mapping[str, Any] = field(default_factory=dict)
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[Annotated[str, one_of(STAGES)], ...] = ()
+    input: Annotated[Mapping[str, Any], EmptyBlock] = field(default_factory=dict)
+    plan: Annotated[Mapping[str, Any], EmptyBlock] = field(default_factory=dict)
+    training: Annotated[Mapping[str, Any], EmptyBlock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_name(self.name, "variants")
-        try:
-            size = Recipe.from_mapping(self.over).plan.network_size
-            architecture_named(self.architecture).size(size)
-        except SettingsError as error:
-            raise SettingsError(f"variants: {self.name}: {error}") from error
-        unknown = [stage for stage in self.stages if stage not in STAGES]
-        if unknown:
-            raise SettingsError(f"variants: {self.name}: stages: unknown {', '.join(unknown)}; known are {', '.join(STAGES)}")
+        require_name(self.name, "name")
+        architecture_named(self.architecture).size(Recipe.from_mapping(self.over).plan.network_size)
         for what, path in (("pretrained", self.pretrained), ("labels", self.labels)):
             if isinstance(path, Path) and not path.exists():
-                raise SettingsError(f"variants: {self.name}: {what}: no such file or folder {path}")
+                raise SettingsError(f"{what}: no such file or folder {path}")
 
     @property
     def over(self) -> dict[str, dict[str, Any]]:
@@ -111,25 +105,10 @@ def variants_from(content: Any, folder: Path) -> dict[str, Variant]:
 
     Raises: SettingsError naming the variant, the key and the known ones.
     """
-    if not isinstance(content, dict):
-        raise SettingsError(f"variants: expected names with settings, found {content!r}")
-    return {str(name): _variant(str(name), values, folder) for name, values in content.items()}
-
-
-def _variant(name: str, values: Any, folder: Path) -> Variant:
-    known = ("architecture", "pretrained", "labels", "stages", *_PARTS)
-    if not isinstance(values, dict) or "architecture" not in values or set(values) - set(known):
-        found = ", ".join(map(str, values)) if isinstance(values, dict) else repr(values)
-        raise SettingsError(f"variants: {name}: expected architecture and any of {', '.join(known[1:])}, found {found}")
-    for part in _PARTS:
-        if not isinstance(values.get(part) or {}, dict):
-            raise SettingsError(f"variants: {name}: {part}: expected names with values, found {values[part]!r}")
-    own = {k: v for k, v in values.items() if v is not None}
-    if "stages" in own:
-        if not isinstance(own["stages"], list):
-            raise SettingsError(f"variants: {name}: stages: expected a list, found {own['stages']!r}")
-        own["stages"] = tuple(map(str, own["stages"]))
-    for key in ("pretrained", "labels"):
-        if key in own and own[key] != SCRATCH:
-            own[key] = folder / str(own[key])
-    return Variant(name, str(own.pop("architecture")), **own)
+    blocks = settings_of(dict[str, dict[str, Any]], content, "variants")
+    for name, block in blocks.items():
+        for key in ("pretrained", "labels"):
+            if isinstance(block.get(key), str) and block[key] != SCRATCH:
+                block[key] = folder / block[key]
+        block["name"] = name
+    return settings_of(dict[str, Variant], blocks, "variants")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
 from flrplan.files import files_below, read_yaml
+from flrplan.files.checked import EmptyBlock, Whole, checked, settings_of
 from flrplan.image.volume_file import image_suffix
 from flrplan.preparation.glob_pattern import compile_pattern
 from flrplan.preparation.sources import FileLabels, MaskFile
@@ -17,20 +20,29 @@ from flrplan.preparation.sources import FileLabels, MaskFile
 PLANNING_MAP = "planning_map"
 
 
-@dataclass(frozen=True)
+@checked
 class Pattern:
     """A glob pattern (:func:`compile_pattern`), and the values that count; None: every voxel that is not 0."""
 
-    glob: str
-    values: tuple[int, ...] | None = None
+    pattern: str
+    values: Annotated[tuple[Whole, ...], Field(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if "{case}" not in self.pattern and "{number}" not in self.pattern:
+            raise SettingsError(f"pattern {self.pattern!r} holds neither {{case}} nor {{number}}, so it fits every case")
+        compile_pattern(self.pattern, "case0")
 
 
-@dataclass(frozen=True)
+_Pattern = Annotated[Pattern, BeforeValidator(lambda said: {"pattern": said} if isinstance(said, str) else said)]
+_Patterns = Annotated[tuple[_Pattern, ...], BeforeValidator(lambda said: said if isinstance(said, list | tuple) else [said])]
+
+
+@checked
 class Layout:
     """Patterns by structure, and for planning maps (values 0..4). Of each list, the first that finds a file is used."""
 
-    structures: Mapping[Structure, tuple[Pattern, ...]]
-    planning_map: tuple[Pattern, ...] = ()
+    structures: Annotated[Mapping[Structure, _Patterns], EmptyBlock] = field(default_factory=dict)
+    planning_map: _Patterns = ()
 
 
 @dataclass(frozen=True)
@@ -62,38 +74,9 @@ def read_layout(path: Path) -> Layout:
     Raises: SettingsError naming the file and the key for anything else.
     """
     content = read_yaml(path, "a layout")
-    if not isinstance(content, dict) or set(content) - {"structures", PLANNING_MAP} or not content:
-        raise SettingsError(f"{path}: expected the keys structures and {PLANNING_MAP}, found {content!r:.200}")
-    structures = content.get("structures") or {}
-    known = {s.value: s for s in Structure}
-    if not isinstance(structures, dict) or set(structures) - set(known):
-        raise SettingsError(f"{path}: structures are {', '.join(known)}, found {structures!r:.200}")
-    layout = Layout(
-        {known[name]: _patterns(value, f"{path}: {name}") for name, value in structures.items()},
-        _patterns(content.get(PLANNING_MAP) or [], f"{path}: {PLANNING_MAP}"),
-    )
-    for pattern in (*layout.planning_map, *(p for ps in layout.structures.values() for p in ps)):
-        if "{case}" not in pattern.glob and "{number}" not in pattern.glob:
-            raise SettingsError(
-                f"{path}: pattern {pattern.glob!r} holds neither {{case}} nor {{number}}, so it fits every case"
-            )
-        compile_pattern(pattern.glob, "case0")
-    return layout
-
-
-def _patterns(value: Any, what: str) -> tuple[Pattern, ...]:
-    entries = value if isinstance(value, list) else [value]
-    patterns = []
-    for entry in entries:
-        if isinstance(entry, str):
-            patterns.append(Pattern(entry))
-            continue
-        good = isinstance(entry, dict) and set(entry) == {"pattern", "values"} and isinstance(entry["pattern"], str)
-        values = entry["values"] if good else None
-        if not isinstance(values, list) or not values or not all(type(v) is int for v in values):
-            raise SettingsError(f"{what}: expected a pattern or {{pattern: ..., values: [integers]}}, found {entry!r}")
-        patterns.append(Pattern(entry["pattern"], tuple(values)))
-    return tuple(patterns)
+    if not content:
+        raise SettingsError(f"{path}: expected the keys structures and {PLANNING_MAP}, found nothing")
+    return settings_of(Layout, content, str(path))
 
 
 def find_label_files(layout: Layout, root: Path, case_ids: Sequence[str]) -> FoundLabels:
@@ -111,18 +94,22 @@ def find_label_files(layout: Layout, root: Path, case_ids: Sequence[str]) -> Fou
         for slot, patterns in slots:
             pattern, hits = _first_hit(patterns, list(files), case)
             used |= set(hits)
+            if pattern is None:
+                continue
             if len(hits) > 1:
-                problems[case] = f"{pattern.glob!r} finds {len(hits)} files for {slot or PLANNING_MAP}: {', '.join(hits[:5])}"
-            elif hits:
-                found[slot] = MaskFile(files[hits[0]], pattern.values, pattern.glob)
+                problems[case] = (
+                    f"{pattern.pattern!r} finds {len(hits)} files for {slot or PLANNING_MAP}: {', '.join(hits[:5])}"
+                )
+            else:
+                found[slot] = MaskFile(files[hits[0]], pattern.values, pattern.pattern)
         labels[case] = FileLabels({s: f for s, f in found.items() if s is not None}, found.get(None))
     return FoundLabels(labels, problems, {name: p for name, p in files.items() if name not in used})
 
 
-def _first_hit(patterns: Sequence[Pattern], names: Sequence[str], case: str) -> tuple[Pattern, list[str]]:
+def _first_hit(patterns: Sequence[Pattern], names: Sequence[str], case: str) -> tuple[Pattern | None, list[str]]:
     for pattern in patterns:
-        regex = compile_pattern(pattern.glob, case)
+        regex = compile_pattern(pattern.pattern, case)
         hits = [n for n in names if regex.fullmatch(n)]
         if hits:
             return pattern, hits
-    return Pattern(""), []
+    return None, []

@@ -44,7 +44,7 @@ def _readings(name: str, layout: Layout) -> list[tuple[int, str, str]]:
     readings = []
     for number, patterns in enumerate((*layout.structures.values(), layout.planning_map)):
         for pattern in patterns:
-            found = compile_open_pattern(pattern.glob).fullmatch(name)
+            found = compile_open_pattern(pattern.pattern).fullmatch(name)
             readings += [(number, group, case) for group, case in found.groupdict().items()] if found else []
     return readings
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import field, fields
+from typing import Annotated, Any
 
 from flrplan.errors import SettingsError
+from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
-from flrplan.learning.settings import RetrainingSettings
+from flrplan.learning.settings import RetrainingSettings, UserPath
 from flrplan.networks import ARCHITECTURES
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
@@ -30,7 +30,7 @@ def parse_bool(value: object, name: str) -> bool:
     raise SettingsError(f"{name} must be true or false, got {value!r}")
 
 
-@dataclass(frozen=True)
+@checked
 class AppSettings:
     """Settings of the server.
 
@@ -42,8 +42,8 @@ class AppSettings:
         train_margin`` in conf.
     """
 
-    models: Path | None = None
-    architecture: str = ARCHITECTURES[0]
+    models: UserPath | None = None
+    architecture: Annotated[str, one_of(ARCHITECTURES)] = ARCHITECTURES[0]
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
@@ -51,41 +51,20 @@ class AppSettings:
 
     def __post_init__(self) -> None:
         if self.models is not None and not self.models.is_dir():
-            raise SettingsError(f"conf models: no folder {self.models}; expected one with <stage>/<architecture>/ in it")
+            raise SettingsError(f"models: no folder {self.models}; expected one with <stage>/<architecture>/ in it")
         if self.models is not None and (self.models / "plans.json").is_file():
             raise SettingsError(
-                f"conf models: {self.models} is one model, expected a folder with <stage>/<architecture>/ in it; take it up with: "
+                f"models: {self.models} is one model, expected a folder with <stage>/<architecture>/ in it; take it up with: "
                 f"flrplan models import {self.models} --stage STAGE"
             )
-        if self.architecture not in ARCHITECTURES:
-            raise SettingsError(f"conf architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
         choose_device(self.device)
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, Any] | None) -> AppSettings:
         """The settings of ``--conf``, whose values are strings. Raises SettingsError for unknown keys and bad values."""
-        parsers: dict[str, Callable[[Any], Any]] = {
-            "models": lambda value: Path(str(value)).expanduser(),
-            "architecture": str,
-            "device": str,
-            "mirroring": lambda value: parse_bool(value, "conf mirroring"),
-            "largest_liver": lambda value: parse_bool(value, "conf largest_liver"),
-            f"{_TRAIN}recipe": lambda value: Path(str(value)).expanduser(),
-            f"{_TRAIN}split": lambda value: Path(str(value)).expanduser(),
-            f"{_TRAIN}kept_share": lambda value: _number(value, f"{_TRAIN}kept_share"),
-            f"{_TRAIN}margin": lambda value: _number(value, f"{_TRAIN}margin"),
-        }
         own = {key: value for key, value in (conf or {}).items() if key not in HOST_CONF_KEYS}
-        unknown = sorted(set(own) - set(parsers))
-        if unknown:
-            raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*parsers, *HOST_CONF_KEYS))}")
-        values = {key: parsers[key](value) for key, value in own.items()}
-        training = {key.removeprefix(_TRAIN): values.pop(key) for key in list(values) if key.startswith(_TRAIN)}
-        return cls(**values, training=RetrainingSettings(**training))
-
-
-def _number(value: object, name: str) -> float:
-    try:
-        return float(str(value))
-    except ValueError:
-        raise SettingsError(f"conf {name} must be a number, got {value!r}") from None
+        known = [f.name for f in fields(cls) if f.name != "training"] + [_TRAIN + f.name for f in fields(RetrainingSettings)]
+        if unknown := sorted(set(own) - set(known)):
+            raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*known, *HOST_CONF_KEYS))}")
+        training = {key.removeprefix(_TRAIN): own.pop(key) for key in list(own) if key.startswith(_TRAIN)}
+        return settings_of(cls, {**own, "training": settings_of(RetrainingSettings, training, "conf train")}, "conf")

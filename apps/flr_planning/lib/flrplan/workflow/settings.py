@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from flrplan.cohort.settings import CaseSize, parse_size
+from pydantic import Field
+
+from flrplan.cohort.settings import CaseSize
 from flrplan.errors import SettingsError
-from flrplan.files.setting_checks import check_whole_number
+from flrplan.files.checked import EmptyBlock, Flag, Whole, checked, one_of
 from flrplan.method import PAPER_STAGES, STAGES, Recipe, Variant, require_name
 from flrplan.networks import ARCHITECTURES, PAPER, SCRATCH, architecture_named
 
@@ -37,7 +39,10 @@ class Rule(StrEnum):
     EVALUATE = "evaluate"
 
 
-@dataclass(frozen=True)
+_Count = Annotated[Whole, Field(ge=1)]
+
+
+@checked
 class DataSettings:
     """The cases. ``prepared``: the work folder has them already.
 
@@ -52,49 +57,38 @@ class DataSettings:
     images: Path | None = None
     layout: Path | None = None
     clinical: Path | None = None
-    allow_missing: bool = False
-    cases: int = 12
-    seed: int = 0
+    allow_missing: Flag = False
+    cases: Annotated[Whole, Field(ge=2, le=10_000)] = 12
+    seed: Whole = 0
     size: CaseSize = CaseSize.SMALL
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", _named(DataKind, self.kind, "data: kind"))
-        object.__setattr__(self, "size", parse_size(self.size))
-        check_whole_number("data: cases", self.cases, 2, 10_000)
         if self.kind in (DataKind.TCIA, DataKind.REFINED, DataKind.FOLDER) and self.root is None:
             raise SettingsError(f"data of kind {self.kind} need root: the folder that was downloaded")
         if self.kind is DataKind.REFINED and (self.tcia is None) == (self.images is None):
             raise SettingsError("data of kind refined need either tcia: (the download) or images: (a folder of CTs)")
 
 
-@dataclass(frozen=True)
+@checked
 class SplitSettings:
     """A split file, or a draw of ``held_out`` cases and ``folds`` folds over the work folder's cases."""
 
     file: Path | None = None
-    held_out: int = 0
-    folds: int = 5
-
-    def __post_init__(self) -> None:
-        check_whole_number("split: held_out", self.held_out, 0, 10_000)
-        check_whole_number("split: folds", self.folds, 2, 100)
+    held_out: Annotated[Whole, Field(ge=0, le=10_000)] = 0
+    folds: Annotated[Whole, Field(ge=2, le=100)] = 5
 
 
-@dataclass(frozen=True)
+@checked
 class Resources:
     """What one job of a rule needs; the scheduler counts with it. ``minutes`` is a limit where the scheduler has one."""
 
-    threads: int = 1
-    mem_mb: int = 4000
-    minutes: int = 60
-    gpus: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("threads", 1), ("mem_mb", 1), ("minutes", 1), ("gpus", 0)):
-            check_whole_number(name, getattr(self, name), low, 10_000_000)
+    threads: _Count = 1
+    mem_mb: _Count = 4000
+    minutes: _Count = 60
+    gpus: Annotated[Whole, Field(ge=0)] = 0
 
 
-@dataclass(frozen=True)
+@checked
 class BenchmarkSettings:
     """One benchmark. Paths in the YAML are relative to it.
 
@@ -113,29 +107,27 @@ class BenchmarkSettings:
     note: a sentence over every table.
     """
 
-    data: DataSettings = field(default_factory=DataSettings)
+    data: Annotated[DataSettings, EmptyBlock] = field(default_factory=DataSettings)
     split: SplitSettings | None = None
-    architectures: tuple[str, ...] = PAPER
-    variants: Mapping[str, Variant] = field(default_factory=dict)
+    architectures: tuple[Annotated[str, one_of(ARCHITECTURES)], ...] = PAPER
+    variants: Annotated[Mapping[str, Variant], EmptyBlock] = field(default_factory=dict)
     variants_file: Path | None = None
-    ensembles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    stages: tuple[str, ...] = tuple(stage.name for stage in PAPER_STAGES)
-    folds: tuple[int, ...] = ()
+    ensembles: Annotated[Mapping[str, tuple[str, ...]], EmptyBlock] = field(default_factory=dict)
+    stages: tuple[Annotated[str, one_of(STAGES)], ...] = tuple(stage.name for stage in PAPER_STAGES)
+    folds: tuple[Annotated[Whole, Field(ge=0, le=99)], ...] = ()
     recipe: Path | None = None
     train_size: str | None = None
     pretrained: Mapping[str, Path | None] = field(default_factory=dict)
     device: str = "auto"
-    mirroring: bool = True
-    probabilities: bool = False
-    cascaded_cv: bool = False
-    trainings_per_job: int = 1
-    predictions_per_job: int = 1
+    mirroring: Flag = True
+    probabilities: Flag = False
+    cascaded_cv: Flag = False
+    trainings_per_job: _Count = 1
+    predictions_per_job: _Count = 1
     note: str = ""
-    resources: Mapping[Rule, Resources] = field(default_factory=dict)
+    resources: Annotated[Mapping[Rule, Resources], EmptyBlock] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require_known("architectures", self.architectures, ARCHITECTURES)
-        require_known("stages", self.stages, STAGES)
         require_known("pretrained", self.pretrained, {**dict.fromkeys(self.architectures), **self._varied})
         if not self.rows or not self.stages:
             raise SettingsError("architectures (or variants) and stages must name at least one each")
@@ -149,13 +141,6 @@ class BenchmarkSettings:
             if len({self.stages_of(member) for member in members}) > 1:
                 raise SettingsError(f"ensembles: {name}: expected rows with the same stages, got {members}")
         object.__setattr__(self, "stages", tuple(s for s in STAGES if s in self.stages))
-        for name in ("mirroring", "probabilities", "cascaded_cv"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        check_whole_number("trainings_per_job", self.trainings_per_job, 1, 1000)
-        check_whole_number("predictions_per_job", self.predictions_per_job, 1, 1000)
-        for fold in self.folds:
-            check_whole_number("folds", fold, 0, 99)
         for what, path in {"recipe": self.recipe, **{f"pretrained: {a}": p for a, p in self.pretrained.items()}}.items():
             if path is not None and not path.is_file():
                 raise SettingsError(f"{what}: no such file {path}")
@@ -230,10 +215,3 @@ def require_known(what: str, given: Iterable[Any], known: Iterable[Any]) -> None
     unknown = sorted(str(name) for name in given if name not in known)
     if unknown:
         raise SettingsError(f"{what}: unknown {', '.join(unknown)}; known are {', '.join(map(str, known))}")
-
-
-def _named(kind: type[DataKind], value: Any, what: str) -> DataKind:
-    try:
-        return kind(value)
-    except ValueError:
-        raise SettingsError(f"{what}: unknown {value!r}; known are {', '.join(map(str, kind))}") from None
