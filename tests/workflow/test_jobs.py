@@ -42,7 +42,7 @@ def test_three_architectures_four_stages_and_five_folds_are_sixty_trainings(plac
     assert len(fold.after) == 4, "one model a stage"
     grouped = benchmark_jobs(replace(settings, trainings_per_job=15, predictions_per_job=6), places)
     assert [len(job.products) for job in of(grouped, Rule.TRAIN)] == [15] * 4
-    assert of(grouped, Rule.TRAIN)[0].name == "liver-nnunet-0-y-4"
+    assert of(grouped, Rule.TRAIN)[0].name == "liver-nnunet-0-stunet-4"
     assert len(of(grouped, Rule.PREDICT)) == 3
 
 
