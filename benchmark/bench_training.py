@@ -31,11 +31,12 @@ import torch
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.files import write_json
 from flrplan.hardware import choose_device
+from flrplan.hardware.device import peak_memory_of
 from flrplan.method import LIVER, Recipe
 from flrplan.networks import NNUNET
-from flrplan.nnunet.architecture_plan import plan_training
-from flrplan.nnunet.precision import precision_name
-from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.nnunet.prepare.architecture_plan import plan_training
+from flrplan.nnunet.train.precision import precision_name
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 SMALL = {
@@ -70,9 +71,8 @@ def run_side(
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
-    from flrplan.nnunet.planning import CONFIGURATION
-    from flrplan.nnunet.provenance import peak_memory_bytes
-    from flrplan.nnunet.trainer import FlrTrainer
+    from flrplan.nnunet.prepare.planning import CONFIGURATION
+    from flrplan.nnunet.train.trainer import FlrTrainer
 
     work = StageWork(work_root, LIVER)
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())
@@ -91,7 +91,7 @@ def run_side(
             for _ in range(count):
                 trainer.train_step(next(trainer.dataloader_train))
             line.send((time.perf_counter() - started, time.process_time() - computed))
-        line.send(peak_memory_bytes(device))
+        line.send(peak_memory_of(device))
         if isinstance(trainer, FlrTrainer):
             trainer.close()
         else:

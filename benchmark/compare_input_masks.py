@@ -43,9 +43,9 @@ from flrplan.input_masks.predictions import column_of
 from flrplan.method import CASCADE, InputMasks, Inputs, Recipe, Stage, stage_named
 from flrplan.metrics.overlap import dice
 from flrplan.networks import ARCHITECTURES
-from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint
-from flrplan.nnunet.precision import precision_context
-from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint
+from flrplan.nnunet.train.precision import precision_context
+from flrplan.nnunet.train.trainer import EpochReport
 from flrplan.preparation.draw import draw_split, write_split
 from flrplan.workfolder import RUN_NAME, Case, Split, find_labelled_cases, read_split
 

@@ -21,7 +21,7 @@ from typing import Any
 _PREDICTOR = "nnunetv2.inference.predict_from_raw_data"
 PHASES: dict[str, tuple[tuple[str, str], ...]] = {
     "models": (
-        ("flrplan.nnunet.predictor", "StagePredictor.__init__"),
+        ("flrplan.nnunet.model.predictor", "StagePredictor.__init__"),
         (_PREDICTOR, "nnUNetPredictor.initialize_from_trained_model_folder"),
     ),
     "reading": (("flrplan.image", "read_ct"),),
@@ -29,8 +29,8 @@ PHASES: dict[str, tuple[tuple[str, str], ...]] = {
     "preprocessing": (("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor.run_case_npy"),),
     "network": ((_PREDICTOR, "nnUNetPredictor.predict_logits_from_preprocessed_data"),),
     "resampling": (
-        ("flrplan.nnunet.predictor", "StagePredictor._resampled"),
-        ("flrplan.nnunet.predictor", "StagePredictor._target"),
+        ("flrplan.nnunet.model.predictor", "StagePredictor._resampled"),
+        ("flrplan.nnunet.model.predictor", "StagePredictor._target"),
         (_PREDICTOR, "convert_predicted_logits_to_segmentation_with_correct_shape"),
     ),
     "writing": (("flrplan.planning.plan", "Plan.save"), ("flrplan.image", "write_label_map")),
@@ -119,7 +119,7 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
     from flrplan import image
     from flrplan.anatomy import Structure, to_compartments
     from flrplan.method import CASCADE, stage_input
-    from flrplan.nnunet.model_folder import ModelFolder
+    from flrplan.nnunet.model.model_folder import ModelFolder
 
     source, models, device, out = arguments
 
@@ -143,7 +143,7 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
 def cold(arguments: Sequence[str]) -> Callable[[], object]:
     """``flrplan plan`` as a process."""
     import flrplan.api.plan  # the command imports these itself, but then they would not count as imports
-    import flrplan.nnunet.predictor
+    import flrplan.nnunet.model.predictor
     import flrplan.planning.picture  # noqa: F401
     from flrplan.cli import main
 

@@ -42,7 +42,7 @@ from flrplan.files import read_json, write_json
 from flrplan.hardware import choose_device
 from flrplan.method import LIVER, PAPER_STAGES
 from flrplan.networks import ARCHITECTURES
-from flrplan.nnunet.provenance import device_name, versions
+from flrplan.nnunet.train.provenance import device_name, versions
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 HERE = Path(__file__).resolve().parent

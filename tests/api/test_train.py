@@ -16,7 +16,7 @@ from flrplan.errors import ModelError, SettingsError
 from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.files import write_json
 from flrplan.method import CRLM, LIVER, Variant
-from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.model.model_folder import ModelFolder
 
 
 @pytest.fixture(scope="module")

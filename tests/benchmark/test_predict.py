@@ -23,7 +23,7 @@ from flrplan.errors import EmptyLiverError, ModelError
 from flrplan.evaluation.columns import PAPER_COLUMNS, Part
 from flrplan.image import CT, Geometry
 from flrplan.method import STAGES
-from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 

@@ -25,7 +25,7 @@ def test_several_processes(
         launched.append((processes, device.type, list(words)))
         return status
 
-    monkeypatch.setattr("flrplan.nnunet.distributed.launch", launch)
+    monkeypatch.setattr("flrplan.nnunet.train.distributed.launch", launch)
     write_json(tmp_path / "splits.json", {"test": [], "folds": [["a"], ["b"]]})
     trainings = ["--training", "liver/nnunet/0", "--training", "flr/stunet/1", "--pretrained", "stunet=base_ep4k.model"]
     places = ["--split", str(tmp_path / "splits.json"), "--work", str(tmp_path / "work"), "--models", str(tmp_path / "models")]

@@ -11,7 +11,7 @@ from flrplan.evaluation.claims import Status, check_claims
 from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, paper_value
 from flrplan.evaluation.provenance import NOT_RECORDED, RANDOM, ModelRecord, model_records
-from flrplan.nnunet.planning import CONFIGURATION
+from flrplan.nnunet.prepare.planning import CONFIGURATION
 
 OFFICIAL = {"source": "base_ep4k.model", "sha256": "0123456789abcdef"}
 UNLIKE = "started from random weights, the paper's from its authors' published ones"

@@ -11,7 +11,7 @@ import pytest
 from flrplan.errors import FlrError
 from flrplan.files import read_json, read_table, read_text, read_yaml
 from flrplan.method import Recipe
-from flrplan.nnunet.model_folder import read_json_object
+from flrplan.nnunet.model.model_folder import read_json_object
 from flrplan.preparation.draw import read_strata
 from flrplan.preparation.layout import read_layout
 from flrplan.preparation.tcia import read_series_table

@@ -20,12 +20,12 @@ from flrplan.image import CT
 from flrplan.method import CASCADE, FLR, FLR_E2E, Recipe
 from flrplan.metrics.overlap import dice
 from flrplan.networks import architecture_named
-from flrplan.nnunet.architecture_plan import plan_training
-from flrplan.nnunet.checkpoint import load_checkpoint
 from flrplan.nnunet.environment import nnunet_folders
-from flrplan.nnunet.planning import CONFIGURATION
-from flrplan.nnunet.trainer import FlrTrainer
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.model.checkpoint import load_checkpoint
+from flrplan.nnunet.prepare.architecture_plan import plan_training
+from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.train.trainer import FlrTrainer
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 pytestmark = [
@@ -129,8 +129,8 @@ def test_a_batch_that_does_not_fit_is_computed_in_pieces(
         found = float(pieces.train_step(large)["loss"])
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert pieces.pieces.size < 4
-    assert "out of memory: the batch of 4 is now computed in pieces of" in caplog.text
+    assert pieces.accumulation.size < 4
+    assert "out of memory: the batch of 4 is now computed in parts of" in caplog.text
     assert found == pytest.approx(loss, rel=1e-4)
 
 

@@ -15,8 +15,8 @@ from flrplan.learning.annotations import AnnotatedImage, read_annotations
 from flrplan.learning.comparison import decide, score_current, score_model
 from flrplan.method import CRLM, LIVER
 from flrplan.metrics.overlap import dice
-from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.model_folder import ModelFolder
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.learning.progress import JoinedProgress, Progress, Run, TaskProgress, read_stats, stopped
-from flrplan.nnunet.trainer import EpochReport
+from flrplan.nnunet.train.trainer import EpochReport
 
 
 def report(epoch: int, dice: float) -> EpochReport:

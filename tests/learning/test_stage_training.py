@@ -28,8 +28,8 @@ from flrplan.learning.progress import Progress
 from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
 from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
 from flrplan.method import CRLM, LIVER
-from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.nnunet.model_folder import PUBLISHED_NAME
+from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")

@@ -103,7 +103,7 @@ def test_a_structure_that_no_planning_map_holds(tmp_path: Path, monkeypatch: pyt
 MAKE = """
 import sys
 from pathlib import Path
-from flrplan.nnunet.dataset import convert_dataset
+from flrplan.nnunet.prepare.dataset import convert_dataset
 from flrplan.method import InputSettings
 from flrplan.method import STAGES
 from flrplan.workfolder import TruthFiles

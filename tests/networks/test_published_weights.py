@@ -15,7 +15,7 @@ from flrplan.errors import ModelError
 from flrplan.networks import STUNET, ChannelMode
 from flrplan.networks.published_weights import load_weights, size_of, spread_channels
 from flrplan.networks.stunet import STUNet
-from flrplan.nnunet.pretrained import read_weights
+from flrplan.nnunet.train.pretrained import read_weights
 
 ISOTROPIC = [[1, 1, 1]] + [[2, 2, 2]] * 5
 FIRST = ("conv_blocks_context.0.0.conv1.weight", "conv_blocks_context.0.0.conv3.weight")

@@ -13,11 +13,11 @@ import torch
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.method import FLR, Recipe
 from flrplan.networks import architecture_named
-from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.environment import nnunet_folders
-from flrplan.nnunet.planning import CONFIGURATION
-from flrplan.nnunet.trainer import FlrTrainer
-from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.nnunet.prepare.architecture_plan import plan_training
+from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.train.trainer import FlrTrainer
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 TINY = {

@@ -21,9 +21,9 @@ import torch
 
 from flrplan.files import current_version
 from flrplan.method import FLR, Recipe
-from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, weights_sha256
-from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.training_run import StageWork, train_fold
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint, weights_sha256
+from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.train.training_run import StageWork, train_fold
 
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "os.truncate")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from flrplan.errors import TrainingError
-from flrplan.nnunet.batches import Batches, resolve_workers
+from flrplan.nnunet.train.batches import Batches, resolve_workers
 
 HERE = os.getpid()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flrplan.errors import ModelError, OutputError
-from flrplan.nnunet.checkpoint import load_checkpoint, published_content, weights_sha256, write_checkpoint
+from flrplan.nnunet.model.checkpoint import load_checkpoint, published_content, weights_sha256, write_checkpoint
 
 
 class RunsCode:

@@ -14,8 +14,8 @@ import SimpleITK as sitk
 from flrplan.cohort.write_dicom import dicom_folder, write_dicom_cohort
 from flrplan.errors import SettingsError
 from flrplan.method import FLR, Recipe
-from flrplan.nnunet import preparation
-from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.nnunet.prepare import preparation
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import Case, find_labelled_cases, nnunet_split
 from flrplan.workfolder.cases import files_of
 

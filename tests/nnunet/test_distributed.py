@@ -14,10 +14,10 @@ import torch
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
-from flrplan.nnunet.distributed import launch, launched_rank, process_group
-from flrplan.nnunet.trainer import FlrTrainer
-from flrplan.nnunet.training_run import StageWork
+from flrplan.nnunet.model.checkpoint import load_checkpoint, weights_sha256
+from flrplan.nnunet.train.distributed import launch, launched_rank, process_group
+from flrplan.nnunet.train.trainer import FlrTrainer
+from flrplan.nnunet.train.training_run import StageWork
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 
@@ -67,7 +67,7 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_that_cannot_be_split(new_trainer: Callable[..., FlrTrainer], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flrplan.nnunet.trainer.world_size", lambda: 3)
+    monkeypatch.setattr("flrplan.nnunet.train.trainer.world_size", lambda: 3)
     trainer = new_trainer()
     trainer.is_ddp = True
     with pytest.raises(SettingsError, match="a batch of 2 cannot be split among 3 processes; start fewer"):

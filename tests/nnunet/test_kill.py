@@ -13,7 +13,7 @@ import torch
 
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.training_run import StageWork, train_fold
+from flrplan.nnunet.train.training_run import StageWork, train_fold
 
 
 @pytest.mark.parametrize(

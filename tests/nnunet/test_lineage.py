@@ -13,11 +13,11 @@ from flrplan.cli import main
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.checkpoint import TRAINING_NAME
-from flrplan.nnunet.import_model import import_model
-from flrplan.nnunet.model_folder import ModelFolder, trained_ids
-from flrplan.nnunet.pretrained import learned_from
-from flrplan.nnunet.training_run import StageWork, train_fold
+from flrplan.nnunet.imported.model import import_model
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME
+from flrplan.nnunet.model.model_folder import ModelFolder, trained_ids
+from flrplan.nnunet.train.pretrained import learned_from
+from flrplan.nnunet.train.training_run import StageWork, train_fold
 
 CPU = torch.device("cpu")
 

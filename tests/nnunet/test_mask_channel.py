@@ -8,8 +8,8 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from flrplan.method import STAGES, InputSettings
-from flrplan.nnunet.batches import seed_everything
-from flrplan.nnunet.dataset import dataset_json
+from flrplan.nnunet.prepare.dataset import dataset_json
+from flrplan.nnunet.train.batches import seed_everything
 
 BALL = (((np.mgrid[:24, :24, :24] - 12) ** 2).sum(0) < 7**2).astype(np.float32)
 

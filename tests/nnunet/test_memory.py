@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from flrplan.errors import SettingsError, TrainingError
+from flrplan.hardware.device import is_out_of_memory
 from flrplan.method import TrainingSettings
-from flrplan.nnunet.memory import Pieces, in_one_piece, is_out_of_memory
-from flrplan.nnunet.precision import compiles, precision_context, precision_name
-from flrplan.nnunet.trainer import FlrTrainer
+from flrplan.nnunet.train.gradient_accumulation import GradientAccumulation, in_one_piece
+from flrplan.nnunet.train.precision import compiles, precision_context, precision_name
+from flrplan.nnunet.train.trainer import FlrTrainer
 
 CPU = torch.device("cpu")
 
@@ -41,14 +42,14 @@ def test_pieces_give_the_same_step(
     make_trainer: Callable[..., FlrTrainer], patches: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, pieces = make_trainer(), make_trainer()
-    whole.pieces = Pieces(3)
-    pieces.pieces = Pieces(3)
+    whole.accumulation = GradientAccumulation(3)
+    pieces.accumulation = GradientAccumulation(3)
     room_for(pieces, patches)
     with caplog.at_level(logging.WARNING):
         losses = [float(trainer.train_step(batch(trainer))["loss"]) for trainer in (whole, pieces)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert pieces.pieces.size == patches
-    assert "the batch of 3 is now computed in pieces of 2" in caplog.text
+    assert pieces.accumulation.size == patches
+    assert "the batch of 3 is now computed in parts of 2" in caplog.text
     for (name, a), b in zip(whole.network.named_parameters(), pieces.network.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), name
         assert a.grad is None or torch.allclose(a.grad, b.grad, atol=1e-5), name
@@ -70,7 +71,7 @@ def test_one_of_several_processes_does_not_try_again() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(TrainingError, match="out of memory with 4 patches a process at a time; set"):
-        Pieces(4, divisible=False).attempt(step, lambda: None)
+        GradientAccumulation(4, divisible=False).attempt(step, lambda: None)
 
 
 OUT = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -86,7 +87,7 @@ def test_a_step_that_does_not_fit_ends_the_training(
 ) -> None:
     """AdamW makes its moments in the first step. The step is not tried again: a scaler would refuse to unscale twice."""
     trainer = make_trainer()
-    trainer.pieces = Pieces(3)
+    trainer.accumulation = GradientAccumulation(3)
     trainer.grad_scaler = torch.amp.GradScaler("cpu") if scaled else None
     monkeypatch.setattr(trainer.optimizer, "step", fail)
     message = (
@@ -95,15 +96,15 @@ def test_a_step_that_does_not_fit_ends_the_training(
     )
     with pytest.raises(TrainingError, match=message):
         trainer.train_step(batch(trainer))
-    assert trainer.pieces.size == 3, "smaller pieces would not help"
+    assert trainer.accumulation.size == 3, "smaller pieces would not help"
 
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_what_a_failed_piece_left_is_not_counted(make_trainer: Callable[..., FlrTrainer], scaled: bool) -> None:
     """Memory runs out on the second piece, when the gradient of the first is there already; each batch takes one step."""
     whole, pieces = make_trainer(), make_trainer()
-    whole.pieces, pieces.pieces = Pieces(3), Pieces(3)
-    pieces.pieces.size = 2
+    whole.accumulation, pieces.accumulation = GradientAccumulation(3), GradientAccumulation(3)
+    pieces.accumulation.size = 2
     calls: list[int] = []
 
     def hook(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -157,7 +158,7 @@ def test_other_errors_are_not_taken_for_it() -> None:
         raise RuntimeError("mat1 and mat2")
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        Pieces(2).attempt(step, lambda: None)
+        GradientAccumulation(2).attempt(step, lambda: None)
 
 
 NATIVE = torch.cpu.get_capabilities().get("avx512_bf16", False)
@@ -230,8 +231,8 @@ def test_settings_that_are_refused_or_read_from_yaml() -> None:
     for name, value, message in (
         ("workers", "many", "workers must be auto or a whole number in 0..64, got 'many'"),
         ("workers", 65, "workers must be auto or a whole number"),
-        ("compile", "yes", "compile must be auto, on or off, got 'yes'"),
-        ("compile", "bfloat16", "compile must be auto, on or off, got 'bfloat16'"),
+        ("compile", "yes", "compile must be one of auto, on, off, got 'yes'"),
+        ("compile", "bfloat16", "compile must be one of auto, on, off, got 'bfloat16'"),
         ("mixed_precision", "float64", "mixed_precision must be auto, on, off or bfloat16, got 'float64'"),
     ):
         with pytest.raises(SettingsError, match=message):

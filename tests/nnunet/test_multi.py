@@ -20,14 +20,14 @@ from flrplan.image import read_ct, write_label_map
 from flrplan.method import LIVER, MASK_FROM, Probability, Source, build_stage_input
 from flrplan.method.stages import MULTI
 from flrplan.networks.published_weights import load_weights
-from flrplan.nnunet import pretrained
-from flrplan.nnunet.dataset import region_values
-from flrplan.nnunet.import_model import import_model
-from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.planning import PLANS
-from flrplan.nnunet.predictor import StagePredictor
-from flrplan.nnunet.preparation import read_prepared
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.imported.model import import_model
+from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.prepare.dataset import region_values
+from flrplan.nnunet.prepare.planning import PLANS
+from flrplan.nnunet.prepare.preparation import read_prepared
+from flrplan.nnunet.train import pretrained
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder import Case, TruthFiles, find_labelled_cases, nnunet_split
 
 CPU = torch.device("cpu")

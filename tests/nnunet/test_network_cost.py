@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flrplan.networks import ARCHITECTURES, TABLE
-from flrplan.nnunet.network_cost import network_cost, typical_plans
+from flrplan.nnunet.prepare.network_cost import network_cost, typical_plans
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

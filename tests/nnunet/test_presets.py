@@ -12,9 +12,9 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets import resi
 from flrplan.errors import SettingsError
 from flrplan.method import PlanSettings
 from flrplan.networks.table import RESENC
-from flrplan.nnunet.architecture_plan import plan_training
 from flrplan.nnunet.environment import augmentation_workers, files_listed_in_process, nnunet_folders, quiet
-from flrplan.nnunet.training_run import StageWork
+from flrplan.nnunet.prepare.architecture_plan import plan_training
+from flrplan.nnunet.train.training_run import StageWork
 
 SPACING = [8.0, 6.0, 6.0]
 

@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from flrplan.errors import OutputError
 from flrplan.image import read_label_map, write_label_map
 from flrplan.method import CRLM, FLR, FLR_E2E, LIVER, Recipe
-from flrplan.nnunet import checkpoint
-from flrplan.nnunet.checkpoint import write_checkpoint
-from flrplan.nnunet.dataset import convert_dataset
-from flrplan.nnunet.preprocessed import expected_bytes, is_whole, preprocess_cases, require_whole
-from flrplan.nnunet.provenance import commit, device_name
-from flrplan.nnunet.training_run import StageWork, train_fold
+from flrplan.nnunet.model import checkpoint
+from flrplan.nnunet.model.checkpoint import write_checkpoint
+from flrplan.nnunet.prepare.dataset import convert_dataset
+from flrplan.nnunet.prepare.preprocessed import expected_bytes, is_whole, preprocess_cases, require_whole
+from flrplan.nnunet.train.provenance import commit, device_name
+from flrplan.nnunet.train.training_run import StageWork, train_fold
 from flrplan.workfolder import find_labelled_cases
 
 CPU = torch.device("cpu")
@@ -57,10 +57,10 @@ def test_the_data_hash_follows_the_content(tiny_cohort: Path, tmp_path: Path) ->
     cohort = Path(shutil.copytree(tiny_cohort, tmp_path / "cohort"))
     before, copied = find_labelled_cases(tiny_cohort)[0].sha256(), find_labelled_cases(cohort)[0]
     assert copied.sha256() == before, "neither the folder nor the time of a file matters"
-    assert copied.label is not None
-    array, geometry = read_label_map(copied.label)
+    assert copied.truth.planning_map is not None
+    array, geometry = read_label_map(copied.truth.planning_map)
     array[0, 0, 0] = 1
-    write_label_map(copied.label, array, geometry)
+    write_label_map(copied.truth.planning_map, array, geometry)
     assert copied.sha256() != before
 
 

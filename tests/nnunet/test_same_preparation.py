@@ -13,7 +13,7 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.method import Recipe
-from flrplan.nnunet.training_run import StageWork, prepare_stage
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import Case, find_labelled_cases, nnunet_split
 
 Prepare = Callable[..., None]

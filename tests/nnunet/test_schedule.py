@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flrplan.nnunet.optimization import learning_rate_schedule
+from flrplan.nnunet.train.optimization import learning_rate_schedule
 
 
 def rates(schedule: str, epochs: int, warmup: float) -> list[float]:

@@ -14,7 +14,7 @@ from flrplan.files import write_json
 from flrplan.method import Recipe
 from flrplan.networks import PAPER, STUNET, TABLE
 from flrplan.networks.stunet import STUNet
-from flrplan.nnunet.network_cost import weight_names
+from flrplan.nnunet.prepare.network_cost import weight_names
 
 Refused = Callable[..., str]
 

@@ -12,9 +12,9 @@ import torch
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
-from flrplan.nnunet.provenance import TRAINED_ON
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.train.provenance import TRAINED_ON
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder import Split, find_labelled_cases
 
 CPU = torch.device("cpu")

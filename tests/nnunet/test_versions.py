@@ -15,9 +15,9 @@ from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.engine.models import FROM_DEMO
 from flrplan.files import current_version, publish_version, versions
 from flrplan.method import LIVER
-from flrplan.nnunet.import_model import import_model
-from flrplan.nnunet.model_folder import PUBLISHED_NAME
-from flrplan.nnunet.publishing import changing, replace_model
+from flrplan.nnunet.imported.model import import_model
+from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
+from flrplan.nnunet.train.publishing import changing, replace_model
 
 DEMO = MODEL_ROOT / "demo"
 CPU = torch.device("cpu")

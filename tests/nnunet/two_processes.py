@@ -10,10 +10,10 @@ import torch
 from torch import distributed
 
 from flrplan.method import FLR, Recipe
-from flrplan.nnunet.checkpoint import weights_sha256
-from flrplan.nnunet.distributed import process_group
-from flrplan.nnunet.trainer import FlrTrainer
-from flrplan.nnunet.training_run import StageWork, train_fold
+from flrplan.nnunet.model.checkpoint import weights_sha256
+from flrplan.nnunet.train.distributed import process_group
+from flrplan.nnunet.train.trainer import FlrTrainer
+from flrplan.nnunet.train.training_run import StageWork, train_fold
 
 CHECKED: dict[str, object] = {}
 

@@ -15,13 +15,13 @@ from flrplan.hardware import choose_device
 from flrplan.input_masks import with_predictions
 from flrplan.method import InputMasks, Recipe, Stage, Variant, require_stages
 from flrplan.networks import ARCHITECTURES, SCRATCH, architecture_named
-from flrplan.nnunet.fine_tuning import prepare_with_plan_of, recipe_like
-from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.pretrained import learned_from, require_weights_of
-from flrplan.nnunet.provenance import require_unseen
-from flrplan.nnunet.publishing import require_writable
-from flrplan.nnunet.trainer import EpochReport
-from flrplan.nnunet.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.prepare.fine_tuning import prepare_with_plan_of, recipe_like
+from flrplan.nnunet.train.pretrained import learned_from, require_weights_of
+from flrplan.nnunet.train.provenance import require_unseen
+from flrplan.nnunet.train.publishing import require_writable
+from flrplan.nnunet.train.trainer import EpochReport
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
 from flrplan.workfolder import (
     Case,
     Split,

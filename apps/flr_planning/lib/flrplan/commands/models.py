@@ -12,7 +12,7 @@ from flrplan.errors import ModelError, SettingsError
 from flrplan.files import use_version, versions
 from flrplan.method import STAGES, InputSettings, RegionMode, stage_named
 from flrplan.networks import ARCHITECTURES
-from flrplan.nnunet.import_source import CHECKPOINTS
+from flrplan.nnunet.imported.source import CHECKPOINTS
 
 _INPUT_NUMBERS = {
     "outside_hu": "HU outside a mask (default: -1024)",
@@ -98,7 +98,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Imports a folder or a zip for a stage, and says what was understood."""
-    from flrplan.nnunet.import_model import import_model
+    from flrplan.nnunet.imported.model import import_model
 
     target = arguments.models / arguments.stage / arguments.architecture
     model = import_model(
@@ -120,7 +120,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 def run_use(arguments: argparse.Namespace) -> int:
     """Lets another version serve, from the next answer of a running server on."""
-    from flrplan.nnunet.publishing import changing
+    from flrplan.nnunet.train.publishing import changing
 
     folder = ModelStore(arguments.models).folder(stage_named(arguments.stage), arguments.architecture)
     require_models_folder(arguments.models)

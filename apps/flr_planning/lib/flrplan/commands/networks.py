@@ -14,7 +14,7 @@ from flrplan.networks import BASE, PAPER, TABLE
 from flrplan.networks.estimate import A100, TYPICAL_PATCH, UTILIZATION, Workload
 
 if TYPE_CHECKING:
-    from flrplan.nnunet.network_cost import NetworkCost
+    from flrplan.nnunet.prepare.network_cost import NetworkCost
 
 FOLDS = 5
 """Folds of the paper's cross-validation."""
@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table (Markdown), then the estimate."""
     from flrplan.hardware import choose_device
-    from flrplan.nnunet.network_cost import network_cost, typical_plans
+    from flrplan.nnunet.prepare.network_cost import network_cost, typical_plans
 
     shared = _read_plans(arguments.plans) if arguments.plans else typical_plans(arguments.patch)
     device = None if arguments.count_only else choose_device(arguments.device)

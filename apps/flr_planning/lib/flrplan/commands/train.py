@@ -19,7 +19,7 @@ from flrplan.networks import ARCHITECTURES, SCRATCH, TABLE
 if TYPE_CHECKING:
     from flrplan.api.train import TrainingRequest
     from flrplan.method import Recipe, Variant
-    from flrplan.nnunet.trainer import EpochReport
+    from flrplan.nnunet.train.trainer import EpochReport
 
 
 def add_parser(commands: Any) -> None:
@@ -92,8 +92,8 @@ def train_folds(arguments: argparse.Namespace, variants: Mapping[str, Variant]) 
 
     from flrplan.api.train import check, prepare, split_of, train
     from flrplan.hardware import choose_device
-    from flrplan.nnunet.distributed import is_launched, launch, launched_rank, process_group
-    from flrplan.nnunet.publishing import require_writable
+    from flrplan.nnunet.train.distributed import is_launched, launch, launched_rank, process_group
+    from flrplan.nnunet.train.publishing import require_writable
     from flrplan.workfolder import find_labelled_cases
 
     device = choose_device(arguments.device)

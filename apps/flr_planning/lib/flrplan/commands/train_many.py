@@ -71,7 +71,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Trains one after the other, until one fails. A training that another process is at is waited for."""
     from flrplan.files import current_version
-    from flrplan.nnunet.provenance import require_same_training
+    from flrplan.nnunet.train.provenance import require_same_training
     from flrplan.workfolder import read_split
 
     variants = known_variants(arguments.variants)
@@ -130,7 +130,7 @@ def _lock(work: Path, training: Training, title: str) -> Any:
     """The lock of one training, held by whoever trains it and released by the system when that process dies."""
     from filelock import FileLock, Timeout
 
-    from flrplan.nnunet.preparation import StageWork
+    from flrplan.nnunet.prepare.preparation import StageWork
 
     stage_work = StageWork(work, stage_named(training.stage))
     stage_work.make()

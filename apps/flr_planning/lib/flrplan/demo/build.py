@@ -15,8 +15,8 @@ from flrplan.files import current_version, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.method import FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
 from flrplan.networks import ARCHITECTURES
-from flrplan.nnunet.trainer import EpochReport
-from flrplan.nnunet.training_log import CURVE_NAME
+from flrplan.nnunet.train.trainer import EpochReport
+from flrplan.nnunet.train.training_log import CURVE_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
 
 logger = logging.getLogger(__name__)

@@ -1,10 +1,11 @@
-"""Where networks run."""
+"""Where networks run, and how much memory they take there."""
 
 from __future__ import annotations
 
 import torch
 
-from flrplan.errors import SettingsError
+from flrplan.errors import FlrError, SettingsError
+from flrplan.hardware.memory import peak_memory_bytes
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -29,3 +30,19 @@ def choose_device(name: str) -> torch.device:
             f"device {name} was asked for, but {torch.cuda.device_count()} CUDA devices are there; use auto or cpu"
         )
     return device
+
+
+def peak_memory_of(device: torch.device) -> int:
+    """Most memory so far: of the GPU by torch, or of this process (without its workers) on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return peak_memory_bytes()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU; not one of ours, which says what to do already."""
+    if isinstance(error, FlrError):
+        return False
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()

@@ -96,7 +96,7 @@ class TrainingSettings:
     they are, ``divide`` them by the number of repetitions, or ``zero`` for the channels that are new.
     mirror_axes: nnU-Net mirrors along all three axes, in training and, where asked for, at test time.
     mixed_precision: auto = float16 on CUDA, float32 on a CPU; on = also bfloat16 on CPUs that compute in it
-    (:mod:`flrplan.nnunet.precision` says why not by itself); bfloat16 = also on CUDA; off = float32.
+    (:mod:`flrplan.nnunet.train.precision` says why not by itself); bfloat16 = also on CUDA; off = float32.
     compile: auto = torch.compile on CUDA where triton is installed; on; off.
     workers: processes for augmentation; 0 = in the training process; auto = 0 on a CPU, cores - 1 (at most 12) beside a GPU.
     loss: ``bce`` (the paper's binary cross entropy) or ``dice_bce`` (nnU-Net's soft Dice + binary cross entropy).

@@ -1,6 +1,6 @@
 """Takes weights into a network by name: new heads, more input channels, and clear words where they do not fit.
 
-Works on tensors only; :mod:`flrplan.nnunet.pretrained` opens the files.
+Works on tensors only; :mod:`flrplan.nnunet.train.pretrained` opens the files.
 """
 
 from __future__ import annotations

@@ -27,16 +27,16 @@ from flrplan.errors import ModelError, SettingsError
 from flrplan.hardware import keep_freed_memory
 from flrplan.method import TrainingSettings
 from flrplan.method.recipe import Loss
-from flrplan.nnunet.architecture_plan import planned_architecture
-from flrplan.nnunet.batches import Batches, resolve_workers, seed_everything
-from flrplan.nnunet.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
-from flrplan.nnunet.distributed import wait_for_all, world_size
 from flrplan.nnunet.environment import augmentation_workers
-from flrplan.nnunet.memory import Pieces, in_one_piece
-from flrplan.nnunet.optimization import learning_rate_schedule, training_loss
-from flrplan.nnunet.precision import compiles, precision_context, scales_gradients
-from flrplan.nnunet.provenance import TRAINED_ON, TrainedOn
-from flrplan.nnunet.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.prepare.architecture_plan import planned_architecture
+from flrplan.nnunet.train.batches import Batches, resolve_workers, seed_everything
+from flrplan.nnunet.train.distributed import wait_for_all, world_size
+from flrplan.nnunet.train.gradient_accumulation import GradientAccumulation, in_one_piece
+from flrplan.nnunet.train.optimization import learning_rate_schedule, training_loss
+from flrplan.nnunet.train.precision import compiles, precision_context, scales_gradients
+from flrplan.nnunet.train.provenance import TRAINED_ON, TrainedOn
+from flrplan.nnunet.train.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
 from flrplan.workfolder import SPLITS_NAME, require_fold
 
 __all__ = ["EpochReport", "FlrTrainer"]
@@ -112,7 +112,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             self.network = DistributedDataParallel(network, [self.device.index] if self.device.type == "cuda" else None)
             self.loss = self._build_loss()
         # A process of several cannot take a step again: the others would average their gradients with its next one.
-        self.pieces = Pieces(self.batch_size, divisible=not parallel)
+        self.accumulation = GradientAccumulation(self.batch_size, divisible=not parallel)
 
     def _do_i_compile(self) -> bool:
         return compiles(self.device, self.settings.compile)
@@ -162,7 +162,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
 
         Raises: TrainingError where one patch does not fit, or the step does not: what it had changed before cannot be undone.
         """
-        loss = self.pieces.attempt(lambda: self._add_gradients(batch), self._free_memory)
+        loss = self.accumulation.attempt(lambda: self._add_gradients(batch), self._free_memory)
         with in_one_piece("taking the optimizer's step"):
             self._take_step()
         return {"loss": loss}
@@ -171,7 +171,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         """Leaves the gradient of the whole batch in the weights, whatever was there; returns the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for data, target, share in self._pieces_of(batch):
+        for data, target, share in self._parts_of(batch):
             with precision_context(self.device, self.settings.mixed_precision):
                 loss = self.loss(self.network(data), target) * share
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
@@ -191,7 +191,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Loss and the counts of nnU-Net's pseudo Dice, in the precision of the training."""
-        return self.pieces.attempt(lambda: self._validate(batch), self._free_memory)
+        return self.accumulation.attempt(lambda: self._validate(batch), self._free_memory)
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         """As nnU-Net's (the mean over targets), but for an epoch whose patches hold none, found or true: its pseudo Dice is NaN (undefined).
@@ -211,7 +211,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         heads = self.label_manager.num_segmentation_heads
         counts = torch.zeros(3, heads, dtype=torch.float64)  # true positives, false positives, false negatives (voxels)
         mean = torch.zeros((), dtype=torch.float64)
-        for data, target, share in self._pieces_of(batch):
+        for data, target, share in self._parts_of(batch):
             with precision_context(self.device, self.settings.mixed_precision):
                 output = self.network(data)
                 loss = self.loss(output, target)
@@ -224,11 +224,11 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         tp, fp, fn = counts.numpy()
         return {"loss": mean.numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
-    def _pieces_of(self, batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, Any, float]]:
+    def _parts_of(self, batch: dict[str, Any]) -> Iterator[tuple[torch.Tensor, Any, float]]:
         """Parts of a batch on the device, each with its share of the batch."""
         data, target = batch["data"], batch["target"]
-        for first in range(0, len(data), self.pieces.size):
-            part = slice(first, first + self.pieces.size)
+        for first in range(0, len(data), self.accumulation.size):
+            part = slice(first, first + self.accumulation.size)
             piece = data[part].to(self.device, non_blocking=True)
             truth = [t[part] for t in target] if isinstance(target, list) else target[part]
             yield piece, _on_device(truth, self.device), len(piece) / len(data)
@@ -302,7 +302,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
             )
 
     def on_train_end(self) -> None:
-        """Nothing yet: :meth:`close` ends the training, however it went, and :mod:`flrplan.nnunet.training_run` publishes."""
+        """Nothing yet: :meth:`close` ends the training, however it went, and :mod:`flrplan.nnunet.train.training_run` publishes."""
 
     def close(self) -> None:
         """Ends the processes that prepare batches, and the scalars."""

@@ -15,13 +15,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.utils.flop_counter import FlopCounterMode
 
+from flrplan.hardware.device import peak_memory_of
 from flrplan.method import PlanSettings
 from flrplan.networks import Architecture
 from flrplan.networks.estimate import TYPICAL_PATCH
 from flrplan.networks.table import NARROW
-from flrplan.nnunet.architecture_plan import architecture_plan, unet_topology
-from flrplan.nnunet.planning import CONFIGURATION, PLANS
-from flrplan.nnunet.provenance import peak_memory_bytes
+from flrplan.nnunet.prepare.architecture_plan import architecture_plan, unet_topology
+from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS
 
 TYPICAL_SPACING_MM = (1.5, 1.5, 1.5)
 """The grid that abdominal CT is usually trained on; the real one is planned from the data."""
@@ -127,7 +127,7 @@ def network_cost(
         activations / 1e9,
         (activations + 4 * _ADAMW_COPIES * parameters) / 1e9,
         seconds,
-        peak_memory_bytes(device) / 1e9 if device else None,
+        peak_memory_of(device) / 1e9 if device else None,
     )
 
 

@@ -21,15 +21,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import write_json
 from flrplan.method import InputSettings, RegionMode, Stage
-from flrplan.nnunet.architecture import resolved_configuration
-from flrplan.nnunet.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.nnunet.dataset import OWN_BLOCK
 from flrplan.nnunet.environment import quiet
-from flrplan.nnunet.import_labels import choose_labels
-from flrplan.nnunet.import_source import ForeignModel, opened
-from flrplan.nnunet.model_folder import APART, IMPORTED, ModelFolder, read_json_object, target_labels
-from flrplan.nnunet.predictor import StagePredictor
-from flrplan.nnunet.publishing import replace_model
+from flrplan.nnunet.imported.labels import choose_labels
+from flrplan.nnunet.imported.source import ForeignModel, opened
+from flrplan.nnunet.model.architecture import resolved_configuration
+from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.model_folder import APART, IMPORTED, OWN_BLOCK, ModelFolder, read_json_object, target_labels
+from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.train.publishing import replace_model
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def import_model(
     It appears in one step, and is returned opened; what was there stays as the version before (:func:`flrplan.io.publish_version`).
 
     Args:
-        source: see :func:`flrplan.nnunet.import_source.opened`.
+        source: see :func:`flrplan.nnunet.imported.source.opened`.
         label: the labels of the foreign ``dataset.json`` whose union is the stage's target (:func:`choose_labels`).
         input_settings: what the network was trained to see of the CT; needed for a foreign model of a stage with a region.
         configuration: which one, where the source holds several. checkpoint: the file of each fold that is taken.

@@ -1,4 +1,4 @@
-"""What to do when a step does not fit into memory: the same batch in smaller pieces, their gradients added up."""
+"""Gradient accumulation, where a step does not fit into memory: the same batch in smaller parts, their gradients added up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
-from flrplan.errors import FlrError, TrainingError
+from flrplan.errors import TrainingError
+from flrplan.hardware.device import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ WHAT_TO_CHANGE_WHOLE = (
 """For memory that the batch has no part in: weights, gradients and the moments of the optimizer."""
 
 
-class Pieces:
+class GradientAccumulation:
     """How many patches of a batch are computed at once: all, until memory runs out; then half of them, and so on."""
 
     def __init__(self, batch_size: int, divisible: bool = True) -> None:
@@ -35,7 +34,7 @@ class Pieces:
         self.divisible = divisible
 
     def attempt(self, step: Callable[[], Result], clear: Callable[[], None]) -> Result:
-        """The step's result; where memory runs out, ``clear`` and again with smaller pieces.
+        """The step's result; where memory runs out, ``clear`` and again with smaller parts.
 
         Raises: TrainingError where a single patch does not fit, saying which settings to change.
         """
@@ -55,7 +54,7 @@ class Pieces:
             raise TrainingError(f"out of memory with {what} at a time; {WHAT_TO_CHANGE} ({reason})")
         self.size = -(-self.size // 2)
         logger.warning(
-            "out of memory: the batch of %d is now computed in pieces of %d, with the same gradient, but slower (%s)",
+            "out of memory: the batch of %d is now computed in parts of %d, with the same gradient, but slower (%s)",
             self.batch_size,
             self.size,
             reason,
@@ -79,12 +78,3 @@ def in_one_piece(doing: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """The first line of an error, else its kind."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU; not one of ours, which says what to do already."""
-    if isinstance(error, FlrError):
-        return False
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()

@@ -15,13 +15,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.errors import ModelError
 from flrplan.method import InputMasks, PlanSettings, Recipe
-from flrplan.nnunet.architecture import check_architecture
-from flrplan.nnunet.architecture_plan import TAKEN_OVER
-from flrplan.nnunet.checkpoint import load_checkpoint
-from flrplan.nnunet.dataset import dataset_name
-from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.planning import CONFIGURATION, PLANS
-from flrplan.nnunet.preparation import StageWork, prepare_stage
+from flrplan.nnunet.model.architecture import check_architecture
+from flrplan.nnunet.model.checkpoint import load_checkpoint
+from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.prepare.architecture_plan import TAKEN_OVER
+from flrplan.nnunet.prepare.dataset import dataset_name
+from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS
+from flrplan.nnunet.prepare.preparation import StageWork, prepare_stage
 from flrplan.workfolder import Case, Split
 
 _READER = "SimpleITKIO"
@@ -47,7 +47,7 @@ def prepare_with_plan_of(
     split: Split,
     workers: int = 1,
 ) -> Path:
-    """As :func:`flrplan.nnunet.preparation.prepare_stage`, with the plan of ``model``; returns the weights to start from.
+    """As :func:`flrplan.nnunet.prepare.preparation.prepare_stage`, with the plan of ``model``; returns the weights to start from.
 
     Raises: ModelError where the plan names a network that is not known, or the checkpoint is damaged; LabelError, ImageError from
     the cases.

@@ -20,17 +20,17 @@ import torch
 
 import flrplan
 from flrplan.errors import ModelError, SettingsError
-from flrplan.hardware import memory
+from flrplan.hardware.device import peak_memory_of
 from flrplan.method import Variant
 from flrplan.networks import SCRATCH
-from flrplan.nnunet.batches import resolve_workers
-from flrplan.nnunet.checkpoint import file_sha256
-from flrplan.nnunet.distributed import world_size
-from flrplan.nnunet.precision import compiles, precision_name
+from flrplan.nnunet.model.checkpoint import file_sha256
+from flrplan.nnunet.train.batches import resolve_workers
+from flrplan.nnunet.train.distributed import world_size
+from flrplan.nnunet.train.precision import compiles, precision_name
 from flrplan.workfolder import FINAL_CHECKPOINT, RunRecord, Split, require_same
 
 if TYPE_CHECKING:
-    from flrplan.nnunet.trainer import FlrTrainer
+    from flrplan.nnunet.train.trainer import FlrTrainer
 
 TRAINED_ON = "trained_on"
 """Key of a training state."""
@@ -125,7 +125,7 @@ def resolved_settings(trainer: FlrTrainer) -> dict[str, Any]:
         "spacing_zyx_mm": [float(s) for s in plan.spacing],
         "patch_size_zyx": [int(n) for n in plan.patch_size],
         "batch_size": int(plan.batch_size),
-        "patches_at_once": trainer.pieces.size,
+        "patches_at_once": trainer.accumulation.size,
         "network": plan.network_arch_class_name,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "precision": precision_name(device, settings.mixed_precision),
@@ -142,7 +142,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": str(device),
         "device_name": device_name(device),
-        "peak_memory_bytes": peak_memory_bytes(device),
+        "peak_memory_bytes": peak_memory_of(device),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": os.cpu_count(),
         "cuda": torch.version.cuda,
@@ -162,13 +162,6 @@ def device_name(device: torch.device) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or "unknown"
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory so far: of the GPU by torch, or of this process (without its workers) on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return memory.peak_memory_bytes()
 
 
 def versions() -> dict[str, str]:

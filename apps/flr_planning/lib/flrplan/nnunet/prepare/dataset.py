@@ -5,7 +5,7 @@ channels are called ``noNorm``; any unknown name would be z-scored.
 
 A target need not nest in the region that masks the CT (raw labels do not, nor do predicted regions). The target stays whole; a
 case of which the network is not shown all gets a second label, ``shownTr/<case>``, from which nnU-Net's fingerprint takes the
-intensities (:class:`flrplan.nnunet.planning.ShownFingerprint`): outside the region it would find ``outside_hu``.
+intensities (:class:`flrplan.nnunet.prepare.planning.ShownFingerprint`): outside the region it would find ``outside_hu``.
 
 Channels that several stages need are on the disk once, under all their names (hard links): the whole CT of ``liver`` and ``flr_e2e``, the
 CT in the liver of ``crlm`` and ``flr``. What decides is the content, so a setting that changes a channel parts them. Preprocessed arrays are
@@ -33,6 +33,7 @@ from flrplan.errors import FlrError, LabelError
 from flrplan.files import link, write_json
 from flrplan.image import Geometry, write_label_map, write_volume
 from flrplan.method import InputSettings, Stage, build_stage_input
+from flrplan.nnunet.model.model_folder import OWN_BLOCK
 from flrplan.workfolder import Case, map_cases
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE_ENDING = ".nii.gz"
-OWN_BLOCK = "flrplan"
-"""Key of our own block in ``dataset.json`` (stage, input) and ``plans.json`` (architecture, size); nnU-Net ignores keys unknown to it."""
 SHOWN_NAME = "shownTr"
 """Beside ``labelsTr``: the target where the network is shown the CT, of the cases in which that is not all of it."""
 CHANNELS_NAME = "shared_channels"

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import DeviceMemoryError, ModelError
+from flrplan.hardware.device import is_out_of_memory
 from flrplan.method import Probability, StageInput
 from flrplan.method.probabilities import encode
-from flrplan.nnunet.architecture import check_architecture
-from flrplan.nnunet.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.environment import quiet
-from flrplan.nnunet.memory import is_out_of_memory
-from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.model.architecture import check_architecture
+from flrplan.nnunet.model.checkpoint import load_checkpoint, weights_sha256
+from flrplan.nnunet.model.model_folder import ModelFolder
 from flrplan.workfolder import ModelIdentity
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """nnU-Net's fingerprint, plan and preprocessing of one stage's data set, shared by all architectures.
 
-What differs between architectures is derived from this plan by :mod:`flrplan.nnunet.architecture_plan`.
+What differs between architectures is derived from this plan by :mod:`flrplan.nnunet.prepare.architecture_plan`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import PlanSettings
-from flrplan.nnunet.dataset import SHOWN_NAME
 from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, nnunet_folders, quiet
-from flrplan.nnunet.preprocessed import preprocess_cases
-from flrplan.nnunet.processes import with_fewer
+from flrplan.nnunet.prepare.dataset import SHOWN_NAME
+from flrplan.nnunet.prepare.preprocessed import preprocess_cases
+from flrplan.nnunet.prepare.processes import with_fewer
 
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"

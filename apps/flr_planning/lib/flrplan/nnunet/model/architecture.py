@@ -8,7 +8,7 @@ from typing import Any
 
 from flrplan.errors import ModelError
 from flrplan.networks import table
-from flrplan.nnunet.model_folder import ModelFolder
+from flrplan.nnunet.model.model_folder import ModelFolder
 
 _NNUNETS_OWN = re.compile(r"dynamic_network_architectures\.architectures\.\w+\.\w+")
 _PART = re.compile(r"torch\.nn\.(modules\.(conv|instancenorm|batchnorm|dropout|activation)\.)?[A-Z]\w+")

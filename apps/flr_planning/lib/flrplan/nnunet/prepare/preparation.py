@@ -19,12 +19,12 @@ from flrplan.errors import FlrError, LabelError, OutputError, SettingsError, Tra
 from flrplan.files import make_writable, require_room, write_json
 from flrplan.input_masks import MaskErrors, errors_of_predictions
 from flrplan.method import InputMasks, Recipe, Stage
-from flrplan.nnunet.architecture_plan import TAKEN_OVER
-from flrplan.nnunet.dataset import CHANNELS_NAME, convert_dataset, dataset_name
 from flrplan.nnunet.environment import nnunet_folders
-from flrplan.nnunet.intensities import clip_floor_fault
-from flrplan.nnunet.planning import CONFIGURATION, PLANS, plan_and_preprocess
-from flrplan.nnunet.preprocessed import expected_bytes
+from flrplan.nnunet.model.intensities import clip_floor_fault
+from flrplan.nnunet.prepare.architecture_plan import TAKEN_OVER
+from flrplan.nnunet.prepare.dataset import CHANNELS_NAME, convert_dataset, dataset_name
+from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS, plan_and_preprocess
+from flrplan.nnunet.prepare.preprocessed import expected_bytes
 from flrplan.workfolder import SPLITS_NAME, Case, Split
 from flrplan.workfolder.cases import files_of
 from flrplan.workfolder.records import require_same
@@ -80,7 +80,7 @@ def prepare_stage(
 ) -> None:
     """Inputs, plan and preprocessed arrays of one stage; done once, and left alone if it is there with the same settings.
 
-    plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.fine_tuning`).
+    plans: this plan instead of one made from the data (:mod:`flrplan.nnunet.prepare.fine_tuning`).
     Only cases of the split's folds are prepared: held-out ids never come near a training.
     Raises: SettingsError for fewer than 2 folds, and where the folder was prepared with other settings or cases (by content: files may
     move); LabelError for intensity statistics that are not those of the target; LabelError, GridError, ImageError from the cases; OutputError where the work folder cannot be written or the disk is full;

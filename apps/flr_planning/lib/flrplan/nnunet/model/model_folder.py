@@ -16,10 +16,11 @@ from flrplan.errors import ModelError, SettingsError
 from flrplan.files import read_json
 from flrplan.files.folder import VERSIONS_NAME
 from flrplan.method import STAGES, InputSettings, Stage
-from flrplan.nnunet.dataset import OWN_BLOCK
-from flrplan.nnunet.intensities import clip_floor_fault
+from flrplan.nnunet.model.intensities import clip_floor_fault
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
+OWN_BLOCK = "flrplan"
+"""Key of our own block in ``dataset.json`` (stage, input) and ``plans.json`` (architecture, size); nnU-Net ignores keys unknown to it."""
 INHERITED = "inherited_train_ids"
 """Key of ``run.json``, beside ``train_ids``: what the weights had learned from before, over all models they began as."""
 PUBLISHED_NAME = "published.json"

@@ -20,10 +20,9 @@ from flrplan.files import write_json
 from flrplan.method import PlanSettings
 from flrplan.networks import BASE, Architecture, architecture_named
 from flrplan.networks.patch import fit_patch, fit_strides
-from flrplan.nnunet.architecture import check_architecture
-from flrplan.nnunet.dataset import OWN_BLOCK
-from flrplan.nnunet.model_folder import ModelFolder
-from flrplan.nnunet.planning import CONFIGURATION, PLANS, preset_configuration
+from flrplan.nnunet.model.architecture import check_architecture
+from flrplan.nnunet.model.model_folder import OWN_BLOCK, ModelFolder
+from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS, preset_configuration
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ def architecture_plan(
     """The plans (as JSON holds them) of one architecture, from the plans that ``shared`` preparation made.
 
     variant: the name of a variant of it, for its plan; None: the architecture's. preset: patch, batch and network of one of nnU-Net's
-    presets (:func:`flrplan.nnunet.planning.preset_configuration`), where the architecture has them and the settings say no patch.
+    presets (:func:`flrplan.nnunet.prepare.planning.preset_configuration`), where the architecture has them and the settings say no patch.
     The patch is made valid for the network, with a note in the log where that changes it.
     Raises: SettingsError for an unknown size, or settings that only nnU-Net's U-Net has.
     """

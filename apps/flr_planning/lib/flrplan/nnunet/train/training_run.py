@@ -19,17 +19,17 @@ from flrplan.errors import LabelError, TrainingError
 from flrplan.files import current_version, require_room
 from flrplan.method import Recipe, Variant
 from flrplan.networks import ARCHITECTURES, architecture_named
-from flrplan.nnunet.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
-from flrplan.nnunet.batches import seed_everything
-from flrplan.nnunet.distributed import rank, wait_for_all
 from flrplan.nnunet.environment import nnunet_folders, quiet
-from flrplan.nnunet.model_folder import INHERITED
-from flrplan.nnunet.planning import CONFIGURATION
-from flrplan.nnunet.preparation import StageWork, prepare_stage, read_prepared
-from flrplan.nnunet.pretrained import start_from
-from flrplan.nnunet.provenance import TrainedOn, commit, data_record, machine, now, resolved_settings, result_of, versions
-from flrplan.nnunet.publishing import ModelPlace, publish_fold
-from flrplan.nnunet.trainer import EpochReport, FlrTrainer
+from flrplan.nnunet.model.model_folder import INHERITED
+from flrplan.nnunet.prepare.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
+from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.prepare.preparation import StageWork, prepare_stage, read_prepared
+from flrplan.nnunet.train.batches import seed_everything
+from flrplan.nnunet.train.distributed import rank, wait_for_all
+from flrplan.nnunet.train.pretrained import start_from
+from flrplan.nnunet.train.provenance import TrainedOn, commit, data_record, machine, now, resolved_settings, result_of, versions
+from flrplan.nnunet.train.publishing import ModelPlace, publish_fold
+from flrplan.nnunet.train.trainer import EpochReport, FlrTrainer
 from flrplan.workfolder import FINAL_CHECKPOINT, SPLITS_NAME, require_fold
 
 __all__ = ["StageWork", "prepare_stage", "train_fold"]
@@ -59,9 +59,9 @@ def train_fold(
 
     Returns the published checkpoint. ``half`` stores float16 weights. ``held_out``: ids that must not train, beside those that
     the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own,
-    which brings its network along (:mod:`flrplan.nnunet.pretrained`). ``validation_seen``: it may have learned from this fold's
+    which brings its network along (:mod:`flrplan.nnunet.train.pretrained`). ``validation_seen``: it may have learned from this fold's
     validation cases, and the caller says so in its record. ``variant``: what ``recipe`` is a variant for; its plan and training state
-    have its name, and the record says what it is. In several processes (:mod:`flrplan.nnunet.distributed`) rank 0 publishes.
+    have its name, and the record says what it is. In several processes (:mod:`flrplan.nnunet.train.distributed`) rank 0 publishes.
     Raises: SettingsError for an unknown fold, a held-out id in it, or weights that have seen one; LabelError where no training case
     holds a target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
     weights do not fit; TrainingError where memory or batches fail, or the same fold is being trained already; OutputError where the

@@ -1,0 +1,1 @@
+"""Foreign nnU-Net models taken up as models of a stage."""

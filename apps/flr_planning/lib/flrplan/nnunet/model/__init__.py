@@ -1,0 +1,1 @@
+"""A trained model: its folder, checkpoints, architecture check, and the predictor."""

@@ -1,0 +1,1 @@
+"""From labelled cases to what a training reads: data set, plan, preprocessed arrays."""

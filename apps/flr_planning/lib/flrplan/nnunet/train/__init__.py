@@ -1,0 +1,1 @@
+"""One training of one fold, and its publication."""
