@@ -233,7 +233,7 @@ def test_settings_that_are_refused_or_read_from_yaml() -> None:
         ("workers", 65, "workers must be auto or a whole number"),
         ("compile", "yes", "compile must be one of auto, on, off, got 'yes'"),
         ("compile", "bfloat16", "compile must be one of auto, on, off, got 'bfloat16'"),
-        ("mixed_precision", "float64", "mixed_precision must be auto, on, off or bfloat16, got 'float64'"),
+        ("mixed_precision", "float64", "mixed_precision must be one of auto, on, off, bfloat16, got 'float64'"),
     ):
         with pytest.raises(SettingsError, match=message):
             TrainingSettings(**{name: value})  # type: ignore[arg-type]
