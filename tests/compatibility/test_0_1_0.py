@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from flrplan.anatomy import Structure
 
+from flrplan.anatomy import Structure
 from flrplan.api.plan import request_of
 from flrplan.cli import main as flrplan
 from flrplan.engine import ModelStore
 from flrplan.files import current_version, versions
-from flrplan.learning.holdout import KeptPart
+from flrplan.learning.holdout import HoldOut
 from flrplan.learning.progress import read_stats
-from flrplan.learning.stage_training import RECORD_NAME, RefinementFolder
+from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder
 from flrplan.method import LIVER
 from flrplan.nnunet.train.publishing import replace_model
 
@@ -160,16 +160,16 @@ def test_a_training_goes_on(root: Path) -> None:
 
 def test_what_a_retraining_left(root: Path) -> None:
     models = root / "retrained" / "models"
-    folder = RefinementFolder(models)
+    folder = RetrainingFolder(models)
     stats = read_stats(folder.stats("liver"))
     assert (stats["state"], stats["published"], folder.is_locked("liver")) == ("done", True, False)
     record = json.loads((folder.stage("liver") / RECORD_NAME).read_text())
-    assert KeptPart(folder.root / "kept.json").divide([f"case-{n}" for n in range(4)], 0.01).kept == tuple(record["kept_ids"])
+    assert HoldOut(folder.root / "kept.json").divide([f"case-{n}" for n in range(4)], 0.01).holdout == tuple(record["kept_ids"])
     found = ModelStore(models, demo=None).find(LIVER, "nnunet")
     assert found.folder.published()["kept_ids"] == record["kept_ids"]
     assert found.folder.training_cases(0) == set(record["train_ids"])
     model = models / "liver" / "nnunet"
-    assert ModelStore(models, demo=None).predictor(LIVER, "nnunet", torch.device("cpu"))[1]["folder"] == "liver/nnunet"
+    assert ModelStore(models, demo=None).predictor(LIVER, "nnunet", torch.device("cpu"))[1].folder == "liver/nnunet"
     replace_model(Path(shutil.copytree(model, models / "new")), model)
     assert (versions(model), ModelStore(models, demo=None).find(LIVER, "nnunet").folder.name) == (
         [0, 1],
