@@ -86,6 +86,7 @@ Developer <docs/developer>
 :hidden:
 :caption: Planning and serving
 docs/inputs
+docs/planning
 apps/flr_planning/model/README
 apps/flr_planning/model/demo/README
 docs/status

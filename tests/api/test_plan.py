@@ -84,7 +84,7 @@ def test_arrays_are_taken_as_they_are(
     for array in planned.masks.values():
         with pytest.raises(ValueError, match="read-only"):
             array[0, 0, 0] = True
-    assert made == [1], "the planning map is computed once, however often it is looked at"
+    assert made == [1, 1], "the maps of the coherent and the raw plan are computed once, however often they are looked at"
     assert planned.report()["case"] == "one"
     assert "request" not in planned.report(), "arrays leave no trace that a later run could compare"
     with pytest.raises(ValueError, match="read-only"):

@@ -50,7 +50,7 @@ def test_plan_writes_map_report_and_picture(
     assert report["demo_models"] is True
     assert DEMO_NOTE in report["warnings"]
     assert set(report["models"]) == {"liver", "crlm", "flr"}
-    assert f"FLR {volumes.flr_ml:.0f} ml" in capsys.readouterr().out
+    assert f"FLR {volumes.flr_functional_ml:.0f} ml" in capsys.readouterr().out
 
 
 def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +66,7 @@ def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, cap
     other.parent.mkdir()
     other.write_bytes(ct_file.read_bytes())
     assert main(["plan", str(other), *command[2:]]) == 1
-    assert "holds the plan of other files" in capsys.readouterr().err
+    assert "holds another plan (of another CT" in capsys.readouterr().err
     assert report.read_bytes() == before
 
 
@@ -158,7 +158,9 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
     def plan(path: Path, *, name: str, **_: Any) -> SimpleNamespace:
         planned[path.parent.name] = name
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
-        return SimpleNamespace(volumes=volumes, warnings=(), save=lambda folder: None)
+        return SimpleNamespace(
+            volumes=volumes, warnings=(), assessment=SimpleNamespace(describe=list), save=lambda folder: None
+        )
 
     monkeypatch.setattr("flrplan.api.plan.plan", plan)
     for name in ("s0001", "s0002"):  # as TotalSegmentator's data lie

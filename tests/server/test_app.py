@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from monailabel.interfaces.exception import MONAILabelException
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from flrplan.anatomy import KNOWN_LABEL_NAMES, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
@@ -59,7 +60,9 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     assert info["datastore"]["total"] == 2
     for name, model in info["models"].items():
         assert (model["type"], model["dimension"]) == ("segmentation", 3), name
-        assert set(model["config"]) == {"architecture", "device", "inputs"}
+        assert set(model["config"]) == {"architecture", "device", "inputs"} | (
+            {"plan"} if name in ("flr", "cascade") else set()
+        )
         assert model["config"]["device"][0] == "cpu"
     assert info["models"]["flr_e2e"]["labels"] == {"flr": 1}
     assert info["models"]["crlm"]["config"]["inputs"] == ["predicted", "labels_liver"]
@@ -91,6 +94,11 @@ def test_the_cascade_answers_with_compartments_and_volumes(
     assert set(params["models"]) == {"liver", "crlm", "flr"}
     assert all(model["weights_sha256"] for model in params["models"].values())
     assert {"read", "write", "total", "liver_predict", "flr_predict"} <= set(params["seconds"])
+    file, raw = infer("cascade", case.case_id, plan="raw")
+    assert (params["plan"], raw["plan"], raw["raw_volumes"]) == ("coherent", "raw", None)
+    assert params["raw_volumes"] == raw["volumes"] != params["volumes"]
+    pieces = [ndimage.label(np.isin(of, (2, 3)), np.ones((3, 3, 3)))[1] for of in (label, read_image(file)[0])]
+    assert pieces[0] <= 3 < 10 < pieces[1], "the viewers get a plan, the network's own mask on request"
 
 
 def test_the_demo_model_finds_the_liver(

@@ -6,7 +6,7 @@ import torch
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
 from flrplan.method import CRLM, FLR, FLR_E2E, LIVER
-from flrplan.server.options import InferOptions, Inputs, client_config, device_choices, inputs_for
+from flrplan.server.options import InferOptions, Inputs, PlanKind, client_config, device_choices, inputs_for
 from flrplan.server.settings import AppSettings
 
 ALL = tuple(Inputs)
@@ -43,7 +43,17 @@ def test_gpus_are_offered_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -
     "request_values", [{}, {"inputs": None, "device": ""}, {"inputs": [], "device": ["auto", "cpu"]}, dict(CONFIG)]
 )
 def test_absent_values_and_whole_lists_mean_the_default(request_values: dict[str, object]) -> None:
-    assert InferOptions.from_request(request_values, CONFIG) == InferOptions("nnunet", "auto", Inputs.PREDICTED)
+    assert InferOptions.from_request(request_values, CONFIG) == InferOptions("nnunet", "auto", Inputs.PREDICTED, PlanKind.RAW)
+
+
+def test_the_kind_of_plan_is_offered_where_there_is_one() -> None:
+    with_plan = client_config(AppSettings(), ALL, plans=True)
+    assert with_plan["plan"] == ["coherent", "raw"]
+    assert InferOptions.from_request({}, with_plan).plan is PlanKind.COHERENT
+    assert InferOptions.from_request({"plan": ["raw"]}, with_plan).plan is PlanKind.RAW
+    with pytest.raises(SettingsError, match=r"plan='smooth' is not offered by model flr; known are coherent, raw"):
+        InferOptions.from_request({"model": "flr", "plan": "smooth"}, with_plan)
+    assert InferOptions.from_request({"plan": "coherent"}, CONFIG).plan is PlanKind.RAW, "a liver is no plan"
 
 
 @pytest.mark.parametrize("value", ["labels_liver", ["labels_liver"], ("labels_liver",)])

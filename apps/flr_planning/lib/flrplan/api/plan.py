@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine import Cascade, NoteStep
-from flrplan.errors import LabelError, SettingsError
+from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
-from flrplan.image import CT, read_ct, read_mask
+from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
+from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
-from flrplan.method import stage_named
+from flrplan.method import CASCADE, Probability, Stage, stage_named
 from flrplan.planning import REPORT_NAME, Plan
+from flrplan.planning.assessment import Clinical
+from flrplan.planning.criteria import LiverState
+from flrplan.planning.patient import Patient, patient_of_header, read_prior
 from flrplan.workfolder import ModelIdentity
 
 PathLike = str | os.PathLike[str]
@@ -35,6 +40,14 @@ def plan(
     name: str | None = None,
     cascade: Cascade | None = None,
     on_step: NoteStep | None = None,
+    raw: bool = False,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+    liver_state: LiverState | str | None = None,
+    prior: PathLike | None = None,
+    weeks: float | None = None,
+    hepatic_veins: PathLike | NDArray[Any] | None = None,
+    portal_veins: PathLike | NDArray[Any] | None = None,
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
@@ -53,6 +66,12 @@ def plan(
         cascade: models, device and how they run; given several times, it keeps its models loaded. None: the app's models (the demo
             models where none was trained), on a GPU where there is one.
         on_step: called with a short text before each prediction.
+        raw: plan with the FLR as the network gave it, shell and crumbs included; by default the plan is coherent
+            (:mod:`flrplan.planning.coherent`), and both volumes stand in it.
+        height_cm, weight_kg: of the patient, for sFLR; by default those of the DICOM header. Never guessed.
+        liver_state: ``normal``, ``chemotherapy`` or ``injured``, which decides about the thresholds; None: none is judged.
+        prior: ``plan.json`` of the volumetry before an embolisation. weeks: from the embolisation to this CT.
+        hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
 
     Raises: ImageError for a CT that cannot be used; GridError for a mask on another grid; LabelError for one that is not binary;
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
@@ -60,37 +79,104 @@ def plan(
     """
     cascade = Cascade() if cascade is None else cascade
     masks = {s: mask for s, mask in ((Structure.LIVER, liver), (Structure.CRLM, crlm)) if mask is not None}
-    files = {s: Path(mask) for s, mask in masks.items() if isinstance(mask, str | os.PathLike)}
-    if isinstance(ct, CT):
-        request = None
-    elif isinstance(ct, str | os.PathLike):
-        request = request_of(Path(ct), files) if len(files) == len(masks) else None
-        ct = read_ct(ct, series)
-    else:
+    veins = {n: mask for n, mask in (("hepatic_veins", hepatic_veins), ("portal_veins", portal_veins)) if mask is not None}
+    stated = Patient(height_cm, weight_kg)
+    state = None if liver_state is None else liver_state_named(liver_state)
+    before = None if prior is None else read_prior(Path(prior))
+    Clinical(stated, state, before, weeks)  # what is wrong with it is said before anything is predicted
+    path = None
+    if isinstance(ct, str | os.PathLike):
+        path = Path(ct)
+        ct = read_ct(path, series)
+    elif not isinstance(ct, CT):
         raise SettingsError(f"ct: expected a path or a flrplan.CT, which knows its grid, got {type(ct).__name__}")
     image = ct if name is None else replace(ct, name=name)
+    patient, notes = _patient(stated, path, series)
+    clinical = Clinical(patient, state, before, weeks)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
+    of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
     if image.array_zyx.dtype.kind == "f":  # a CT of the caller's own; read_ct has looked
         require_finite(count_non_finite(image.array_zyx), image.array_zyx.size, f"case {image.name}")
-    result = cascade.run(image, given, on_step=on_step)
-    for mask in result.masks.values():
+    image = replace(image, warnings=(*image.warnings, *notes))
+    planned = run_plan(cascade, image, given, on_step=on_step, raw=raw)
+    for mask in planned.masks.values():
         mask.setflags(write=False)  # volumes and warnings are computed from them later
-    return Plan(result, request)
+    given_as: dict[str, object] = {**{str(s): mask for s, mask in masks.items()}, **veins, "prior": prior}
+    files = {name: Path(file) for name, file in given_as.items() if isinstance(file, str | os.PathLike)}
+    request = None
+    if path is not None and len(files) == len(masks) + len(veins) + (prior is not None):
+        options = {"raw": raw, "height_cm": height_cm, "weight_kg": weight_kg, "liver_state": state, "weeks": weeks}
+        request = request_of(path, files, options)
+    return replace(planned, request=request, clinical=clinical, veins=of_veins)
 
 
-def _mask(mask: PathLike | NDArray[Any], ct: CT, structure: Structure) -> Mask:
+def liver_state_named(name: LiverState | str) -> LiverState:
+    """The state of a name. Raises SettingsError naming the known ones."""
+    try:
+        return LiverState(name)
+    except ValueError:
+        raise SettingsError(
+            f"unknown state of the liver {name!r}; known are {', '.join(s.value for s in LiverState)}"
+        ) from None
+
+
+def _patient(stated: Patient, path: Path | None, series: str | None) -> tuple[Patient, list[str]]:
+    """The patient of the CT's DICOM header, if it has one; what was stated goes before it. And what the header says that cannot be."""
+    header: Any = {}
+    if path is not None and (path.is_dir() or is_dicom(path)):
+        file = first_image(path, series) if path.is_dir() else None
+        keywords = ["PatientSize", "PatientWeight", "PatientID", "StudyDate"]
+        header = pydicom.dcmread(path if file is None else file.path, force=True, specific_tags=keywords)
+    found, notes = patient_of_header(header)
+    if stated.height_cm is None and stated.weight_kg is None:
+        return found, notes
+    height, weight = stated.height_cm or found.height_cm, stated.weight_kg or found.weight_kg
+    whole = stated.height_cm is not None and stated.weight_kg is not None
+    source = "given" if whole or not (found.height_cm or found.weight_kg) else "given, the other from the DICOM header"
+    return replace(found, height_cm=height, weight_kg=weight, source=source), notes
+
+
+def run_plan(
+    cascade: Cascade,
+    ct: CT,
+    given: Mapping[Structure, Mask],
+    stages: Sequence[Stage] = CASCADE,
+    on_step: NoteStep | None = None,
+    raw: bool = False,
+) -> Plan:
+    """The plan of what a cascade gives for these stages, coherent unless ``raw``. Raises as :meth:`flrplan.engine.cascade.Cascade.run`."""
+    if raw:
+        return Plan(cascade.run(ct, given, stages, on_step=on_step))
+    flr: list[Probability] = []
+
+    def keep_flr(structure: Structure, probability: Probability) -> None:
+        if structure is Structure.FLR:
+            flr.append(probability)
+
+    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr)
+    return Plan.coherent(result, flr[0] if flr else None)
+
+
+def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
+    """The given mask of a structure, or of what has only a name."""
     if isinstance(mask, str | os.PathLike):
-        return read_mask(Path(mask), ct, structure)
+        if isinstance(name, Structure):
+            return read_mask(Path(mask), ct, name)
+        array, geometry = read_label_map(Path(mask))
+        require_same_grid(ct.geometry, geometry, ct.source, str(mask))
+        return binary_mask(array, name, str(mask))
     array = np.array(mask)  # a copy: what becomes of the caller's array is not the plan's
     if array.dtype.kind not in "biuf":
-        raise LabelError(f"the given {structure}: expected an array of bool or of numbers, found {array.dtype}")
+        raise LabelError(f"the given {name}: expected an array of bool or of numbers, found {array.dtype}")
     if array.dtype.kind == "f":
-        require_finite(count_non_finite(array), array.size, f"the given {structure}")
-    return binary_mask(array, structure, f"the given {structure}")
+        require_finite(count_non_finite(array), array.size, f"the given {name}")
+    if array.shape != ct.geometry.shape_zyx:
+        raise GridError(f"case {ct.name}: the given {name} has shape {array.shape}, the CT {ct.geometry.shape_zyx}")
+    return binary_mask(array, name, f"the given {name}")
 
 
-def request_of(ct: Path, masks: Mapping[Structure, Path]) -> dict[str, Any]:
-    """What is asked for one case: the files, with size and time, so that a plan of other files is never taken for it."""
+def request_of(ct: Path, files: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for one case: files, with size and time, and options, so that a plan of others is never taken for it."""
 
     def stamp(file: Path) -> list[object]:
         parts = files_below(file) if file.is_dir() else [file] if file.is_file() else []
@@ -100,7 +186,7 @@ def request_of(ct: Path, masks: Mapping[Structure, Path]) -> dict[str, Any]:
             max((p.stat().st_mtime_ns for p in parts), default=0),
         ]
 
-    return {"ct": stamp(ct), **{s.value: stamp(mask) for s, mask in masks.items()}}
+    return {"ct": stamp(ct), **{str(name): stamp(file) for name, file in files.items()}, "options": dict(options)}
 
 
 def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bool:
@@ -116,7 +202,8 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
         before, models = None, {}
     if before != request:
         raise SettingsError(
-            f"{folder} holds the plan of other files (another CT, or other given masks); use another --out, or --force to replace it"
+            f"{folder} holds another plan (of another CT, other given masks, or with other options); use another --out, or --force to "
+            "replace it"
         )
     for stage, model in models.items():
         if cascade.identity(stage_named(stage)).decides != model:

@@ -11,8 +11,11 @@ from flrplan.anatomy import Structure
 from flrplan.commands.options import add_cascade_options, model_store
 from flrplan.commands.say import note, say
 from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
+from flrplan.planning.criteria import LiverState
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
+VEINS = ("hepatic_veins", "portal_veins")
+OF_ONE_PATIENT = ("height_cm", "weight_kg", "liver_state", "weeks")
 
 
 def add_parser(commands: Any) -> None:
@@ -29,6 +32,17 @@ def add_parser(commands: Any) -> None:
     for structure in GIVEN:
         parser.add_argument(f"--{structure}", type=Path, metavar="MASK", help=f"take this {structure} mask (one INPUT only)")
     parser.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
+    clinical = parser.add_argument_group("what is known of the patient (one INPUT only)")
+    clinical.add_argument("--height-cm", type=float, metavar="CM", help="for sFLR; by default that of the DICOM header")
+    clinical.add_argument("--weight-kg", type=float, metavar="KG", help="the same")
+    clinical.add_argument("--liver-state", choices=[s.value for s in LiverState], help="which thresholds are judged")
+    clinical.add_argument(
+        "--prior", type=Path, metavar="PLAN.JSON", help="the volumetry before an embolisation of the portal vein"
+    )
+    clinical.add_argument("--weeks", type=float, metavar="N", help="from the embolisation to this CT")
+    for veins in VEINS:
+        clinical.add_argument(f"--{veins.replace('_', '-')}", type=Path, metavar="MASK", help="measured against the cut")
+    parser.add_argument("--raw", action="store_true", help="keep the network's remnant as it is, with shell and crumbs")
     parser.add_argument("--force", action="store_true", help="plan cases again that are already in --out")
     add_cascade_options(parser)
     parser.set_defaults(run=run)
@@ -44,27 +58,32 @@ def run(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     failed: dict[Path, str] = {}
     cases = _cases(arguments.inputs, arguments.series, failed)
-    masks = {s: getattr(arguments, s.value) for s in GIVEN if getattr(arguments, s.value)}
-    if masks and len(cases) != 1:
-        raise SettingsError(f"--{next(iter(masks))} fits one CT, but the inputs hold {len(cases)}; run them one by one")
+    names = (*(s.value for s in GIVEN), *VEINS, "prior")
+    files = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+    known = {name: getattr(arguments, name) for name in OF_ONE_PATIENT}
+    single = [*files, *(name for name in OF_ONE_PATIENT if known[name] is not None)]
+    if single and len(cases) != 1:
+        option = single[0].replace("_", "-")
+        raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
     cascade = Cascade(model_store(arguments), settings)
-    names = case_names(cases, arguments.series)
+    folders = case_names(cases, arguments.series)
     for number, path in enumerate(cases, 1):
-        folder = arguments.out / names[path]
+        folder = arguments.out / folders[path]
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
-            if not arguments.force and is_planned(folder, request_of(path, masks), cascade):
+            if not arguments.force and is_planned(folder, request_of(path, files, {"raw": arguments.raw, **known}), cascade):
                 note("  already planned, kept (--force plans it again)")
                 continue
             planned = plan(
                 path,
-                liver=arguments.liver,
-                crlm=arguments.crlm,
                 series=arguments.series,
                 name=folder.name,
                 cascade=cascade,
                 on_step=lambda step: note(f"  {step}"),
+                raw=arguments.raw,
+                **files,
+                **known,
             )
             planned.save(folder)
         except OutputError:
@@ -76,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         for warning in planned.warnings:
             note(f"  warning: {warning}")
         say(f"{folder.name}: {planned.volumes.describe()}")
+        for line in planned.assessment.describe():
+            say(f"  {line}")
     if failed:
         note(f"{len(failed)} of {len({*cases, *failed})} cases failed:")
         for path, message in failed.items():

@@ -69,7 +69,7 @@ def read_mask(path: str | os.PathLike[str], ct: CT, structure: Structure) -> Mas
     return mask
 
 
-def read_mask_on(path: Path, structure: Structure, grid: Geometry | None, grid_of: str) -> tuple[Mask, Geometry]:
+def read_mask_on(path: Path, structure: Structure | str, grid: Geometry | None, grid_of: str) -> tuple[Mask, Geometry]:
     """As :func:`read_mask` on any grid, also an empty liver; None: the file's own, which a DICOM SEG does not have alone."""
     path = _file_of(path)
     if image_suffix(path) is None and path.is_file() and is_dicom(path):
@@ -83,7 +83,7 @@ def read_mask_on(path: Path, structure: Structure, grid: Geometry | None, grid_o
     return _named_mask(array, names, structure, str(path)) if names else binary_mask(array, structure, str(path)), grid or found
 
 
-def binary_mask(array: NDArray[Any], structure: Structure, source: str) -> Mask:
+def binary_mask(array: NDArray[Any], structure: Structure | str, source: str) -> Mask:
     """An array of bool, or of 0 and one other value, as a mask ``bool`` of its shape; it may be empty.
 
     Raises: LabelError naming ``source`` and the values found.
@@ -131,7 +131,7 @@ def _segment_names(path: Path) -> dict[str, int]:
         raise LabelError(f"{path}: the header names segments without their values ({error}); save it again") from error
 
 
-def _mask_of_seg(path: Path, grid: Geometry, structure: Structure) -> Mask:
+def _mask_of_seg(path: Path, grid: Geometry, structure: Structure | str) -> Mask:
     try:
         seg = pydicom.dcmread(path)
     except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
@@ -150,7 +150,7 @@ _NO_SEG = {
 }
 
 
-def _named_mask(label: NDArray[Any], names: dict[str, int], structure: Structure, path: str) -> Mask:
+def _named_mask(label: NDArray[Any], names: dict[str, int], structure: Structure | str, path: str) -> Mask:
     """The mask of a structure in a label map whose segments have names. Raises LabelError where it does not hold the structure."""
     known = {name.lower(): number for name, number in names.items() if name.lower() in KNOWN_LABEL_NAMES}
     if not known and len(names) == 1:
@@ -158,6 +158,6 @@ def _named_mask(label: NDArray[Any], names: dict[str, int], structure: Structure
     if not known:
         raise LabelError(f"{path}: none of its segments {sorted(names)} is called {structure}; rename it or save it alone")
     held = decode_label(np.where(np.isin(label, list(known.values())), label, 0), known, path)
-    if structure not in held.holds:
+    if not isinstance(structure, Structure) or structure not in held.holds:
         raise LabelError(f"{path}: its segments {sorted(names)} do not hold {structure}; rename it or save it alone")
     return held.masks[structure]

@@ -64,5 +64,5 @@ def _caption(ct: CT, volumes: Volumes) -> str:
     share = "undefined" if np.isnan(volumes.flr_fraction) else f"{100 * volumes.flr_fraction:.0f} % of the parenchyma"
     return (
         f"{ct.name}: liver {volumes.liver_ml:.0f} ml, metastases {volumes.crlm_ml:.0f} ml, "
-        f"FLR (green) {volumes.flr_ml:.0f} ml, {share}, resection (red) {volumes.lrs_ml:.0f} ml. Research use only."
+        f"FLR (green) {volumes.flr_functional_ml:.0f} ml, {share}, resection (red) {volumes.lrs_ml:.0f} ml. Research use only."
     )

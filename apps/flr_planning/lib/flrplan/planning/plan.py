@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,12 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
 from flrplan.files import write_json
 from flrplan.image import CT, write_label_map
-from flrplan.method import CascadeResult, Source
-from flrplan.planning.volumetry import Volumes, measure_volumes
+from flrplan.method import CascadeResult, Probability, Source
+from flrplan.planning.assessment import Assessment, Clinical
+from flrplan.planning.coherent import COHERENT, coherent_result
+from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
+from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
+from flrplan.qc.liver_in_view import THICK_SLICE_MM
 
 RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
@@ -31,12 +35,23 @@ PICTURE_NAME = "plan.png"
 class Plan:
     """The plan of one CT; what it is made of is computed at the first look.
 
-    result: of the cascade, with liver, CRLM and FLR. request: the files that were asked for, with size and time, kept in ``plan.json`` so
-    that a later run can tell whether it asks the same; None where arrays were given.
+    result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
+    for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
+    ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
+    veins: masks on the CT's grid by name, which no volume counts.
     """
 
     result: CascadeResult
     request: Mapping[str, Any] | None = None
+    raw: CascadeResult | None = None
+    clinical: Clinical = field(default_factory=Clinical)
+    veins: Mapping[str, Mask] = field(default_factory=dict)
+
+    @classmethod
+    def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
+        """The coherent plan of what a cascade gave: liver, CRLM and FLR. probability: of the FLR, as the cascade hands it on."""
+        changed = coherent_result(result, probability)
+        return cls(changed, raw=None if changed is result else result)
 
     @property
     def ct(self) -> CT:
@@ -45,7 +60,7 @@ class Plan:
 
     @property
     def masks(self) -> Mapping[Structure, Mask]:
-        """``(Z, Y, X) bool`` on the CT's grid, read-only: liver, CRLM and FLR, as they were given or predicted."""
+        """``(Z, Y, X) bool`` on the CT's grid: liver and CRLM as they were given or predicted, and the plan's FLR."""
         return self.result.masks
 
     @property
@@ -63,10 +78,57 @@ class Plan:
         """Volumes (ml) and fractions (0..1) of the planning map; NaN where a denominator is empty."""
         return measure_volumes(self.label_zyx, self.ct.geometry.voxel_volume_ml)
 
+    @cached_property
+    def raw_volumes(self) -> Volumes | None:
+        """The volumes of the planning map that the networks' own FLR gives; None where the plan is made of that, or of a given one."""
+        return None if self.raw is None else measure_volumes(self.raw.planning_map()[0], self.ct.geometry.voxel_volume_ml)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The parts of resection and remnant, and each metastasis with its margin."""
+        return parts_of(self.label_zyx, self.ct.geometry)
+
+    @property
+    def assessment(self) -> Assessment:
+        """The remnant against the patient's size, the thresholds of the stated liver and an earlier volumetry."""
+        return Assessment(self.volumes, self.clinical)
+
+    @cached_property
+    def vessels(self) -> tuple[Vessel, ...]:
+        """What the plan keeps of each of the veins, and how near the cut comes to them."""
+        return tuple(vessel_of(name, vein, self.label_zyx, self.ct.geometry) for name, vein in self.veins.items())
+
+    @property
+    def flr_source(self) -> str:
+        """Where the plan's FLR comes from: ``given``, ``coherent``, or ``raw`` for the networks' own mask."""
+        if self.sources[Structure.FLR] is Source.GIVEN:
+            return Source.GIVEN.value
+        return "raw" if self.raw is None else "coherent"
+
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should check, one sentence each: of the CT, of the masks, and that demo models took part."""
-        return (*self.result.warnings, *self.result.planning_map()[1].findings())
+        """What a person should check, one sentence each: of the CT, of the masks, of the plan, and that demo models took part."""
+        lost = self.result.planning_map()[1].findings()
+        own = (*self._difference(), *plan_findings(self.parts), *self._partial_volume(), *self.assessment.findings())
+        return (*self.result.warnings, *lost, *own)
+
+    def _partial_volume(self) -> list[str]:
+        thickest = max(self.ct.geometry.spacing_mm)
+        if thickest <= THICK_SLICE_MM or not self.volumes.flr_functional_ml:
+            return []
+        bound = partial_volume_ml(self.label_zyx, self.ct.geometry)
+        return [f"slices of {thickest:.1f} mm: the remnant may be off by up to {bound:.0f} ml, half a slice above and below"]
+
+    def _difference(self) -> list[str]:
+        if self.raw_volumes is None:
+            return []
+        here, raw = (100 * v.flr_fraction for v in (self.volumes, self.raw_volumes))
+        if not abs(here - raw) > COHERENT.unsure_points:  # NaN: no parenchyma, nothing to compare
+            return []
+        return [
+            f"this plan is not sure: its FLR is {here:.0f} % of the parenchyma, that of the networks' own mask, with a shell and crumbs "
+            f"left as resection, {raw:.0f} %; look where they differ (--raw gives the other)"
+        ]
 
     def report(self) -> dict[str, Any]:
         """The content of ``plan.json``: plain values, undefined ones None."""
@@ -79,7 +141,13 @@ class Plan:
             "use": RESEARCH_ONLY,
             "size_xyz": list(geometry.size_xyz),
             "spacing_mm": [round(s, 6) for s in geometry.spacing_mm],
+            "flr_source": self.flr_source,
             "volumes": self.volumes.to_json(),
+            "raw_volumes": None if self.raw_volumes is None else self.raw_volumes.to_json(),
+            "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
+            **self.assessment.to_json(),
+            **self.parts.to_json(),
+            "veins": [vessel.to_json() for vessel in self.vessels],
             "inputs": {str(s): source.value for s, source in self.sources.items()},
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
             "demo_models": self.result.demo,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.anatomy import COMPARTMENTS_OF, Compartment, Structure
+from flrplan.image import Geometry
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Volumes:
     flr_of_liver: float
 
     def describe(self) -> str:
-        """``liver <n> ml, crlm <n> ml, FLR <n> ml (<p> %)``."""
-        return f"liver {self.liver_ml:.0f} ml, crlm {self.crlm_ml:.1f} ml, {self.describe_flr()}"
+        """``liver <n> ml, crlm <n> ml, FLR <n> ml (<p> %)``, and the FLR with the metastases that are left in it, if any."""
+        left = f"; with the metastases left in it {self.flr_ml:.0f} ml" if self.flr_ml > self.flr_functional_ml else ""
+        return f"liver {self.liver_ml:.0f} ml, crlm {self.crlm_ml:.1f} ml, {self.describe_flr()}{left}"
 
     def describe_flr(self) -> str:
-        """``FLR <n> ml (<p> %)``: remnant with its tumours, and its share of the parenchyma without tumours."""
+        """``FLR <n> ml (<p> %)``: the remnant that functions, its parenchyma, and its share of all parenchyma."""
         share = "undefined" if math.isnan(self.flr_fraction) else f"{100 * self.flr_fraction:.1f}"
-        return f"FLR {self.flr_ml:.0f} ml ({share} %)"
+        return f"FLR {self.flr_functional_ml:.0f} ml ({share} %)"
 
     def to_json(self) -> dict[str, float | None]:
         """Plain numbers; what is undefined becomes None."""
@@ -65,3 +67,14 @@ def measure_volumes(label_zyx: NDArray[np.uint8], voxel_volume_ml: float) -> Vol
         flr_fraction=remnant / parenchyma if parenchyma else math.nan,
         flr_of_liver=flr / liver if liver else math.nan,
     )
+
+
+def partial_volume_ml(label_zyx: NDArray[np.uint8], geometry: Geometry) -> float:
+    """How far the remnant parenchyma can be off, in ml either way, were half of the voxel that ends each of its columns not of it.
+
+    Columns run through the slices (the axis of the largest spacing). A bound, not a spread: these errors mostly cancel. 0 without remnant.
+    """
+    spacing = geometry.spacing_zyx_mm
+    columns = np.moveaxis(label_zyx == Compartment.REMNANT, int(np.argmax(spacing)), 0)
+    ends = np.count_nonzero(columns[:-1] != columns[1:]) + np.count_nonzero(columns[0]) + np.count_nonzero(columns[-1])
+    return ends * geometry.voxel_volume_ml / 2

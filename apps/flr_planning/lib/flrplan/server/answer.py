@@ -19,11 +19,12 @@ from flrplan.server.options import InferOptions
 
 DEMO_NOTICE = "Computed by demo models, which were trained on synthetic cases only: not for patients."
 FINE_TUNED_NOTICE = f"Computed by models {FINE_TUNED_NOTE}."
+_Numbers = dict[str, float | None]
 _PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
 def answer(
-    result: CascadeResult,
+    plan: Plan,
     label_zyx: NDArray[np.uint8],
     names: Mapping[str, int],
     options: InferOptions,
@@ -32,14 +33,18 @@ def answer(
     """``params`` of one call; ``seconds`` is the wall time of the steps around the cascade, which brings its own.
 
     ``label_zyx`` is what the label file holds, its values named by ``names``; ``labels_present`` are those with voxels.
-    ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None.
+    ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None. ``raw_volumes`` are those
+    of the network's own remnant, where ``plan`` is coherent and another.
     """
-    volumes, warnings = _volumes(result)
+    result = plan.result
+    volumes, raw_volumes, warnings = _volumes(plan)
     return {
         "label_names": dict(names),
         "labels_present": _present(label_zyx, names),
         "label_colors": label_colors(names),
+        "plan": options.plan.value,
         "volumes": volumes,
+        "raw_volumes": raw_volumes,
         "inputs": options.inputs.value,
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),
@@ -59,16 +64,16 @@ def _notice(result: CascadeResult) -> dict[str, str]:
     return {"notice": FINE_TUNED_NOTICE} if any(m.fine_tuned_from_demo for m in result.models.values()) else {}
 
 
-def _volumes(result: CascadeResult) -> tuple[dict[str, float | None], Sequence[str]]:
-    """Volumes and warnings: of the plan, where all its structures are there, else of each mask."""
+def _volumes(plan: Plan) -> tuple[_Numbers, _Numbers | None, Sequence[str]]:
+    """Volumes, those of the raw masks, and warnings: of the plan, where all its structures are there, else of each mask."""
+    result = plan.result
     if all(structure in result.masks for structure in _PLANNED):
-        plan = Plan(result)
-        return plan.volumes.to_json(), plan.warnings
+        return plan.volumes.to_json(), None if plan.raw_volumes is None else plan.raw_volumes.to_json(), plan.warnings
     voxel_ml = result.ct.geometry.voxel_volume_ml
-    volumes: dict[str, float | None] = dict.fromkeys(f.name for f in fields(Volumes))
+    volumes: _Numbers = dict.fromkeys(f.name for f in fields(Volumes))
     for structure, mask in result.masks.items():
         volumes[f"{structure}_ml"] = round(float(np.count_nonzero(mask)) * voxel_ml, 6)
-    return volumes, result.warnings
+    return volumes, None, result.warnings
 
 
 def _present(label_zyx: NDArray[np.uint8], names: Mapping[str, int]) -> list[str]:

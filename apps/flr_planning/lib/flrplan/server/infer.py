@@ -15,6 +15,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure
+from flrplan.api.plan import run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import read_ct
 from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
@@ -22,7 +23,7 @@ from flrplan.server.annotations import given_masks
 from flrplan.server.answer import answer
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_table import COMPARTMENT_NAMES
-from flrplan.server.options import InferOptions, client_config, inputs_for
+from flrplan.server.options import InferOptions, PlanKind, client_config, inputs_for
 from flrplan.server.result_file import ResultFormat, write_result
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import PlanningDatastore
@@ -43,7 +44,12 @@ class Service:
 
 
 class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
-    """A CT of the datastore, and perhaps the annotator's masks, to one label file and its ``params``."""
+    """A CT of the datastore, and perhaps the annotator's masks, to one label file and its ``params``.
+
+    plans: the answer holds a remnant inside a liver, of a coherent plan or raw.
+    """
+
+    plans = False
 
     def __init__(
         self, stages: Sequence[Stage], needs: Sequence[Structure], names: Mapping[str, int], description: str, service: Service
@@ -53,7 +59,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             labels=dict(names),
             dimension=3,
             description=description,
-            config=client_config(service.settings, inputs_for(needs)),
+            config=client_config(service.settings, inputs_for(needs), self.plans),
         )
         self._stages = tuple(stages)
         self._names = dict(names)
@@ -81,12 +87,13 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
                 self._service.store,
                 CascadeSettings(options.architecture, options.device, settings.mirroring, settings.largest_liver),
             )
-            result = cascade.run(ct, given, self._stages, on_step=logger.info)
+            raw = options.plan is PlanKind.RAW
+            plan = run_plan(cascade, ct, given, self._stages, on_step=logger.info, raw=raw)
             predicted = perf_counter()
-            label = self.label_map(result)
+            label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)
         seconds = {"read": read - started, "write": perf_counter() - predicted, "total": perf_counter() - started}
-        return str(path), answer(result, label, self._names, options, seconds)
+        return str(path), answer(plan, label, self._names, options, seconds)
 
 
 class StageTask(PlanningTask):
@@ -94,6 +101,7 @@ class StageTask(PlanningTask):
 
     def __init__(self, stage: Stage, service: Service) -> None:
         takes = f" from the CT and {', '.join(s.value for s in stage.needs)}" if stage.needs else " from the CT alone"
+        self.plans = stage.target is Structure.FLR and Structure.LIVER in stage.needs
         super().__init__((stage,), stage.needs, {stage.target.value: 1}, f"{stage.target}{takes}", service)
         self._target = stage.target
 
@@ -104,6 +112,8 @@ class StageTask(PlanningTask):
 
 class CascadeTask(PlanningTask):
     """Liver, metastases and future liver remnant in one go, as the four compartments of the planning map."""
+
+    plans = True
 
     def __init__(self, service: Service) -> None:
         needs = tuple(dict.fromkeys(structure for stage in CASCADE for structure in stage.needs))

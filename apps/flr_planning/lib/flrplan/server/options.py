@@ -1,4 +1,4 @@
-"""What a client can choose per call: architecture, device, and which masks are the annotator's own."""
+"""What a client can choose per call: architecture, device, which masks are the annotator's own, and the kind of plan."""
 
 from __future__ import annotations
 
@@ -48,9 +48,18 @@ def device_choices(first: str) -> list[str]:
     return list(dict.fromkeys([first, "auto", *gpus, "cpu"]))
 
 
-def client_config(settings: AppSettings, inputs: Sequence[Inputs]) -> dict[str, list[str]]:
-    """The options as the viewers show them: each list is a combo box whose first value is the default."""
+class PlanKind(StrEnum):
+    """Which remnant an answer holds: the coherent plan's (:mod:`flrplan.planning.coherent`), or the network's own mask."""
+
+    COHERENT = "coherent"
+    RAW = "raw"
+
+
+def client_config(settings: AppSettings, inputs: Sequence[Inputs], plans: bool = False) -> dict[str, list[str]]:
+    """The options as the viewers show them: each list is a combo box whose first value is the default. plans: with the kind of plan."""
+    kinds = {"plan": [kind.value for kind in PlanKind]} if plans else {}
     return {
+        **kinds,
         "architecture": list(dict.fromkeys([settings.architecture, *ARCHITECTURES])),
         "device": device_choices(settings.device),
         "inputs": [choice.value for choice in inputs],
@@ -64,6 +73,7 @@ class InferOptions:
     architecture: str
     device: str
     inputs: Inputs
+    plan: PlanKind
 
     @classmethod
     def from_request(cls, request: Mapping[str, Any], config: Mapping[str, Sequence[str]]) -> InferOptions:
@@ -75,7 +85,8 @@ class InferOptions:
         device = chosen(request, "device", config["device"][0])
         choose_device(device)
         architecture = one_of(request, "architecture", config["architecture"])
-        return cls(architecture, device, Inputs(one_of(request, "inputs", config["inputs"])))
+        plan = one_of(request, "plan", config["plan"]) if "plan" in config else PlanKind.RAW
+        return cls(architecture, device, Inputs(one_of(request, "inputs", config["inputs"])), PlanKind(plan))
 
 
 def chosen(request: Mapping[str, Any], name: str, default: str) -> str:

@@ -1,0 +1,157 @@
+"""The coherent plan on small livers whose answer is known by hand; spacing anisotropic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flrplan.anatomy import Mask, Structure
+from flrplan.errors import GridError, SettingsError
+from flrplan.image import CT, Geometry
+from flrplan.method import CascadeResult, Source
+from flrplan.planning import Plan
+from flrplan.planning.coherent import CoherentSettings, coherent_flr, coherent_result
+
+GRID = Geometry((40, 40, 24), (2.0, 2.0, 4.0))  # 80 x 80 x 96 mm, voxels of 0.016 ml
+VOXEL_ML = 0.016
+
+
+def block(z: slice, y: slice, x: slice) -> Mask:
+    mask = np.zeros(GRID.shape_zyx, np.bool_)
+    mask[z, y, x] = True
+    return mask
+
+
+LIVER = block(slice(2, 22), slice(2, 38), slice(2, 38))
+LEFT = LIVER & block(slice(None), slice(None), slice(0, 20))
+NOTHING = np.zeros(GRID.shape_zyx, np.bool_)
+
+
+def as_network(flr: Mask) -> NDArray[np.uint8]:
+    """The probability of an FLR as networks give it: low near the capsule, and one voxel in a hundred the other way round."""
+    depth = ndimage.distance_transform_edt(LIVER, sampling=GRID.spacing_zyx_mm)
+    p = np.where(flr, np.where(depth > 6, 0.9, 0.4), 0.1)
+    crumbs = np.random.default_rng(0).random(flr.shape) < 0.01
+    return np.where(crumbs, 255 * (1 - p), 255 * p).astype(np.uint8)
+
+
+def sizes_ml(mask: Mask) -> list[float]:
+    return sorted((np.bincount(ndimage.label(mask, np.ones((3, 3, 3)))[0].ravel())[1:] * VOXEL_ML).tolist())
+
+
+def test_a_shell_and_crumbs_become_one_cut() -> None:
+    probability = as_network(LEFT)
+    raw = (probability > 127) & LIVER
+    assert len(sizes_ml(LIVER & ~raw)) > 20
+    assert raw.sum() < 0.8 * LEFT.sum()
+    flr = coherent_flr(LIVER, NOTHING, probability, GRID)
+    assert not (flr & ~LIVER).any()
+    assert len(sizes_ml(flr)) == len(sizes_ml(LIVER & ~flr)) == 1
+    front = flr.sum(axis=2)[2:22, 2:38]  # voxels of remnant in each row, from x = 2 on
+    assert flr.sum() / LIVER.sum() == pytest.approx(0.5, abs=0.02)
+    assert front.max() - front.min() <= 2, "the cut is flat within a voxel to either side"
+    assert np.array_equal(flr, LIVER & (np.arange(40) < 2 + flr.sum(axis=2)[:, :, None])), "each row is remnant, then resection"
+
+
+def test_the_answer_does_not_hang_on_the_order_of_axes() -> None:
+    probability = as_network(LEFT)
+    turned = Geometry(GRID.size_xyz[::-1], GRID.spacing_mm[::-1])
+    flr = coherent_flr(LIVER, NOTHING, probability, GRID)
+    other = coherent_flr(LIVER.T[::-1], NOTHING.T[::-1], probability.T[::-1], turned)
+    assert np.count_nonzero(flr != other[::-1].T) <= 0.002 * LIVER.sum()
+
+
+@pytest.mark.parametrize(
+    ("liver", "flr", "expected"),
+    [
+        (NOTHING, LEFT, NOTHING),
+        (LIVER, NOTHING, NOTHING),
+        (LIVER, ~LIVER, NOTHING),
+        (LIVER, LIVER, LIVER),
+        (LIVER, ~NOTHING, LIVER),
+    ],
+    ids=["no liver", "no FLR", "FLR outside the liver only", "FLR is the liver", "FLR is everywhere"],
+)
+def test_empty_and_full_masks_have_declared_results(liver: Mask, flr: Mask, expected: Mask) -> None:
+    for given in (flr, flr.astype(np.uint8) * 255):
+        assert np.array_equal(coherent_flr(liver, NOTHING, given, GRID), expected)
+
+
+def test_a_liver_that_fills_the_image() -> None:
+    whole = np.ones((8, 10, 12), np.bool_)
+    flr = whole & (np.arange(12) < 6)
+    found = coherent_flr(whole, np.zeros_like(whole), flr, Geometry((12, 10, 8), (5.0, 5.0, 5.0)))
+    assert np.array_equal(found, flr)
+
+
+def test_a_metastasis_lies_on_one_side_as_a_whole() -> None:
+    on_cut = block(slice(10, 14), slice(16, 22), slice(14, 22))  # six of eight columns are remnant
+    flr = coherent_flr(LIVER, on_cut, LEFT, GRID)
+    assert flr[on_cut].all()
+    on_cut = np.roll(on_cut, 4, axis=2)  # two of eight
+    assert not coherent_flr(LIVER, on_cut, LEFT, GRID)[on_cut].any()
+    outside = block(slice(0, 2), slice(0, 5), slice(0, 5))
+    assert not coherent_flr(LIVER, outside, LEFT, GRID)[outside].any()
+
+
+def test_a_part_below_the_smallest_goes_and_one_above_stays() -> None:
+    wedge = block(slice(8, 14), slice(14, 26), slice(2, 16))  # 6 x 12 x 14 voxels: 24 x 24 x 28 mm, 16 ml, no metastasis in it
+    grain = block(slice(16, 18), slice(6, 9), slice(6, 9))  # 0.3 ml
+    flr = coherent_flr(LIVER, NOTHING, LEFT & ~wedge & ~grain, GRID)
+    assert flr[grain].all()
+    small, large = sizes_ml(LIVER & ~flr)
+    assert 11 < small < 16, "a wedge is kept, with or without a metastasis; its corners are rounded"
+    assert large > 100
+    without = coherent_flr(LIVER, NOTHING, LEFT & ~wedge, GRID, CoherentSettings(smallest_part_ml=30.0))
+    assert len(sizes_ml(LIVER & ~without)) == 1
+
+
+def test_a_piece_of_the_liver_mask_by_itself_is_no_resection() -> None:
+    liver = LIVER | block(slice(0, 1), slice(0, 2), slice(0, 2))
+    flr = coherent_flr(liver, NOTHING, LEFT & ~block(slice(0, 1), slice(None), slice(None)), GRID)
+    assert flr[0].sum() == 4
+    assert len(sizes_ml(liver & ~flr)) == 1
+
+
+def test_bad_input_is_told() -> None:
+    with pytest.raises(GridError, match=r"expected \(24, 40, 40\) \(z, y, x\), got liver \(24, 40, 40\), crlm \(40, 40, 24\)"):
+        coherent_flr(LIVER, NOTHING.T, LEFT, GRID)
+    with pytest.raises(SettingsError, match=r"smoothing_mm must be at least 0.1, got 0"):
+        CoherentSettings(smoothing_mm=0)
+
+
+def result_of(flr: Mask, source: Source) -> CascadeResult:
+    ct = CT(np.zeros(GRID.shape_zyx, np.int16), GRID, "one", "synthetic")
+    masks = {Structure.LIVER: LIVER, Structure.CRLM: NOTHING, Structure.FLR: flr}
+    return CascadeResult(ct, masks, dict.fromkeys(masks, source), {}, {}, ())
+
+
+def test_a_predicted_remnant_is_made_coherent_and_both_are_told() -> None:
+    probability = as_network(LEFT)
+    raw = probability > 127
+    plan = Plan.coherent(result_of(raw, Source.PREDICTED), probability)
+    assert plan.flr_source == "coherent"
+    assert plan.volumes.flr_fraction == pytest.approx(0.5, abs=0.02)
+    assert plan.raw_volumes is not None
+    assert plan.raw_volumes.flr_fraction == np.count_nonzero(raw & LIVER) / np.count_nonzero(LIVER)
+    here, before = (f"{100 * v.flr_fraction:.0f} %" for v in (plan.volumes, plan.raw_volumes))
+    assert any("this plan is not sure" in w and here in w and before in w for w in plan.warnings)
+    report = plan.report()
+    assert report["flr_source"] == "coherent"
+    assert report["raw_volumes"] == plan.raw_volumes.to_json()
+    assert len(report["resection_parts"]) == 1
+    same = Plan.coherent(result_of(LEFT, Source.PREDICTED))
+    assert not any("not sure" in w for w in same.warnings), "a difference of 5 points or less is not worth a word"
+
+
+def test_a_given_remnant_is_never_touched() -> None:
+    given = result_of(as_network(LEFT) > 127, Source.GIVEN)
+    assert coherent_result(given) is given
+    plan = Plan.coherent(given)
+    assert (plan.flr_source, plan.raw_volumes) == ("given", None)
+    assert np.array_equal(plan.masks[Structure.FLR], given.masks[Structure.FLR])
+    alone = result_of(LEFT, Source.PREDICTED)
+    without_liver = CascadeResult(alone.ct, {Structure.FLR: LEFT}, {Structure.FLR: Source.PREDICTED}, {}, {}, ())
+    assert coherent_result(without_liver) is without_liver
