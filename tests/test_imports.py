@@ -83,7 +83,7 @@ def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> No
 
 def test_what_computes_no_network_loads_no_torch() -> None:
     parts = (
-        "planning.plan", "metrics", "qc.liver_in_view", "input_masks", "cohort.write", "evaluation.run", "preparation.run", "workflow.jobs",
+        "planning.plan", "metrics", "qc.run", "qc.liver_in_view", "input_masks", "cohort.write", "evaluation.run", "preparation.run", "workflow.jobs",
         "workflow.engine", "hardware.gpu_pool", "method.probabilities",
     )  # fmt: skip
     code = f"import sys, {', '.join(f'flrplan.{part}' for part in parts)}; sys.exit('torch' in sys.modules)"
@@ -151,7 +151,7 @@ def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--help"], ["--nonsense"], ["nonsense"], ["plan"], ["plan", "ct.nii.gz", "--out"], ["plan", "--architecture", "unet"],
+        ["--help"], ["--nonsense"], ["nonsense"], ["plan"], ["qc", "--x"], ["plan", "ct.nii.gz", "--out"], ["plan", "--architecture", "unet"],
         ["train", "--stage", "spleen"], ["train-many", "--nonsense"], ["models", "import", "--input", "all"], ["models", "list", "--x"],
         ["cohort", "--size", "tiny"], ["networks", "--patch", "1"], ["demo", "--x"], ["demo-models", "--x"], ["demo-ohif", "--x"],
         ["doctor", "--x"],

@@ -22,6 +22,7 @@ from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id
 from flrplan.server.infer import PlanningTask, Service, infer_tasks
+from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors
 from flrplan.server.ohif_colors import serve_ohif_colors
 from flrplan.server.settings import AppSettings
@@ -55,6 +56,17 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
     def init_strategies(self) -> dict[str, Strategy]:
         """MONAI Label's own: a random unlabelled image, or the first."""
         return {"random": Random(), "first": First()}
+
+    def init_scoring_methods(self) -> dict[str, LabelQc]:
+        """Label QC of the final labels."""
+        return {METHOD: LabelQc()}
+
+    def async_scoring(self, method: str | None, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Called by the host at its start, at each ``next`` and each saved label: a thread, not a process that loads the app."""
+        scoring = self._scoring_methods.get(METHOD)  # the host has none with MONAI_LABEL_TASKS_SCORING=false
+        if scoring is not None:
+            scoring.in_background(self.datastore())
+        return {}
 
     def on_init_complete(self) -> None:
         """Called by the host once its server is up."""

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from flrplan.anatomy import Structure, structure_mask
-from flrplan.cohort import FaultKind, FaultyLabel, SyntheticCase, plant_faults
+from flrplan.cohort import FaultKind, FaultyLabel, SyntheticCase, plant_fault, plant_faults
+from flrplan.cohort.asked_faults import plant_asked_faults
+from flrplan.cohort.faults import PLANTERS
+from flrplan.errors import SettingsError
 
 Planted = list[tuple[SyntheticCase, FaultyLabel]]
 
@@ -23,7 +26,7 @@ def truth(case: SyntheticCase, structure: Structure) -> np.ndarray:
 
 def test_every_case_is_faulty_and_every_kind_occurs(planted: Planted) -> None:
     assert all(label.faults for _, label in planted)
-    assert {fault.kind for _, label in planted for fault in label.faults} == set(FaultKind)
+    assert {fault.kind for _, label in planted for fault in label.faults} == set(PLANTERS)
 
 
 def test_the_list_adds_up_to_what_differs(planted: Planted) -> None:
@@ -81,3 +84,31 @@ def test_the_share_decides_how_many_labels_are_faulty(small_cases: list[Syntheti
     for case, label in zip(small_cases, none, strict=True):
         assert np.array_equal(label.planning_map()[0], case.planning_zyx)
     assert 4 <= sum(bool(label.faults) for label in half) <= 20
+
+
+@pytest.mark.parametrize("kind", FaultKind)
+def test_a_fault_of_every_kind_can_be_asked_for(kind: FaultKind, small_cases: list[SyntheticCase]) -> None:
+    planted = [(case, plant_fault(case, kind, 3, i)) for i, case in enumerate(small_cases[:4])]
+    assert any(label.faults for _, label in planted)
+    for index, (case, label) in enumerate(planted):
+        assert {fault.kind for fault in label.faults} <= {kind}
+        assert label.liver.shape == label.crlm.shape == label.flr.shape == label.geometry.shape_zyx
+        image = case.geometry if label.view is None else case.geometry.crop(label.view)
+        assert (label.image_geometry or case.geometry).size_xyz == image.size_xyz
+        again = plant_fault(case, kind, 3, index)
+        assert np.array_equal(again.liver, label.liver)
+        assert again.geometry == label.geometry
+
+
+def test_kinds_that_were_asked_for_alternate_by_index(small_cases: list[SyntheticCase]) -> None:
+    labels = [plant_asked_faults(case, 3, i, 1.0, ["spacing", "up_down"]) for i, case in enumerate(small_cases[:4])]
+    assert [label.faults[0].kind for label in labels] == [FaultKind.SPACING, FaultKind.UP_DOWN] * 2
+    assert not plant_asked_faults(small_cases[0], 3, 0, 0.0, ["all"]).faults
+    with pytest.raises(SettingsError, match="unknown kinds of fault spelling; known are all, void, ragged"):
+        plant_asked_faults(small_cases[0], 3, 0, 1.0, ["spelling"])
+
+
+def test_asking_leaves_the_faults_that_are_drawn_as_they_were(small_cases: list[SyntheticCase]) -> None:
+    before = plant_faults(small_cases[0], 3, 0, 1.0)
+    plant_fault(small_cases[0], FaultKind.SHELL, 3, 0)
+    assert plant_faults(small_cases[0], 3, 0, 1.0).faults == before.faults

@@ -13,10 +13,12 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.anatomy import Structure, structure_mask
-from flrplan.cohort import CohortSettings, FaultKind, FaultyLabel, SyntheticCase, make_case, write_cohort
+from flrplan.cohort import CohortSettings, FaultKind, FaultyLabel, SyntheticCase, case_name, make_case, write_cohort
 from flrplan.cohort.write import image_path, label_path, truth_path
 from flrplan.errors import CohortError, SettingsError
-from flrplan.image import Geometry
+from flrplan.image import Geometry, read_label_map
+from flrplan.qc.reading import find_labels, read_case, with_images
+from flrplan.qc.registry import check_case
 from flrplan.workfolder import find_labelled_cases
 
 SETTINGS = CohortSettings(cases=3, seed=11)
@@ -185,3 +187,18 @@ def test_a_file_damaged_from_outside_is_made_again(tmp_path: Path, damaged: str)
     assert table["complete"] is True
     assert len(table["cases"]) == 1
     assert (tmp_path / damaged).stat().st_size == pytest.approx(len(whole), abs=20)
+
+
+def test_faults_that_were_asked_for_are_written_with_their_image(tmp_path: Path) -> None:
+    kinds = ("cut_off", "spacing", "unlike", "other_grid")
+    write_cohort(CohortSettings(cases=4, seed=3, faults=1.0, fault_kinds=kinds), tmp_path, progress=False)
+    found = {f.case: read_case(f) for f in with_images(find_labels(tmp_path), tmp_path / "images")[0]}
+    cases = [found[case_name(3, i)] for i in range(4)]
+    assert [case.ct is not None for case in cases] == [True, True, True, False]
+    assert Structure.LRS in cases[2].masks
+    said = [{f.rule for f in check_case(case, rules=["in_view", "volumes", "partition", "grids"]).findings} for case in cases]
+    assert all(rule in rules for rule, rules in zip(("in_view", "volumes", "partition", "grids"), said, strict=True))
+    truth, _ = read_label_map(tmp_path / "truth" / f"{case_name(3, 0)}.nii.gz")
+    assert truth.shape == cases[0].geometry.shape_zyx
+    with pytest.raises(SettingsError, match="unknown kinds of fault x"):
+        write_cohort(CohortSettings(cases=1, fault_kinds=("x",)), tmp_path / "other", progress=False)

@@ -54,7 +54,7 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade"}
     assert set(info["strategies"]) == {"random", "first"}
     assert list(info["trainers"]) == [*map(str, PAPER_STAGES), "cascade"]
-    assert info["scoring"] == {}
+    assert list(info["scoring"]) == ["label_qc"]
     assert set(info["trainers"]["liver"]["config"]) == {"architecture", "start", "epochs", "device"}
     assert info["trainers"]["cascade"]["description"] == "train liver, then crlm, then flr on the final labels"
     assert info["datastore"]["total"] == 2

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
+    from flrplan.cohort.asked_faults import plant_fault
     from flrplan.cohort.case import SyntheticCase, make_case
     from flrplan.cohort.faults import Fault, FaultKind, FaultyLabel, plant_faults
     from flrplan.cohort.organs import Organ, Vessel
@@ -36,6 +37,7 @@ __all__ = [
     "choose_resection",
     "contact_sheet",
     "make_case",
+    "plant_fault",
     "plant_faults",
     "sheet_case",
     "write_cohort",
@@ -44,6 +46,7 @@ __all__ = [
 import_at_first_use(
     __name__,
     {
+        "flrplan.cohort.asked_faults": ("plant_fault",),
         "flrplan.cohort.case": ("SyntheticCase", "make_case"),
         "flrplan.cohort.faults": ("Fault", "FaultKind", "FaultyLabel", "plant_faults"),
         "flrplan.cohort.organs": ("Organ", "Vessel"),

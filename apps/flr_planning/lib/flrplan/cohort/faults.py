@@ -1,6 +1,7 @@
 """Label faults as annotators meet them, planted where they are known: voids, ragged borders, wrong, missed and swollen lesions.
 
-Each kind is one that the refinement of TCIA Colorectal-Liver-Metastases found and mended (arXiv:2604.07999, Fig. 1 to 3).
+:func:`plant_faults` draws from the kinds that the refinement of TCIA Colorectal-Liver-Metastases found and mended (arXiv:2604.07999,
+Fig. 1 to 3); :func:`flrplan.cohort.asked_faults.plant_fault` plants any one kind.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from flrplan.cohort.case import SyntheticCase
 from flrplan.cohort.organs import Organ, Stream, stream
 from flrplan.image import Geometry
 
-_STREAM = 1000
+FAULT_STREAM = 1000
 _SECOND_SHARE = 0.35
 _TRIES = 60
 _WRONG_PLACES = ((Organ.LUNG, Organ.SPLEEN, Organ.VISCERAL_FAT), (Organ.SPLEEN, Organ.LUNG, Organ.VISCERAL_FAT))
@@ -34,10 +35,23 @@ class FaultKind(StrEnum):
     PUNCTATE = "tiny punctate focus"
     OVERSEGMENTED = "over-segmented lesion"
     MISSED = "missed lesion"
+    RAGGED_CUT = "ragged cut"
+    ISLAND = "stray island of liver"
+    FLR_OUTSIDE = "FLR outside the liver"
+    UNLIKE = "liver unlike FLR and resection"
+    PIECES = "remnant in pieces"
+    SHELL = "resection as a shell along the capsule"
+    CUT_OFF = "liver cut by the field of view"
+    SPACING = "wrong spacing"
+    ORGAN = "another organ for the liver"
+    VESSELS = "vessels for the liver"
+    OTHER_GRID = "label on another grid"
+    LEFT_RIGHT = "left and right swapped"
+    UP_DOWN = "up and down swapped"
 
 
-_OF_LESIONS = (FaultKind.OUTSIDE, FaultKind.PUNCTATE, FaultKind.OVERSEGMENTED, FaultKind.MISSED)
-_OF_LIVER = (FaultKind.VOID, FaultKind.RAGGED)
+OF_LESIONS = (FaultKind.OUTSIDE, FaultKind.PUNCTATE, FaultKind.OVERSEGMENTED, FaultKind.MISSED)
+OF_LIVER = (FaultKind.VOID, FaultKind.RAGGED)
 
 
 @dataclass(frozen=True)
@@ -68,13 +82,20 @@ class Fault:
 
 @dataclass
 class FaultyLabel:
-    """Binary masks ``(Z, Y, X) bool`` with their faults; where there are none, they are the truth."""
+    """Binary masks ``(Z, Y, X) bool`` with their faults; where there are none, they are the truth.
+
+    lrs: where the label states it, and unlike liver - FLR. view: what of the case's grid is scanned and labelled; None: all of it.
+    image_geometry: the grid that the image says it lies on; None: the case's own.
+    """
 
     liver: Mask
     crlm: Mask
     flr: Mask
     geometry: Geometry
     faults: list[Fault] = field(default_factory=list)
+    lrs: Mask | None = None
+    view: tuple[slice, slice, slice] | None = None
+    image_geometry: Geometry | None = None
 
     def planning_map(self) -> tuple[NDArray[np.uint8], NestingReport]:
         """The planning map, and what it cannot hold: CRLM outside the liver."""
@@ -97,57 +118,61 @@ class FaultyLabel:
         )  # fmt: skip
 
 
+def true_label(case: SyntheticCase) -> FaultyLabel:
+    """The label of a case without faults, in arrays of its own."""
+    liver, crlm, flr = (structure_mask(case.planning_zyx, s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    return FaultyLabel(liver, crlm, flr, case.geometry)
+
+
 def plant_faults(case: SyntheticCase, seed: int, index: int, share: float) -> FaultyLabel:
     """The label of a case, faulty in this share of all cases; depends on (seed, index, size) alone.
 
     A faulty case has faults of one kind, one in three has a second kind: of the lesions, if the first is one of the liver, and
     the other way round. So the voxels of the faults of one structure add up to what differs from the truth.
     """
-    rng = stream(seed, index, Stream.LESIONS, _STREAM)
-    truth = case.planning_zyx
-    label = FaultyLabel(
-        structure_mask(truth, Structure.LIVER),
-        structure_mask(truth, Structure.CRLM),
-        structure_mask(truth, Structure.FLR),
-        case.geometry,
-    )
+    rng = stream(seed, index, Stream.LESIONS, FAULT_STREAM)
+    label = true_label(case)
     if rng.random() >= share:
         return label
-    of_lesions = [_OF_LESIONS[i] for i in rng.permutation(len(_OF_LESIONS))]
-    of_liver = [_OF_LIVER[i] for i in rng.permutation(len(_OF_LIVER))]
+    of_lesions = [OF_LESIONS[i] for i in rng.permutation(len(OF_LESIONS))]
+    of_liver = [OF_LIVER[i] for i in rng.permutation(len(OF_LIVER))]
     lesions_first = rng.random() < 0.6
     both = rng.random() < _SECOND_SHARE
     # Lesions before the liver: faults of the liver keep clear of them.
     for wanted, kinds in ((lesions_first or both, of_lesions), (not lesions_first or both, of_liver)):
         for kind in kinds if wanted else ():
             count = len(label.faults)
-            _PLANTERS[kind](rng, label, case)
+            PLANTERS[kind](rng, label, case)
             if len(label.faults) > count:
                 break
     return label
 
 
-def _voxels(geometry: Geometry, mm: float | NDArray[np.float64]) -> NDArray[np.int64]:
+def voxels_of(geometry: Geometry, mm: float | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Lengths in mm as voxels ``(3,)`` along z, y, x, at least one."""
     return np.asarray(np.maximum(np.rint(np.asarray(mm) / geometry.spacing_zyx_mm), 1), np.int64)
 
 
-def _spots(rng: np.random.Generator, mask: Mask, count: int) -> NDArray[np.int64]:
+def random_spots(rng: np.random.Generator, mask: Mask, count: int) -> NDArray[np.int64]:
     """Random voxels of a mask ``(N, 3)``, at most ``count``."""
     found = np.flatnonzero(mask)
     chosen = rng.choice(found, min(count, found.size), replace=False) if found.size else found
     return np.stack(np.unravel_index(chosen, mask.shape), 1)
 
 
-def _box(spot: NDArray[np.int64], half: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+def box_at(spot: NDArray[np.int64], half: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """The box that reaches ``half`` voxels around a voxel, within the array."""
     a, b, c = (slice(max(int(s - h), 0), min(int(s + h) + 1, n)) for s, h, n in zip(spot, half, shape, strict=True))
     return (a, b, c)
 
 
-def _corner(box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+def corner_of(box: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+    """The first voxel of a box."""
     return (box[0].start, box[1].start, box[2].start)
 
 
-def _ball(box: tuple[slice, slice, slice], spot: NDArray[np.int64], radius_mm: float, geometry: Geometry) -> Mask:
+def ball_in(box: tuple[slice, slice, slice], spot: NDArray[np.int64], radius_mm: float, geometry: Geometry) -> Mask:
+    """What of a box lies within a ball around a voxel."""
     z, y, x = ((np.arange(cut.start, cut.stop) - s) * mm for cut, s, mm in zip(box, spot, geometry.spacing_zyx_mm, strict=True))
     return np.asarray(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 <= radius_mm**2)
 
@@ -155,9 +180,9 @@ def _ball(box: tuple[slice, slice, slice], spot: NDArray[np.int64], radius_mm: f
 def _voids(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -> None:
     wanted = int(rng.integers(1, 5))
     taken = np.zeros(label.liver.shape, bool)
-    for spot in _spots(rng, label.liver & ~label.crlm, _TRIES):
-        half = _voxels(label.geometry, np.array([rng.uniform(2, 8), *rng.uniform(6, 20, 2)]))
-        box = _box(spot, half, label.liver.shape)
+    for spot in random_spots(rng, label.liver & ~label.crlm, _TRIES):
+        half = voxels_of(label.geometry, np.array([rng.uniform(2, 8), *rng.uniform(6, 20, 2)]))
+        box = box_at(spot, half, label.liver.shape)
         if taken[box].any():
             continue
         taken[box] = True
@@ -171,7 +196,7 @@ def _voids(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) ->
         before = label.liver[box].copy()
         label.liver[box] &= ~gone
         label.flr[box] &= ~gone
-        label.record(FaultKind.VOID, Structure.LIVER, _corner(box), before, label.liver[box])
+        label.record(FaultKind.VOID, Structure.LIVER, corner_of(box), before, label.liver[box])
         if sum(f.kind is FaultKind.VOID for f in label.faults) == wanted:
             return
 
@@ -180,7 +205,7 @@ def _ragged(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -
     rows, columns = np.nonzero(label.liver.any((1, 2)))[0], np.nonzero(label.liver.any(0))
     count = max(int(rows.size * rng.uniform(0.3, 0.7)), 1)
     first = int(rows[0]) + int(rng.integers(rows.size - count + 1))
-    margin = _voxels(label.geometry, 8.0)
+    margin = voxels_of(label.geometry, 8.0)
     low = [max(int(c.min()) - int(m), 0) for c, m in zip(columns, margin[1:], strict=True)]
     high = [int(c.max()) + int(m) + 1 for c, m in zip(columns, margin[1:], strict=True)]
     box = (slice(first, first + count), slice(low[0], high[0]), slice(low[1], high[1]))
@@ -198,33 +223,33 @@ def _ragged(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -
         after = np.where((np.abs(depth) <= 2 * swing_mm) & ~label.crlm[box][row], depth + jags > 0, liver)
         label.liver[box][row] = after
         flr[row] = flr[row][tuple(nearest)] & after
-    label.record(FaultKind.RAGGED, Structure.LIVER, _corner(box), before, label.liver[box])
+    label.record(FaultKind.RAGGED, Structure.LIVER, corner_of(box), before, label.liver[box])
 
 
 def _outside(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -> None:
     for organ in _WRONG_PLACES[int(rng.random() < 0.25)]:
-        for spot in _spots(rng, case.organs_zyx == organ, _TRIES):
+        for spot in random_spots(rng, case.organs_zyx == organ, _TRIES):
             radius_mm = float(rng.uniform(4, 13))
-            box = _box(spot, _voxels(label.geometry, radius_mm), label.crlm.shape)
-            ball = _ball(box, spot, radius_mm, label.geometry) & ~label.liver[box]
+            box = box_at(spot, voxels_of(label.geometry, radius_mm), label.crlm.shape)
+            ball = ball_in(box, spot, radius_mm, label.geometry) & ~label.liver[box]
             if np.count_nonzero(ball & (case.organs_zyx[box] == organ)) < 0.8 * np.count_nonzero(ball):
                 continue
             before = label.crlm[box].copy()
             label.crlm[box] |= ball
-            label.record(FaultKind.OUTSIDE, Structure.CRLM, _corner(box), before, label.crlm[box])
+            label.record(FaultKind.OUTSIDE, Structure.CRLM, corner_of(box), before, label.crlm[box])
             return
 
 
 def _punctate(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -> None:
     wanted = int(rng.integers(3, 13))
-    for spot in _spots(rng, label.liver & ~label.crlm, _TRIES):
+    for spot in random_spots(rng, label.liver & ~label.crlm, _TRIES):
         radius_mm = float(rng.uniform(0.8, 2.2))
-        box = _box(spot, _voxels(label.geometry, radius_mm) + 1, label.crlm.shape)
+        box = box_at(spot, voxels_of(label.geometry, radius_mm) + 1, label.crlm.shape)
         if label.crlm[box].any():  # a focus of its own touches no other
             continue
         before = label.crlm[box].copy()
-        label.crlm[box] |= _ball(box, spot, radius_mm, label.geometry) & label.liver[box]
-        label.record(FaultKind.PUNCTATE, Structure.CRLM, _corner(box), before, label.crlm[box])
+        label.crlm[box] |= ball_in(box, spot, radius_mm, label.geometry) & label.liver[box]
+        label.record(FaultKind.PUNCTATE, Structure.CRLM, corner_of(box), before, label.crlm[box])
         if sum(f.kind is FaultKind.PUNCTATE for f in label.faults) == wanted:
             return
 
@@ -243,7 +268,7 @@ def _oversegmented(rng: np.random.Generator, label: FaultyLabel, case: Synthetic
     for number in rng.permutation(len(lesions))[: int(rng.integers(1, 4))]:
         tight, lesion = lesions[number]
         grow_mm = float(rng.uniform(3, 8))
-        margin = _voxels(label.geometry, grow_mm) + 1
+        margin = voxels_of(label.geometry, grow_mm) + 1
         a, b, c = (
             slice(max(cut.start - int(m), 0), min(cut.stop + int(m), n))
             for cut, m, n in zip(tight, margin, label.crlm.shape, strict=True)
@@ -253,7 +278,7 @@ def _oversegmented(rng: np.random.Generator, label: FaultyLabel, case: Synthetic
         distance = ndimage.distance_transform_edt(~np.pad(lesion, around), sampling=label.geometry.spacing_zyx_mm)
         before = label.crlm[box].copy()
         label.crlm[box] |= (distance <= grow_mm) & label.liver[box]
-        label.record(FaultKind.OVERSEGMENTED, Structure.CRLM, _corner(box), before, label.crlm[box])
+        label.record(FaultKind.OVERSEGMENTED, Structure.CRLM, corner_of(box), before, label.crlm[box])
 
 
 def _missed(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -> None:
@@ -263,10 +288,10 @@ def _missed(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -
     box, lesion = lesions[int(rng.integers(len(lesions)))]
     before = label.crlm[box].copy()
     label.crlm[box] &= ~lesion
-    label.record(FaultKind.MISSED, Structure.CRLM, _corner(box), before, label.crlm[box])
+    label.record(FaultKind.MISSED, Structure.CRLM, corner_of(box), before, label.crlm[box])
 
 
-_PLANTERS: dict[FaultKind, Callable[[np.random.Generator, FaultyLabel, SyntheticCase], None]] = {
+PLANTERS: dict[FaultKind, Callable[[np.random.Generator, FaultyLabel, SyntheticCase], None]] = {
     FaultKind.VOID: _voids,
     FaultKind.RAGGED: _ragged,
     FaultKind.OUTSIDE: _outside,

@@ -61,6 +61,8 @@ class CohortSettings:
     """Settings of a cohort. Case ``i`` depends on ``seed``, ``i``, ``size``, ``faults`` and ``wide`` alone, never on ``cases``.
 
     ``faults``: share of the cases that get label faults.
+    ``fault_kinds``: names of :class:`~flrplan.cohort.faults.FaultKind`, one a faulty case, in turn; none: drawn as the refinement of
+        the TCIA data met them.
     ``wide``: share of the cases whose fields of view and lesions spread wide (:func:`flrplan.cohort.case.make_case`). A case that is
         wide at some share is the same at every larger one.
     Raises: SettingsError for a value out of range.
@@ -72,6 +74,7 @@ class CohortSettings:
     first_index: Annotated[Whole, Field(ge=0)] = 0
     faults: _Share = 0.0
     wide: _Share = 0.0
+    fault_kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.indices.stop > MAX_CASES:
@@ -90,7 +93,7 @@ class CohortSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready settings."""
-        return {**asdict(self), "size": self.size.value}
+        return {**asdict(self), "size": self.size.value, "fault_kinds": list(self.fault_kinds)}
 
 
 def case_name(seed: int, index: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.anatomy import Structure
+from flrplan.cohort.asked_faults import parse_kinds, plant_asked_faults
 from flrplan.cohort.case import make_case
 from flrplan.cohort.faults import plant_faults
 from flrplan.cohort.settings import COHORT_VERSION, FAULTS_NAME, CohortSettings, case_name
@@ -77,10 +78,11 @@ def write_cohort(settings: CohortSettings, out_dir: Path, workers: int = 1, forc
 
     Raises:
         CohortError: the folder holds a cohort of other settings or another version, or files of unknown origin.
-        CohortError: a worker was killed. SettingsError: ``workers`` is not positive. OutputError: a file could not be written.
+        CohortError: a worker was killed. SettingsError: ``workers`` is not positive, an unknown kind of fault. OutputError: a file could not be written.
     """
     if workers < 1:
         raise SettingsError(f"workers must be at least 1, got {workers}")
+    parse_kinds(settings.fault_kinds)
     out_dir = Path(out_dir)
     _check_folder(settings, out_dir, force)
     if force:
@@ -103,17 +105,27 @@ def _write_case(settings: CohortSettings, out_dir: Path, index: int) -> None:
     case = make_case(settings.seed, index, settings.size, settings.is_wide(index))
     facts = {"case_id": case.case_id, **case.facts}
     planning = case.planning_zyx
+    hu, grid, label_grid = case.hu_zyx, case.geometry, case.geometry
     if settings.faults:
-        write_label_map(truth_path(out_dir, case.case_id), planning, case.geometry)
-        label = plant_faults(case, settings.seed, index, settings.faults)
+        label = (
+            plant_asked_faults(case, settings.seed, index, settings.faults, settings.fault_kinds)
+            if settings.fault_kinds
+            else plant_faults(case, settings.seed, index, settings.faults)
+        )
+        view, grid, label_grid = label.view or ..., label.image_geometry or case.geometry, label.geometry
+        hu = case.hu_zyx[view]
+        write_label_map(truth_path(out_dir, case.case_id), planning[view], grid)
         planning, lost = label.planning_map()
-        for structure, mask in zip(_MASKED, (label.liver, label.crlm, label.flr), strict=True):
-            if lost.findings():
-                write_label_map(mask_path(out_dir, case.case_id, structure), mask, case.geometry)
+        masks = dict(zip(_MASKED, (label.liver, label.crlm, label.flr), strict=True))
+        if label.lrs is not None:
+            masks[Structure.LRS] = label.lrs
+        for structure, mask in masks.items():
+            if lost.findings() or label.lrs is not None:
+                write_label_map(mask_path(out_dir, case.case_id, structure), mask, label_grid)
         facts[_FAULTS_KEY] = [fault.as_dict() for fault in label.faults]
-    write_label_map(label_path(out_dir, case.case_id), planning, case.geometry)
+    write_label_map(label_path(out_dir, case.case_id), planning, label_grid)
     # Last of the volumes: a folder of images holds no case without a label.
-    write_volume(image_path(out_dir, case.case_id), case.hu_zyx, case.geometry)
+    write_volume(image_path(out_dir, case.case_id), hu, grid)
     write_json(facts_path(out_dir, case.case_id), facts)
 
 
@@ -190,7 +202,7 @@ def _remove_old(out_dir: Path) -> None:
         for path in (out_dir / folder).glob(f"{_OURS}.{ending}"):
             path.unlink()
     for case in (out_dir / "masks").glob(_OURS):
-        _remove_from(case, [mask_path(out_dir, case.name, structure) for structure in _MASKED])
+        _remove_from(case, [mask_path(out_dir, case.name, structure) for structure in Structure])
     for series in (out_dir / _DICOM_FOLDER).glob(_OURS):
         _remove_from(series, series.glob(OUR_SLICES))
     (out_dir / FAULTS_NAME).unlink(missing_ok=True)

@@ -37,6 +37,12 @@ def add_parser(commands: Any) -> None:
         help=f"plant label faults in this share of the cases (default, if given: {FAULT_SHARE}); {FAULTS_NAME} lists them",
     )
     parser.add_argument(
+        "--fault-kinds",
+        default="",
+        metavar="KIND,...",
+        help="with --faults: one fault of these kinds in turn, or all (void, shell, left_right, ...; flrplan/cohort/faults.py)",
+    )
+    parser.add_argument(
         "--wide",
         type=float,
         nargs="?",
@@ -67,8 +73,15 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.cohort.write_dicom import write_dicom_cohort
 
     settings = CohortSettings(
-        cases=arguments.cases, seed=arguments.seed, size=CaseSize(arguments.size), faults=arguments.faults, wide=arguments.wide
+        cases=arguments.cases,
+        seed=arguments.seed,
+        size=CaseSize(arguments.size),
+        faults=arguments.faults,
+        wide=arguments.wide,
+        fault_kinds=tuple(kind for kind in arguments.fault_kinds.split(",") if kind),
     )
+    if settings.fault_kinds and not settings.faults:
+        raise SettingsError("--fault-kinds says which faults: give --faults SHARE as well")
     if arguments.beside and not arguments.sheet:
         raise SettingsError("--beside draws a CT onto the sheet: give --sheet PNG as well")
     own = [_own_case(path) for path in arguments.beside]  # first, as it may fail

@@ -23,12 +23,16 @@ from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
-from flrplan.qc.liver_in_view import THICK_SLICE_MM
+from flrplan.qc.case import QcCase
+from flrplan.qc.finding import Finding, Severity
+from flrplan.qc.registry import check_case
 
 RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
+_TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside")
+"""Rules of label QC whose sentences the cascade and the planning map give already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,11 @@ class Plan:
         """The parts of resection and remnant, and each metastasis with its margin."""
         return parts_of(self.label_zyx, self.ct.geometry)
 
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What label QC says of the masks, the worst first (:mod:`flrplan.qc`)."""
+        return check_case(QcCase(self.ct.name, self.ct.geometry, self.masks, self.ct)).findings
+
     @property
     def assessment(self) -> Assessment:
         """The remnant against the patient's size, the thresholds of the stated liver and an earlier volumetry."""
@@ -110,11 +119,12 @@ class Plan:
         """What a person should check, one sentence each: of the CT, of the masks, of the plan, and that demo models took part."""
         lost = self.result.planning_map()[1].findings()
         own = (*self._difference(), *plan_findings(self.parts), *self._partial_volume(), *self.assessment.findings())
-        return (*self.result.warnings, *lost, *own)
+        found = [f.message for f in self.findings if f.severity is not Severity.NOTE and f.rule not in _TOLD]
+        return (*self.result.warnings, *lost, *own, *found)
 
     def _partial_volume(self) -> list[str]:
         thickest = max(self.ct.geometry.spacing_mm)
-        if thickest <= THICK_SLICE_MM or not self.volumes.flr_functional_ml:
+        if not any(f.rule == "thick_slices" for f in self.findings) or not self.volumes.flr_functional_ml:
             return []
         bound = partial_volume_ml(self.label_zyx, self.ct.geometry)
         return [f"slices of {thickest:.1f} mm: the remnant may be off by up to {bound:.0f} ml, half a slice above and below"]
@@ -153,6 +163,7 @@ class Plan:
             "demo_models": self.result.demo,
             "seconds": dict(self.result.seconds),
             "warnings": list(self.warnings),
+            "findings": [finding.as_dict() for finding in self.findings],
         }
         return {**content, "request": dict(self.request)} if self.request else content
 

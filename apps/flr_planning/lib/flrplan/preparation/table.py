@@ -19,6 +19,12 @@ from flrplan.metrics.volume import flr_percent
 from flrplan.preparation.clinical import CLINICAL
 from flrplan.preparation.sources import CaseSource, Problem, SourceKind
 from flrplan.preparation.truth import Truth
+from flrplan.qc.case import QcCase
+from flrplan.qc.finding import Severity
+from flrplan.qc.registry import check_case
+
+QC_COUNTS = tuple(f"qc_{severity}s" for severity in Severity)
+"""How many errors, warnings and notes label QC finds in the labels as they were prepared; ``flrplan qc`` says which."""
 
 FIELDS: tuple[str, ...] = (
     "case", "labels_from", "image_source", "image_sha256", "label_sources", "label_sha256",
@@ -27,12 +33,12 @@ FIELDS: tuple[str, ...] = (
     "liver_ml", "crlm_ml", "flr_ml", "lrs_ml", "tumours", "tumours_counted_as", "flr_fraction",
     "liver_pieces", "crlm_pieces", "flr_pieces",
     "crlm_outside_liver_voxels", "flr_outside_liver_voxels", "tumour_overlap_voxels", "not_in_map", "notes",
-    *CLINICAL,
+    *QC_COUNTS, *CLINICAL,
 )  # fmt: skip
 """Columns of ``dataset.csv``. Volumes are of the binary truth; ``flr_fraction`` (0..1) is remnant / liver, both without tumour,
 on the binary truth as the evaluation counts it, blank where that liver is empty. ``tumours``: as ``instances/`` tells them apart
 (``tumours_counted_as``: segments, or nearest segments of ``instance_sources``), else connected pieces. Several sources are joined by
-``;``, their hashes in the same order. The last ones come from the clinical sheet and are blank without one."""
+``;``, their hashes in the same order. :data:`QC_COUNTS` are blank of cases that an earlier version prepared. The last ones come from the clinical sheet and are blank without one."""
 
 PROBLEM_FIELDS = ("case", "kind", "reason")
 
@@ -79,7 +85,14 @@ def dataset_row(
         "tumour_overlap_voxels": overlap,
         "not_in_map": "; ".join(not_held),
         "notes": "; ".join(notes),
+        **_qc_counts(source.case_id, ct, truth),
     }
+
+
+def _qc_counts(case_id: str, ct: CT, truth: Truth) -> dict[str, int]:
+    masks = {Structure.LIVER: truth.liver, Structure.CRLM: truth.crlm, Structure.FLR: truth.flr}
+    checked = check_case(QcCase(case_id, ct.geometry, masks, ct))
+    return {name: checked.count(severity) for name, severity in zip(QC_COUNTS, Severity, strict=True)}
 
 
 def _void_voxels(liver: Region) -> int:

@@ -1,1 +1,1 @@
-"""Findings about a mask as data, for the caller to show: whether the liver is wholly in view (:mod:`liver_in_view`). Never imports torch."""
+"""Label QC: rules that say, as data, what is wrong with a label. Never imports torch."""
