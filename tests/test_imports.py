@@ -102,7 +102,7 @@ def test_what_computes_no_network_loads_no_torch() -> None:
             "flrplan.image",
             "flrplan.method",
         ),
-        *("flrplan.networks", "flrplan.planning", "flrplan.workfolder"),
+        *("flrplan.networks", "flrplan.planning", "flrplan.qc", "flrplan.workfolder"),
     ],
 )
 def test_names_that_are_imported_at_first_use_are_the_ones_that_mypy_sees(package: str) -> None:

@@ -17,8 +17,8 @@ from flrplan.cohort import CohortSettings, FaultKind, FaultyLabel, SyntheticCase
 from flrplan.cohort.write import image_path, label_path, truth_path
 from flrplan.errors import CohortError, SettingsError
 from flrplan.image import Geometry, read_label_map
+from flrplan.qc import check_case
 from flrplan.qc.reading import find_labels, read_case, with_images
-from flrplan.qc.registry import check_case
 from flrplan.workfolder import find_labelled_cases
 
 SETTINGS = CohortSettings(cases=3, seed=11)

@@ -10,7 +10,7 @@ import pytest
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.image import CT, Geometry
-from flrplan.qc.case import QcCase
+from flrplan.qc import QcCase
 
 SPACING = (5.0, 4.0, 4.0)
 """Anisotropic, z y x in mm; a voxel is 0.08 ml."""
@@ -65,7 +65,6 @@ def anatomy() -> Anatomy:
 @pytest.fixture
 def found() -> Callable[..., list[str]]:
     """The rules that say something about a case, notes aside."""
-    from flrplan.qc.finding import Severity
-    from flrplan.qc.registry import check_case
+    from flrplan.qc import Severity, check_case
 
     return lambda case: [f.rule for f in check_case(case).findings if f.severity is not Severity.NOTE]

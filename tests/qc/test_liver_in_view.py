@@ -7,7 +7,7 @@ import pytest
 
 from flrplan.anatomy import Mask
 from flrplan.image import CT, Geometry
-from flrplan.qc.liver_in_view import liver_in_view_findings
+from flrplan.qc import liver_in_view_findings
 
 SHAPE = (20, 30, 40)
 

@@ -12,9 +12,8 @@ import pytest
 from flrplan.anatomy import Structure
 from flrplan.errors import GridError, SettingsError
 from flrplan.image import Geometry
-from flrplan.qc.case import QcCase
-from flrplan.qc.finding import Finding, Severity
-from flrplan.qc.registry import RULES, Checked, check_case, check_settings
+from flrplan.qc import RULES, Finding, QcCase, Severity, check_case
+from flrplan.qc.registry import Checked, check_settings
 from flrplan.qc.rule import MANY
 from flrplan.qc.rules.rough import roughness_mm
 from flrplan.qc.rules.shell import capsule_shell

@@ -18,9 +18,8 @@ from flrplan.anatomy import Structure, structure_mask, to_compartments
 from flrplan.cli import main
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Canonical, Geometry, read_label_map, write_label_map, write_volume
-from flrplan.qc.case import QcCase
+from flrplan.qc import RULES, QcCase, check_case
 from flrplan.qc.reading import find_labels, read_case, with_images
-from flrplan.qc.registry import RULES, check_case
 from flrplan.qc.repair import repaired
 
 Anatomy = Any

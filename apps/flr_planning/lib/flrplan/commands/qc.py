@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(outcome: CaseOutcome) -> None:
-    from flrplan.qc.finding import Severity
+    from flrplan.qc import Severity
 
     if outcome.checked is None:
         say(f"{outcome.files.case}: could not be checked")

@@ -23,9 +23,7 @@ from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
-from flrplan.qc.case import QcCase
-from flrplan.qc.finding import Finding, Severity
-from flrplan.qc.registry import check_case
+from flrplan.qc import Finding, QcCase, Severity, check_case
 
 RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"

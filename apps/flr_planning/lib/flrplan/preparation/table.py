@@ -19,9 +19,7 @@ from flrplan.metrics.volume import flr_percent
 from flrplan.preparation.clinical import CLINICAL
 from flrplan.preparation.sources import CaseSource, Problem, SourceKind
 from flrplan.preparation.truth import Truth
-from flrplan.qc.case import QcCase
-from flrplan.qc.finding import Severity
-from flrplan.qc.registry import check_case
+from flrplan.qc import QcCase, Severity, check_case
 
 QC_COUNTS = tuple(f"qc_{severity}s" for severity in Severity)
 """How many errors, warnings and notes label QC finds in the labels as they were prepared; ``flrplan qc`` says which."""

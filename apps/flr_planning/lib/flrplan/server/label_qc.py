@@ -17,9 +17,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
 from flrplan.learning.annotations import AnnotatedImage
-from flrplan.qc.case import QcCase
-from flrplan.qc.finding import Severity
-from flrplan.qc.registry import check_case
+from flrplan.qc import QcCase, Severity, check_case
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
 

@@ -25,9 +25,8 @@ from flrplan.nnunet.prepare.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.prepare.dataset import CHANNELS_NAME, convert_dataset, dataset_name
 from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.prepare.preprocessed import expected_bytes
-from flrplan.workfolder import SPLITS_NAME, Case, Split
+from flrplan.workfolder import SPLITS_NAME, Case, Split, require_same
 from flrplan.workfolder.cases import files_of
-from flrplan.workfolder.records import require_same
 
 logger = logging.getLogger(__name__)
 
