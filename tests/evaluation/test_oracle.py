@@ -242,7 +242,7 @@ def test_report(outputs):
     assert "http" not in page.replace("http://www.w3.org/", ""), "self-contained"
     assert page.count("<svg") >= 4
     assert "data:image/png;base64," in page
-    for verdict in ("<strong>not testable</strong>", "The paper&#x27;s claims"):
+    for verdict in ("<strong>not testable</strong>", "The paper&#39;s claims"):
         assert verdict in page
     assert "t3: nnU-Net, pipelined FLR (L+T+CT), held-out test, Dice 0.000" in page
 

@@ -53,6 +53,11 @@ def test_plain_values_become_what_is_declared() -> None:
     assert settings_of(Settings, None) == settings_of(Settings, {"part": None}) == Settings()
 
 
+def test_arguments_by_position_are_named() -> None:
+    with pytest.raises(SettingsError, match=r"^cases must be a whole number, got 'a'$"):
+        Settings("a")  # type: ignore[arg-type]
+
+
 def test_they_are_frozen_dataclasses_in_every_other_way() -> None:
     part = Part(2, (1, 1, 1))
     assert hash(part) == hash(Part(2.0, (1, 1, 1)))

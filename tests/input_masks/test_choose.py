@@ -122,7 +122,7 @@ def test_the_setting() -> None:
     assert InputSettings().input_masks is InputMasks.GROUND_TRUTH
     assert InputSettings.from_json({"input_masks": "perturbed"}).to_json()["input_masks"] == "perturbed"
     assert InputSettings.from_json({}).input_masks is InputMasks.GROUND_TRUTH, "models of before the setting"
-    with pytest.raises(SettingsError, match=r"input_masks must be one of ground_truth, perturbed, predicted_oof, got 'true'"):
+    with pytest.raises(SettingsError, match="input_masks must be 'ground_truth', 'perturbed' or 'predicted_oof', got 'true'"):
         InputSettings.from_json({"input_masks": "true"})
 
 

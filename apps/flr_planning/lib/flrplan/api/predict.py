@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BeforeValidator
 from tqdm import tqdm
 
 from flrplan.anatomy import Mask, Structure
@@ -16,7 +18,7 @@ from flrplan.evaluation.columns import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import start_of
 from flrplan.files.checked import checked
 from flrplan.image import CT, write_label_map, write_volume
-from flrplan.method import CASCADE, PAPER_STAGES, STAGES, Inputs, Probability, Stage, require_stages
+from flrplan.method import CASCADE, PAPER_STAGES, STAGES, Inputs, Probability, Stage, known_stage
 from flrplan.networks import ARCHITECTURES
 from flrplan.workfolder import (
     HELD_OUT_PART,
@@ -54,11 +56,8 @@ class PredictionRequest:
     probabilities: bool = False
     parts: Sequence[str] | None = None
     folds: Sequence[int] | None = None
-    stages: Sequence[Stage] | None = None
+    stages: Sequence[Annotated[Stage, BeforeValidator(known_stage)]] | None = None
     cascaded_cv: bool = False
-
-    def __post_init__(self) -> None:
-        require_stages(self.stages or ())
 
     @property
     def folder(self) -> Path:

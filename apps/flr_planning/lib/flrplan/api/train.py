@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import field, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator
 
 from flrplan.engine import MODEL_ROOT
 from flrplan.errors import SettingsError
 from flrplan.files.checked import checked
 from flrplan.hardware import choose_device
 from flrplan.input_masks import with_predictions
-from flrplan.method import InputMasks, Recipe, Stage, Variant, require_stages
+from flrplan.method import InputMasks, Recipe, Stage, Variant, known_stage
 from flrplan.networks import ARCHITECTURES, SCRATCH, architecture_named
 from flrplan.nnunet.model.model_folder import ModelFolder
 from flrplan.nnunet.prepare.fine_tuning import prepare_with_plan_of, recipe_like
@@ -56,7 +58,7 @@ class TrainingRequest:
     device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``. half: publish float16 weights. workers: processes that prepare the data.
     """
 
-    stage: Stage
+    stage: Annotated[Stage, BeforeValidator(known_stage)]
     fold: int
     cases: Path | Sequence[Case]
     work: Path
@@ -75,7 +77,6 @@ class TrainingRequest:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        require_stages([self.stage])
         if self.like is not None:
             self.like.require_stage(self.stage)
             object.__setattr__(self, "recipe", recipe_like(self.like, self.recipe))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from flrplan.evaluation import figures, html, probability_figures
+from flrplan.evaluation import figures, probability_figures
 from flrplan.evaluation.baselines import ORIGINAL
 from flrplan.evaluation.breakdowns import STRATIFIED
 from flrplan.evaluation.columns import COLUMNS, Part
@@ -20,6 +21,7 @@ from flrplan.evaluation.subgroups import divisions
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import DASH, NUMBER, ROBUST_TITLE, gap_lines, preface, robust_note, robust_rows, table_rows
 from flrplan.evaluation.variants import seed_lines
+from flrplan.files.page import render_page
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM, PAPER_METRICS
 from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Outcome, Undefined
 from flrplan.metrics.froc import CANDIDATE_THRESHOLD, FALSE_POSITIVES_PER_CASE, HIT_IOU
@@ -27,37 +29,57 @@ from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT
 
 Document = Mapping[str, Any]
 """The content of ``summary.json``."""
+Plot = tuple[str, str]
+"""SVG, caption."""
+Fold = tuple[str, bool, list[str], list[list[str]]]
+"""A table that can be folded away: heading, whether it is open, head, rows."""
 
 
 def build_report(results: Results, document: Document, pictures: Iterable[Picture]) -> str:
-    """The page. ``document`` is the content of ``summary.json``; nothing is computed here that is not in it."""
-    warnings = [html.paragraph(line, "warn") for line in ([results.note] if results.note else []) + gap_lines(results.gaps)]
-    banner = "".join(warnings)
-    sections: list[tuple[str, str, str]] = []
-    for part in Part:
-        head, rows = table_rows(results, document, document["baselines"], part)
-        notes = (*preface(results, part), *seed_lines(results.variants, document[part.value], part))
-        text = "".join(html.paragraph(line, "note") for line in notes)
-        title = f"Table {NUMBER[part]}: {part.caption}"
-        shown = html.table(head, rows, wide=range(len(head)))
-        robust = html.paragraph(robust_note(results, part), "note") + html.table(head, robust_rows(results, document, part))
-        sections.append((f"table{NUMBER[part]}", title, text + shown + html.folded(ROBUST_TITLE, robust, is_open=True)))
+    """The page. ``document`` is the content of ``summary.json``; nothing is computed here that is not in it. A section without content is left out."""
     boxes = "Dice per case (dots) with median and quartiles"
-    sections += [
-        ("claims", "The paper's claims", banner + _claims(document)),
-        ("boxes", "Dice per case", banner + _plots(results, figures.dice_boxes, boxes)),
-        ("comparisons", "Paired comparisons", banner + _comparisons(document)),
-        ("detectable", "What so many cases can show", banner + _detectable(results, document)),
-        ("ranking", "Ranking and its stability", banner + _ranking(document)),
-        ("volumes", "FLR volume and generic cut-offs", banner + _volumes(results, document)),
-        ("lesions", "Metastases by size", banner + _lesions(results, document)),
-        ("probabilities", "Probabilities: FROC, calibration, thresholds", _probabilities(results, document, banner)),
-        ("strata", "Subgroups", banner + _strata(results, document)),
-        ("further", "Further metrics", banner + _further(results, document)),
-        ("worst", "Worst cases", _pictures(pictures)),
-        ("method", "How it was measured", _method()),
-    ]
-    return html.page("FLR benchmark: evaluation", [s for s in sections if s[2]])
+    claims = [[c["claim"], c["source"], f"**{c['status']}**", c["evidence"]] for c in document["claims"]]
+    content: dict[str, tuple[str, Any]] = {
+        **{f"table{NUMBER[p]}": (f"Table {NUMBER[p]}: {p.caption}", _table(results, document, p)) for p in Part},
+        "claims": ("The paper's claims", claims),
+        "boxes": ("Dice per case", _plots(results, figures.dice_boxes, boxes)),
+        "comparisons": ("Paired comparisons", _comparisons(document)),
+        "detectable": ("What so many cases can show", _detectable(results, document)),
+        "ranking": ("Ranking and its stability", _ranking(document)),
+        "volumes": ("FLR volume and generic cut-offs", _volumes(results, document)),
+        "lesions": ("Metastases by size", _lesions(results, document)),
+        "probabilities": ("Probabilities: FROC, calibration, thresholds", _probabilities(results, document)),
+        "strata": ("Subgroups", _strata(results, document)),
+        "further": ("Further metrics", _further(results, document)),
+        "worst": ("Worst cases", list(pictures)),
+        "method": ("How it was measured", _method()),
+    }
+    return render_page(
+        Path(__file__).with_name("report.html"),
+        title="FLR benchmark: evaluation",
+        sections={anchor: heading for anchor, (heading, shown) in content.items() if shown},
+        warnings=([results.note] if results.note else []) + gap_lines(results.gaps),
+        margin=f"{document['settings']['tie_margin']:g}",
+        alpha=f"{document['settings']['alpha']:g}",
+        min_pairs=MIN_PAIRS_DECIDED,
+        dash=DASH,
+        test_alpha=f"{ALPHA:g}",
+        power=f"{POWER:.0%}",
+        cutoffs=FLR_THRESHOLDS_PERCENT,
+        **{anchor: shown for anchor, (_, shown) in content.items()},
+    )
+
+
+def _table(results: Results, document: Document, part: Part) -> dict[str, Any]:
+    head, rows = table_rows(results, document, document["baselines"], part)
+    return {
+        "notes": (*preface(results, part), *seed_lines(results.variants, document[part.value], part)),
+        "head": head,
+        "rows": rows,
+        "robust_title": ROBUST_TITLE,
+        "robust_note": robust_note(results, part),
+        "robust": robust_rows(results, document, part),
+    }
 
 
 def _number(value: float | None, digits: int = 3, sign: bool = False) -> str:
@@ -80,17 +102,7 @@ def _side(side: list[str]) -> str:
     return f"{display_name(side[0])}, {COLUMNS[side[1]].title}"
 
 
-def _claims(document: Document) -> str:
-    rows = [[c["claim"], c["source"], f"**{c['status']}**", c["evidence"]] for c in document["claims"]]
-    text = (
-        "Each sentence of the paper that numbers can decide, by the paired comparisons below: held or reversed where the difference is "
-        f"significant, tie where it is shown to lie within ±{document['settings']['tie_margin']:g}, undecided otherwise; not testable "
-        "where numbers are missing or too few."
-    )
-    return html.paragraph(text, "note") + html.table(["Claim", "Where", "Here", "Evidence"], rows, wide=(0, 3))
-
-
-def _further(results: Results, document: Document) -> str:
+def _further(results: Results, document: Document) -> list[Fold]:
     parts = []
     for part in Part:
         columns = results.columns(part)
@@ -111,15 +123,9 @@ def _further(results: Results, document: Document) -> str:
                     cells = [_stats(cell[name], name) + _beside(cell[name], name) if name in cell else DASH for _, cell in own]
                     rows.append([f"{metric.title}{unit}", *cells])
             rows.append(["missed cases", *(str(cell[names[0]]["n_missed"]) for _, cell in own)])
-            shown = html.table(["", *(display_name(a) for a, _ in own)], rows, wide=range(1, len(own) + 1))
-            parts.append(html.folded(f"{part.caption}: {COLUMNS[column].title}", shown, is_open=part is Part.TEST))
-    text = (
-        "Mean [95 % interval]; n is the number of cases with a defined value, u the number of undefined ones: means over different "
-        "cases are no comparison. med., pen.: median and mean in which a miss (an empty prediction of a structure that is there) counts "
-        "as the worst: 0, or the image's diagonal for a distance. rank: mean of the per-case ranks among the architectures that have all "
-        "cases, in which a miss is last and 1 is best."
-    )
-    return html.paragraph(text, "note") + "".join(parts)
+            heading = f"{part.caption}: {COLUMNS[column].title}"
+            parts.append((heading, part is Part.TEST, ["", *(display_name(a) for a, _ in own)], rows))
+    return parts
 
 
 def _stats(stats: Mapping[str, Any], name: str) -> str:
@@ -139,12 +145,13 @@ def _beside(stats: Mapping[str, Any], name: str) -> str:
     return "".join(texts) + (f", rank {rank:.2f}" if rank is not None else "")
 
 
-def _plots(results: Results, draw: Any, caption: str, *data: Any) -> str:
-    return "".join(html.figure(draw(results, part, *data), f"{caption}; {part.caption}.") for part in Part)
+def _plots(results: Results, draw: Any, caption: str, *data: Any) -> list[Plot]:
+    drawn = [(draw(results, part, *data), f"{caption}; {part.caption}.") for part in Part]
+    return [plot for plot in drawn if plot[0]]
 
 
-def _comparisons(document: Document) -> str:
-    parts = []
+def _comparisons(document: Document) -> dict[str, Any]:
+    kinds = []
     for kind in Kind:
         rows = [
             [
@@ -164,66 +171,39 @@ def _comparisons(document: Document) -> str:
             if c["kind"] == kind.value
         ]
         if rows:
-            head = ["", "a", "b", "metric", "n", "a - b", "95 % interval", "90 % interval", "Wilcoxon p", "p (Holm)", "a is"]
-            of_dice = [row for row in rows if row[3] == COMPARED]
-            parts.append(html.folded(kind.value, html.table(head, of_dice, wide=(1, 2)), is_open=True))
-            others = [row for row in rows if row[3] != COMPARED]
-            if others:
-                parts.append(html.folded(f"{kind.value}: other metrics", html.table(head, others, wide=(1, 2)), is_open=False))
-    settings = document["settings"]
-    margin = settings["tie_margin"]
-    text = (
-        "All paired by case, a miss counted as 0. Wilcoxon's n: differences that are not 0. Holm's correction runs over the comparisons of "
-        "one kind and metric in one part, of which both sides have predictions, whatever came out (the number beside p). Tie: the 90 % "
-        f"interval lies within ±{margin:g}; higher, lower: Holm's p is below {settings['alpha']:g} and the 95 % interval leaves out 0; "
-        f"undecided: neither, or fewer than {MIN_PAIRS_DECIDED} pairs. {DASH}: too few cases."
-    )
+            kinds.append((kind.value, True, [row for row in rows if row[3] == COMPARED]))
+            if others := [row for row in rows if row[3] != COMPARED]:
+                kinds.append((f"{kind.value}: other metrics", False, others))
+    margin = document["settings"]["tie_margin"]
     caption = f"Paired difference of Dice with its 90 % interval; the band is the margin of a tie, ±{margin:g}"
     plots = [
-        html.figure(figures.forest(document["comparisons"], part, margin), f"{caption}; {part.caption}. Pale: undecided.")
-        for part in Part
+        (figures.forest(document["comparisons"], part, margin), f"{caption}; {part.caption}. Pale: undecided.") for part in Part
     ]
-    return html.paragraph(text, "note") + "".join(plots) + "".join(parts)
+    return {"plots": [plot for plot in plots if plot[0]], "kinds": kinds}
 
 
-def _detectable(results: Results, document: Document) -> str:
+def _detectable(results: Results, document: Document) -> dict[str, Any]:
     rows = [
         [e["part"], _side(e["a"]), _side(e["b"]), e["metric"], str(e["n"]), _number(e["sd"]), _number(e["smallest"])]
         for e in document["detectable"]["pairs"]
         if e["metric"] == COMPARED
     ]
-    if not rows:
-        return ""
     cases = len(results.cases[Part.TEST])
     needed = [f"{largest_spread(d, cases):.3f} for {d}" for d in (0.003, 0.005)] if cases >= MIN_CASES else []
-    paper = (
-        f" The paper's three highest FLR Dice, 0.767, 0.764 and 0.762, lie 0.003 and 0.005 apart; {cases} held-out cases can show such a "
-        f"difference only if the paired differences have a standard deviation of at most {', '.join(needed)}."
-        if needed
-        else ""
-    )
-    text = (
-        f"The smallest mean difference that a paired two-sided t test at {ALPHA:g} would find with {POWER:.0%} power, from the standard "
-        f"deviation (SD, ddof 1) of the differences that were observed. A smaller difference that was not found may still be there.{paper}"
-    )
-    shown = html.table(["", "a", "b", "metric", "n", "SD of a - b", "smallest difference"], rows)
-    return html.paragraph(text, "note") + html.folded("Pairs", shown, is_open=False)
+    return {"rows": rows, "cases": cases, "needed": needed} if rows else {}
 
 
-def _ranking(document: Document) -> str:
+def _ranking(document: Document) -> dict[str, list[Plot]]:
     caption = (
         "How often each candidate takes which rank by the mean of its per-case ranks of Dice when the cases are drawn again; the best "
         "of ours on top, a miss last in its case. A bar of mixed shades is undecided"
     )
-    plots = [html.figure(figures.rank_bars(document["rankings"], part), f"{caption}; {part.caption}.") for part in Part]
-    if not any(plots):
-        return html.paragraph("Nothing to rank: one architecture that has all cases, or too few cases.")
-    return "".join(plots)
+    plots = [(figures.rank_bars(document["rankings"], part), f"{caption}; {part.caption}.") for part in Part]
+    return {"plots": [plot for plot in plots if plot[0]]}
 
 
-def _volumes(results: Results, document: Document) -> str:
+def _volumes(results: Results, document: Document) -> dict[str, Any]:
     caption = "Bland-Altman of the FLR volume, prediction minus reference: bias (line) and 95 % limits (dashed)"
-    parts = [_plots(results, figures.bland_altman_grid, caption, document["bland_altman"])]
     limits = []
     for part, names in document["bland_altman"].items():
         for name, columns in names.items():
@@ -231,32 +211,17 @@ def _volumes(results: Results, document: Document) -> str:
                 values = [_number(cell[key], 1, sign=True) for key in ("bias_ml", "lower_ml", "upper_ml")]
                 limits.append([part, display_name(name), COLUMNS[column].title, str(cell["n"]), *values])
     if not limits:
-        return ""
-    parts.append(html.table(["", "Model", "Column", "n", "bias [ml]", "lower limit", "upper limit"], limits))
-    text = (
-        "The FLR% is remnant over liver, tumour left out of both. Beside each other stand only FLR% of the same kind. Of the true liver "
-        "and CRLM: the FLR mask alone makes the error, in every column. Of its own: of the liver and CRLM that the same architecture "
-        "predicted from the CT, where it has both, as the FLR% is that a CT alone gives. At a generic cut-off of the measured "
-        f"FLR% ({_cutoffs()}): how often the prediction lies on the other side, too high (the truth is below, the prediction is not) + too "
-        "low, of n. These are no clinical thresholds: the cited ones of 20 and 30 % are of FLR / standardised liver volume (sTLV), which "
-        "is another quantity."
-    )
-    head = [
-        "",
-        "Model",
-        "Column",
-        "n",
-        "bias [points]",
-        "lower limit",
-        "upper limit",
-        *(f"at {t} %" for t in FLR_THRESHOLDS_PERCENT),
-    ]
-    parts.append(html.paragraph(text, "note"))
-    for of, own in (("true", ""), ("own predicted", "_own")):
-        rows = _flr_percent_rows(document[f"flr_percent_agreement{own}"], document[f"threshold_crossings{own}"])
-        if rows:
-            parts.append(html.folded(f"FLR% of the {of} liver and CRLM", html.table(head, rows), is_open=True))
-    return "".join(parts)
+        return {}
+    cutoffs = [f"at {t} %" for t in FLR_THRESHOLDS_PERCENT]
+    return {
+        "plots": _plots(results, figures.bland_altman_grid, caption, document["bland_altman"]),
+        "limits": limits,
+        "head": ["", "Model", "Column", "n", "bias [points]", "lower limit", "upper limit", *cutoffs],
+        "flr_percent": {
+            of: _flr_percent_rows(document[f"flr_percent_agreement{own}"], document[f"threshold_crossings{own}"])
+            for of, own in (("true", ""), ("own predicted", "_own"))
+        },
+    }
 
 
 def _flr_percent_rows(agreement: Mapping[str, Any], crossings: Mapping[str, Any]) -> list[list[str]]:
@@ -271,19 +236,14 @@ def _flr_percent_rows(agreement: Mapping[str, Any], crossings: Mapping[str, Any]
     return rows
 
 
-def _cutoffs() -> str:
-    return ", ".join(str(percent) for percent in FLR_THRESHOLDS_PERCENT) + " %"
-
-
 def _first(tree: Mapping[str, Any]) -> Any:
     return next(iter(tree.values()))
 
 
-def _lesions(results: Results, document: Document) -> str:
+def _lesions(results: Results, document: Document) -> dict[str, Any]:
     if not document["lesions"]:
-        return ""
+        return {}
     caption = "Share of metastases found by diameter; filled: IoU > 0.1, outlined: IoU > 0.5"
-    plots = _plots(results, figures.lesion_recall_bars, caption, document["lesions"])
     rows = []
     for part, architectures in document["lesions"].items():
         for name, columns in architectures.items():
@@ -294,13 +254,13 @@ def _lesions(results: Results, document: Document) -> str:
     sizes = list(_first(_first(_first(_first(document["lesions"])))))
     told = document["lesions_from"].values()
     instances, components = (sum(len(of_part[key]) for of_part in told) for key in (INSTANCES, COMPONENTS))
-    text = (
-        f"Lesions of the truth: told apart by the source of the labels in {instances} cases, 26-connected components in {components}. "
-        "A predicted lesion is a component; a size is the diameter of the sphere of the volume; lesions are matched one to one, best "
-        "IoU first. Covered: missed, but more than half of it lies in one predicted lesion (of a neighbour that it touches, or far too "
-        "large). A false alarm is a predicted lesion without a match, counted by its own size."
-    )
-    return plots + html.paragraph(text, "note") + html.table(["", "Model", "Column", "", *sizes], rows)
+    return {
+        "plots": _plots(results, figures.lesion_recall_bars, caption, document["lesions"]),
+        "instances": instances,
+        "components": components,
+        "head": ["", "Model", "Column", "", *sizes],
+        "rows": rows,
+    }
 
 
 def _detected(counts: Mapping[str, Any]) -> str:
@@ -308,11 +268,10 @@ def _detected(counts: Mapping[str, Any]) -> str:
     return f"{counts['found']} of {counts['reference']}{covered}, {counts['false_alarms']} false"
 
 
-def _probabilities(results: Results, document: Document, banner: str) -> str:
+def _probabilities(results: Results, document: Document) -> dict[str, Any]:
     tree = document["probabilities"]
     if not tree:
-        return ""
-    lacking = "".join(html.paragraph(line, "warn") for line in document["unscored_probabilities"])
+        return {}
     froc = (
         f"FROC of metastases: a candidate is a 26-connected component of p > {CANDIDATE_THRESHOLD:g}, made once; its score is its maximum "
         f"probability, and a threshold keeps or drops it whole. By falling score, each finds the lesion left that it overlaps best, with "
@@ -320,11 +279,6 @@ def _probabilities(results: Results, document: Document, banner: str) -> str:
     )
     reliability = "Reliability by bins of probability, voxels of all cases together: inside the liver that the stage was given, or the whole CT"
     sweep = "Mean Dice of the masks p > threshold, over the cases whose truth is not empty"
-    parts = [
-        _plots(results, probability_figures.froc_panels, froc, tree),
-        _plots(results, probability_figures.reliability_panels, reliability, tree),
-        _plots(results, probability_figures.sweep_panels, sweep, tree),
-    ]
     rows, found = [], []
     for part, name, column, cell in cells_of(tree):
         of = [part, display_name(name), COLUMNS[column].title]
@@ -341,23 +295,21 @@ def _probabilities(results: Results, document: Document, banner: str) -> str:
                 f"{_number(value)} {_interval(curve['sensitivity_ci95'][fp])}" for fp, value in curve["sensitivity_at"].items()
             ]
             found.append([*of, str(curve["cases"]), str(curve["lesions"]), *at])
-    heads = [f"at {fp:g} FP" for fp in FALSE_POSITIVES_PER_CASE]
-    text = (
-        "Sensitivity at so many false positives per case; Brier score and expected calibration error (10 bins) per case, mean; each with "
-        "its 95 % interval. The best threshold was chosen on these very cases, so its Dice is too good; choose one on other cases."
-    )
-    tables = html.table(["", "Model", "Column", "cases", "lesions", *heads], found) if found else ""
-    head = ["", "Model", "Column", "Brier score", "ECE", "n", "Dice at 0.5", "best Dice"]
-    return banner + lacking + "".join(parts) + html.paragraph(text, "note") + tables + html.table(head, rows)
+    return {
+        "lacking": document["unscored_probabilities"],
+        "plots": [
+            *_plots(results, probability_figures.froc_panels, froc, tree),
+            *_plots(results, probability_figures.reliability_panels, reliability, tree),
+            *_plots(results, probability_figures.sweep_panels, sweep, tree),
+        ],
+        "found_head": ["", "Model", "Column", "cases", "lesions", *(f"at {fp:g} FP" for fp in FALSE_POSITIVES_PER_CASE)],
+        "found": found,
+        "rows": rows,
+    }
 
 
-def _strata(results: Results, document: Document) -> str:
-    text = (
-        "Means over the cases of a stratum, with 95 % intervals and the number of cases. To explore: no test, and no correction for how "
-        "many strata there are; few cases show little. The limits of tumour burden (tumour over liver volume) and FLR% are round numbers of "
-        "ours. Steatosis, chemotherapy and bilobar disease come from the clinical sheet, where the work folder has it."
-    )
-    parts = [html.paragraph(text, "note")]
+def _strata(results: Results, document: Document) -> list[Fold]:
+    parts = []
     for division in divisions(results.clinical):
         tree, order = document["strata"].get(division.name, {}), division.order
         for metric in STRATIFIED:
@@ -367,39 +319,25 @@ def _strata(results: Results, document: Document) -> str:
                 for name, columns in architectures.items()
                 for column, strata in columns.items()
             ]
-            shown = html.table(["", "Model", "Column", *order], rows)
             unit = f" [{METRICS[metric].unit}]" if METRICS[metric].unit else ""
-            parts.append(
-                html.folded(f"{METRICS[metric].title}{unit} by {division.name}", shown, is_open=metric == STRATIFIED[0])
-            )
-    return "".join(parts)
+            heading = f"{METRICS[metric].title}{unit} by {division.name}"
+            parts.append((heading, metric == STRATIFIED[0], ["", "Model", "Column", *order], rows))
+    return parts
 
 
 def _stratum(cell: Mapping[str, Any] | None, metric: str) -> str:
     return DASH if cell is None else _stats(cell[metric], metric)
 
 
-def _pictures(pictures: Iterable[Picture]) -> str:
-    shown = "".join(html.picture(p.png_base64, p.caption) for p in pictures)
-    if not shown:
-        return ""
-    text = "The lowest Dice of each column, on the slice that differs most. Green: truth. Pink, dashed: prediction."
-    return html.paragraph(text, "note") + f'<div class="pictures">{shown}</div>'
-
-
-def _method() -> str:
-    tolerances = ", ".join(f"{s} {mm:g} mm" for s, mm in NSD_TOLERANCE_MM.items())
-    text = (
-        f"Surfaces and their areas as in surface-distance; HD95 is the larger of the two area-weighted 95 % percentiles, ASSD "
-        f"the area-weighted mean over both surfaces. NSD tolerances: {tolerances}. In the cross-validation, mean and ± are "
-        "the mean and the standard deviation (ddof 0) of the fold means, our reading of the paper's ±; on the held-out cases "
-        f"they are over the cases. Intervals: percentile bootstrap, {RESAMPLES} resamples of the cases (inside each fold), "
-        f"seed {SEED}. Fewer than 3 cases (or 2 in a fold) give no interval and no test. The paper does not say how empty masks score; here "
-        "(for the cut, empty: no interface of remnant and resection deeper than the rind):"
-    )
+def _method() -> dict[str, Any]:
     states = [Emptiness.REFERENCE, Emptiness.PREDICTION, Emptiness.BOTH]
-    rows = [[name, *(_outcome(row[state]) for state in states)] for name, row in {**EMPTY_MASKS, **EMPTY_CUTS}.items()]
-    return html.paragraph(text) + html.table(["", *(state.value for state in states)], rows)
+    return {
+        "tolerances": [f"{s} {mm:g} mm" for s, mm in NSD_TOLERANCE_MM.items()],
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "head": ["", *(state.value for state in states)],
+        "rows": [[name, *(_outcome(row[state]) for state in states)] for name, row in {**EMPTY_MASKS, **EMPTY_CUTS}.items()],
+    }
 
 
 def _outcome(outcome: Outcome) -> str:

@@ -135,8 +135,8 @@ def _place(kind: Any, loc: Iterable[int | str], start: Iterable[str]) -> tuple[l
             names.append(str(part))
             kind = get_args(inside)[-1]
         elif is_dataclass(inside):
-            names.append(str(part))
-            owner, kind = inside, get_type_hints(inside).get(str(part))
+            names.append(fields(inside)[part].name if isinstance(part, int) else part)
+            owner, kind = inside, get_type_hints(inside).get(names[-1])
         else:
             break
     return names, owner, kind

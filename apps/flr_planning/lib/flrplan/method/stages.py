@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from flrplan.anatomy import STRUCTURES, Structure
 from flrplan.errors import SettingsError
@@ -146,8 +147,8 @@ def stage_named(name: str) -> Stage:
         raise SettingsError(f"unknown stage {name!r}; known are {', '.join(STAGES)}") from None
 
 
-def require_stages(stages: Iterable[object]) -> None:
-    """Raises SettingsError for what is not a stage of :data:`STAGES`, a stage's name among them."""
-    for stage in stages:
-        if stage not in STAGES.values():
-            raise SettingsError(f"stage {stage!r}: expected one of flrplan.STAGES[name], where name is {', '.join(STAGES)}")
+def known_stage(stage: Any) -> Any:
+    """The stage, for requests. Raises SettingsError for what is not one of :data:`STAGES`, a stage's name among them."""
+    if stage not in STAGES.values():
+        raise SettingsError(f"stage {stage!r}: expected one of flrplan.STAGES[name], where name is {', '.join(STAGES)}")
+    return stage
