@@ -33,15 +33,11 @@ def _find(
             (Severity.ERROR, f"it is nowhere thicker than {2 * depth:.0f} mm, like vessels or a small organ", depth, "mm")
         )
     right = right_of_midline_mm(case)
-    if right is not None and -least_right_mm < right < least_right_mm:
-        said.append(
-            (
-                Severity.ERROR,
-                f"its middle lies {abs(right):.0f} mm from the midline, like that of the heart or the stomach",
-                right,
-                "mm",
-            )
-        )
+    # Without a CT the midline is that of the view, and what lies far on the left is a liver that was mirrored.
+    if right is not None and right < least_right_mm and (grid.hu is not None or right > -least_right_mm):
+        side = "right" if right >= 0 else "left"
+        text = f"its middle lies {abs(right):.0f} mm to the {side} of the midline, like that of the heart, the stomach or the spleen"
+        said.append((Severity.ERROR, text, right, "mm"))
     if grid.hu is not None:
         ring = grid.hu[(grid.away_mm > _RING_MM[0]) & (grid.away_mm < _RING_MM[1])]
         lung = float((ring < _LUNG_HU).mean()) if ring.size else 0.0

@@ -16,6 +16,8 @@ _RING_MM = 2.0
 _BIN_MM = 1.0
 _LEAST_RING, _LEAST_BIN = 30, 5
 """Voxels, fewer of which say nothing."""
+_LEAST_VOXELS = 0.75
+"""So many voxels in plane blur the margin of a lesion that is drawn well."""
 _INSIDE = 0.9
 """A lesion with less of it inside the liver is another rule's."""
 _CORE = 0.75
@@ -29,6 +31,7 @@ def _find(case: QcCase, *, excess_mm: float, least_contrast: float, least_ml: fl
     look = liver_look(grid)
     if look is None:
         return []
+    least_mm = max(excess_mm, _LEAST_VOXELS * max(grid.spacing_zyx_mm[1:]))
     findings = []
     lesions = pieces_of(grid.masks[Structure.CRLM], grid.voxel_ml)
     for piece in lesions.pieces:
@@ -39,7 +42,7 @@ def _find(case: QcCase, *, excess_mm: float, least_contrast: float, least_ml: fl
         if np.count_nonzero(lesion & grid.masks[Structure.LIVER][box]) < _INSIDE * piece.voxels:
             continue
         excess = excess_of(grid, look, box, lesion, least_contrast)
-        if excess >= excess_mm:
+        if excess >= least_mm:
             message = f"the outermost {excess:.0f} mm of a metastasis of {piece.ml:.2g} ml look like the liver around it"
             findings.append(case.finding(Severity.WARNING, message, Structure.CRLM, piece.box, excess, "mm", case.step))
     return sorted(findings, key=lambda f: -(f.size or 0.0))[:MANY]

@@ -113,7 +113,7 @@ LIVER_RULE = Rule(
     thresholds=(
         Threshold("slice_mm", 0.75, "mm", _FROZEN),
         Threshold("slices", 0.25, "share of the slices", _FROZEN),
-        Threshold("solid_mm", 0.62, "mm", _FROZEN),
+        Threshold("solid_mm", 0.68, "mm", _FROZEN),
     ),
 )
 FLR_RULE = Rule(

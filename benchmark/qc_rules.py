@@ -1,0 +1,226 @@
+"""Precision and recall of the rules of label QC on planted faults, in memory: every kind in every case, and each case without a fault.
+
+    python benchmark/qc_rules.py --seed 504 --cases 16 --out qc_rules.json     # 16 medium cases: about 8 CPU minutes, 1 GB
+    python benchmark/qc_rules.py --seed 504 --cases 2 --size small --out x.json   # the same in small, one minute
+
+A rule is right where, of its kind of fault, it says something that it does not say of the same case without one. Notes do not count.
+Thresholds were frozen on seed 501; a seed is measured once (docs/qc.md). Cases that are done are kept in ``--out`` and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flrplan.anatomy import Mask, Structure, structure_mask
+from scipy import ndimage
+
+from flrplan.cohort import FaultKind, FaultyLabel, SyntheticCase, make_case, plant_fault
+from flrplan.cohort.faults import true_label
+from flrplan.files import write_json
+from flrplan.image import CT
+from flrplan.qc import RULES, Finding, QcCase, Severity, check_case
+from flrplan.qc.image import liver_look
+
+log = logging.getLogger("qc_rules")
+
+RULE_OF: Mapping[FaultKind, str] = {
+    FaultKind.VOID: "voids",
+    FaultKind.RAGGED: "rough_liver",
+    FaultKind.OUTSIDE: "crlm_outside",
+    FaultKind.PUNCTATE: "punctate",
+    FaultKind.OVERSEGMENTED: "oversegmented",
+    FaultKind.MISSED: "missed",
+    FaultKind.RAGGED_CUT: "rough_flr",
+    FaultKind.ISLAND: "islands",
+    FaultKind.FLR_OUTSIDE: "flr_outside",
+    FaultKind.UNLIKE: "partition",
+    FaultKind.PIECES: "flr_pieces",
+    FaultKind.SHELL: "shell",
+    FaultKind.CUT_OFF: "in_view",
+    FaultKind.SPACING: "volumes",
+    FaultKind.ORGAN: "not_liver",
+    FaultKind.VESSELS: "not_liver",
+    FaultKind.OTHER_GRID: "grids",
+    FaultKind.LEFT_RIGHT: "swapped",
+    FaultKind.UP_DOWN: "swapped",
+}
+"""The rule that must find a kind of fault."""
+
+_ANYTHING = frozenset(RULES)
+ALSO: Mapping[FaultKind, frozenset[str]] = {
+    FaultKind.RAGGED: frozenset({"voids", "islands", "flr_pieces"}),
+    FaultKind.RAGGED_CUT: frozenset({"shell", "flr_pieces"}),
+    FaultKind.VOID: frozenset({"rough_liver"}),
+    FaultKind.CUT_OFF: frozenset({"volumes", "islands", "flr_pieces"}),
+    **dict.fromkeys(
+        (FaultKind.SPACING, FaultKind.ORGAN, FaultKind.VESSELS, FaultKind.LEFT_RIGHT, FaultKind.UP_DOWN), _ANYTHING
+    ),
+}
+"""Rules that may rightly speak as well: a ragged border has bays and crumbs, and where the liver is elsewhere nothing is right."""
+
+OF_THE_CASE = frozenset({"in_view", "thick_slices", "islands", "punctate", "flr_pieces"})
+"""Rules that state what can be counted in the label: of a label without faults, what they say is so (a scan that ends within the liver, a
+true lesion below 5 mm, a true remnant in two)."""
+
+LEAST_ML: Mapping[FaultKind, float] = {
+    FaultKind.VOID: 0.05,
+    FaultKind.OUTSIDE: 0.1,
+    FaultKind.OVERSEGMENTED: 0.5,
+    FaultKind.MISSED: 0.5,
+    FaultKind.ISLAND: 0.1,
+    FaultKind.FLR_OUTSIDE: 0.5,
+    FaultKind.UNLIKE: 0.5,
+    FaultKind.PIECES: 0.5,
+    FaultKind.SHELL: 5.0,
+}
+"""The stated size: of the largest fault of a label."""
+LEAST_EXCESS_MM = 4.0
+"""An over-segmented lesion is drawn at least so much too wide."""
+LEAST_CONTRAST = 3.3
+"""And of what is seen by its HU: in spreads of the liver's, as the rule for missed lesions says."""
+
+
+def qc_case(case: SyntheticCase, label: FaultyLabel) -> QcCase:
+    """The label and its image, as they would be read from files."""
+    hu = case.hu_zyx if label.view is None else np.ascontiguousarray(case.hu_zyx[label.view])
+    grid = label.image_geometry or case.geometry
+    masks: dict[Structure, Mask] = {Structure.LIVER: label.liver, Structure.CRLM: label.crlm, Structure.FLR: label.flr}
+    if label.lrs is not None:
+        masks[Structure.LRS] = label.lrs
+    same = grid.is_same_grid(label.geometry)
+    ct = CT(hu, grid, case.case_id, "synthetic") if same else None
+    return QcCase(case.case_id, label.geometry, masks, ct, {} if same else {"image": grid})
+
+
+def counted(findings: Sequence[Finding]) -> set[tuple[str, str]]:
+    """Rule and message of every finding but notes."""
+    return {(f.rule, f.message) for f in findings if f.severity is not Severity.NOTE}
+
+
+def stated(case: SyntheticCase, label: FaultyLabel, clean: QcCase) -> bool:
+    """Whether the fault is of the size, and the contrast, from which on its rule promises to find it."""
+    kind = label.faults[0].kind
+    largest = max(max(f.voxels_added, f.voxels_removed) for f in label.faults) * case.geometry.voxel_volume_ml
+    if largest < LEAST_ML.get(kind, 0.0):
+        return False
+    truth = structure_mask(case.planning_zyx, Structure.LIVER)
+    if kind is FaultKind.VOID:
+        return bool((ndimage.binary_fill_holes(label.liver) & ~label.liver & truth).any())
+    if kind not in (FaultKind.MISSED, FaultKind.OVERSEGMENTED):
+        return True
+    look = liver_look(clean.coarse)
+    if look is None:
+        return False
+    tumour = structure_mask(case.planning_zyx, Structure.CRLM)
+    lesion = tumour & ~label.crlm if kind is FaultKind.MISSED else tumour
+    part = clean.canonical.forward(lesion)[clean.box][:, :: clean.step, :: clean.step]
+    if kind is FaultKind.OVERSEGMENTED:  # of those that were swollen, the best seen
+        grown = clean.canonical.forward(label.crlm & ~tumour)[clean.box][:, :: clean.step, :: clean.step]
+        pieces, _ = ndimage.label(part, np.ones((3, 3, 3)))
+        touched = [n for n in np.unique(pieces[ndimage.binary_dilation(grown)]) if n]
+        darker = [look.median - float(np.median(look.smooth[pieces == n])) for n in touched]
+        wide = (
+            float(ndimage.distance_transform_edt(~part, sampling=clean.coarse.spacing_zyx_mm)[grown].max())
+            if grown.any()
+            else 0.0
+        )
+        return bool(darker) and max(darker) >= LEAST_CONTRAST * look.spread and wide >= LEAST_EXCESS_MM
+    thick = 2 * float(ndimage.distance_transform_edt(part, sampling=clean.coarse.spacing_zyx_mm).max())
+    return (
+        bool(part.any()) and thick >= 10.0 and look.median - float(np.median(look.smooth[part])) >= LEAST_CONTRAST * look.spread
+    )
+
+
+def measure_case(seed: int, index: int, size: str) -> dict[str, Any]:
+    """What every rule says of one case without a fault and with each kind of fault."""
+    case = make_case(seed, index, size)
+    clean = qc_case(case, true_label(case))
+    started = time.process_time()
+    before = counted(check_case(clean).findings)
+    result: dict[str, Any] = {
+        "case": case.case_id,
+        "situs_inversus": case.facts["situs_inversus"],
+        "seconds": round(time.process_time() - started, 2),
+        "clean": sorted(before),
+        "kinds": {},
+    }
+    for kind in FaultKind:
+        label = plant_fault(case, kind, seed, index)
+        if not label.faults:
+            continue
+        new = counted(check_case(qc_case(case, label)).findings) - before
+        result["kinds"][kind.name] = {"stated": stated(case, label, clean), "new": sorted(new)}
+    return result
+
+
+def tables(cases: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: a row a rule, and the findings on labels without faults."""
+    lines = [
+        "| rule | faults | recall, all | above the stated size | recall there | false | precision |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rule in RULES:
+        kinds = [kind for kind, name in RULE_OF.items() if name == rule]
+        if not kinds:
+            continue
+        rows = [
+            case["kinds"][k.name]
+            for case in cases
+            for k in kinds
+            if k.name in case["kinds"] and not (k is FaultKind.CUT_OFF and any(name == rule for name, _ in case["clean"]))
+        ]  # a scan that ends within the liver already says the same of a second cut
+        hits = [any(name == rule for name, _ in row["new"]) for row in rows]
+        large = [hit for hit, row in zip(hits, rows, strict=True) if row["stated"]]
+        false = sum(
+            any(name == rule for name, _ in row["new"])
+            for case in cases
+            for name_of, row in case["kinds"].items()
+            if FaultKind[name_of] not in kinds and rule not in ALSO.get(FaultKind[name_of], ())
+        )
+        if rule not in OF_THE_CASE:
+            false += sum(any(name == rule for name, _ in case["clean"]) for case in cases)
+        lines.append(
+            f"| `{rule}` | {len(hits)} | {_ratio(sum(hits), len(hits))} | {len(large)} | {_ratio(sum(large), len(large))} | {false} | "
+            f"{_ratio(sum(hits), sum(hits) + false)} |"
+        )
+    said = [(case["case"], *pair) for case in cases for pair in case["clean"]]
+    false_clean = [row for row in said if row[1] not in OF_THE_CASE]
+    lines += [
+        "",
+        f"{len(cases)} labels without faults: {len(false_clean)} false findings, {len(said) - len(false_clean)} that are true of the case.",
+    ]
+    lines += [f"- {case}: `{rule}`: {message}" for case, rule, message in said]
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(part: int, whole: int) -> str:
+    return f"{part / whole:.2f}" if whole else "-"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures the cases that ``--out`` does not hold yet, and logs the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument("--size", default="medium")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    done: list[dict[str, Any]] = json.loads(arguments.out.read_text()) if arguments.out.is_file() else []
+    for index in range(len(done), arguments.cases):
+        done.append(measure_case(arguments.seed, index, arguments.size))
+        write_json(arguments.out, done)
+        log.info("%s of %s cases", len(done), arguments.cases)
+    log.info("%s", tables(done))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
