@@ -8,7 +8,7 @@ from the true liver and metastases; ``predicted``: from the CT alone. Writes ``W
 
 parts: of the resection (26 neighbours), all of them; beyond: more than the truth's of at least 2 ml.
 shell: the part of the resection within 4 mm of the capsule that an opening with a ball of 4 mm diameter removes, where it does not remove
-the liver itself. 0 in a slice thicker than 2 mm counts only what is thin within the slices.
+the liver itself; where slices are thicker than 2 mm, only what is thin within the slices.
 error: FLR% (remnant parenchyma over all parenchyma, each of its own masks) minus the truth's, in points.
 """
 
@@ -95,7 +95,7 @@ def predicted(work: Path, name: str, make: Any, cascade: Cascade) -> Arrays:
 
 def measure(case: str, arrays: Arrays) -> Iterator[Measured]:
     """Raw and coherent plan, for the true and for the predicted inputs."""
-    spacing = tuple(float(s) for s in arrays["spacing_mm"])
+    x_mm, y_mm, z_mm = (float(s) for s in arrays["spacing_mm"])
     truth = arrays.get("truth")
     for inputs in ("given", "predicted"):
         if inputs == "given" and truth is None:
@@ -105,7 +105,8 @@ def measure(case: str, arrays: Arrays) -> Iterator[Measured]:
             for s in (Structure.LIVER, Structure.CRLM)
         )
         probability = arrays[f"{inputs}_p"]
-        geometry = Geometry((liver.shape[2], liver.shape[1], liver.shape[0]), (spacing[0], spacing[1], spacing[2]))
+        z, y, x = liver.shape
+        geometry = Geometry((x, y, z), (x_mm, y_mm, z_mm))
         started = perf_counter()
         coherent = coherent_flr(liver, crlm, probability, geometry)
         seconds = perf_counter() - started
@@ -171,15 +172,15 @@ def table(measured: list[Measured]) -> list[str]:
     ]
     rows = {(m.inputs, m.plan): None for m in measured}
     for inputs, plan in rows:
-        own = [m for m in measured if (m.inputs, m.plan) == (inputs, plan)]
+        own = [m for m in measured if (m.inputs, m.plan) == (inputs, plan) and not math.isnan(m.error)]
 
         def column(name: str, own: list[Measured] = own) -> NDArray[np.float64]:
-            values = np.array([getattr(m, name) for m in own], float)
+            values = np.array([getattr(m, name) for m in own], np.float64)
             return np.asarray(values[~np.isnan(values)])
 
-        parts, beyond, errors = column("parts"), column("beyond"), column("error")
-        if not len(errors):
+        if not own:
             continue
+        parts, beyond, errors = column("parts"), column("beyond"), column("error")
         lines.append(
             f"| {inputs} | {plan} | {len(own)} | {np.median(parts):.0f} ({parts.max():.0f}) "
             f"| {np.percentile(beyond, 95, method='higher'):.0f} ({beyond.max():.0f}) | {min(column('smallest_ml')):.2f} "

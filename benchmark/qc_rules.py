@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flrplan.anatomy import Mask, Structure, structure_mask
 from scipy import ndimage
 
+from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cohort import FaultKind, FaultyLabel, SyntheticCase, make_case, plant_fault
 from flrplan.cohort.faults import true_label
 from flrplan.files import write_json

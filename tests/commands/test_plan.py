@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from flrplan.anatomy import Mask, Structure, structure_mask
+from flrplan.api.plan import patient_of_ct
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
 from flrplan.engine import DEMO_NOTE, MODEL_ROOT
 from flrplan.image import CT, Geometry
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.planning import measure_volumes
+from flrplan.planning.patient import Patient
 
 
 @pytest.fixture
@@ -83,17 +87,45 @@ def test_a_plan_by_another_model_is_not_kept_in_silence(
     assert "was planned by another liver model" in capsys.readouterr().err
 
 
-def test_given_masks_are_used(tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
+def test_given_masks_and_what_is_known_of_the_patient_are_used(
+    tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask], capsys: pytest.CaptureFixture[str]
+) -> None:
     given = {
         s: write_mask(tmp_path / f"{s}.nii.gz", small_truth[s], small_ct.geometry) for s in (Structure.LIVER, Structure.CRLM)
     }
     command = ["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert main([*command, "--liver", str(given[Structure.LIVER]), "--crlm", str(given[Structure.CRLM])]) == 0
+    command += ["--liver", str(given[Structure.LIVER]), "--crlm", str(given[Structure.CRLM])]
+    veins = np.zeros(small_ct.geometry.shape_zyx, bool)
+    veins[tuple(np.argwhere(small_truth[Structure.LIVER]).mean(axis=0).astype(int))] = True
+    command += ["--hepatic-veins", str(write_mask(tmp_path / "veins.nii.gz", veins, small_ct.geometry))]
+    command += ["--height-cm", "170", "--weight-kg", "80", "--liver-state", "chemotherapy"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
     folder = tmp_path / "out" / "patient.one"
     label = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "planning.nii.gz")))
     assert np.array_equal(structure_mask(label, Structure.LIVER), small_truth[Structure.LIVER])
     assert np.array_equal(structure_mask(label, Structure.CRLM), small_truth[Structure.CRLM])
-    assert json.loads((folder / "plan.json").read_text())["inputs"] == {"liver": "given", "crlm": "given", "flr": "predicted"}
+    report = json.loads((folder / "plan.json").read_text())
+    assert report["inputs"] == {"liver": "given", "crlm": "given", "flr": "predicted"}
+    assert report["patient"] == {
+        "id": None,
+        "scan_date": None,
+        "height_cm": 170.0,
+        "weight_kg": 80.0,
+        "height_and_weight": "given",
+    }
+    assert report["sflr_percent"] == pytest.approx(100 * report["volumes"]["flr_functional_ml"] / 1668.8, abs=0.01)
+    assert [t["source"] for t in report["thresholds"]] == ["Shindoh 2013"]
+    assert [v["name"] for v in report["veins"]] == ["hepatic veins"]
+    assert sum(report["veins"][0][f"{side}_ml"] for side in ("remnant", "resection", "outside")) == pytest.approx(
+        small_ct.geometry.voxel_volume_ml, abs=1e-3
+    )
+    assert f"sFLR {report['sflr_percent']:.1f} % (sTLV 1669 ml by Vauthey 2002, BSA 1.94 m2 by Mosteller)" in printed.out
+    assert "30 % over sTLV by Vauthey 2002 (Shindoh 2013; chemotherapy for more than 3 months)" in printed.out
+    assert main(command) == 0
+    assert "already planned, kept" in capsys.readouterr().err
+    assert main([*command, "--raw"]) == 1
+    assert "with other options" in capsys.readouterr().err
 
 
 def test_bad_masks_name_the_file(
@@ -139,6 +171,40 @@ def test_an_out_that_cannot_be_a_folder(tmp_path: Path, ct_file: Path, capsys: p
     (tmp_path / "out").write_text("a file")
     assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_what_cannot_be_of_a_patient_is_told_before_anything_is_predicted(
+    tmp_path: Path, ct_file: Path, small_ct: CT, small_truth: dict[Structure, Mask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    geometry = small_ct.geometry
+    moved = Geometry(geometry.size_xyz, geometry.spacing_mm, (5.0, 0.0, 0.0), geometry.direction)
+    elsewhere = write_mask(tmp_path / "moved.nii.gz", small_truth[Structure.LIVER], moved)
+    (tmp_path / "prior.json").write_text("{}")
+    for options, message in (
+        (["--height-cm", "1.75"], "which looks like metres: 175 cm?"),
+        (["--weight-kg", "0"], "expected 25 to 350 kg, got 0"),
+        (["--weeks", "4"], "say nothing without the volumetry before"),
+        (["--prior", str(tmp_path / "prior.json")], "prior.json: expected the plan.json of an earlier plan"),
+        (["--portal-veins", str(elsewhere)], "is not on the grid of"),
+    ):
+        assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu", *options]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "patient.one").exists()
+
+
+def test_height_and_weight_of_a_dicom_header(tmp_path: Path) -> None:
+    geometry = Geometry((4, 4, 3), (1.0, 1.0, 2.0))
+    hu = np.zeros(geometry.shape_zyx, np.int16)
+    for file in write_dicom_series(tmp_path / "dcm", hu, geometry, "A", SYNTHETIC_DESCRIPTION):
+        slice_ = pydicom.dcmread(file)
+        slice_.PatientSize, slice_.PatientWeight, slice_.StudyDate = "1.7", "80", "20260401"
+        slice_.save_as(file)
+    found, notes = patient_of_ct(Patient(), tmp_path / "dcm", None)
+    assert (found, notes) == (Patient(170.0, 80.0, "DICOM header", "A", date(2026, 4, 1)), [])
+    assert patient_of_ct(Patient(), file, None)[0] == found, "one file of a series"
+    stated, _ = patient_of_ct(Patient(weight_kg=70.0), tmp_path / "dcm", None)
+    assert (stated.height_cm, stated.weight_kg, stated.source) == (170.0, 70.0, "given, the other from the DICOM header")
+    assert patient_of_ct(Patient(), None, None)[0] == Patient(source="DICOM header")
 
 
 def test_masks_fit_one_input_only(

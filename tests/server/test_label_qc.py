@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flrplan.anatomy import Compartment
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
+from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase
 from flrplan.server import label_qc
 from flrplan.server.label_qc import METHOD, UNREADABLE, LabelQc

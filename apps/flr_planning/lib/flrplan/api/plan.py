@@ -91,7 +91,7 @@ def plan(
     elif not isinstance(ct, CT):
         raise SettingsError(f"ct: expected a path or a flrplan.CT, which knows its grid, got {type(ct).__name__}")
     image = ct if name is None else replace(ct, name=name)
-    patient, notes = _patient(stated, path, series)
+    patient, notes = patient_of_ct(stated, path, series)
     clinical = Clinical(patient, state, before, weeks)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
     of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
@@ -101,10 +101,12 @@ def plan(
     planned = run_plan(cascade, image, given, on_step=on_step, raw=raw)
     for mask in planned.masks.values():
         mask.setflags(write=False)  # volumes and warnings are computed from them later
-    given_as: dict[str, object] = {**{str(s): mask for s, mask in masks.items()}, **veins, "prior": prior}
-    files = {name: Path(file) for name, file in given_as.items() if isinstance(file, str | os.PathLike)}
+    asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins}
+    if prior is not None:
+        asked["prior"] = prior
+    files = {n: Path(f) for n, f in asked.items() if isinstance(f, str | os.PathLike)}
     request = None
-    if path is not None and len(files) == len(masks) + len(veins) + (prior is not None):
+    if path is not None and len(files) == len(asked):
         options = {"raw": raw, "height_cm": height_cm, "weight_kg": weight_kg, "liver_state": state, "weeks": weeks}
         request = request_of(path, files, options)
     return replace(planned, request=request, clinical=clinical, veins=of_veins)
@@ -120,7 +122,7 @@ def liver_state_named(name: LiverState | str) -> LiverState:
         ) from None
 
 
-def _patient(stated: Patient, path: Path | None, series: str | None) -> tuple[Patient, list[str]]:
+def patient_of_ct(stated: Patient, path: Path | None, series: str | None) -> tuple[Patient, list[str]]:
     """The patient of the CT's DICOM header, if it has one; what was stated goes before it. And what the header says that cannot be."""
     header: Any = {}
     if path is not None and (path.is_dir() or is_dicom(path)):

@@ -138,8 +138,8 @@ class Assessment:
             lines.append(f"sFLR {NOT_COMPUTABLE}: height and weight are not known")
         else:
             stlv, bsa = STANDARDISED[0].stlv_ml(self.bsa_m2()), self.bsa_m2()
-            formulas = f"{STANDARDISED[0].value}, BSA {bsa:.2f} m2 by {BsaFormula.MOSTELLER.value}"
-            lines.append(f"sFLR {self.sflr_percent:.1f} % (sTLV {stlv:.0f} ml: {formulas})")
+            by = f"{STANDARDISED[0].value.removeprefix('sTLV ')}, BSA {bsa:.2f} m2 by {BsaFormula.MOSTELLER.value}"
+            lines.append(f"sFLR {self.sflr_percent:.1f} % (sTLV {stlv:.0f} ml {by})")
         if not math.isnan(self.flr_to_weight_percent):
             lines.append(f"FLR {self.flr_to_weight_percent:.2f} % of the body weight")
         if self.clinical.prior is not None:

@@ -194,8 +194,8 @@ def vessel_of(name: str, vein: Mask, label_zyx: NDArray[np.uint8], geometry: Geo
         if len(corners):
             around = Region.of(kept, spacing).surface.points_zyx
             distance = float(cKDTree(corners * spacing).query(around * spacing)[0].min())
-    in_remnant, in_resection, outside = (np.count_nonzero(m) * geometry.voxel_volume_ml for m in (kept, gone, vein & ~liver))
-    return Vessel(name, in_remnant, in_resection, outside, distance)
+    kept_ml, gone_ml, outside_ml = (np.count_nonzero(m) * geometry.voxel_volume_ml for m in (kept, gone, vein & ~liver))
+    return Vessel(name, kept_ml, gone_ml, outside_ml, distance)
 
 
 def plan_findings(parts: Parts) -> list[str]:
