@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flrplan.planning.volumetry import Volumes
     from flrplan.workfolder.split import Split, read_split
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CT",
