@@ -99,6 +99,7 @@ docs/training
 docs/networks
 benchmark/README
 docs/evaluation
+docs/qc
 benchmark/splits/README
 docs/slurm
 docs/synthetic197

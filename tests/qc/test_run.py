@@ -209,3 +209,12 @@ def test_a_repair_needs_to_be_known(anatomy: Anatomy) -> None:
     case: QcCase = anatomy.case()
     with pytest.raises(SettingsError, match="no repair for missed"):
         repaired(case, ["missed"])
+
+
+def test_a_hole_over_a_vessel_is_not_filled(anatomy: Anatomy) -> None:
+    anatomy.liver[17:21, 21:25, 24:28] = False
+    case: QcCase = anatomy.case()
+    assert repaired(case, ["voids"])[1] == {"voids": 64}  # the FLR holds the voxels already
+    anatomy.hu[16:22, 20:26, 23:29] = 0
+    assert repaired(anatomy.case(), ["voids"])[1] == {}
+    assert repaired(anatomy.case(image=False), ["voids"])[1] == {}  # 5 ml: nobody knows

@@ -82,7 +82,7 @@ def _panel(
             continue
         colour = np.array(APPEARANCE[structure].rgb, float)
         large = mask[at]
-        if structure is not Structure.LIVER:
+        if structure is not Structure.LIVER or len(masks) == 1:
             rgb[large] = (1 - _FILL) * rgb[large] + _FILL * colour
         rgb[large & ~ndimage.binary_erosion(large)] = colour
     image = Image.fromarray((rgb[::-1] if flip else rgb).astype(np.uint8))

@@ -6,13 +6,15 @@ import numpy as np
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.qc.case import Grid, QcCase, pieces_of
+from flrplan.qc.case import Grid, Pieces, QcCase, pieces_of
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.image import liver_look
 from flrplan.qc.rule import MANY, Rule, Threshold, piece_findings
 
 _ALIKE = 2.5
 """Spreads of the liver's HU within which tissue looks like it."""
+
+_SURE_ML = 1.0
 
 
 def enclosed(mask: Mask) -> Mask:
@@ -40,28 +42,31 @@ def bays(grid: Grid, reach_mm: float) -> Mask:
     return np.asarray(ndimage.binary_opening(found, ndimage.generate_binary_structure(3, 1)))
 
 
-def _find(case: QcCase, *, least_ml: float, least_bay_ml: float, reach_mm: float) -> list[Finding]:
-    grid, coarse, step = case.crop, case.coarse, case.step
-    holes = pieces_of(enclosed(grid.masks[Structure.LIVER]), grid.voxel_ml)
+def holes_of(case: QcCase, least_ml: float) -> tuple[Pieces, list[int], list[int]]:
+    """The enclosed holes, and which of those of at least that volume are on tissue like liver, and on other tissue; all the first without
+    a CT. Only the :data:`MANY` largest are looked at, the others count as like liver.
+    """
+    holes = pieces_of(enclosed(case.crop.masks[Structure.LIVER]), case.crop.voxel_ml)
     chosen = [i for i, p in enumerate(holes.pieces) if p.ml >= least_ml]
-    look = liver_look(coarse)
+    look = liver_look(case.coarse)
     if look is None:
-        return piece_findings(case, holes, chosen, Severity.WARNING, Structure.LIVER, "void of {ml} inside the liver")
-    here = holes.labels[:, ::step, ::step]
+        return holes, chosen, []
+    here = holes.labels[:, :: case.step, :: case.step]
     hu = {i: look.smooth[here == holes.pieces[i].number] for i in chosen[:MANY]}
     unlike = [i for i, v in hu.items() if v.size and abs(float(np.median(v)) - look.median) > _ALIKE * look.spread]
-    alike = [i for i in chosen if i not in unlike]
+    return holes, [i for i in chosen if i not in unlike], unlike
+
+
+def _find(case: QcCase, *, least_ml: float, least_bay_ml: float, reach_mm: float) -> list[Finding]:
+    coarse, step = case.coarse, case.step
+    holes, alike, unlike = holes_of(case, least_ml)
+    if case.ct is None:
+        return piece_findings(case, holes, alike, Severity.WARNING, Structure.LIVER, "void of {ml} inside the liver")
     found = piece_findings(
         case, holes, alike, Severity.WARNING, Structure.LIVER, "void of {ml} inside the liver, on tissue like liver"
     )
-    found += piece_findings(
-        case,
-        holes,
-        unlike,
-        Severity.NOTE,
-        Structure.LIVER,
-        "void of {ml} inside the liver, on other tissue: vessel, gallbladder, lesion?",
-    )
+    other = "void of {ml} inside the liver, on other tissue: vessel, gallbladder, lesion?"
+    found += piece_findings(case, holes, unlike, Severity.NOTE, Structure.LIVER, other)
     open_ones = pieces_of(bays(coarse, reach_mm), coarse.voxel_ml)
     return found + [
         case.finding(
@@ -79,9 +84,13 @@ def _find(case: QcCase, *, least_ml: float, least_bay_ml: float, reach_mm: float
 
 
 def _fill(case: QcCase, *, least_ml: float, least_bay_ml: float, reach_mm: float) -> dict[Structure, Mask]:
-    """Holes go to the liver and, where the remnant is stated, to the compartment that is nearest."""
+    """Holes go to the liver and, where the remnant is stated, to the compartment that is nearest. With a CT those on tissue like liver,
+    without one those below :data:`_SURE_ML`: a gallbladder or a vessel may be larger.
+    """
+    pieces, _, unlike = holes_of(case, least_ml)
+    filled = [p.number for i, p in enumerate(pieces.pieces) if i not in unlike and (case.ct is not None or p.ml < _SURE_ML)]
+    holes = np.isin(pieces.labels, filled)
     liver = case.whole.masks[Structure.LIVER].copy()
-    holes = enclosed(case.crop.masks[Structure.LIVER])
     liver[case.box] |= holes
     changed = {Structure.LIVER: liver}
     if Structure.FLR in case.masks and holes.any():
@@ -108,5 +117,5 @@ RULE = Rule(
         Threshold("reach_mm", 8.0, "mm", "half the width of a bay that a closing takes in"),
     ),
     repair=_fill,
-    repaired="enclosed holes are filled, with the nearest compartment",
+    repaired="enclosed holes on tissue like liver (without a CT: below 1 ml) are filled, with the nearest compartment",
 )

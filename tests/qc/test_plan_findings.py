@@ -1,0 +1,53 @@
+"""A plan says what label QC finds in its masks: as data in its report, and as sentences among its warnings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flrplan.anatomy import NestingReport
+from flrplan.image import CT
+from flrplan.method import CascadeResult, Source
+from flrplan.planning import Plan
+from flrplan.preparation.sources import CaseSource, SourceKind
+from flrplan.preparation.table import QC_COUNTS, dataset_csv, dataset_row
+from flrplan.preparation.truth import Truth
+
+
+def plan_of(anatomy: Any) -> Plan:
+    case = anatomy.case()
+    assert case.ct is not None
+    return Plan(CascadeResult(case.ct, case.masks, dict.fromkeys(case.masks, Source.GIVEN), {}, {}, ()))
+
+
+def test_a_plan_without_faults_has_no_findings(anatomy: Any) -> None:
+    plan = plan_of(anatomy)
+    assert plan.findings == ()
+    assert plan.warnings == ()
+    assert plan.report()["findings"] == []
+
+
+def test_findings_are_data_and_warnings_but_not_what_the_plan_says_already(anatomy: Any) -> None:
+    anatomy.flr |= (anatomy.ball((20, 20, 12), 9.0) & anatomy.liver) | anatomy.ball((20, 10, 30), 16.0)
+    plan = plan_of(anatomy)
+    assert [f.rule for f in plan.findings] == ["flr_outside", "flr_pieces"]
+    assert len(plan.warnings) == 2  # the map's own sentence about FLR outside the liver, and the piece
+    assert plan.warnings[1].endswith("apart from the remnant")
+    record = plan.report()["findings"][1]
+    assert (record["rule"], record["severity"], record["structure"]) == ("flr_pieces", "warning", "flr")
+
+
+def test_dataset_csv_counts_the_findings_of_the_labels_as_they_were_prepared(anatomy: Any, tmp_path: Any) -> None:
+    def row() -> dict[str, Any]:
+        case = anatomy.case()
+        assert isinstance(case.ct, CT)
+        truth = Truth(anatomy.liver, anatomy.crlm, anatomy.flr)
+        source = CaseSource("case", tmp_path / "ct.nii.gz")
+        return dataset_row(source, next(iter(SourceKind)), case.ct, truth, NestingReport(), ("", [], []))
+
+    assert [row()[name] for name in QC_COUNTS] == [0, 0, 0]
+    anatomy.liver[18:20, 22:24, 24:27] = anatomy.flr[18:20, 22:24, 24:27] = False
+    anatomy.crlm |= anatomy.ball((30, 20, 45), 9.0) & ~anatomy.liver
+    found = row()
+    assert QC_COUNTS == ("qc_errors", "qc_warnings", "qc_notes")
+    assert (found["qc_errors"], found["qc_warnings"]) == (1, 1)
+    assert ",qc_errors,qc_warnings,qc_notes," in dataset_csv([found]).splitlines()[0]
