@@ -33,9 +33,9 @@ def make_writable(folder: Path, advice: str) -> None:
 
 
 def versions(folder: Path) -> list[int]:
-    """Numbers of the versions that are there, ascending. Of a folder without later ones it is 0, be the folder there or not."""
-    later = (folder / VERSIONS_NAME).glob("*") if (folder / VERSIONS_NAME).is_dir() else ()
-    return [0, *sorted(int(path.name) for path in later if path.name.isdecimal())]
+    """Numbers of the versions that are there, ascending; none where the folder is not there."""
+    later = sorted(int(path.name) for path in folder.glob(f"{VERSIONS_NAME}/*") if path.name.isdecimal())
+    return [0, *later] if folder.is_dir() else []
 
 
 def current_version(folder: Path) -> Path:
@@ -90,5 +90,5 @@ def _point(folder: Path, number: str) -> None:
 def _version(folder: Path, number: str, who: str) -> Path:
     there = [str(n) for n in versions(folder)]
     if number not in there:
-        raise ModelError(f"{who} version {number!r}, expected one of {', '.join(there)}")
+        raise ModelError(f"{who} version {number!r}, expected one of {', '.join(there) or 'none: nothing is there'}")
     return folder if number == "0" else folder / VERSIONS_NAME / number
