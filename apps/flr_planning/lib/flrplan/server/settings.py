@@ -67,4 +67,4 @@ class AppSettings:
         if unknown := sorted(set(own) - set(known)):
             raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*known, *HOST_CONF_KEYS))}")
         training = {key.removeprefix(_TRAIN): own.pop(key) for key in list(own) if key.startswith(_TRAIN)}
-        return settings_of(cls, {**own, "training": settings_of(RetrainingSettings, training, "conf train")}, "conf")
+        return settings_of(cls, {**own, "training": settings_of(RetrainingSettings, training, "conf train_*")}, "conf")
