@@ -222,9 +222,7 @@ def evaluate_many(count: int, folder: Path) -> None:
 
     Half of the cases are held out, the others lie in two folds; fewer than four are all held out.
     """
-    from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
-    from flrplan.evaluation.run import evaluate
-    from flrplan.evaluation.settings import EvaluationSettings
+    from flrplan.evaluation import COLUMNS, PAPER_COLUMNS, EvaluationSettings, Part, evaluate
 
     shape = (64, 128, 128)
     geometry = Geometry((128, 128, 64), (1.5, 1.5, 2.5))

@@ -71,8 +71,8 @@ def run_side(
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from flrplan.nnunet.environment import augmentation_workers, nnunet_folders, quiet
-    from flrplan.nnunet.prepare.planning import CONFIGURATION
-    from flrplan.nnunet.train.trainer import FlrTrainer
+    from flrplan.nnunet.prepare import CONFIGURATION
+    from flrplan.nnunet.train import FlrTrainer
 
     work = StageWork(work_root, LIVER)
     dataset = json.loads((work.preprocessed / "dataset.json").read_text())

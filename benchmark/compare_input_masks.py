@@ -33,7 +33,7 @@ from flrplan.api.train import TrainingRequest, prepare, train
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import FlrError
-from flrplan.evaluation.columns import COLUMNS, Column
+from flrplan.evaluation import COLUMNS, Column
 from flrplan.evaluation.robustness import PairedDice, markdown, robustness
 from flrplan.files import current_version, replacing, write_json, write_text
 from flrplan.hardware import choose_device, keep_freed_memory
@@ -43,9 +43,10 @@ from flrplan.input_masks.predictions import column_of
 from flrplan.method import CASCADE, InputMasks, Inputs, Recipe, Stage, stage_named
 from flrplan.metrics.overlap import dice
 from flrplan.networks import ARCHITECTURES
-from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint
+from flrplan.nnunet.model import load_checkpoint
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME
+from flrplan.nnunet.train import EpochReport
 from flrplan.nnunet.train.precision import precision_context
-from flrplan.nnunet.train.trainer import EpochReport
 from flrplan.preparation.draw import draw_split, write_split
 from flrplan.workfolder import RUN_NAME, Case, Split, find_labelled_cases, read_split
 

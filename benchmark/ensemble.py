@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from flrplan.errors import FlrError
-from flrplan.evaluation.ensemble import combine
+from flrplan.evaluation import combine
 from flrplan.workfolder import WorkFolder
 
 

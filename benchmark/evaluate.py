@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 
 from flrplan import EvaluationSettings, FlrError, evaluate
-from flrplan.evaluation.settings import TIE_MARGIN
+from flrplan.evaluation import TIE_MARGIN
 
 DEFAULT_WORK = Path("work")
 

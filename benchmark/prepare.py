@@ -34,15 +34,23 @@ from pathlib import Path
 
 from flrplan.errors import FlrError
 from flrplan.files import write_text
+from flrplan.preparation import (
+    PrepareSettings,
+    ProblemKind,
+    SourceKind,
+    find_folder_cases,
+    find_tcia_cases,
+    prepare,
+    read_layout,
+)
 from flrplan.preparation.compare import compare_all, pair_cases
 from flrplan.preparation.compare_picture import write_comparison_picture
 from flrplan.preparation.compare_table import changes_csv, changes_markdown
-from flrplan.preparation.folder import FoundCases, find_folder_cases, image_sources, with_labels, with_original_tumours
-from flrplan.preparation.layout import FOLDER_LAYOUT, read_layout
+from flrplan.preparation.folder import FoundCases, image_sources, with_labels, with_original_tumours
+from flrplan.preparation.layout import FOLDER_LAYOUT
 from flrplan.preparation.listing import listing, unused_lines
-from flrplan.preparation.run import PrepareSettings, expected_cases, prepare
-from flrplan.preparation.sources import MAX_LESION_DISTANCE_MM, ProblemKind, SourceKind
-from flrplan.preparation.tcia import find_tcia_cases
+from flrplan.preparation.run import expected_cases
+from flrplan.preparation.sources import MAX_LESION_DISTANCE_MM
 
 log = logging.getLogger(__name__)
 

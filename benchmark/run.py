@@ -27,6 +27,7 @@ from tempfile import TemporaryDirectory
 from flrplan.errors import FlrError, SettingsError
 from flrplan.hardware import choose_gpus, visible_gpus
 from flrplan.hardware.gpu_pool import VARIABLE
+from flrplan.workflow import BenchmarkSettings, DataKind, Job, Places, benchmark_jobs, read_benchmark, with_split
 from flrplan.workflow.engine import (
     EngineSettings,
     find_snakemake,
@@ -37,11 +38,9 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import Job, Places, benchmark_jobs, known_split, settled_split, split_file
+from flrplan.workflow.jobs import known_split, settled_split, split_file
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
-from flrplan.workflow.reading import read_benchmark
 from flrplan.workflow.record import require_same_benchmark
-from flrplan.workflow.settings import BenchmarkSettings, DataKind, with_split
 from flrplan.workfolder import WorkFolder, find_labelled_cases
 
 HERE = Path(__file__).resolve().parent

@@ -53,8 +53,8 @@ from flrplan.files import write_json
 from flrplan.hardware import choose_device
 from flrplan.image import CT, Geometry, read_ct, read_label_map, write_label_map, write_volume
 from flrplan.method import CASCADE, StageInput, build_stage_input
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.model import ModelFolder
+from flrplan.nnunet.prepare import CONFIGURATION
 from speed_report import STRUCTURES, compare, reached, table, write_chart
 from speed_side import largest_piece
 from widened import write_widened

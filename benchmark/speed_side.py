@@ -119,7 +119,7 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
     from flrplan import image
     from flrplan.anatomy import Structure, to_compartments
     from flrplan.method import CASCADE, stage_input
-    from flrplan.nnunet.model.model_folder import ModelFolder
+    from flrplan.nnunet.model import ModelFolder
 
     source, models, device, out = arguments
 

@@ -33,11 +33,11 @@ from flrplan.image import write_label_map, write_volume
 from flrplan.method import CASCADE, PlanSettings, Recipe, Stage
 from flrplan.networks import NNUNET
 from flrplan.networks.table import NARROW
-from flrplan.nnunet.model.checkpoint import published_content, write_checkpoint
+from flrplan.nnunet.model import write_checkpoint
+from flrplan.nnunet.model.checkpoint import published_content
+from flrplan.nnunet.prepare import CONFIGURATION, StageWork, prepare_stage
 from flrplan.nnunet.prepare.architecture_plan import architecture_plan
 from flrplan.nnunet.prepare.dataset import dataset_json
-from flrplan.nnunet.prepare.planning import CONFIGURATION
-from flrplan.nnunet.prepare.preparation import StageWork, prepare_stage
 from flrplan.workfolder import find_labelled_cases, nnunet_split
 from speed import NARROW_MODELS, SIZES, Size, make_image
 

@@ -17,9 +17,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.files import write_json
-from flrplan.nnunet.model.checkpoint import load_checkpoint, published_content, write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.checkpoint import published_content
 from flrplan.nnunet.model.model_folder import read_json_object
-from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.prepare import CONFIGURATION
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 _AFTER_SKIP = re.compile(r"decoder\.stages\.\d+\.convs\.0\.(conv|all_modules\.0)\.weight$")

@@ -13,10 +13,10 @@ from flrplan.api.predict import PredictionRequest
 from flrplan.api.train import TrainingRequest, split_of
 from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.errors import ModelError, SettingsError
-from flrplan.evaluation.settings import EvaluationSettings
+from flrplan.evaluation import EvaluationSettings
 from flrplan.files import write_json
 from flrplan.method import CRLM, LIVER, Variant
-from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model import ModelFolder
 
 
 @pytest.fixture(scope="module")

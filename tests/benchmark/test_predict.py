@@ -20,10 +20,10 @@ from flrplan.api import predict
 from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.engine import MODEL_ROOT, CascadeSettings
 from flrplan.errors import EmptyLiverError, ModelError
-from flrplan.evaluation.columns import PAPER_COLUMNS, Part
+from flrplan.evaluation import PAPER_COLUMNS, Part
 from flrplan.image import CT, Geometry
 from flrplan.method import STAGES
-from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 

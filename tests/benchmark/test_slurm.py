@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.evaluation.columns import PAPER_COLUMNS, Part
+from flrplan.evaluation import PAPER_COLUMNS, Part
 from flrplan.method import PAPER_STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ import speed_side
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.image import Geometry
 from flrplan.method import LIVER, build_stage_input
-from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model import ModelFolder
 from widened import widen, write_widened
 
 

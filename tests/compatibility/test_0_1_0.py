@@ -20,9 +20,9 @@ from flrplan.api.plan import request_of
 from flrplan.cli import main as flrplan
 from flrplan.engine import ModelStore
 from flrplan.files import current_version, versions
+from flrplan.learning import RetrainingFolder, read_stats
 from flrplan.learning.holdout import HoldOut
-from flrplan.learning.progress import read_stats
-from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder
+from flrplan.learning.stage_training import RECORD_NAME
 from flrplan.method import LIVER
 from flrplan.nnunet.train.publishing import replace_model
 

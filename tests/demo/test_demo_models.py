@@ -33,7 +33,7 @@ from flrplan.demo.real_ct import RealScore
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import ModelError
 from flrplan.method import LIVER
-from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model import ModelFolder
 
 RECIPE = """
 common:

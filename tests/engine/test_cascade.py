@@ -16,8 +16,7 @@ from flrplan.engine import DEMO_NOTE, MODEL_ROOT, Cascade, CascadeSettings, Mode
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
 from flrplan.image import CT, Geometry
 from flrplan.method import CASCADE, CRLM, FLR, FLR_E2E, LIVER, InputSettings, Probability, Source
-from flrplan.nnunet.model.checkpoint import load_checkpoint
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model import StagePredictor, load_checkpoint
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 

@@ -8,9 +8,8 @@ from itertools import combinations
 import pytest
 import yaml
 
-from flrplan.evaluation import paper
+from flrplan.evaluation import COLUMNS, PAPER_COLUMNS, Part, paper
 from flrplan.evaluation.claims import CLAIMS, Status, check_claims
-from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
 from flrplan.evaluation.paper import architecture_order, paper_value
 
 

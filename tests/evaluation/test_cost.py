@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.evaluation.columns import PAPER_COLUMNS, Part
+from flrplan.evaluation import PAPER_COLUMNS, Part
 
 BENCH = Path(__file__).parents[2] / "benchmark" / "bench_metrics.py"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flrplan.evaluation import TIE_MARGIN, WRITTEN
 from flrplan.evaluation.claims import Status
-from flrplan.evaluation.settings import TIE_MARGIN, WRITTEN
 from flrplan.evaluation.statistics import ALPHA, EXACT_PAIRS, MIN_PAIRS_DECIDED
 from flrplan.metrics.catalogue import METRICS, NSD_TOLERANCE_MM
 from flrplan.metrics.empty import EMPTY_CUTS, EMPTY_MASKS, Emptiness, Undefined

@@ -11,8 +11,8 @@ import json
 import numpy as np
 import pytest
 
+from flrplan.evaluation import EvaluationSettings
 from flrplan.evaluation.run import find
-from flrplan.evaluation.settings import EvaluationSettings
 
 
 @pytest.fixture

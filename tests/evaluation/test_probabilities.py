@@ -9,10 +9,10 @@ from shutil import rmtree
 import numpy as np
 import pytest
 
+from flrplan.evaluation import EvaluationSettings
 from flrplan.evaluation.probabilities import sensitivity_intervals, summarise_probabilities
 from flrplan.evaluation.run import find
 from flrplan.evaluation.scoring import score_case
-from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.metrics.froc import Candidates
 
 

@@ -6,12 +6,11 @@ import json
 
 import pytest
 
-from flrplan.evaluation import provenance
+from flrplan.evaluation import COLUMNS, Part, provenance
 from flrplan.evaluation.claims import Status, check_claims
-from flrplan.evaluation.columns import COLUMNS, Part
 from flrplan.evaluation.paper import ARCHITECTURE_TITLES, paper_value
 from flrplan.evaluation.provenance import NOT_RECORDED, RANDOM, ModelRecord, model_records
-from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.prepare import CONFIGURATION
 
 OFFICIAL = {"source": "base_ep4k.model", "sha256": "0123456789abcdef"}
 UNLIKE = "started from random weights, the paper's from its authors' published ones"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
+from flrplan.evaluation import COLUMNS, PAPER_COLUMNS, Part
 from flrplan.evaluation.inputs import absent_columns
 from flrplan.workfolder import Split
 

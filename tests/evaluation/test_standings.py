@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.evaluation.columns import COLUMNS, Part
+from flrplan.evaluation import COLUMNS, EvaluationSettings, Part
 from flrplan.evaluation.comparisons import Kind, ranks_by_case
 from flrplan.evaluation.rows import Row
 from flrplan.evaluation.run import build_document
-from flrplan.evaluation.settings import EvaluationSettings
 from flrplan.evaluation.summary import Results
 from flrplan.evaluation.tables import markdown_table
 from flrplan.metrics.catalogue import METRICS, metrics_of

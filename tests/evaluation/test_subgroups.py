@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation import COLUMNS
 from flrplan.evaluation.power import largest_spread, smallest_detectable
 from flrplan.evaluation.subgroups import read_clinical
 

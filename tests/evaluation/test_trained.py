@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.evaluation.columns import COLUMNS
+from flrplan.evaluation import COLUMNS
 from flrplan.evaluation.trained import model_folders, require_unseen
 from flrplan.evaluation.variants import variants_of
 from flrplan.workfolder import RUN_NAME, Split

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flrplan.evaluation.columns import COLUMNS, Part
+from flrplan.evaluation import COLUMNS, Part
 from flrplan.evaluation.variants import seed_groups, seed_lines, variant_lines, variants_of
 from flrplan.files import write_json
 

@@ -8,8 +8,7 @@ import json
 import pytest
 
 from flrplan.cohort.write import TABLE_NAME
-from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Part
-from flrplan.evaluation.settings import SYNTHETIC_NOTE
+from flrplan.evaluation import COLUMNS, PAPER_COLUMNS, SYNTHETIC_NOTE, Part
 
 
 def test_work_folder_prefers_binary_truth_and_writes_into_it(whole, command):

@@ -12,10 +12,10 @@ from flrplan.errors import FlrError
 from flrplan.files import read_json, read_table, read_text, read_yaml
 from flrplan.method import Recipe
 from flrplan.nnunet.model.model_folder import read_json_object
+from flrplan.preparation import read_layout
 from flrplan.preparation.draw import read_strata
-from flrplan.preparation.layout import read_layout
 from flrplan.preparation.tcia import read_series_table
-from flrplan.workflow.reading import read_benchmark
+from flrplan.workflow import read_benchmark
 from flrplan.workfolder import read_record, read_split
 
 READERS: dict[str, tuple[Callable[[Path], object], str]] = {

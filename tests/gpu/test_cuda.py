@@ -21,11 +21,11 @@ from flrplan.method import CASCADE, FLR, FLR_E2E, Recipe
 from flrplan.metrics.overlap import dice
 from flrplan.networks import architecture_named
 from flrplan.nnunet.environment import nnunet_folders
-from flrplan.nnunet.model.checkpoint import load_checkpoint
+from flrplan.nnunet.model import load_checkpoint
+from flrplan.nnunet.prepare import CONFIGURATION
 from flrplan.nnunet.prepare.architecture_plan import plan_training
-from flrplan.nnunet.prepare.planning import CONFIGURATION
-from flrplan.nnunet.train.trainer import FlrTrainer
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.train import FlrTrainer, train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import find_labelled_cases, nnunet_split
 
 pytestmark = [

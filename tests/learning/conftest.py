@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flrplan.anatomy import Compartment, decode_label
 from flrplan.cohort import SyntheticCase, make_case
 from flrplan.image import write_volume
-from flrplan.learning.annotations import AnnotatedImage
+from flrplan.learning import AnnotatedImage
 
 PLANNING_NAMES = {c.label_name: int(c) for c in Compartment}
 

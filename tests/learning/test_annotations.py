@@ -12,7 +12,7 @@ from flrplan.anatomy import PlanningLabel, Structure
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import GridError, LabelError
 from flrplan.image import CT
-from flrplan.learning.annotations import AnnotatedImage, read_annotations
+from flrplan.learning import AnnotatedImage, read_annotations
 from flrplan.method import CRLM, FLR, FLR_E2E, LIVER
 
 Annotate = Callable[..., AnnotatedImage]

@@ -11,12 +11,11 @@ import torch
 from flrplan.cohort import SyntheticCase
 from flrplan.engine import MODEL_ROOT
 from flrplan.errors import FlrError, ModelError
-from flrplan.learning.annotations import AnnotatedImage, read_annotations
+from flrplan.learning import AnnotatedImage, read_annotations
 from flrplan.learning.comparison import decide, score_current, score_model
 from flrplan.method import CRLM, LIVER
 from flrplan.metrics.overlap import dice
-from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model import ModelFolder, load_checkpoint, write_checkpoint
 
 CPU = torch.device("cpu")
 DEMO = MODEL_ROOT / "demo"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.learning.progress import JoinedProgress, Progress, Run, TaskProgress, read_stats, stopped
-from flrplan.nnunet.train.trainer import EpochReport
+from flrplan.learning import Progress, TaskProgress, read_stats
+from flrplan.learning.progress import JoinedProgress, Run, stopped
+from flrplan.nnunet.train import EpochReport
 
 
 def report(epoch: int, dice: float) -> EpochReport:

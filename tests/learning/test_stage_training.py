@@ -21,14 +21,22 @@ from flrplan.engine.models import FROM_DEMO
 from flrplan.errors import LabelError, ModelError, SettingsError, TrainingError
 from flrplan.files import current_version
 from flrplan.image import CT
-from flrplan.learning import stage_training
-from flrplan.learning.annotations import AnnotatedImage, StageCases, read_annotations
+from flrplan.learning import (
+    AnnotatedImage,
+    Progress,
+    RetrainingFolder,
+    RetrainingSettings,
+    StageTraining,
+    Start,
+    TrainingChoice,
+    read_annotations,
+    stage_training,
+)
+from flrplan.learning.annotations import StageCases
 from flrplan.learning.holdout import position
-from flrplan.learning.progress import Progress
-from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
-from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
+from flrplan.learning.stage_training import RECORD_NAME
 from flrplan.method import CRLM, LIVER
-from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT
 

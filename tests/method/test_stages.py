@@ -17,7 +17,7 @@ import pytest
 import flrplan
 from flrplan.anatomy import COMPARTMENTS_OF, Compartment, Structure, decode_label, structure_mask
 from flrplan.errors import LabelError, SettingsError
-from flrplan.evaluation.columns import COLUMNS, PAPER_COLUMNS, Column, Part
+from flrplan.evaluation import COLUMNS, PAPER_COLUMNS, Column, Part
 from flrplan.image import Geometry, write_label_map, write_volume
 from flrplan.method import CASCADE, CRLM, FLR, FLR_E2E, LIVER, PAPER_STAGES, STAGES, Inputs, Stage, stages_before
 from flrplan.method.stages import Kind, stage_table

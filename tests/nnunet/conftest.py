@@ -14,9 +14,9 @@ from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.method import FLR, Recipe
 from flrplan.networks import architecture_named
 from flrplan.nnunet.environment import nnunet_folders
+from flrplan.nnunet.prepare import CONFIGURATION
 from flrplan.nnunet.prepare.architecture_plan import plan_training
-from flrplan.nnunet.prepare.planning import CONFIGURATION
-from flrplan.nnunet.train.trainer import FlrTrainer
+from flrplan.nnunet.train import FlrTrainer
 from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import find_labelled_cases, nnunet_split
 

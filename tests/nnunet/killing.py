@@ -21,9 +21,10 @@ import torch
 
 from flrplan.files import current_version
 from flrplan.method import FLR, Recipe
-from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint, weights_sha256
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.train.training_run import StageWork, train_fold
+from flrplan.nnunet.model import ModelFolder, load_checkpoint
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME, weights_sha256
+from flrplan.nnunet.train import train_fold
+from flrplan.nnunet.train.training_run import StageWork
 
 FILE_EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "os.truncate")
 

@@ -9,8 +9,8 @@ import pytest
 
 from flrplan.errors import ModelError
 from flrplan.method import LIVER, InputSettings
+from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.model.architecture import check_architecture
-from flrplan.nnunet.model.model_folder import ModelFolder
 
 STUNET: dict[str, Any] = {
     "network_class_name": "flrplan.networks.stunet.STUNet",

@@ -20,8 +20,9 @@ from flrplan.image import CT
 from flrplan.method import FLR, Recipe, build_stage_input
 from flrplan.networks import ARCHITECTURES, TABLE, table
 from flrplan.networks.stunet import STUNet
-from flrplan.nnunet.model.checkpoint import load_checkpoint
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.model import load_checkpoint
+from flrplan.nnunet.train import train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
 
 REPOSITORY = Path(__file__).resolve().parents[2]

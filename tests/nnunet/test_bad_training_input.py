@@ -21,7 +21,8 @@ from flrplan.files import write_json
 from flrplan.image import read_label_map, write_label_map
 from flrplan.method import CRLM, FLR, LIVER, Recipe, Stage
 from flrplan.nnunet.prepare import preparation
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.train import train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import SPLITS_NAME, Split, find_labelled_cases, nnunet_split
 
 CPU = torch.device("cpu")

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from flrplan.errors import ModelError, OutputError
-from flrplan.nnunet.model.checkpoint import load_checkpoint, published_content, weights_sha256, write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.checkpoint import published_content, weights_sha256
 
 
 class RunsCode:

@@ -14,9 +14,10 @@ import torch
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.model.checkpoint import load_checkpoint, weights_sha256
+from flrplan.nnunet.model import load_checkpoint
+from flrplan.nnunet.model.checkpoint import weights_sha256
+from flrplan.nnunet.train import FlrTrainer
 from flrplan.nnunet.train.distributed import launch, launched_rank, process_group
-from flrplan.nnunet.train.trainer import FlrTrainer
 from flrplan.nnunet.train.training_run import StageWork
 from flrplan.workfolder import FINAL_CHECKPOINT
 

@@ -11,8 +11,7 @@ import pytest
 from flrplan.engine import MODEL_ROOT
 from flrplan.errors import ModelError
 from flrplan.method import CRLM, InputMasks, PlanSettings, Recipe
-from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model import ModelFolder, load_checkpoint, write_checkpoint
 from flrplan.nnunet.prepare.fine_tuning import prepare_with_plan_of, recipe_like
 from flrplan.nnunet.train.training_run import StageWork
 from flrplan.workfolder import FINAL_CHECKPOINT, Split

@@ -24,12 +24,10 @@ from flrplan.errors import ModelError
 from flrplan.files import current_version
 from flrplan.image import CT
 from flrplan.method import CRLM, FLR, LIVER, InputSettings, RegionMode, StageInput, build_stage_input
+from flrplan.nnunet.imported import import_model
 from flrplan.nnunet.imported import source as import_source
 from flrplan.nnunet.imported.labels import choose_labels
-from flrplan.nnunet.imported.model import import_model
-from flrplan.nnunet.model.checkpoint import load_checkpoint
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")

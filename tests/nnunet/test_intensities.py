@@ -21,11 +21,11 @@ from flrplan.files import write_json
 from flrplan.image import CT, read_ct, write_label_map
 from flrplan.method import CRLM, FLR, FLR_E2E, LIVER, InputSettings, RegionMode, build_stage_input
 from flrplan.method.stage_input import AIR_HU
+from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.model.intensities import clip_floor_fault
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.prepare.planning import PLANS
-from flrplan.nnunet.prepare.preparation import read_prepared
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.prepare import PLANS, read_prepared
+from flrplan.nnunet.train import train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import Case, TruthFiles, find_labelled_cases, nnunet_split
 
 

@@ -13,7 +13,8 @@ import torch
 
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.train.training_run import StageWork, train_fold
+from flrplan.nnunet.train import train_fold
+from flrplan.nnunet.train.training_run import StageWork
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from flrplan.cli import main
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.imported.model import import_model
+from flrplan.nnunet.imported import import_model
+from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.model.checkpoint import TRAINING_NAME
-from flrplan.nnunet.model.model_folder import ModelFolder, trained_ids
+from flrplan.nnunet.model.model_folder import trained_ids
+from flrplan.nnunet.train import train_fold
 from flrplan.nnunet.train.pretrained import learned_from
-from flrplan.nnunet.train.training_run import StageWork, train_fold
+from flrplan.nnunet.train.training_run import StageWork
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ import torch
 
 from flrplan.method import TrainingSettings
 from flrplan.method.recipe import Loss
+from flrplan.nnunet.train import FlrTrainer
 from flrplan.nnunet.train.optimization import BinaryCrossEntropy, DiceBinaryCrossEntropy, training_loss
-from flrplan.nnunet.train.trainer import FlrTrainer
 
 TARGET = torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(2, 1, 1, 1, 2)
 """Two patches of two voxels; only the first holds a target."""

@@ -13,9 +13,9 @@ import torch
 from flrplan.errors import SettingsError, TrainingError
 from flrplan.hardware.device import is_out_of_memory
 from flrplan.method import TrainingSettings
+from flrplan.nnunet.train import FlrTrainer
 from flrplan.nnunet.train.gradient_accumulation import GradientAccumulation, in_one_piece
 from flrplan.nnunet.train.precision import compiles, precision_context, precision_name
-from flrplan.nnunet.train.trainer import FlrTrainer
 
 CPU = torch.device("cpu")
 

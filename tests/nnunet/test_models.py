@@ -19,10 +19,8 @@ from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.errors import ModelError
 from flrplan.image import CT
 from flrplan.method import FLR, FLR_E2E, LIVER, build_stage_input
-from flrplan.nnunet.imported.model import import_model
-from flrplan.nnunet.model.checkpoint import load_checkpoint
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.imported import import_model
+from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")

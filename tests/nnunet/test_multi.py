@@ -20,14 +20,12 @@ from flrplan.image import read_ct, write_label_map
 from flrplan.method import LIVER, MASK_FROM, Probability, Source, build_stage_input
 from flrplan.method.stages import MULTI
 from flrplan.networks.published_weights import load_weights
-from flrplan.nnunet.imported.model import import_model
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.imported import import_model
+from flrplan.nnunet.model import ModelFolder, StagePredictor
+from flrplan.nnunet.prepare import PLANS, read_prepared
 from flrplan.nnunet.prepare.dataset import region_values
-from flrplan.nnunet.prepare.planning import PLANS
-from flrplan.nnunet.prepare.preparation import read_prepared
-from flrplan.nnunet.train import pretrained
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.train import pretrained, train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import Case, TruthFiles, find_labelled_cases, nnunet_split
 
 CPU = torch.device("cpu")

@@ -16,8 +16,7 @@ from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import CT
 from flrplan.method import CRLM, MASK_FROM, Probability, build_stage_input
 from flrplan.method.probabilities import encode
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model import ModelFolder, StagePredictor
 
 Target = Callable[[LabelManager, tuple[int, ...], torch.Tensor], tuple[Mask, Probability]]
 

@@ -14,9 +14,9 @@ from flrplan.engine import MODEL_ROOT
 from flrplan.errors import ModelError
 from flrplan.files import current_version
 from flrplan.method import Recipe
+from flrplan.nnunet.train import FlrTrainer, train_fold
 from flrplan.nnunet.train.publishing import ModelPlace, publish_fold, replace_model
-from flrplan.nnunet.train.trainer import FlrTrainer
-from flrplan.nnunet.train.training_run import StageWork, train_fold
+from flrplan.nnunet.train.training_run import StageWork
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")

@@ -17,12 +17,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from flrplan.errors import OutputError
 from flrplan.image import read_label_map, write_label_map
 from flrplan.method import CRLM, FLR, FLR_E2E, LIVER, Recipe
-from flrplan.nnunet.model import checkpoint
-from flrplan.nnunet.model.checkpoint import write_checkpoint
+from flrplan.nnunet.model import checkpoint, write_checkpoint
 from flrplan.nnunet.prepare.dataset import convert_dataset
 from flrplan.nnunet.prepare.preprocessed import expected_bytes, is_whole, preprocess_cases, require_whole
+from flrplan.nnunet.train import train_fold
 from flrplan.nnunet.train.provenance import commit, device_name
-from flrplan.nnunet.train.training_run import StageWork, train_fold
+from flrplan.nnunet.train.training_run import StageWork
 from flrplan.workfolder import find_labelled_cases
 
 CPU = torch.device("cpu")

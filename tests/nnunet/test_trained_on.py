@@ -12,9 +12,11 @@ import torch
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
 from flrplan.method import Recipe
-from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME
+from flrplan.nnunet.train import train_fold
 from flrplan.nnunet.train.provenance import TRAINED_ON
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import Split, find_labelled_cases
 
 CPU = torch.device("cpu")

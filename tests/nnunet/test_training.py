@@ -14,9 +14,8 @@ from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT
 from flrplan.method import FLR, Recipe, build_stage_input
-from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME
 from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
 
@@ -114,7 +113,7 @@ def test_other_settings_in_the_same_work_folder_are_refused(trained: Path) -> No
 
 
 def test_other_plan_in_the_same_model_folder_is_refused(trained: Path, tmp_path: Path) -> None:
-    from flrplan.nnunet.train.training_run import train_fold
+    from flrplan.nnunet.train import train_fold
 
     plans = tmp_path / "models" / "plans.json"
     plans.parent.mkdir()

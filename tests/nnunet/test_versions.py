@@ -15,7 +15,7 @@ from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.engine.models import FROM_DEMO
 from flrplan.files import current_version, publish_version, versions
 from flrplan.method import LIVER
-from flrplan.nnunet.imported.model import import_model
+from flrplan.nnunet.imported import import_model
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.train.publishing import changing, replace_model
 

@@ -11,9 +11,9 @@ from torch import distributed
 
 from flrplan.method import FLR, Recipe
 from flrplan.nnunet.model.checkpoint import weights_sha256
+from flrplan.nnunet.train import FlrTrainer, train_fold
 from flrplan.nnunet.train.distributed import process_group
-from flrplan.nnunet.train.trainer import FlrTrainer
-from flrplan.nnunet.train.training_run import StageWork, train_fold
+from flrplan.nnunet.train.training_run import StageWork
 
 CHECKED: dict[str, object] = {}
 

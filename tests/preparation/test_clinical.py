@@ -12,10 +12,8 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.evaluation import subgroups
+from flrplan.preparation import PrepareSettings, SourceKind, find_tcia_cases, prepare
 from flrplan.preparation.clinical import CLINICAL, read_clinical
-from flrplan.preparation.run import PrepareSettings, prepare
-from flrplan.preparation.sources import SourceKind
-from flrplan.preparation.tcia import find_tcia_cases
 
 HEAD = ["Patient-ID", "De-identify Scout Name", "age", "steatosis_yesno", "chemo_before_liver_resection", "bilobar_disease"]
 ROWS: list[list[object]] = [

@@ -12,12 +12,11 @@ import SimpleITK as sitk
 from flrplan.anatomy import Structure
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Geometry, read_ct
-from flrplan.preparation.folder import find_folder_cases, image_sources, with_labels
+from flrplan.preparation import PrepareSettings, SourceKind, find_folder_cases, prepare, read_layout
+from flrplan.preparation.folder import image_sources, with_labels
 from flrplan.preparation.glob_pattern import compile_open_pattern, compile_pattern
-from flrplan.preparation.layout import read_layout
 from flrplan.preparation.listing import listing
-from flrplan.preparation.run import PrepareSettings, prepare
-from flrplan.preparation.sources import FileLabels, SourceKind
+from flrplan.preparation.sources import FileLabels
 from flrplan.preparation.truth import read_truth_of
 from flrplan.workfolder import find_labelled_cases
 

@@ -13,13 +13,11 @@ import SimpleITK as sitk
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Geometry
 from flrplan.metrics.region import Region
+from flrplan.preparation import Prepared, PrepareSettings, SourceKind, find_tcia_cases, prepare, read_layout
 from flrplan.preparation.folder import image_sources, with_labels, with_original_tumours
-from flrplan.preparation.layout import read_layout
 from flrplan.preparation.lesion_instances import nearest_instances, tumour_numbers
 from flrplan.preparation.listing import listing
-from flrplan.preparation.run import Prepared, PrepareSettings, prepare
-from flrplan.preparation.sources import InstanceSource, SourceKind
-from flrplan.preparation.tcia import find_tcia_cases
+from flrplan.preparation.sources import InstanceSource
 from flrplan.workfolder import layer_paths, read_instances
 
 CASE = "CRLM-CT-1001"

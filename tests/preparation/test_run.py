@@ -13,11 +13,9 @@ import SimpleITK as sitk
 
 from flrplan.errors import SettingsError
 from flrplan.image import Geometry
-from flrplan.preparation.run import Prepared, PrepareSettings, prepare
-from flrplan.preparation.sources import CaseSource, SourceKind
-from flrplan.preparation.tcia import find_tcia_cases
-from flrplan.workflow.jobs import Places, benchmark_jobs
-from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, SplitSettings
+from flrplan.preparation import CaseSource, Prepared, PrepareSettings, SourceKind, find_tcia_cases, prepare
+from flrplan.workflow import BenchmarkSettings, DataKind, Places, benchmark_jobs
+from flrplan.workflow.settings import DataSettings, SplitSettings
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 GRID = Geometry((16, 16, 8), (0.8, 0.9, 2.5), (-10.5, 20.25, -120.25))

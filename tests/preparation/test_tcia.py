@@ -13,9 +13,7 @@ import SimpleITK as sitk
 
 from flrplan.anatomy import Structure
 from flrplan.image import read_ct
-from flrplan.preparation.run import Prepared, PrepareSettings, prepare
-from flrplan.preparation.sources import ProblemKind, SourceKind
-from flrplan.preparation.tcia import find_tcia_cases
+from flrplan.preparation import Prepared, PrepareSettings, ProblemKind, SourceKind, find_tcia_cases, prepare
 from flrplan.workfolder import find_labelled_cases
 
 

@@ -8,7 +8,7 @@ from flrplan.anatomy import NestingReport
 from flrplan.image import CT
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan
-from flrplan.preparation.sources import CaseSource, SourceKind
+from flrplan.preparation import CaseSource, SourceKind
 from flrplan.preparation.table import QC_COUNTS, dataset_csv, dataset_row
 from flrplan.preparation.truth import Truth
 

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from flrplan.cohort import SyntheticCase
 from flrplan.image import Geometry
 from flrplan.image.dicom_write import write_dicom_series
-from flrplan.learning.annotations import read_annotations
-from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder
+from flrplan.learning import RetrainingFolder, read_annotations
+from flrplan.learning.stage_training import RECORD_NAME
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
 from flrplan.server.held_out import split_of, warning_of

@@ -25,9 +25,9 @@ from flrplan.errors import ServiceError
 from flrplan.image import Geometry, read_ct
 from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
-from flrplan.learning.annotations import read_annotations
+from flrplan.learning import read_annotations
 from flrplan.method import CRLM, LIVER, Recipe
-from flrplan.nnunet.prepare.preparation import StageWork, prepare_stage, read_prepared
+from flrplan.nnunet.prepare import StageWork, prepare_stage, read_prepared
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import open_dicomweb
 from flrplan.workfolder import Split

@@ -29,7 +29,8 @@ from flrplan.image import Geometry
 from flrplan.method import CRLM, FLR, FLR_E2E, PAPER_STAGES, STAGES, Recipe
 from flrplan.networks import PAPER
 from flrplan.networks.table import NARROW
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.train import train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import Split, find_labelled_cases
 
 SPACING_ZYX_MM = (5.0, 4.5, 5.0)

@@ -20,8 +20,7 @@ from flrplan.cohort import make_case
 from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.files import current_version
 from flrplan.image import CT
-from flrplan.learning.progress import read_stats
-from flrplan.learning.stage_training import RetrainingFolder
+from flrplan.learning import RetrainingFolder, read_stats
 from flrplan.method import LIVER, build_stage_input
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]

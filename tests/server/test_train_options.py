@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
+from flrplan.learning import RetrainingSettings, Start, TrainingChoice
 from flrplan.server.settings import AppSettings
 from flrplan.server.train_options import HOST_KEYS, train_config, training_choice
 

@@ -15,8 +15,8 @@ from monailabel.interfaces.exception import MONAILabelException
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError, TrainingError
-from flrplan.learning.progress import TaskProgress
-from flrplan.learning.stage_training import RECORD_NAME, RetrainingFolder, StageTraining
+from flrplan.learning import RetrainingFolder, StageTraining, TaskProgress
+from flrplan.learning.stage_training import RECORD_NAME
 from flrplan.method import CASCADE, LIVER
 from flrplan.server import train
 from flrplan.server.annotations import annotated_images

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flrplan.workflow.jobs import Places
+from flrplan.workflow import Places
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.hardware import visible_gpus
+from flrplan.workflow import BenchmarkSettings, Job, Places, Rule, benchmark_jobs
 from flrplan.workflow.engine import (
     EngineSettings,
     find_snakemake,
@@ -23,8 +24,7 @@ from flrplan.workflow.engine import (
     snakemake_command,
     write_jobs,
 )
-from flrplan.workflow.jobs import Job, Places, benchmark_jobs
-from flrplan.workflow.settings import BenchmarkSettings, Resources, Rule
+from flrplan.workflow.settings import Resources
 from flrplan.workfolder import WorkFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from flrplan.errors import SettingsError
-from flrplan.evaluation.settings import WRITTEN
+from flrplan.evaluation import WRITTEN
 from flrplan.method import Variant
 from flrplan.networks import PAPER
-from flrplan.workflow.jobs import Job, Places, benchmark_jobs, settled_split
+from flrplan.workflow import BenchmarkSettings, DataKind, Job, Places, Rule, benchmark_jobs, with_split
+from flrplan.workflow.jobs import settled_split
 from flrplan.workflow.progress import copy_markers, drop_markers, progress_lines, stale_markers
 from flrplan.workflow.record import require_same_benchmark
-from flrplan.workflow.settings import BenchmarkSettings, DataKind, DataSettings, Rule, SplitSettings, with_split
+from flrplan.workflow.settings import DataSettings, SplitSettings
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 SPLIT = {"test": ["t1"], "folds": [["a1", "a2"], ["b1"]]}

@@ -10,8 +10,8 @@ import pytest
 from flrplan.errors import SettingsError
 from flrplan.method import PAPER_STAGES, STAGES, Variant
 from flrplan.networks import PAPER
-from flrplan.workflow.reading import read_benchmark, read_variants
-from flrplan.workflow.settings import DataKind, Resources, Rule
+from flrplan.workflow import DataKind, Rule, read_benchmark, read_variants
+from flrplan.workflow.settings import Resources
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "benchmark").glob("**/*.yaml"))
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, FlrError, ModelError, SettingsError
-from flrplan.evaluation.columns import COLUMNS, Part, columns_of
+from flrplan.evaluation import COLUMNS, Part, columns_of
 from flrplan.evaluation.provenance import start_of
 from flrplan.files.checked import checked
 from flrplan.image import CT, write_label_map, write_volume

@@ -17,13 +17,13 @@ from flrplan.hardware import choose_device
 from flrplan.input_masks import with_predictions
 from flrplan.method import InputMasks, Recipe, Stage, Variant, known_stage
 from flrplan.networks import ARCHITECTURES, SCRATCH, architecture_named
-from flrplan.nnunet.model.model_folder import ModelFolder
+from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.prepare.fine_tuning import prepare_with_plan_of, recipe_like
+from flrplan.nnunet.train import EpochReport, train_fold
 from flrplan.nnunet.train.pretrained import learned_from, require_weights_of
 from flrplan.nnunet.train.provenance import require_unseen
 from flrplan.nnunet.train.publishing import require_writable
-from flrplan.nnunet.train.trainer import EpochReport
-from flrplan.nnunet.train.training_run import StageWork, prepare_stage, train_fold
+from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import (
     Case,
     Split,

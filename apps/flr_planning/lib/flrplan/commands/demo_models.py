@@ -14,7 +14,7 @@ from flrplan.errors import SettingsError
 from flrplan.method import PAPER_STAGES, STAGES
 
 if TYPE_CHECKING:
-    from flrplan.nnunet.train.trainer import EpochReport
+    from flrplan.nnunet.train import EpochReport
 
 MEASURED_NAME = "measured.json"
 """In the work folder: the cases measured so far, of which a measurement that was stopped goes on."""

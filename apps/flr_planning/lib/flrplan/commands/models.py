@@ -98,7 +98,7 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 def run_import(arguments: argparse.Namespace) -> int:
     """Imports a folder or a zip for a stage, and says what was understood."""
-    from flrplan.nnunet.imported.model import import_model
+    from flrplan.nnunet.imported import import_model
 
     target = arguments.models / arguments.stage / arguments.architecture
     model = import_model(

@@ -37,7 +37,7 @@ def known_variants(path: Path | None) -> dict[str, Variant]:
     """The variants of ``--variants``, by name."""
     if path is None:
         return {}
-    from flrplan.workflow.reading import read_variants
+    from flrplan.workflow import read_variants
 
     return read_variants(path)
 

@@ -19,7 +19,7 @@ from flrplan.networks import ARCHITECTURES, SCRATCH, TABLE
 if TYPE_CHECKING:
     from flrplan.api.train import TrainingRequest
     from flrplan.method import Recipe, Variant
-    from flrplan.nnunet.train.trainer import EpochReport
+    from flrplan.nnunet.train import EpochReport
 
 
 def add_parser(commands: Any) -> None:

@@ -130,7 +130,7 @@ def _lock(work: Path, training: Training, title: str) -> Any:
     """The lock of one training, held by whoever trains it and released by the system when that process dies."""
     from filelock import FileLock, Timeout
 
-    from flrplan.nnunet.prepare.preparation import StageWork
+    from flrplan.nnunet.prepare import StageWork
 
     stage_work = StageWork(work, stage_named(training.stage))
     stage_work.make()

@@ -15,7 +15,7 @@ from flrplan.files import current_version, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.method import FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
 from flrplan.networks import ARCHITECTURES
-from flrplan.nnunet.train.trainer import EpochReport
+from flrplan.nnunet.train import EpochReport
 from flrplan.nnunet.train.training_log import CURVE_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
 

@@ -21,7 +21,7 @@ from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware import choose_device
 from flrplan.image import CT
 from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, StageInput, build_stage_input
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model import StagePredictor
 from flrplan.qc import liver_in_view_findings
 from flrplan.workfolder import ModelIdentity
 

@@ -21,8 +21,7 @@ from flrplan.workfolder import ModelIdentity
 if TYPE_CHECKING:
     import torch
 
-    from flrplan.nnunet.model.model_folder import ModelFolder
-    from flrplan.nnunet.model.predictor import StagePredictor
+    from flrplan.nnunet.model import ModelFolder, StagePredictor
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ class ModelStore:
     def find_any(self, stage: Stage, architecture: str) -> FoundModel | None:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
         from flrplan.files import current_version
-        from flrplan.nnunet.model.model_folder import ModelFolder
+        from flrplan.nnunet.model import ModelFolder
 
         for path, demo in self._candidates(stage, architecture):
             if path.is_dir() and entries(path):
@@ -128,7 +127,7 @@ class ModelStore:
     def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
         import torch
 
-        from flrplan.nnunet.model.predictor import StagePredictor
+        from flrplan.nnunet.model import StagePredictor
 
         found = self.find(stage, architecture)
         stamp = (found.folder.path, found.folder.fingerprint())

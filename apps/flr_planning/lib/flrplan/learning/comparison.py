@@ -11,8 +11,7 @@ import torch
 from flrplan.errors import FlrError, ModelError
 from flrplan.method import build_stage_input
 from flrplan.metrics.overlap import dice
-from flrplan.nnunet.model.model_folder import ModelFolder
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model import ModelFolder, StagePredictor
 from flrplan.workfolder import Case
 
 DEFAULT_MARGIN = 0.01

@@ -14,7 +14,7 @@ from typing import Any
 
 from flrplan.errors import OutputError
 from flrplan.files import write_json
-from flrplan.nnunet.train.trainer import EpochReport
+from flrplan.nnunet.train import EpochReport
 
 logger = logging.getLogger(__name__)
 

@@ -30,12 +30,13 @@ from flrplan.learning.holdout import HoldOut, Parts
 from flrplan.learning.progress import STATS_NAME, Progress, Run, read_stats, write_shown
 from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
 from flrplan.method import Recipe, Stage
-from flrplan.nnunet.model.model_folder import PUBLISHED_NAME, ModelFolder, read_json_object, trained_ids
+from flrplan.nnunet.model import ModelFolder
+from flrplan.nnunet.model.model_folder import PUBLISHED_NAME, read_json_object, trained_ids
 from flrplan.nnunet.prepare.architecture_plan import PLAN_TAKEN_OVER
 from flrplan.nnunet.prepare.fine_tuning import recipe_like
+from flrplan.nnunet.train import EpochReport
 from flrplan.nnunet.train.provenance import require_unseen
 from flrplan.nnunet.train.publishing import replace_model
-from flrplan.nnunet.train.trainer import EpochReport
 from flrplan.workfolder import RUN_NAME, Split
 
 logger = logging.getLogger(__name__)

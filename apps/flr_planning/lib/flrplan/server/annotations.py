@@ -7,7 +7,7 @@ from pathlib import Path
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, LabelError
 from flrplan.image import CT
-from flrplan.learning.annotations import AnnotatedImage
+from flrplan.learning import AnnotatedImage
 from flrplan.server.options import Inputs
 from flrplan.server.studies import PlanningDatastore
 

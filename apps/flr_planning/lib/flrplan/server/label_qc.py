@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
-from flrplan.learning.annotations import AnnotatedImage
+from flrplan.learning import AnnotatedImage
 from flrplan.qc import QcCase, Severity, check_case
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from flrplan.errors import SettingsError
 from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
-from flrplan.learning.settings import RetrainingSettings, UserPath
+from flrplan.learning import RetrainingSettings
+from flrplan.learning.settings import UserPath
 from flrplan.networks import ARCHITECTURES
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)

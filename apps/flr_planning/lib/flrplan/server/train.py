@@ -12,10 +12,16 @@ from monailabel.interfaces.tasks.train import TrainTask
 
 from flrplan.engine import ModelStore
 from flrplan.errors import LabelError
-from flrplan.learning.annotations import Annotations, read_annotations
-from flrplan.learning.progress import ENDED, TaskProgress, read_stats, stopped
-from flrplan.learning.settings import TrainingChoice
-from flrplan.learning.stage_training import RetrainingFolder, StageTraining
+from flrplan.learning import (
+    Annotations,
+    RetrainingFolder,
+    StageTraining,
+    TaskProgress,
+    TrainingChoice,
+    read_annotations,
+    read_stats,
+)
+from flrplan.learning.progress import ENDED, stopped
 from flrplan.method import CASCADE, PAPER_STAGES, Stage
 from flrplan.server.annotations import annotated_images
 from flrplan.server.held_out import split_of, warning_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.hardware import choose_device
-from flrplan.learning.settings import Start, TrainingChoice
+from flrplan.learning import Start, TrainingChoice
 from flrplan.networks import ARCHITECTURES
 from flrplan.server.options import chosen, device_choices, one_of
 from flrplan.server.settings import AppSettings

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from flrplan.evaluation.columns import PAPER_COLUMNS, Part, columns_of
-from flrplan.evaluation.settings import WRITTEN
+from flrplan.evaluation import PAPER_COLUMNS, WRITTEN, Part, columns_of
 from flrplan.method import PAPER_STAGES, STAGES
 from flrplan.networks import SCRATCH
 from flrplan.workflow.settings import BenchmarkSettings, DataKind, Rule

@@ -24,10 +24,9 @@ from flrplan.method import InputSettings, RegionMode, Stage
 from flrplan.nnunet.environment import quiet
 from flrplan.nnunet.imported.labels import choose_labels
 from flrplan.nnunet.imported.source import ForeignModel, opened
+from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint, write_checkpoint
 from flrplan.nnunet.model.architecture import resolved_configuration
-from flrplan.nnunet.model.checkpoint import load_checkpoint, write_checkpoint
-from flrplan.nnunet.model.model_folder import APART, IMPORTED, OWN_BLOCK, ModelFolder, read_json_object, target_labels
-from flrplan.nnunet.model.predictor import StagePredictor
+from flrplan.nnunet.model.model_folder import APART, IMPORTED, OWN_BLOCK, read_json_object, target_labels
 from flrplan.nnunet.train.publishing import replace_model
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 

@@ -20,8 +20,9 @@ from flrplan.files import write_json
 from flrplan.method import PlanSettings
 from flrplan.networks import BASE, Architecture, architecture_named
 from flrplan.networks.patch import fit_patch, fit_strides
+from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.model.architecture import check_architecture
-from flrplan.nnunet.model.model_folder import OWN_BLOCK, ModelFolder
+from flrplan.nnunet.model.model_folder import OWN_BLOCK
 from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS, preset_configuration
 from flrplan.workfolder import FINAL_CHECKPOINT
 

@@ -15,9 +15,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from flrplan.errors import ModelError
 from flrplan.method import InputMasks, PlanSettings, Recipe
+from flrplan.nnunet.model import ModelFolder, load_checkpoint
 from flrplan.nnunet.model.architecture import check_architecture
-from flrplan.nnunet.model.checkpoint import load_checkpoint
-from flrplan.nnunet.model.model_folder import ModelFolder
 from flrplan.nnunet.prepare.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.prepare.dataset import dataset_name
 from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS

@@ -17,7 +17,8 @@ from flrplan.errors import ModelError, SettingsError
 from flrplan.files import write_json
 from flrplan.networks import Architecture, ChannelMode
 from flrplan.networks.published_weights import load_weights, require_names, require_size
-from flrplan.nnunet.model.checkpoint import file_sha256, load_checkpoint
+from flrplan.nnunet.model import load_checkpoint
+from flrplan.nnunet.model.checkpoint import file_sha256
 from flrplan.nnunet.model.model_folder import INHERITED, read_json_object, trained_ids
 from flrplan.nnunet.prepare.architecture_plan import brings_network, planned_architecture
 from flrplan.nnunet.prepare.network_cost import weight_names

@@ -20,9 +20,10 @@ from filelock import FileLock
 from flrplan.errors import ModelError, OutputError
 from flrplan.files import current_version, link, publish_version, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
-from flrplan.nnunet.model.checkpoint import published_content, require_finite, weights_sha256, write_checkpoint
+from flrplan.nnunet.model import write_checkpoint
+from flrplan.nnunet.model.checkpoint import published_content, require_finite, weights_sha256
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
-from flrplan.nnunet.prepare.planning import CONFIGURATION
+from flrplan.nnunet.prepare import CONFIGURATION
 from flrplan.nnunet.train.trainer import FlrTrainer
 from flrplan.nnunet.train.training_log import CURVE_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME

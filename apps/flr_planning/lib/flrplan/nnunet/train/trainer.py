@@ -28,7 +28,8 @@ from flrplan.hardware import keep_freed_memory
 from flrplan.method import TrainingSettings
 from flrplan.method.recipe import Loss
 from flrplan.nnunet.environment import augmentation_workers
-from flrplan.nnunet.model.checkpoint import TRAINING_NAME, load_checkpoint, write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
+from flrplan.nnunet.model.checkpoint import TRAINING_NAME
 from flrplan.nnunet.prepare.architecture_plan import planned_architecture
 from flrplan.nnunet.train.batches import Batches, resolve_workers, seed_everything
 from flrplan.nnunet.train.distributed import wait_for_all, world_size

@@ -21,9 +21,8 @@ from flrplan.method import Recipe, Variant
 from flrplan.networks import ARCHITECTURES, architecture_named
 from flrplan.nnunet.environment import nnunet_folders, quiet
 from flrplan.nnunet.model.model_folder import INHERITED
+from flrplan.nnunet.prepare import CONFIGURATION, StageWork, prepare_stage, read_prepared
 from flrplan.nnunet.prepare.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
-from flrplan.nnunet.prepare.planning import CONFIGURATION
-from flrplan.nnunet.prepare.preparation import StageWork, prepare_stage, read_prepared
 from flrplan.nnunet.train.batches import seed_everything
 from flrplan.nnunet.train.distributed import rank, wait_for_all
 from flrplan.nnunet.train.pretrained import start_from
