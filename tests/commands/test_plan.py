@@ -70,7 +70,7 @@ def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, cap
     other.parent.mkdir()
     other.write_bytes(ct_file.read_bytes())
     assert main(["plan", str(other), *command[2:]]) == 1
-    assert "holds another plan (of another CT" in capsys.readouterr().err
+    assert "the plan there was made of something else (ct" in capsys.readouterr().err
     assert report.read_bytes() == before
 
 
@@ -84,7 +84,7 @@ def test_a_plan_by_another_model_is_not_kept_in_silence(
     content["models"]["liver"]["weights_sha256"] = {"0": "of before"}
     report.write_text(json.dumps(content))
     assert main(command) == 1
-    assert "was planned by another liver model" in capsys.readouterr().err
+    assert "the plan there was made of something else (models.liver.0 was" in capsys.readouterr().err
 
 
 def test_given_masks_and_what_is_known_of_the_patient_are_used(
@@ -125,7 +125,7 @@ def test_given_masks_and_what_is_known_of_the_patient_are_used(
     assert main(command) == 0
     assert "already planned, kept" in capsys.readouterr().err
     assert main([*command, "--raw"]) == 1
-    assert "with other options" in capsys.readouterr().err
+    assert "the plan there was made of something else (options" in capsys.readouterr().err
 
 
 def test_bad_masks_name_the_file(

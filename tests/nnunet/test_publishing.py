@@ -38,7 +38,9 @@ def test_a_model_that_was_replaced_meanwhile(tiny_work: StageWork, tiny_recipe: 
     def other_plan(_: object) -> None:
         replace_model(Path(shutil.copytree(MODEL_ROOT / "demo" / "flr" / "nnunet", tmp_path / "new")), models)
 
-    with pytest.raises(ModelError, match=rf"flr fold 0 is trained but not published: .*belongs to another training.* {KEPT}"):
+    with pytest.raises(
+        ModelError, match=rf"flr fold 0 is trained but not published: .*the model there was made of something else.* {KEPT}"
+    ):
         train_fold(tiny_work, 0, tiny_recipe(epochs=2), models, CPU, on_epoch=other_plan)
     demo = MODEL_ROOT / "demo" / "flr" / "nnunet"
     assert sorted(p.relative_to(models) for p in models.rglob("*")) == sorted(p.relative_to(demo) for p in demo.rglob("*"))
@@ -80,5 +82,5 @@ def test_a_model_grows_by_folds_and_a_fold_trained_anew_makes_a_version(
     assert started(later) == {"fold_0": "anew", "fold_1": "first", "fold_2": "added"}
     assert sorted(p.name for p in models.parent.iterdir()) == [".nnunet.lock", "nnunet"]
     (later / "plans.json").write_text('{"plan": 2}')
-    with pytest.raises(ModelError, match=r"versions/1/plans.json belongs to another training"):
+    with pytest.raises(ModelError, match=r"versions/1/plans.json: the model there was made of something else"):
         publish(0, "of the first version's plan")

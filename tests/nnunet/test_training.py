@@ -81,7 +81,7 @@ def test_two_trainings_are_never_mixed(trained: Path, capsys: pytest.CaptureFixt
     before = (trained / "recipe.yaml").read_text()
     (trained / "recipe.yaml").write_text(before.replace("save_every: 1", "save_every: 1, learning_rate: 0.01"))
     assert main(_command(trained)) == 1
-    assert "was trained with other settings (learning_rate)" in capsys.readouterr().err
+    assert "the training there was made of something else (learning_rate was" in capsys.readouterr().err
     (trained / "recipe.yaml").write_text(before)
 
 
@@ -119,7 +119,7 @@ def test_other_plan_in_the_same_model_folder_is_refused(trained: Path, tmp_path:
     plans.parent.mkdir()
     plans.write_text("{}")
     recipe = Recipe.from_yaml(trained / "recipe.yaml", "flr")
-    with pytest.raises(ModelError, match="belongs to another training"):
+    with pytest.raises(ModelError, match="the model there was made of something else"):
         train_fold(StageWork(trained / "work", FLR), 1, recipe, plans.parent, torch.device("cpu"))
     with pytest.raises(SettingsError, match="fold 2 does not exist"):
         train_fold(StageWork(trained / "work", FLR), 2, recipe, plans.parent, torch.device("cpu"))

@@ -26,7 +26,7 @@ from flrplan.planning import REPORT_NAME, Plan
 from flrplan.planning.assessment import Clinical
 from flrplan.planning.criteria import LiverState
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
-from flrplan.workfolder import ModelIdentity
+from flrplan.workfolder import ModelIdentity, require_same
 
 PathLike = str | os.PathLike[str]
 
@@ -202,12 +202,7 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
         models = {s: ModelIdentity.from_json(m).decides for s, m in content.get("models", {}).items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         before, models = None, {}
-    if before != request:
-        raise SettingsError(
-            f"{folder} holds another plan (of another CT, other given masks, or with other options); use another --out, or --force to "
-            "replace it"
-        )
-    for stage, model in models.items():
-        if cascade.identity(stage_named(stage)).decides != model:
-            raise SettingsError(f"{folder} was planned by another {stage} model; use another --out, or --force to replace it")
+    now = {"models": {stage: cascade.identity(stage_named(stage)).decides for stage in models}, **request}
+    remedy = "use another --out, or --force to replace it"
+    require_same({"models": models, **(before or {})}, now, f"{folder}: the plan there", remedy)
     return True

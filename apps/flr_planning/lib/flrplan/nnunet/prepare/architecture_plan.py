@@ -24,7 +24,7 @@ from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.model.architecture import check_architecture
 from flrplan.nnunet.model.model_folder import OWN_BLOCK
 from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS, preset_configuration
-from flrplan.workfolder import FINAL_CHECKPOINT
+from flrplan.workfolder import FINAL_CHECKPOINT, read_record, require_same
 
 logger = logging.getLogger(__name__)
 
@@ -134,11 +134,8 @@ def plan_training(
         _take_network(plans, ModelFolder.open(start.parents[1]), architecture)
     path = preprocessed / f"{plans['plans_name']}.json"
     if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != plans:
-            raise SettingsError(
-                f"{path} holds a plan with another patch, batch or features, and its trainings; use another --work folder, or "
-                "delete that plan and its folder under results/"
-            )
+        remedy = "use another --work folder, or delete that plan and its folder under results/"
+        require_same(read_record(path), plans, f"{path}: the plan there, and its trainings", remedy)
     else:
         write_json(path, plans)
     return plans

@@ -6,7 +6,6 @@ makes a new version, of which the other folds are hard links.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.prepare import CONFIGURATION
 from flrplan.nnunet.train.trainer import FlrTrainer
 from flrplan.nnunet.train.training_log import CURVE_NAME
-from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, read_record, require_same
 
 
 @dataclass(frozen=True)
@@ -58,10 +57,9 @@ class ModelPlace:
         """Raises ModelError where the folder holds folds of another plan or data set, or was replaced from the viewer since."""
         for name, content in self.shared:
             path = current_version(self.folder) / name
-            if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
-                raise ModelError(
-                    f"{path} belongs to another training (other plan, input or number of cases); choose another folder for the new model"
-                )
+            if path.is_file():
+                remedy = "choose another folder for the new model"
+                require_same(read_record(path, ModelError), content, f"{path}: the model there", remedy, ModelError)
         if _published(self.folder) != self.published:
             raise ModelError(
                 f"{self.folder} was replaced by a training from the viewer while this one ran ({PUBLISHED_NAME} changed)"

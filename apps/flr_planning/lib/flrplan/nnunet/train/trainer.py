@@ -38,7 +38,7 @@ from flrplan.nnunet.train.optimization import learning_rate_schedule, training_l
 from flrplan.nnunet.train.precision import compiles, precision_context, scales_gradients
 from flrplan.nnunet.train.provenance import TRAINED_ON, TrainedOn
 from flrplan.nnunet.train.training_log import CURVE_NAME, EpochReport, Scalars, write_curve
-from flrplan.workfolder import SPLITS_NAME, require_fold
+from flrplan.workfolder import SPLITS_NAME, require_fold, require_same
 
 __all__ = ["EpochReport", "FlrTrainer"]
 
@@ -335,12 +335,8 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         # A setting newer than the state had its default.
         trained_with = {**_settings(TrainingSettings()), **content["settings"]}
         before, now = ({k: v for k, v in s.items() if k not in MAY_CHANGE} for s in (trained_with, _settings(self.settings)))
-        if before != now:
-            changed = sorted(k for k in now if before.get(k) != now[k])
-            raise SettingsError(
-                f"{self.training_state} was trained with other settings ({', '.join(changed)}); use another --work folder, "
-                "or delete that file to start anew"
-            )
+        remedy = "use another --work folder, or delete that file to start anew"
+        require_same(before, now, f"{self.training_state}: the training there", remedy)
         if self.trained_on is not None:
             self.trained_on.require_same(content, self.training_state)
         if content["current_epoch"] > self.settings.epochs:
