@@ -26,7 +26,6 @@ from flrplan.cohort.faults import true_label
 from flrplan.files import write_json
 from flrplan.image import CT
 from flrplan.qc import RULES, Finding, QcCase, Severity, check_case
-from flrplan.qc.image import liver_look
 
 log = logging.getLogger("qc_rules")
 
@@ -115,7 +114,7 @@ def stated(case: SyntheticCase, label: FaultyLabel, clean: QcCase) -> bool:
         return bool((ndimage.binary_fill_holes(label.liver) & ~label.liver & truth).any())
     if kind not in (FaultKind.MISSED, FaultKind.OVERSEGMENTED):
         return True
-    look = liver_look(clean.coarse)
+    look = clean.coarse.look
     if look is None:
         return False
     tumour = structure_mask(case.planning_zyx, Structure.CRLM)

@@ -15,6 +15,7 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.errors import GridError
 from flrplan.image import CT, Canonical, Geometry
 from flrplan.qc.finding import Finding, Severity, Voxel
+from flrplan.qc.image import LiverLook, liver_look
 
 Box = tuple[slice, slice, slice]
 MARGIN_MM = 25.0
@@ -55,6 +56,13 @@ class Grid:
     def voxel_ml(self) -> float:
         """Volume of a voxel."""
         return float(np.prod(self.spacing_zyx_mm)) / 1000.0
+
+    @cached_property
+    def look(self) -> LiverLook | None:
+        """How the liver looks; None without a CT, or where too little of it is there to tell."""
+        return (
+            None if self.hu is None else liver_look(self.hu, self.depth_mm, self.masks.get(Structure.CRLM), self.spacing_zyx_mm)
+        )
 
     @cached_property
     def away_mm(self) -> NDArray[np.float32]:

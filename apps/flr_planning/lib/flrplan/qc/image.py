@@ -1,4 +1,4 @@
-"""What the liver looks like in a CT, measured once for the rules that need the image."""
+"""What the liver looks like in a CT, for the rules that compare with it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.anatomy import Structure
-from flrplan.qc.case import Grid
+from flrplan.anatomy import Mask
 
 SMOOTH_MM = 2.0
+_CLIP_HU = (-200, 400)
 _INSIDE_MM = 4.0
 _LEAST_VOXELS = 200
 
@@ -20,7 +20,7 @@ _LEAST_VOXELS = 200
 @dataclass(frozen=True, eq=False)
 class LiverLook:
     """smooth: HU after a Gaussian of :data:`SMOOTH_MM`, ``(Z, Y, X) float32``. median, spread: of it in parenchyma below the capsule,
-    away from metastases; the spread is the standard deviation of a normal distribution with the same quartiles.
+    away from metastases; the spread is the standard deviation of a normal distribution with the same quartiles, at least 1 HU.
     """
 
     smooth: NDArray[np.float32]
@@ -28,26 +28,14 @@ class LiverLook:
     spread: float
 
 
-_KEPT: dict[int, tuple[Grid, LiverLook | None]] = {}
-
-
-def liver_look(grid: Grid) -> LiverLook | None:
-    """How the liver of a grid looks; None without a CT, or where too little parenchyma is left to tell. Kept for the last grid."""
-    if (kept := _KEPT.get(id(grid))) is not None and kept[0] is grid:
-        return kept[1]
-    _KEPT.clear()
-    _KEPT[id(grid)] = (grid, _look(grid))
-    return _KEPT[id(grid)][1]
-
-
-def _look(grid: Grid) -> LiverLook | None:
-    if grid.hu is None:
-        return None
-    smooth: NDArray[Any] = ndimage.gaussian_filter(
-        np.clip(grid.hu, -200, 400).astype(np.float32), [SMOOTH_MM / s for s in grid.spacing_zyx_mm], truncate=2.5
+def liver_look(
+    hu: NDArray[Any], depth_mm: NDArray[np.float32], crlm: Mask | None, spacing_zyx_mm: tuple[float, float, float]
+) -> LiverLook | None:
+    """How a liver looks; None where too little parenchyma is left to tell. depth_mm: below the liver's surface, 0 outside."""
+    smooth: NDArray[np.float32] = ndimage.gaussian_filter(
+        np.clip(hu, *_CLIP_HU).astype(np.float32), [SMOOTH_MM / s for s in spacing_zyx_mm], truncate=2.5
     )
-    inside = grid.depth_mm > _INSIDE_MM
-    crlm = grid.masks.get(Structure.CRLM)
+    inside = depth_mm > _INSIDE_MM
     if crlm is not None and crlm.any():
         inside &= ~ndimage.binary_dilation(crlm, iterations=2)
     if np.count_nonzero(inside) < _LEAST_VOXELS:

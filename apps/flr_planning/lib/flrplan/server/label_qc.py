@@ -37,6 +37,7 @@ class LabelQc(ScoringMethod):  # type: ignore[misc]  # monailabel is untyped
         )
         self._one_at_a_time = threading.Lock()
         self._wanted = threading.Event()
+        self._runner: threading.Thread | None = None
 
     def __call__(self, request: dict[str, Any], datastore: Datastore) -> dict[str, float]:
         """The score of every labelled image, by id. A label that was scored before and has not changed is not read again."""
@@ -47,8 +48,9 @@ class LabelQc(ScoringMethod):  # type: ignore[misc]  # monailabel is untyped
     def in_background(self, datastore: Datastore) -> None:
         """Brings the scores up to date in a thread of its own; returns at once. While one runs, it only goes on to look once more."""
         self._wanted.set()
-        if not self._one_at_a_time.locked():
-            threading.Thread(target=self._run, args=(datastore,), name=METHOD, daemon=True).start()
+        if self._runner is None or not self._runner.is_alive():
+            self._runner = threading.Thread(target=self._run, args=(datastore,), name=METHOD, daemon=True)
+            self._runner.start()
 
     def _run(self, datastore: Datastore) -> None:
         while self._wanted.is_set():

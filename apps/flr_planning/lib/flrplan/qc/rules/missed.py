@@ -8,7 +8,6 @@ from scipy import ndimage
 from flrplan.anatomy import Structure
 from flrplan.qc.case import QcCase, pieces_of
 from flrplan.qc.finding import Finding, Severity
-from flrplan.qc.image import liver_look
 from flrplan.qc.rule import MANY, Rule, Threshold
 
 _CLEAR_MM = 4.0
@@ -20,7 +19,7 @@ _SEED = 0.8
 
 def _find(case: QcCase, *, least_ml: float, darker: float, thick_mm: float) -> list[Finding]:
     grid = case.coarse
-    look = liver_look(grid)
+    look = grid.look
     if look is None:
         return []
     spacing, crlm, step = grid.spacing_zyx_mm, grid.masks[Structure.CRLM], case.step

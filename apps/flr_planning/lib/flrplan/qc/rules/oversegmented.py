@@ -8,7 +8,7 @@ from scipy import ndimage
 from flrplan.anatomy import Mask, Structure
 from flrplan.qc.case import Box, Grid, QcCase, pieces_of
 from flrplan.qc.finding import Finding, Severity
-from flrplan.qc.image import LiverLook, liver_look
+from flrplan.qc.image import LiverLook
 from flrplan.qc.rule import MANY, Rule, Threshold
 
 _AROUND_MM = 12.0
@@ -28,7 +28,7 @@ _BEGINS = 0.2
 
 def _find(case: QcCase, *, excess_mm: float, least_contrast: float, least_ml: float) -> list[Finding]:
     grid = case.coarse
-    look = liver_look(grid)
+    look = grid.look
     if look is None:
         return []
     least_mm = max(excess_mm, _LEAST_VOXELS * max(grid.spacing_zyx_mm[1:]))

@@ -8,7 +8,6 @@ from scipy import ndimage
 from flrplan.anatomy import Mask, Structure
 from flrplan.qc.case import Grid, Pieces, QcCase, pieces_of
 from flrplan.qc.finding import Finding, Severity
-from flrplan.qc.image import liver_look
 from flrplan.qc.rule import MANY, Rule, Threshold, piece_findings
 
 _ALIKE = 2.5
@@ -31,7 +30,7 @@ def enclosed(mask: Mask) -> Mask:
 def bays(grid: Grid, reach_mm: float) -> Mask:
     """Background ``(Z, Y, X) bool`` that a closing of the liver takes in and whose HU are those of the liver."""
     liver, spacing = grid.masks[Structure.LIVER], grid.spacing_zyx_mm
-    look = liver_look(grid)
+    look = grid.look
     if look is None or grid.hu is None:
         return np.zeros(liver.shape, bool)
     near = grid.away_mm <= reach_mm
@@ -48,7 +47,7 @@ def holes_of(case: QcCase, least_ml: float) -> tuple[Pieces, list[int], list[int
     """
     holes = pieces_of(enclosed(case.crop.masks[Structure.LIVER]), case.crop.voxel_ml)
     chosen = [i for i, p in enumerate(holes.pieces) if p.ml >= least_ml]
-    look = liver_look(case.coarse)
+    look = case.coarse.look
     if look is None:
         return holes, chosen, []
     here = holes.labels[:, :: case.step, :: case.step]
