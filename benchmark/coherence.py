@@ -38,8 +38,8 @@ from flrplan.files import replacing
 from flrplan.image import CT, Geometry, read_ct
 from flrplan.method import MASK_FROM
 from flrplan.metrics.overlap import dice
-from flrplan.planning import measure_volumes
-from flrplan.planning.coherent import COHERENT, TOUCHING, coherent_flr
+from flrplan.planning import COHERENT, measure_volumes
+from flrplan.planning.coherent import TOUCHING, coherent_flr
 
 log = logging.getLogger("coherence")
 

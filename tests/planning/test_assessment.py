@@ -12,9 +12,8 @@ import pytest
 
 from flrplan.errors import SettingsError
 from flrplan.image import Geometry
-from flrplan.planning import Volumes, measure_volumes
-from flrplan.planning.assessment import Assessment, Clinical
-from flrplan.planning.criteria import THRESHOLDS, BsaFormula, Denominator, LiverState
+from flrplan.planning import Assessment, Clinical, LiverState, Volumes, measure_volumes
+from flrplan.planning.criteria import THRESHOLDS, BsaFormula, Denominator
 from flrplan.planning.patient import Patient, Prior, patient_of_header, read_prior
 from flrplan.planning.volumetry import partial_volume_ml
 

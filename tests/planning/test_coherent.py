@@ -11,8 +11,8 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.errors import GridError, SettingsError
 from flrplan.image import CT, Geometry
 from flrplan.method import CascadeResult, Source
-from flrplan.planning import Plan
-from flrplan.planning.coherent import CoherentSettings, coherent_flr, coherent_result
+from flrplan.planning import CoherentSettings, Plan
+from flrplan.planning.coherent import coherent_flr, coherent_result
 
 GRID = Geometry((40, 40, 24), (2.0, 2.0, 4.0))  # 80 x 80 x 96 mm, voxels of 0.016 ml
 VOXEL_ML = 0.016

@@ -46,6 +46,7 @@ def test_parts_lesions_and_margin_by_hand(label: np.ndarray) -> None:
     report = json.loads(json.dumps(parts.to_json(), allow_nan=False))
     assert report["smallest_margin"] == {"mm": 5.0, "lesion": 1, "nearest_lps_mm": list(large.nearest_lps_mm)}
     assert report["lesions"][1]["margin_mm"] is None
+    assert (report["lesions"][0]["diameter_mm"], report["lesions"][0]["fate"]) == (8.37, "resected")
 
 
 def test_findings_name_what_to_look_at(label: np.ndarray) -> None:

@@ -23,6 +23,9 @@ def test_volumes_by_hand() -> None:
     assert volumes.lrs_ml == 13.0
     assert volumes.flr_fraction == pytest.approx(30 / 50)
     assert volumes.flr_of_liver == pytest.approx(34 / 60)
+    assert volumes.describe() == "liver 30 ml, crlm 5.0 ml, FLR 15 ml (60.0 %); with the metastases left in it 17 ml"
+    label[label == 4] = 1
+    assert measure_volumes(label, 0.5).describe() == "liver 30 ml, crlm 3.0 ml, FLR 17 ml (63.0 %)"
 
 
 def test_empty_map_has_no_fraction() -> None:

@@ -22,9 +22,7 @@ from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, Probability, Stage, stage_named
-from flrplan.planning import REPORT_NAME, Plan
-from flrplan.planning.assessment import Clinical
-from flrplan.planning.criteria import LiverState
+from flrplan.planning import REPORT_NAME, Clinical, LiverState, Plan
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
 from flrplan.workfolder import ModelIdentity, require_same
 

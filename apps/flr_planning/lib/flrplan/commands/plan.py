@@ -11,7 +11,7 @@ from flrplan.anatomy import Structure
 from flrplan.commands.options import add_cascade_options, model_store
 from flrplan.commands.say import note, say
 from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
-from flrplan.planning.criteria import LiverState
+from flrplan.planning import LiverState
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
 VEINS = ("hepatic_veins", "portal_veins")

@@ -1,4 +1,6 @@
-"""The plan: volumes, warnings, the planning map, its picture."""
+"""A plan (:mod:`plan`): coherent (:mod:`coherent`), its volumes (:mod:`volumetry`), parts and margins (:mod:`parts`), whether the remnant
+is enough (:mod:`assessment`, :mod:`criteria`, :mod:`patient`), and its picture (:mod:`picture`). Never imports torch.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,23 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
+    from flrplan.planning.assessment import Assessment, Clinical
+    from flrplan.planning.coherent import COHERENT, CoherentSettings
+    from flrplan.planning.criteria import LiverState
+    from flrplan.planning.parts import Parts
     from flrplan.planning.plan import MAP_NAME, PICTURE_NAME, REPORT_NAME, Plan
     from flrplan.planning.volumetry import Volumes, measure_volumes
 
 __all__ = [
+    "COHERENT",
     "MAP_NAME",
     "PICTURE_NAME",
     "REPORT_NAME",
+    "Assessment",
+    "Clinical",
+    "CoherentSettings",
+    "LiverState",
+    "Parts",
     "Plan",
     "Volumes",
     "measure_volumes",
@@ -32,5 +44,15 @@ import_at_first_use(
             "Volumes",
             "measure_volumes",
         ),
+        "flrplan.planning.coherent": (
+            "COHERENT",
+            "CoherentSettings",
+        ),
+        "flrplan.planning.parts": ("Parts",),
+        "flrplan.planning.assessment": (
+            "Assessment",
+            "Clinical",
+        ),
+        "flrplan.planning.criteria": ("LiverState",),
     },
 )

@@ -58,7 +58,8 @@ class Lesion:
     def to_json(self) -> dict[str, Any]:
         """Plain values, mm to a hundredth; an undefined margin is None."""
         margin = None if math.isnan(self.margin_mm) else round(self.margin_mm, 2)
-        return {**asdict(self), "volume_ml": round(self.volume_ml, 4), "fate": str(self.fate), "margin_mm": margin}
+        rounded = {"volume_ml": round(self.volume_ml, 4), "diameter_mm": round(self.diameter_mm, 2)}
+        return {**asdict(self), **rounded, "fate": str(self.fate), "margin_mm": margin}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,11 @@ class Volumes:
 
     def describe(self) -> str:
         """``liver <n> ml, crlm <n> ml, FLR <n> ml (<p> %)``, and the FLR with the metastases that are left in it, if any."""
-        left = f"; with the metastases left in it {self.flr_ml:.0f} ml" if self.flr_ml > self.flr_functional_ml else ""
+        left = (
+            f"; with the metastases left in it {self.flr_ml:.0f} ml"
+            if round(self.flr_ml) > round(self.flr_functional_ml)
+            else ""
+        )
         return f"liver {self.liver_ml:.0f} ml, crlm {self.crlm_ml:.1f} ml, {self.describe_flr()}{left}"
 
     def describe_flr(self) -> str:
