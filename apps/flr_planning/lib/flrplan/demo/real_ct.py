@@ -48,7 +48,7 @@ class RealCT:
         return cls(name, Path(ct), Path(liver), int(value) if before and value.isdecimal() else None)
 
     def load(self) -> tuple[CT, Reference]:
-        """Reads both. Raises: as :func:`flrplan.io.read_ct` and :func:`flrplan.demo.reference_mask.read_reference`."""
+        """Reads both. Raises: as :func:`flrplan.image.read_ct` and :func:`flrplan.demo.reference_mask.read_reference`."""
         ct = read_ct(self.ct)
         return ct, read_reference(self.liver, ct, self.value)
 

@@ -2,7 +2,7 @@
 
 Everything happens in ``<models>/.refinement/<stage>/work``, which is removed before the first write and after the last: what a killed
 training left neither disturbs nor fills the disk.
-The serving model is never touched: the new one becomes its next version, at the very end (:func:`flrplan.io.publish_version`).
+The serving model is never touched: the new one becomes its next version, at the very end (:func:`flrplan.files.publish_version`).
 """
 
 from __future__ import annotations

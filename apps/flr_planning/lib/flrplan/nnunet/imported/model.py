@@ -47,7 +47,7 @@ def import_model(
 ) -> ModelFolder:
     """Copies ``plans.json``, ``dataset.json``, each fold's weights and its ``run.json`` (of a model of ours) into ``target``.
 
-    It appears in one step, and is returned opened; what was there stays as the version before (:func:`flrplan.io.publish_version`).
+    It appears in one step, and is returned opened; what was there stays as the version before (:func:`flrplan.files.publish_version`).
 
     Args:
         source: see :func:`flrplan.nnunet.imported.source.opened`.

@@ -88,7 +88,7 @@ def changing(model_folder: Path) -> Iterator[None]:
 
 
 def replace_model(new: Path, model_folder: Path) -> Path:
-    """The folder ``new`` (on the same disk) becomes the model that serves (:func:`flrplan.io.publish_version`). Returns its place.
+    """The folder ``new`` (on the same disk) becomes the model that serves (:func:`flrplan.files.publish_version`). Returns its place.
 
     A training that publishes a fold there is waited for, and waits. Raises: OutputError, ModelError; then the old model serves.
     """
