@@ -135,7 +135,7 @@ def plan_training(
     path = preprocessed / f"{plans['plans_name']}.json"
     if path.is_file():
         remedy = "use another --work folder, or delete that plan and its folder under results/"
-        require_same(read_record(path), plans, f"{path}: the plan there, and its trainings", remedy)
+        require_same(read_record(path), plans, f"{path}: the plan there", remedy)
     else:
         write_json(path, plans)
     return plans
