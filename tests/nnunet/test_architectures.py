@@ -103,7 +103,7 @@ def test_one_preparation_serves_all(prepared: StageWork) -> None:
 def test_another_patch_in_the_same_work_folder_is_refused(work: StageWork, tmp_path: Path) -> None:
     train_fold(work, 0, RECIPE, model_folder(work, "stunet"), CPU, architecture="stunet")
     other = replace(RECIPE, plan=replace(RECIPE.plan, patch_size_zyx=(32, 32, 32)))
-    with pytest.raises(SettingsError, match=r"nnUNetPlans_stunet_narrow\.json : the plan there was made of something else"):
+    with pytest.raises(SettingsError, match=r"nnUNetPlans_stunet_narrow\.json: the plan there was made of something else"):
         train_fold(work, 0, other, tmp_path / "models", CPU, architecture="stunet")
 
 
