@@ -112,15 +112,17 @@ def test_a_planned_case_is_taken_for_what_it_is(root: Path, capsys: pytest.Captu
     work, report = root / "work", root / "plans" / "case-3" / "plan.json"
     masks = {s: work / "masks" / "case-3" / f"{s}.nii.gz" for s in (Structure.LIVER, Structure.CRLM)}
     ct = work / "images" / "case-3.nii.gz"
-    command = ["plan", ct, "--out", root / "plans", "--models", work / "models", "--device", "cpu"]
+    command = ["plan", ct, "--out", root / "plans", "--models", work / "models", "--device", "cpu", "--raw"]
     command += [word for s, path in masks.items() for word in (f"--{s}", path)]
     assert flrplan(list(map(str, command))) == 1
-    assert "holds the plan of other files" in capsys.readouterr().err  # these lie at another place
+    assert "the plan there was made of something else (crlm was" in capsys.readouterr().err  # these lie at another place
     old = json.loads(report.read_text())
-    report.write_text(json.dumps({**old, "request": request_of(ct, masks)}))
+    report.write_text(json.dumps({**old, "request": {k: v for k, v in request_of(ct, masks, {}).items() if k != "options"}}))
     before = states(root / "plans")
     assert flrplan(list(map(str, command))) == 0
     assert states(root / "plans") == before
+    assert flrplan([str(word) for word in command if word != "--raw"]) == 1
+    assert "(options.raw was True, is False)" in capsys.readouterr().err, "0.1.0 made no coherent plan"
     assert flrplan([*map(str, command), "--force"]) == 0
     new = json.loads(report.read_text())
     assert new["volumes"] == pytest.approx(old["volumes"], rel=0.02)

@@ -25,7 +25,7 @@ from flrplan.nnunet.prepare.architecture_plan import TAKEN_OVER
 from flrplan.nnunet.prepare.dataset import CHANNELS_NAME, convert_dataset, dataset_name
 from flrplan.nnunet.prepare.planning import CONFIGURATION, PLANS, plan_and_preprocess
 from flrplan.nnunet.prepare.preprocessed import expected_bytes
-from flrplan.workfolder import SPLITS_NAME, Case, Split, require_same
+from flrplan.workfolder import SPLITS_NAME, Case, Split, require_same, write_record
 from flrplan.workfolder.cases import files_of
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def _require_same(work: StageWork, content: dict[str, Any], used: Sequence[Case]
     require_same({"files": {i: known.get(i) for i in digests}}, {"files": digests}, what, remedy)
     if stale:
         logger.info("stage %s: %d cases have other paths or times, and the same content", work.stage, len(stale))
-        write_json(work.marker, {**before, "files": content["files"]})
+        write_record(work.marker, {**before, "files": content["files"]})
 
 
 def _prepare(
@@ -178,7 +178,7 @@ def _prepare(
         },
     }
     record = {**content, "data_sha256": digest, "cases_sha256": hashes, **recorded}
-    write_json(work.marker, record if errors is None else {**record, "mask_errors": errors.to_json()})
+    write_record(work.marker, record if errors is None else {**record, "mask_errors": errors.to_json()})
 
 
 def _mask_errors(used: Sequence[Case], stage: Stage, recipe: Recipe) -> MaskErrors | None:

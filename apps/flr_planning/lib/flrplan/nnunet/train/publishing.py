@@ -25,7 +25,7 @@ from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.prepare import CONFIGURATION
 from flrplan.nnunet.train.trainer import FlrTrainer
 from flrplan.nnunet.train.training_log import CURVE_NAME
-from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, read_record, require_same
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, read_record, require_same, write_record
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _put(trainer: FlrTrainer, record: dict[str, Any], published: dict[str, Any],
     beside = place.folder.with_name(f".{place.folder.name}.fold.partial")  # only one process publishes here at a time
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        write_json(beside / fold / RUN_NAME, record)
+        write_record(beside / fold / RUN_NAME, record)
         trainer.draw_curve(beside / fold / CURVE_NAME)
         write_checkpoint(beside / fold / FINAL_CHECKPOINT, published)
         if all((current / name).is_file() for name, _ in place.shared) and not (current / fold).exists():
