@@ -155,7 +155,15 @@ def test_settings_are_checked(values: dict[str, object], message: str) -> None:
 def test_settings_take_size_by_name() -> None:
     settings = CohortSettings(cases=3, size="medium")  # type: ignore[arg-type]
     assert settings.size is CaseSize.MEDIUM
-    assert settings.as_dict() == {"cases": 3, "seed": 0, "size": "medium", "first_index": 0, "faults": 0.0, "wide": 0.0}
+    assert settings.as_dict() == {
+        "cases": 3,
+        "seed": 0,
+        "size": "medium",
+        "first_index": 0,
+        "faults": 0.0,
+        "wide": 0.0,
+        "fault_kinds": [],
+    }
     assert COHORT_VERSION >= 1
 
 

@@ -51,7 +51,7 @@ def test_series_are_prepared_like_files(
     slices[0].touch()
     prepare_stage(series, work, tiny_recipe(), split)  # left alone: the content is the same
     slices[0].write_bytes(slices[0].read_bytes() + bytes(2))
-    with pytest.raises(SettingsError, match=rf"files changed of cases {series[0].case_id}\)"):
+    with pytest.raises(SettingsError, match=rf"\(files\.{series[0].case_id} was "):
         prepare_stage(series, work, tiny_recipe(), split)
 
 

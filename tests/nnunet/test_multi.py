@@ -203,7 +203,7 @@ def test_a_target_that_no_case_shows_cannot_be_learned(cases: list[Case], tiny_r
         ct = read_ct(case.image)
         path = tmp_path / case.case_id / "crlm.nii.gz"
         write_label_map(path, np.zeros(ct.geometry.shape_zyx, np.uint8), ct.geometry)
-        without.append(replace(case, masks={Structure.CRLM: path}))
+        without.append(replace(case, truth=replace(case.truth, masks={Structure.CRLM: path})))
     with pytest.raises(LabelError, match="stage multi: the target crlm is empty in all 2 cases"):
         prepare_stage(
             without, StageWork(tmp_path / "work", MULTI), tiny_recipe(), nnunet_split([c.case_id for c in without], 2)
