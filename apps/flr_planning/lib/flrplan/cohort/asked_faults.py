@@ -123,7 +123,9 @@ def _pieces(rng: np.random.Generator, label: FaultyLabel, case: SyntheticCase) -
         radius_mm = float(rng.uniform(7, 11))
         box = box_at(spot, voxels_of(label.geometry, radius_mm) + voxels_of(label.geometry, 3.0), label.flr.shape)
         ball = ball_in(box, spot, radius_mm, label.geometry)
-        clear = ndimage.distance_transform_edt(~ball, sampling=spacing) <= 3.0
+        clear = ndimage.binary_dilation(ball, np.ones((3, 3, 3))) | (
+            ndimage.distance_transform_edt(~ball, sampling=spacing) <= 3.0
+        )
         if (clear & (label.flr[box] | ~label.liver[box])).any():
             continue
         _replace(label, FaultKind.PIECES, Structure.FLR, label.flr, box, label.flr[box] | ball)
