@@ -22,7 +22,7 @@ def plan_of(anatomy: Any) -> Plan:
 def test_a_plan_without_faults_has_no_findings(anatomy: Any) -> None:
     plan = plan_of(anatomy)
     assert plan.findings == ()
-    assert plan.warnings == ()
+    assert plan.warnings == ("metastases cut through: 1 (12 ml): move the cut",), "the plan's own sentence"
     assert plan.report()["findings"] == []
 
 
@@ -30,8 +30,10 @@ def test_findings_are_data_and_warnings_but_not_what_the_plan_says_already(anato
     anatomy.flr |= (anatomy.ball((20, 20, 12), 9.0) & anatomy.liver) | anatomy.ball((20, 10, 30), 16.0)
     plan = plan_of(anatomy)
     assert [f.rule for f in plan.findings] == ["flr_outside", "flr_pieces"]
-    assert len(plan.warnings) == 2  # the map's own sentence about FLR outside the liver, and the piece
-    assert plan.warnings[1].endswith("apart from the remnant")
+    assert (
+        len(plan.warnings) == 3
+    )  # the plan's own sentences: FLR outside the liver, parts of the remnant, the cut through a metastasis
+    assert plan.warnings[1] == "the remnant is not connected: parts of 419 and 3.1 ml"
     record = plan.report()["findings"][1]
     assert (record["rule"], record["severity"], record["structure"]) == ("flr_pieces", "warning", "flr")
 

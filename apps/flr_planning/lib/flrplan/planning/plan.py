@@ -29,7 +29,7 @@ RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
-_TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside")
+_TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade and the planning map give already."""
 
 

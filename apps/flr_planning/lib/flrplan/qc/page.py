@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from flrplan import __version__
 from flrplan.files import write_text
+from flrplan.files.page import render_page
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.registry import RULES
 
@@ -51,13 +50,6 @@ class CaseBlock:
 
 def write_page(path: Path, cases: Sequence[CaseBlock], without_label: Sequence[str]) -> None:
     """Writes the page; every text that comes from a file or a name is escaped. Raises OutputError."""
-    environment = Environment(
-        loader=PackageLoader("flrplan.qc", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rules = [
         {
             "rule": rule,
@@ -67,7 +59,5 @@ def write_page(path: Path, cases: Sequence[CaseBlock], without_label: Sequence[s
         for rule in RULES.values()
     ]
     totals = {s.value: sum(case.counts[s.value] for case in cases) for s in Severity}
-    text = environment.get_template("page.html").render(
-        cases=cases, rules=rules, titles=RULES, totals=totals, without_label=without_label, version=__version__
-    )
-    write_text(path, text)
+    values = {"cases": cases, "rules": rules, "titles": RULES, "totals": totals, "without_label": without_label}
+    write_text(path, render_page(Path(__file__).with_name("findings.html"), title="Label QC", version=__version__, **values))
