@@ -57,7 +57,7 @@ def test_the_lines_of_the_readme_run(
     plan = names["plan"]
     assert isinstance(plan, flrplan.Plan)
     said = capsys.readouterr().out
-    assert f"FLR {plan.volumes.flr_ml:.0f} ml" in said
+    assert f"FLR {plan.volumes.flr_functional_ml:.0f} ml" in said
     assert "demo models" in said
     assert sorted(p.name for p in (tmp_path / "plans" / "patient").iterdir()) == ["plan.json", "plan.png", "planning.nii.gz"]
 
