@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
@@ -17,15 +16,16 @@ from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase
 from flrplan.server import label_qc
 from flrplan.server.label_qc import METHOD, UNREADABLE, LabelQc
+from flrplan.server.studies import PlanningLocalDatastore
 
 
 @pytest.fixture
-def datastore(tmp_path: Path, make_studies: Callable[[Path], Path]) -> LocalDatastore:
-    return LocalDatastore(str(make_studies(tmp_path / "studies")))
+def datastore(tmp_path: Path, make_studies: Callable[[Path], Path]) -> PlanningLocalDatastore:
+    return PlanningLocalDatastore(str(make_studies(tmp_path / "studies")))
 
 
 @pytest.fixture
-def save(datastore: LocalDatastore, tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., None]:
+def save(datastore: PlanningLocalDatastore, tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., None]:
     """Stores a planning map as the ``final`` label of a case."""
     named = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
 
@@ -37,7 +37,7 @@ def save(datastore: LocalDatastore, tmp_path: Path, write_image: Callable[..., P
 
 
 def test_worse_labels_score_higher_and_are_read_once(
-    datastore: LocalDatastore, cases: list[SyntheticCase], save: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    datastore: PlanningLocalDatastore, cases: list[SyntheticCase], save: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scoring = LabelQc()
     assert scoring({}, datastore) == {}
@@ -60,7 +60,7 @@ def test_worse_labels_score_higher_and_are_read_once(
 
 
 def test_a_label_that_cannot_be_read_scores_worst(
-    datastore: LocalDatastore, case: SyntheticCase, save: Callable[..., None]
+    datastore: PlanningLocalDatastore, case: SyntheticCase, save: Callable[..., None]
 ) -> None:
     save(case, case.planning_zyx, [{"name": "spleen", "idx": 1}])
     assert LabelQc()({}, datastore) == {case.case_id: UNREADABLE}
