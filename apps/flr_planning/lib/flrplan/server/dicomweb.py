@@ -86,6 +86,11 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
             )
         return frozenset(str(name) for name in found if name) - {_UNKNOWN}
 
+    def label_stamp(self, image_id: str) -> str | None:
+        """The newest SEG's."""
+        seg = self.newest_seg(image_id)
+        return None if seg is None else str(seg.SeriesInstanceUID)
+
     def known_ids(self) -> set[str]:
         """Ids and PatientIDs of all CT series, labelled or not, as far as the server states them."""
         found = self._client.search_for_series(search_filters=self._search_filter, fields=["PatientID"])

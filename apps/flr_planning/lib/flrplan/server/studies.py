@@ -34,6 +34,15 @@ class PlanningDatastore(Protocol):
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
         """The ``final`` label, or None where there is none. Raises LabelError, GridError where it cannot be used."""
 
+    def label_stamp(self, image_id: str) -> str | None:
+        """Changes with the ``final`` label; None where there is none."""
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is kept beside an image."""
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Keeps more beside an image."""
+
     def patients_of(self, image_id: str) -> frozenset[str]:
         """PatientIDs of an image, as far as they are known."""
 
@@ -81,6 +90,11 @@ class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabe
         if not uri or not Path(uri).is_file():
             return None
         return label_of_file(Path(uri), self.get_label_info(image_id, DefaultLabelTag.FINAL), ct)
+
+    def label_stamp(self, image_id: str) -> str | None:
+        """Name, size and time of the file."""
+        path = Path(self.get_label_uri(image_id, DefaultLabelTag.FINAL))
+        return f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else None
 
     def patients_of(self, image_id: str) -> frozenset[str]:
         """None: a file does not tell."""
