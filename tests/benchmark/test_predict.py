@@ -24,6 +24,7 @@ from flrplan.evaluation import PAPER_COLUMNS, Part
 from flrplan.image import CT, Geometry
 from flrplan.method import STAGES
 from flrplan.nnunet.model import load_checkpoint, write_checkpoint
+from flrplan.workfolder import ModelIdentity, WorkFolder
 
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
@@ -121,7 +122,7 @@ def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monk
 
     def part(with_probability: bool) -> object:
         return predict.predict_part(
-            {"c1": fake_case("c1")}, ["c1"], cascade, ["pipelined_liver"], tmp_path, "held-out", with_probability
+            {"c1": fake_case("c1")}, ["c1"], cascade, ["pipelined_liver"], WorkFolder(tmp_path), "held-out", with_probability
         )
 
     assert part(with_probability=False) == []
@@ -144,7 +145,7 @@ def test_a_probability_is_always_that_of_the_mask_beside_it(tmp_path: Path, monk
 def test_a_liver_that_is_not_found_keeps_its_probability(tmp_path: Path) -> None:
     columns = ["pipelined_liver", "cascaded_crlm", "pipelined_crlm"]
     case = {"n": fake_case("nothing")}
-    assert predict.predict_part(case, ["n"], FakeCascade(), columns, tmp_path, "held-out", True) == []
+    assert predict.predict_part(case, ["n"], FakeCascade(), columns, WorkFolder(tmp_path), "held-out", True) == []
     masks = [tmp_path / "predictions" / "nnunet" / name / "n.nii.gz" for name in columns]
     assert [voxels_of(mask) for mask in masks] == [0, 0, 2]
     liver, *crlm = (sitk.GetArrayFromImage(sitk.ReadImage(str(probability_of(mask, tmp_path)))) for mask in masks)
@@ -187,11 +188,13 @@ def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
     done = run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring")
     record.write_text(before)
     assert done.returncode == 1
-    assert "came from other models or settings" in done.stderr
+    assert "what is predicted of this part was made of something else (crlm.0 was" in done.stderr
 
 
 def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_those_of_another(tmp_path: Path) -> None:
-    cascade = SimpleNamespace(settings=CascadeSettings(), identity=lambda stage: {"weights_sha256": {"0": "abc"}})
+    cascade = SimpleNamespace(
+        settings=CascadeSettings(), identity=lambda stage: ModelIdentity(stage.name, "x", (0,), {"0": "abc"})
+    )
     stages = (STAGES["liver"],)
     record = tmp_path / "fold-0.json"
     record.write_text('{"liver": {"0": "abc"}}')  # as an earlier version left it
@@ -205,7 +208,7 @@ def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_t
     ):
         predict.require_same_models(tmp_path / "held-out.json", cascade, stages, ["a2", "t1"], [])
     record.write_text('{"liver": {"0": "other"}}')
-    with pytest.raises(ModelError, match="came from other models or settings"):
+    with pytest.raises(ModelError, match=r"was made of something else \(liver\.0 was \'other\', is \'abc\'\)"):
         predict.require_same_models(record, cascade, stages, ["a1"], [])
 
 

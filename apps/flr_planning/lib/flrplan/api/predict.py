@@ -167,7 +167,7 @@ def require_same_models(
     require_same(
         known,
         {name: now[name] for name in known},
-        f"{path}: the predictions of this part that are there",
+        f"{path}: what is predicted of this part",
         "use another --work folder, or delete them and that file",
         ModelError,
     )
