@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.images,
             Structure(arguments.structure) if arguments.structure else None,
             _settings(arguments.settings),
-            tuple(name for name in arguments.repair.split(",") if name),
+            tuple(name.strip() for name in arguments.repair.split(",") if name.strip()),
         ),
         _tell,
     )
