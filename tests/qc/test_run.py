@@ -108,7 +108,7 @@ def test_a_folder_gives_findings_a_page_and_pictures(
     assert main(["qc", "--labels", str(tmp_path), "--images", str(tmp_path / "images"), "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert "<b#>: 1 warning\nfine: nothing found\n" in said.out
-    assert "1 images have no label" in said.err
+    assert "images without a label: 1, such as" in said.err
     (record,) = json.loads((out / "findings.json").read_text())
     assert (record["case"], record["rule"], record["unit"]) == ("<b#>", "voids", "ml")
     rows = list(csv.DictReader((out / "findings.csv").open()))

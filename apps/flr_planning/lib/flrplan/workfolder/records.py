@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
 class ModelIdentity:
     """Which model answered.
 
-    folder: its last two names. weights_sha256: of each fold. demo: one of the models that come with the app.
+    folder: ``<stage>/<architecture>``, a later version of it with ``versions/<number>``. weights_sha256: of each fold. demo: one of the models that come with the app.
     fine_tuned_from_demo: its weights began as a demo model's. imported: of a foreign model, what was said of its labels and input.
     """
 
