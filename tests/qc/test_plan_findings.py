@@ -38,6 +38,12 @@ def test_findings_are_data_and_warnings_but_not_what_the_plan_says_already(anato
     assert (record["rule"], record["severity"], record["structure"]) == ("flr_pieces", "warning", "flr")
 
 
+def test_a_remnant_too_small_to_live_with_is_told(anatomy: Any) -> None:
+    anatomy.flr &= anatomy.ball((21, 22, 30), 18.0)
+    told = [w for w in plan_of(anatomy).warnings if "nobody resects so much" in w]
+    assert len(told) == 1
+
+
 def test_dataset_csv_counts_the_findings_of_the_labels_as_they_were_prepared(anatomy: Any, tmp_path: Any) -> None:
     def row() -> dict[str, Any]:
         case = anatomy.case()

@@ -95,6 +95,12 @@ def test_a_ragged_cut_is_found_and_not_taken_for_a_ragged_liver(anatomy: Anatomy
     assert one_or_none(anatomy.case(False), "rough_liver") is None
 
 
+def test_a_cut_too_short_to_be_measured_is_not_called_ragged(anatomy: Anatomy) -> None:
+    anatomy.flr[:] = anatomy.liver
+    anatomy.flr[14:26, 24:26, 20:23] = False  # 8 by 12 mm; the smooth border around it is 24 mm long
+    assert one_or_none(anatomy.case(False), "rough_flr") is None
+
+
 def test_a_metastasis_in_the_lung_is_an_error_and_a_border_is_none(anatomy: Anatomy) -> None:
     stray = anatomy.ball((30, 20, 45), 9.0) & ~anatomy.liver
     anatomy.crlm |= stray
@@ -264,8 +270,12 @@ def test_thresholds_are_settings(anatomy: Anatomy) -> None:
         check_settings({"nonsense": {}})
     with pytest.raises(SettingsError, match="rule shell: unknown threshold least; known are thickness_mm, least_ml"):
         check_settings({"shell": {"least": 1}})
-    with pytest.raises(SettingsError, match="rule shell: least_ml must be a number"):
+    with pytest.raises(SettingsError, match="rule shell: least_ml must be a finite number"):
         check_settings({"shell": {"least_ml": "much"}})  # type: ignore[dict-item]
+    with pytest.raises(SettingsError, match="must be a finite number, got nan"):
+        check_settings({"shell": {"least_ml": float("nan")}})
+    with pytest.raises(SettingsError, match="unknown rules 1"):
+        check_settings({1: {}})  # type: ignore[dict-item]
 
 
 def test_a_finding_is_data(anatomy: Anatomy, found: Callable[[QcCase], list[str]]) -> None:

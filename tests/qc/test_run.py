@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Canonical, Geometry, read_label_map, write_label_map, write_volume
 from flrplan.qc import RULES, QcCase, check_case
 from flrplan.qc.reading import find_labels, read_case, with_images
-from flrplan.qc.repair import repaired
+from flrplan.qc.repair import repaired, write_repaired
 
 Anatomy = Any
 GRID = Geometry((56, 48, 36), (4.0, 4.0, 5.0))
@@ -100,25 +101,25 @@ def test_a_folder_gives_findings_a_page_and_pictures(
     write("labels/fine.nii.gz")
     write("images/fine.nii.gz")
     anatomy.liver[18:20, 22:24, 24:27] = False
-    write("labels/<b>.nii.gz")
-    write("images/<b>.nii.gz")
+    write("labels/<b#>.nii.gz")
+    write("images/<b#>.nii.gz")
     write("images/unlabelled.nii.gz")
     out = tmp_path / "out"
     assert main(["qc", "--labels", str(tmp_path), "--images", str(tmp_path / "images"), "--out", str(out)]) == 0
     said = capsys.readouterr()
-    assert "<b>: 1 warning\nfine: nothing found\n" in said.out
-    assert "1 images have no label" in said.err
+    assert "<b#>: 1 warning\nfine: nothing found\n" in said.out
+    assert "images without a label: 1, such as" in said.err
     (record,) = json.loads((out / "findings.json").read_text())
-    assert (record["case"], record["rule"], record["unit"]) == ("<b>", "voids", "ml")
+    assert (record["case"], record["rule"], record["unit"]) == ("<b#>", "voids", "ml")
     rows = list(csv.DictReader((out / "findings.csv").open()))
     assert rows[0]["first_zyx"] == "18 22 24"
     cases = list(csv.DictReader((out / "cases.csv").open()))
-    assert [(c["case"], c["warnings"], c["could_not_be_checked"]) for c in cases] == [("<b>", "1", ""), ("fine", "0", "")]
+    assert [(c["case"], c["warnings"], c["could_not_be_checked"]) for c in cases] == [("<b#>", "1", ""), ("fine", "0", "")]
     page = (out / "index.html").read_text()
-    assert "<b>" not in page
-    assert "&lt;b&gt;" in page
+    assert "<b#>" not in page
+    assert "&lt;b#&gt;" in page
     for name in re.findall(r'<img[^>]* src="([^"]+)"', page):
-        with Image.open(out / name.replace("&lt;", "<").replace("&gt;", ">")) as picture:
+        with Image.open(out / unquote(name)) as picture:
             assert picture.height == 280
     assert all(f'id="rule-{name}"' in page for name in RULES)
 
@@ -203,6 +204,42 @@ def test_every_repair_takes_its_finding_away_in_any_axis_order(anatomy: Anatomy)
     assert set(changed) >= set(rules) - {"partition"}  # the repairs before it divide the liver anew
     assert check_case(better, settings, rules).findings == ()
     assert better.masks[Structure.CRLM].any()  # the lesion inside the liver is still there
+
+
+def test_a_piece_that_may_hang_together_beyond_the_image_is_not_repaired_away(anatomy: Anatomy) -> None:
+    at_border = np.zeros_like(anatomy.liver)
+    at_border[20:24, 20:24, 53:] = True  # 1.3 ml
+    inside = anatomy.ball((8, 30, 46), 9.0)
+    anatomy.liver |= at_border | inside
+    anatomy.flr |= at_border | inside
+    for rule, structure in (("islands", Structure.LIVER), ("flr_pieces", Structure.FLR)):
+        better = repaired(anatomy.case(False), [rule])[0].masks[structure]
+        assert better[at_border].all()
+        assert not better[inside].any()
+
+
+def test_a_repair_in_another_form_takes_the_place_of_the_one_before(tmp_path: Path, anatomy: Anatomy) -> None:
+    case: QcCase = anatomy.case(False)
+    label = tmp_path / "labels/case.nii.gz"
+    write_repaired(case, tmp_path)
+    assert [p.name for p in find_labels(tmp_path)[0].masks.values()] == []
+    anatomy.crlm[0, 0, 0] = True  # outside the liver: no planning map holds it
+    write_repaired(case, tmp_path)
+    assert not label.exists()
+    assert set(find_labels(tmp_path)[0].masks) == {Structure.LIVER, Structure.CRLM, Structure.FLR}
+    anatomy.crlm[0, 0, 0] = False
+    write_repaired(case, tmp_path)
+    assert label.exists()
+    assert find_labels(tmp_path)[0].masks == {}
+
+
+def test_repairs_never_overwrite_the_labels_that_are_read(
+    tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("repaired/labels/a.nii.gz")
+    words = ["qc", "--labels", str(tmp_path / "repaired"), "--out", str(tmp_path), "--repair", "voids, punctate"]
+    assert main(words) == 1
+    assert "choose another --out" in capsys.readouterr().err
 
 
 def test_a_repair_needs_to_be_known(anatomy: Anatomy) -> None:

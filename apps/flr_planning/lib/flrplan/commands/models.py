@@ -22,7 +22,7 @@ _INPUT_NUMBERS = {
 
 
 def add_parser(commands: Any) -> None:
-    """Adds ``models list`` and ``models import`` to the command line."""
+    """Adds ``models list``, ``models import`` and ``models use`` to the command line."""
     parser = commands.add_parser("models", help="list models, import an nnU-Net model folder, or go back to a version")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="which model serves which stage")
@@ -88,9 +88,9 @@ def run_list(arguments: argparse.Namespace) -> int:
             say(f"{stage.name:8} {architecture:10} {kind}, folds {list(found.folder.folds)}: {found.folder.path}")
             there = [] if found.demo else versions(store.folder(stage, architecture))
             if there[1:]:
-                say(
-                    f"{'':8} {'':10} versions {', '.join(map(str, there))}; another one: flrplan models use {stage.name} NUMBER"
-                )
+                of = "" if architecture == ARCHITECTURES[0] else f" --architecture {architecture}"
+                use = f"flrplan models use {stage.name} NUMBER{of}"
+                say(f"{'':8} {'':10} versions {', '.join(map(str, there))}; another one: {use}")
             for warning in found.folder.warnings:
                 say(f"{'':8} {'':10} warning: {warning}")
     return 0

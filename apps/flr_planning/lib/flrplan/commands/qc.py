@@ -47,12 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.images,
             Structure(arguments.structure) if arguments.structure else None,
             _settings(arguments.settings),
-            tuple(name for name in arguments.repair.split(",") if name),
+            tuple(name.strip() for name in arguments.repair.split(",") if name.strip()),
         ),
         _tell,
     )
     if outcome.without_label:
-        note(f"{len(outcome.without_label)} images have no label, such as {outcome.without_label[0]}")
+        note(f"images without a label: {len(outcome.without_label)}, such as {outcome.without_label[0]}")
     for case in outcome.failed:
         note(f"could not be checked: {case.files.case} ({case.files.named}): {case.error.splitlines()[0]}")
     say(f"{len(outcome.cases)} cases: {outcome.page}")
@@ -66,7 +66,8 @@ def _tell(outcome: CaseOutcome) -> None:
         say(f"{outcome.files.case}: could not be checked")
         return
     counts = ", ".join(f"{n} {s}{'s' if n > 1 else ''}" for s in Severity if (n := outcome.checked.count(s)))
-    lacking = f" ({len(outcome.checked.not_checked)} rules not checked)" if outcome.checked.not_checked else ""
+    n = len(outcome.checked.not_checked)
+    lacking = f" ({n} rule{'s' if n > 1 else ''} not checked)" if n else ""
     say(f"{outcome.files.case}: {counts or 'nothing found'}{lacking}")
 
 

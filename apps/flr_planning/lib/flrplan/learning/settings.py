@@ -31,7 +31,7 @@ class RetrainingSettings:
     """Settings of the installation.
 
     recipe: YAML with the settings of each stage; None is the paper's recipe.
-    split: split file whose ``test`` ids never train and are never kept either; None: the one that lies beside the studies.
+    split: split file whose ``test`` ids neither train nor are in the hold-out; None: the one that lies beside the studies.
     kept_share: share of the cases that never train (0..0.5). margin: how much lower the mean Dice may be (0..1).
     """
 

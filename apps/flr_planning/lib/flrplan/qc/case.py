@@ -139,7 +139,7 @@ class QcCase:
 
     @cached_property
     def step(self) -> int:
-        """In plane, every so manieth voxel is one of :attr:`coarse`."""
+        """:attr:`coarse` takes every second (third, ...) voxel in plane: this is the 2 (3, ...)."""
         return max(round(COARSE_MM / max(self.spacing_zyx_mm[1:])), 1)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -97,7 +98,7 @@ def check_case(case: QcCase, settings: Settings | None = None, rules: Collection
 
 def check_settings(settings: Settings, rules: Collection[str] = tuple(RULES)) -> dict[str, dict[str, float]]:
     """The thresholds of each rule. Raises: SettingsError for an unknown rule or threshold, or one that is no number."""
-    unknown = sorted({*settings, *rules} - set(RULES))
+    unknown = sorted(map(str, {*settings, *rules} - set(RULES)))
     if unknown:
         raise SettingsError(f"unknown rules {', '.join(unknown)}; known are {', '.join(RULES)}")
     result = {}
@@ -109,8 +110,8 @@ def check_settings(settings: Settings, rules: Collection[str] = tuple(RULES)) ->
         for key, value in given.items():
             if key not in own:
                 raise SettingsError(f"rule {name}: unknown threshold {key}; known are {', '.join(own) or 'none'}")
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise SettingsError(f"rule {name}: {key} must be a number, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise SettingsError(f"rule {name}: {key} must be a finite number, got {value!r}")
             own[key] = float(value)
         result[name] = own
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,13 +49,16 @@ def repaired(case: QcCase, rules: Sequence[str], settings: Settings | None = Non
 def write_repaired(case: QcCase, folder: Path) -> None:
     """Writes the planning map ``labels/CASE.nii.gz`` where it can hold all that the label states, else ``masks/CASE/STRUCTURE.nii.gz``.
 
-    Raises: OutputError.
+    What an earlier repair wrote of the case in the other form is removed. Raises: OutputError.
     """
+    planning_map, masks = folder / MAPS / f"{case.name}.nii.gz", folder / MASKS / case.name
     if set(_MAPPED) <= set(case.masks):
         planning, lost = to_compartments(*(case.masks[s] for s in _MAPPED))
         lrs = case.masks.get(Structure.LRS)
         if not lost.findings() and (lrs is None or np.array_equal(lrs, structure_mask(planning, Structure.LRS))):
-            write_label_map(folder / MAPS / f"{case.name}.nii.gz", planning, case.geometry)
+            write_label_map(planning_map, planning, case.geometry)
+            shutil.rmtree(masks, ignore_errors=True)
             return
     for structure, mask in case.masks.items():
-        write_label_map(folder / MASKS / case.name / f"{structure}.nii.gz", mask, case.geometry)
+        write_label_map(masks / f"{structure}.nii.gz", mask, case.geometry)
+    planning_map.unlink(missing_ok=True)

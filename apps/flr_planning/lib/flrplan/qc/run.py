@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.anatomy import Structure
-from flrplan.errors import FlrError, OutputError
+from flrplan.errors import FlrError, OutputError, SettingsError
 from flrplan.files import replacing, write_json, write_text
 from flrplan.qc.case import QcCase
 from flrplan.qc.finding import Finding, Severity
@@ -75,10 +75,12 @@ def check_folder(request: QcRequest, on_case: Callable[[CaseOutcome], None] = la
 
     A case that cannot be read costs itself alone. on_case: called after each.
 
-    Raises: ImageError, LabelError for folders without cases; SettingsError for unknown rules; OutputError.
+    Raises: ImageError, LabelError for folders without cases; SettingsError for unknown rules, and where repairs would overwrite the labels; OutputError.
     """
     check_settings(request.settings)
     check_repairs(request.repair)
+    if request.repair and request.labels.resolve() == (request.out / REPAIRED).resolve():
+        raise SettingsError(f"{request.labels}: repaired labels would take the place of these; choose another --out")
     labels = find_labels(request.labels, request.structure)
     alone: list[Path] = []
     if request.images is not None:

@@ -97,7 +97,7 @@ class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabe
         return f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else None
 
     def patients_of(self, image_id: str) -> frozenset[str]:
-        """None: a file does not tell."""
+        """No one: a file does not tell."""
         return frozenset()
 
     def known_ids(self) -> set[str]:

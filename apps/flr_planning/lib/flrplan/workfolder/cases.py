@@ -80,7 +80,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def find_labelled_cases(folder: Path) -> list[Case]:
-    """Every case of a folder in the layout above, sorted by id.
+    """Every case of a folder laid out as a :class:`WorkFolder`, sorted by id.
 
     Raises: LabelError where there is no image, one of another format, or one without a label; the message names them.
     """

@@ -44,16 +44,18 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> list[str]:
-    """What differs, in words and by name: ``input.crop_margin_mm was 10.0, is 5.0``. Compared as JSON holds it."""
+    """What differs, in words and by name: ``input.crop_margin_mm was 10.0, is 5.0``. Compared as JSON holds it; texts in a list have no order."""
     found = []
     for key in sorted({*before, *now}):
-        old, new = before.get(key), now.get(key)
+        old: Any = before.get(key)
+        new: Any = now.get(key)
+        names = isinstance(old, list) and isinstance(new, list) and all(isinstance(item, str) for item in (*old, *new))
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, f"{name}{key}.")
-        elif isinstance(old, list) and isinstance(new, list) and all(isinstance(item, str) for item in (*old, *new)):
+        elif names and {*old} != {*new}:
             changes = {"without": sorted({*old} - {*new}), "new": sorted({*new} - {*old})}
             found += [f"{name}{key}: {word} {', '.join(items)}" for word, items in changes.items() if items]
-        elif _plain(old) != _plain(new):
+        elif sorted(old) != sorted(new) if names else _plain(old) != _plain(new):
             found.append(f"{name}{key} was {shortened(_plain(old))}, is {shortened(_plain(new))}")
     return found
 
@@ -78,7 +80,7 @@ def _plain(value: Any) -> Any:
 class ModelIdentity:
     """Which model answered.
 
-    folder: its last two names. weights_sha256: of each fold. demo: one of the models that come with the app.
+    folder: ``<stage>/<architecture>``, a later version of it with ``versions/<number>``. weights_sha256: of each fold. demo: one of the models that come with the app.
     fine_tuned_from_demo: its weights began as a demo model's. imported: of a foreign model, what was said of its labels and input.
     """
 

@@ -25,12 +25,12 @@ def _find(case: QcCase, *, least_ml: float, side_share: float) -> list[Finding]:
 
 
 def _drop(case: QcCase, *, least_ml: float, side_share: float) -> dict[Structure, Mask]:
-    """Small pieces inside the resection go to it."""
+    """Small pieces go to the resection; one at the image's border may hang together beyond it and stays."""
     mask = case.whole.masks[Structure.FLR].copy()
     flr, part = case.pieces(Structure.FLR), mask[case.box]
     total = sum(p.ml for p in flr.pieces)
     for piece in flr.pieces[1:]:
-        if piece.ml < side_share * total:
+        if piece.ml < side_share * total and not case.at_edge(piece):
             part[piece.box][flr.labels[piece.box] == piece.number] = False
     changed = {Structure.FLR: mask}
     return (

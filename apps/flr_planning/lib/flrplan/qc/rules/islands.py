@@ -21,12 +21,15 @@ def _find(case: QcCase, *, least_ml: float, large_share: float) -> list[Finding]
 
 
 def _largest(case: QcCase, *, least_ml: float, large_share: float) -> dict[Structure, Mask]:
-    """The largest piece stays, unless the next one is large too; the other structures end where the liver does, but for the CRLM."""
+    """The largest piece stays, unless the next one is large too, and those at the image's border, beyond which they may hang together.
+
+    FLR and LRS end where the liver does; the CRLM stays.
+    """
     liver = case.pieces(Structure.LIVER)
     if len(liver.pieces) < 2 or liver.pieces[1].ml >= large_share * sum(p.ml for p in liver.pieces):
         return {}
     kept = np.zeros(case.whole.masks[Structure.LIVER].shape, bool)
-    kept[case.box] = liver.labels == liver.pieces[0].number
+    kept[case.box] = np.isin(liver.labels, [p.number for i, p in enumerate(liver.pieces) if not i or case.at_edge(p)])
     parts = [s for s in (Structure.FLR, Structure.LRS) if s in case.masks]
     gone = case.whole.masks[Structure.LIVER] & ~kept
     return {Structure.LIVER: kept, **{s: case.whole.masks[s] & ~gone for s in parts}}

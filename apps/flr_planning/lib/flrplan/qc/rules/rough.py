@@ -78,8 +78,10 @@ def _find_on(case: QcCase, structure: Structure, slice_mm: float, slices: float,
             return []
     per_slice, solid = roughness_mm(mask, where, grid.spacing_zyx_mm)
     known = per_slice[np.isfinite(per_slice)]
+    if not known.size:
+        return []
     rough = per_slice > slice_mm
-    share = float(rough.sum()) / max(known.size, 1)
+    share = float(rough.sum()) / known.size
     if not (share >= slices or solid > solid_mm):
         return []
     worst = int(np.nanargmax(np.where(np.isfinite(per_slice), per_slice, -1.0)))
