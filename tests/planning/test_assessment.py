@@ -169,3 +169,13 @@ def test_partial_volume_is_half_a_voxel_at_both_ends_of_a_column() -> None:
     label[2, 1, 1] = 4  # one of them is broken: two ends more
     assert partial_volume_ml(label, Geometry((5, 4, 6), (1.0, 2.0, 5.0))) == pytest.approx(14 * 0.01 / 2)
     assert partial_volume_ml(label * 0, Geometry((5, 4, 6), (1.0, 2.0, 5.0))) == 0.0
+
+
+def test_a_prior_that_is_none_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"ct\.nii\.gz: expected the plan\.json of an earlier plan"):
+        read_prior(tmp_path / "ct.nii.gz")
+    path = tmp_path / "plan.json"
+    for volume in ("-3.0", "NaN"):
+        path.write_text(f'{{"volumes": {{"flr_functional_ml": {volume}}}}}')
+        with pytest.raises(SettingsError, match=r"with volumes and flr_functional_ml in it"):
+            read_prior(path)

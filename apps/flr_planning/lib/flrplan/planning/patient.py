@@ -66,10 +66,14 @@ class Prior:
 
 def read_prior(path: Path) -> Prior:
     """The volumetry of an earlier ``plan.json``. Raises: SettingsError for another file, naming it."""
+    if path.suffix.lower() != ".json":
+        raise SettingsError(f"{path}: expected the plan.json of an earlier plan; give that file of its folder")
     content = read_json(path, "the plan.json of an earlier plan")
     try:
         volume, patient = content["volumes"]["flr_functional_ml"], content.get("patient") or {}
         day = patient.get("scan_date")
+        if not 0 < float(volume) < math.inf:
+            raise ValueError(f"flr_functional_ml {volume}")
         return Prior(float(volume), None if day is None else date.fromisoformat(day), patient.get("id"), str(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SettingsError(

@@ -80,7 +80,9 @@ def _found(image: AnnotatedImage) -> dict[str, Any]:
         label = image.label(ct)
         masks = {} if label is None else dict(label.masks)
         checked = check_case(QcCase(image.case_id, ct.geometry, masks, ct))
-    except FlrError as error:
+    except Exception as error:  # one case never costs the others their scores
+        if not isinstance(error, FlrError):
+            _LOG.exception("label QC of %s", image.case_id)
         return {"score": UNREADABLE, "messages": [str(error)]}
     counts = {f"{s}s": checked.count(s) for s in Severity}
     return {"score": round(checked.score, 4), **counts, "messages": [f.message for f in checked.findings]}
