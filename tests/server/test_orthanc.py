@@ -201,7 +201,7 @@ def test_the_stored_seg_is_a_training_case(
     monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
     datastore = open_dicomweb(orthanc.dicomweb)
     images, unlabelled = annotated_images(datastore)
-    assert datastore.patient_ids() == images[0].patients == {case.case_id}
+    assert datastore.known_ids() == {series, *images[0].patients} == {series, case.case_id}
     assert ([i.case_id for i in images], unlabelled) == ([series], 0)
     assert images[0].image.is_dir()  # the DICOM files, not the host's conversion
     annotations = read_annotations(images, tmp_path / "masks")
