@@ -53,13 +53,13 @@ def test_labels_of_every_layout_are_found(tmp_path: Path, write: Callable[..., P
     write("flat/c/planning.nii.gz")
     write("flat/d/liver.nii.gz", Structure.LIVER)
     found = find_labels(tmp_path / "work")
-    assert [(f.case, f.planning_map is not None, sorted(map(str, f.masks))) for f in found] == [
+    assert [(f.case, f.truth.planning_map is not None, sorted(map(str, f.truth.masks))) for f in found] == [
         ("a", True, ["crlm"]),
         ("b", False, ["liver"]),
     ]
     assert [f.case for f in find_labels(tmp_path / "flat")] == ["c", "case2", "case10", "d"]
     single = find_labels(tmp_path / "flat", Structure.LIVER)
-    assert {f.case: sorted(map(str, f.masks)) for f in single}["case2"] == ["liver"]
+    assert {f.case: sorted(map(str, f.truth.masks)) for f in single}["case2"] == ["liver"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(LabelError, match=r"no label; expected CASE.nii.gz"):
         find_labels(tmp_path / "empty")
@@ -222,15 +222,15 @@ def test_a_repair_in_another_form_takes_the_place_of_the_one_before(tmp_path: Pa
     case: QcCase = anatomy.case(False)
     label = tmp_path / "labels/case.nii.gz"
     write_repaired(case, tmp_path)
-    assert [p.name for p in find_labels(tmp_path)[0].masks.values()] == []
+    assert [p.name for p in find_labels(tmp_path)[0].truth.masks.values()] == []
     anatomy.crlm[0, 0, 0] = True  # outside the liver: no planning map holds it
     write_repaired(case, tmp_path)
     assert not label.exists()
-    assert set(find_labels(tmp_path)[0].masks) == {Structure.LIVER, Structure.CRLM, Structure.FLR}
+    assert set(find_labels(tmp_path)[0].truth.masks) == {Structure.LIVER, Structure.CRLM, Structure.FLR}
     anatomy.crlm[0, 0, 0] = False
     write_repaired(case, tmp_path)
     assert label.exists()
-    assert find_labels(tmp_path)[0].masks == {}
+    assert find_labels(tmp_path)[0].truth.masks == {}
 
 
 def test_repairs_never_overwrite_the_labels_that_are_read(

@@ -18,6 +18,7 @@ from flrplan.workfolder import read_record, require_same, write_record
         ({"a": {"b": 2, "c": 1}}, {"a": {"b": 4, "c": 1}}, "a.b was 2, is 4"),
         ({"cases": ["c1", "c2"]}, {"cases": ["c2", "c3"]}, "cases: without c1; cases: new c3"),
         ({"norm": ["ct", "none"]}, {"norm": ["ct", "none", "none"]}, "norm was ['ct', 'none'], is ['ct', 'none', 'none']"),
+        ({"norm": ["ct", "none"]}, {"norm": ["none", "ct"]}, "norm was ['ct', 'none'], is ['none', 'ct']"),
         ({}, {"variant": "x"}, "variant was None, is 'x'"),
         ({"n": [1, 2]}, {"n": (2, 1)}, "n was [1, 2], is [2, 1]"),
     ],
@@ -29,7 +30,7 @@ def test_what_differs_is_named(before: dict[str, Any], now: dict[str, Any], said
 
 
 def test_the_same_in_another_form_is_the_same() -> None:
-    before = {"ids": ["b", "a"], "size": [1, 2], "absent": None, "path": "x"}
+    before = {"ids": ["a", "b"], "size": [1, 2], "absent": None, "path": "x"}
     require_same(before, {"ids": ["a", "b"], "size": (1, 2), "path": Path("x")}, "W", "delete it")
 
 

@@ -200,10 +200,8 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
         models = {s: ModelIdentity.from_json(m).decides for s, m in content.get("models", {}).items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         before, models = None, {}
-    before = {
-        "options": {**dict.fromkeys(request["options"]), "raw": True},
-        **(before or {}),
-    }  # 0.1.0 knew no other plan than the raw one
+    # 0.1.0 names no options, and knew no other plan than the raw one.
+    before = {"options": {**dict.fromkeys(request["options"]), "raw": True}, **(before or {})}
     now = {"models": {stage: cascade.identity(stage_named(stage)).decides for stage in models}, **request}
     remedy = "use another --out, or --force to replace it"
     require_same({"models": models, **before}, now, f"{folder}: the plan there", remedy)

@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if outcome.without_label:
         note(f"images without a label: {len(outcome.without_label)}, such as {outcome.without_label[0]}")
     for case in outcome.failed:
-        note(f"could not be checked: {case.files.case} ({case.files.named}): {case.error.splitlines()[0]}")
+        note(f"could not be checked: {case.files.case} ({case.files.truth.first}): {case.error.splitlines()[0]}")
     say(f"{len(outcome.cases)} cases: {outcome.page}")
     return 1 if outcome.failed else 0
 

@@ -65,3 +65,11 @@ class Canonical:
             raise GridError(f"expected a canonical array of shape {self.target.shape_zyx} (z, y, x), got {array_zyx.shape}")
         unflipped = array_zyx[tuple(slice(None, None, -1 if f else 1) for f in self.flip_zyx)]
         return np.ascontiguousarray(unflipped.transpose(tuple(np.argsort(self.axes_zyx))))
+
+
+def in_axis_order(array_zyx: NDArray[Scalar], own: Geometry, grid: Geometry) -> NDArray[Scalar] | None:
+    """An array on ``own`` in the axis order of ``grid``; None where they are different places. Flips and swaps alone, no voxel moves."""
+    if grid.is_same_grid(own):
+        return array_zyx
+    here, there = Canonical.of(grid), Canonical.of(own)
+    return here.backward(there.forward(array_zyx)) if here.target.is_same_grid(there.target) else None

@@ -224,7 +224,7 @@ class StageTraining:
                 self.stage.target,
             )
         self._say(self.cases.describe_left_out())
-        self.progress.update(cases=len(parts.training), kept=len(parts.holdout), left_out=len(self.cases.left_out))
+        self.progress.update(cases=len(parts.training), holdout=len(parts.holdout), left_out=len(self.cases.left_out))
         return parts
 
     def _new_model(self, folder: Path, parts: Parts, recipe: Recipe, start: FoundModel | None) -> Path:

@@ -12,6 +12,7 @@ metastasis goes wholly to the side that holds most of it, and parts too small to
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ from flrplan.errors import GridError
 from flrplan.files.checked import Number, checked
 from flrplan.image import Geometry
 from flrplan.method import MASK_FROM, CascadeResult, Probability, Source
+
+logger = logging.getLogger(__name__)
 
 TOUCHING = np.ones((3, 3, 3), np.bool_)
 """Voxels that share a face, an edge or a corner are of one part, as of one lesion."""
@@ -174,7 +177,7 @@ def _random_walker(part: Values, p: Values, weight: Values, reach: NDArray[np.fl
     adjacency = sparse.csr_matrix((ties, (rows, columns)), shape=(count, count))
     own = weight[inside].astype(np.float64)
     diagonal = np.asarray(adjacency.sum(axis=1)).ravel() + own
-    found, _ = cg(
+    found, unsolved = cg(
         sparse.diags(diagonal) - adjacency,
         own * p[inside],
         x0=p[inside],
@@ -182,6 +185,8 @@ def _random_walker(part: Values, p: Values, weight: Values, reach: NDArray[np.fl
         maxiter=1000,
         M=sparse.diags(1.0 / diagonal),
     )
+    if unsolved:
+        logger.warning("the random walker of a coherent plan has not converged in %d steps; look at the cut", unsolved)
     return np.asarray(found)
 
 

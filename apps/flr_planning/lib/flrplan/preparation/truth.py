@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
-from flrplan.image import CT, Canonical, Geometry, read_label_map, require_same_grid
+from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.image.orientation import in_axis_order
 from flrplan.metrics.region import Region
 from flrplan.preparation.lesion_instances import Voxels, frame_voxels, instances_of, nearest_instances, read_original
 from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
@@ -164,15 +165,10 @@ def _mask(file: MaskFile, ct: CT, notes: list[str]) -> Mask:
 def _on_grid(file: MaskFile, ct: CT, notes: list[str]) -> NDArray[np.generic]:
     """The label map in the axis order of the CT. Converters flip axes; that moves no voxel, so only the order is undone."""
     array, geometry = read_label_map(file.path)
-    if ct.geometry.is_same_grid(geometry):
-        return array
-    mine, theirs = Canonical.of(ct.geometry), Canonical.of(geometry)
-    if not mine.target.is_same_grid(theirs.target):
-        _refuse_grid(ct, geometry, file)
-    notes.append("labels are stored in another axis order than the CT; they were turned, not resampled")
-    return mine.backward(theirs.forward(array))
-
-
-def _refuse_grid(ct: CT, geometry: Geometry, file: MaskFile) -> None:
-    require_same_grid(ct.geometry, geometry, ct.source, str(file.path))
-    raise GridError(f"{file.path} is not on the grid of {ct.source}")
+    turned = in_axis_order(array, geometry, ct.geometry)
+    if turned is None:
+        require_same_grid(ct.geometry, geometry, ct.source, str(file.path))
+        raise GridError(f"{file.path} is not on the grid of {ct.source}")
+    if turned is not array:
+        notes.append("labels are stored in another axis order than the CT; they were turned, not resampled")
+    return turned

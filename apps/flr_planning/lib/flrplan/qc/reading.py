@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, check_planning_map, structure_mask
 from flrplan.errors import LabelError
 from flrplan.files import entries
 from flrplan.image import (
     CT,
-    Canonical,
     Geometry,
     case_name,
     case_names,
@@ -26,29 +21,24 @@ from flrplan.image import (
     without_channel,
 )
 from flrplan.image.masks import binary_mask
+from flrplan.image.orientation import in_axis_order
 from flrplan.image.volume_file import image_suffix
 from flrplan.qc.case import QcCase
+from flrplan.workfolder import TruthFiles, WorkFolder
 
-MAPS, MASKS = "labels", "masks"
-"""Folders of a work folder or a cohort (:mod:`flrplan.workfolder.cases`)."""
 MAP_IN_CASE = "planning"
 """Name of the planning map in the folder of a case, as ``flrplan plan`` writes it."""
-_OTHER_FOLDERS = ("images", MAPS, MASKS, "truth")
+_OTHER_FOLDERS = ("images", "labels", "masks", "truth")
+"""Of a work folder or a cohort (:class:`flrplan.workfolder.WorkFolder`)."""
 
 
 @dataclass(frozen=True)
 class LabelFiles:
-    """The files of one case. Masks go before the planning map, where both state a structure."""
+    """The label of one case, and the image of its name; None where there is none."""
 
     case: str
-    planning_map: Path | None = None
-    masks: Mapping[Structure, Path] = field(default_factory=dict)
+    truth: TruthFiles
     image: Path | None = None
-
-    @property
-    def named(self) -> Path:
-        """A file, or the folder of the masks, to name the case's label by."""
-        return self.planning_map or next(iter(self.masks.values()))
 
 
 def find_labels(folder: Path, structure: Structure | None = None) -> list[LabelFiles]:
@@ -61,26 +51,28 @@ def find_labels(folder: Path, structure: Structure | None = None) -> list[LabelF
     Raises: ImageError where the folder cannot be read; LabelError where it holds no label, or two files for one.
     """
     found: dict[str, LabelFiles] = {}
-    maps = folder / MAPS if (folder / MAPS).is_dir() else folder
+    work = WorkFolder(folder)
+    maps = work.labels if work.labels.is_dir() else folder
     for path in entries(maps):
         if image_suffix(path) is None or path.is_dir():
             continue
         name = case_name(path).removesuffix(".seg")
         _require_new(found, name, path)
-        found[name] = LabelFiles(name, None, {structure: path}) if structure else LabelFiles(name, path)
+        found[name] = LabelFiles(name, TruthFiles(None, {structure: path}) if structure else TruthFiles(path))
     holders = [p for p in entries(folder) if p.is_dir() and p.name not in _OTHER_FOLDERS]
-    if (folder / MASKS).is_dir():
-        holders += [p for p in entries(folder / MASKS) if p.is_dir()]
+    if work.masks.is_dir():
+        holders += [p for p in entries(work.masks) if p.is_dir()]
     for holder in holders:
         named = {case_name(p): p for p in entries(holder) if image_suffix(p) is not None and not p.is_dir()}
         masks = {s: named[s.value] for s in Structure if s.value in named}
         own_map = named.get(MAP_IN_CASE)
         if not masks and own_map is None:
             continue
-        before = found.get(holder.name, LabelFiles(holder.name))
+        before = found[holder.name].truth if holder.name in found else TruthFiles()
         if own_map is not None and before.planning_map is not None:
             _require_new(found, holder.name, own_map)
-        found[holder.name] = replace(before, planning_map=own_map or before.planning_map, masks={**before.masks, **masks})
+        truth = TruthFiles(own_map or before.planning_map, {**before.masks, **masks})
+        found[holder.name] = LabelFiles(holder.name, truth)
     if not found:
         raise LabelError(
             f"{folder}: no label; expected CASE.nii.gz (planning maps, or with --structure masks), labels/CASE.nii.gz, "
@@ -91,7 +83,7 @@ def find_labels(folder: Path, structure: Structure | None = None) -> list[LabelF
 
 def _require_new(found: Mapping[str, LabelFiles], name: str, path: Path) -> None:
     if name in found:
-        raise LabelError(f"two labels of case {name}: {found[name].named} and {path}; take one of them out of the folder")
+        raise LabelError(f"two labels of case {name}: {found[name].truth.first} and {path}; take one of them out of the folder")
 
 
 def with_images(labels: list[LabelFiles], folder: Path) -> tuple[list[LabelFiles], list[Path]]:
@@ -117,18 +109,18 @@ def read_case(files: LabelFiles) -> QcCase:
     masks: dict[Structure, Mask] = {}
     grid: Geometry | None = None
     off: dict[str, Geometry] = {}
-    if files.planning_map is not None:
-        array, grid = read_label_map(files.planning_map)
-        planning = check_planning_map(array, str(files.planning_map))
+    if files.truth.planning_map is not None:
+        array, grid = read_label_map(files.truth.planning_map)
+        planning = check_planning_map(array, str(files.truth.planning_map))
         masks = {s: structure_mask(planning, s) for s in COMPARTMENTS_OF}
-        if files.masks:
+        if files.truth.masks:
             masks.pop(Structure.LRS, None)
-    for structure in sorted(files.masks, key=lambda s: list(Structure).index(s)):
-        path = files.masks[structure]
+    for structure in sorted(files.truth.masks, key=lambda s: list(Structure).index(s)):
+        path = files.truth.masks[structure]
         array, own = read_label_map(path)
         mask = binary_mask(array, structure, str(path))
         grid = grid or own
-        turned = _turned(mask, own, grid)
+        turned = in_axis_order(mask, own, grid)
         if turned is None:
             off[str(path)] = own
             masks.pop(structure, None)
@@ -138,18 +130,10 @@ def read_case(files: LabelFiles) -> QcCase:
         raise LabelError(f"case {files.case}: no label file")
     ct = None if files.image is None else read_ct(files.image)
     if ct is not None:
-        hu = _turned(ct.array_zyx, ct.geometry, grid)
+        hu = in_axis_order(ct.array_zyx, ct.geometry, grid)
         if hu is None:
             off[str(files.image)] = ct.geometry
             ct = None
         else:
             ct = CT(hu, grid, files.case, ct.source, ct.warnings)
     return QcCase(files.case, grid, masks, ct, off)
-
-
-def _turned(array: NDArray[Any], own: Geometry, grid: Geometry) -> NDArray[Any] | None:
-    """An array on ``own`` in the axis order of ``grid``; None where they are different places."""
-    if grid.is_same_grid(own):
-        return array
-    here, there = Canonical.of(grid), Canonical.of(own)
-    return np.asarray(here.backward(there.forward(array))) if here.target.is_same_grid(there.target) else None

@@ -13,8 +13,8 @@ from flrplan.anatomy import Structure, structure_mask, to_compartments
 from flrplan.errors import SettingsError
 from flrplan.image import write_label_map
 from flrplan.qc.case import QcCase
-from flrplan.qc.reading import MAPS, MASKS
 from flrplan.qc.registry import RULES, Settings, check_settings
+from flrplan.workfolder import WorkFolder
 
 _MAPPED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
@@ -51,14 +51,15 @@ def write_repaired(case: QcCase, folder: Path) -> None:
 
     What an earlier repair wrote of the case in the other form is removed. Raises: OutputError.
     """
-    planning_map, masks = folder / MAPS / f"{case.name}.nii.gz", folder / MASKS / case.name
+    work = WorkFolder(folder)
+    planning_map = work.label(case.name)
     if set(_MAPPED) <= set(case.masks):
         planning, lost = to_compartments(*(case.masks[s] for s in _MAPPED))
         lrs = case.masks.get(Structure.LRS)
         if not lost.findings() and (lrs is None or np.array_equal(lrs, structure_mask(planning, Structure.LRS))):
             write_label_map(planning_map, planning, case.geometry)
-            shutil.rmtree(masks, ignore_errors=True)
+            shutil.rmtree(work.masks / case.name, ignore_errors=True)
             return
     for structure, mask in case.masks.items():
-        write_label_map(masks / f"{structure}.nii.gz", mask, case.geometry)
+        write_label_map(work.mask(case.name, structure), mask, case.geometry)
     planning_map.unlink(missing_ok=True)

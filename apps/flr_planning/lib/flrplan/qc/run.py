@@ -115,7 +115,7 @@ def _check(files: LabelFiles, request: QcRequest) -> CaseOutcome:
         return CaseOutcome(files, error=str(error))
     except Exception as error:  # a file nobody thought of: it costs its case, not the others; the log says where
         _LOG.exception("case %s", files.case)
-        return CaseOutcome(files, error=f"{files.named}: unexpected {type(error).__name__}: {error}")
+        return CaseOutcome(files, error=f"{files.truth.first}: unexpected {type(error).__name__}: {error}")
 
 
 def _draw(case: QcCase, finding: Finding, number: int, out: Path) -> str:
@@ -143,7 +143,7 @@ def _case_row(outcome: CaseOutcome) -> dict[str, Any]:
     files, checked = outcome.files, outcome.checked
     return {
         "case": files.case,
-        "label": str(files.named),
+        "label": str(files.truth.first),
         "image": str(files.image or ""),
         **({f"{s}s": checked.count(s) for s in Severity} if checked else {}),
         "not_checked": ""
@@ -167,7 +167,7 @@ def _block(outcome: CaseOutcome) -> CaseBlock:
     cards = () if checked is None else tuple(Card(f, p) for f, p in zip(checked.findings, outcome.pictures, strict=True))
     return CaseBlock(
         outcome.files.case,
-        str(outcome.files.named),
+        str(outcome.files.truth.first),
         str(outcome.files.image or ""),
         cards,
         {} if checked is None else dict(checked.not_checked),

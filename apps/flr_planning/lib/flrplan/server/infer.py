@@ -92,8 +92,9 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             predicted = perf_counter()
             label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)
-        seconds = {"read": read - started, "write": perf_counter() - predicted, "total": perf_counter() - started}
-        return str(path), answer(plan, label, self._names, options, seconds)
+        params = answer(plan, label, self._names, options, {"read": read - started, "write": perf_counter() - predicted})
+        params["seconds"]["total"] = round(perf_counter() - started, 3)  # with the checks of the plan, which the answer makes
+        return str(path), params
 
 
 class StageTask(PlanningTask):

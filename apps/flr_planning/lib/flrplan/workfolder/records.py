@@ -44,7 +44,7 @@ def write_record(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "") -> list[str]:
-    """What differs, in words and by name: ``input.crop_margin_mm was 10.0, is 5.0``. Compared as JSON holds it; texts in a list have no order."""
+    """What differs, in words and by name: ``input.crop_margin_mm was 10.0, is 5.0``. Compared as JSON holds it."""
     found = []
     for key in sorted({*before, *now}):
         old: Any = before.get(key)
@@ -55,7 +55,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], name: str = "
         elif names and {*old} != {*new}:
             changes = {"without": sorted({*old} - {*new}), "new": sorted({*new} - {*old})}
             found += [f"{name}{key}: {word} {', '.join(items)}" for word, items in changes.items() if items]
-        elif sorted(old) != sorted(new) if names else _plain(old) != _plain(new):
+        elif _plain(old) != _plain(new):
             found.append(f"{name}{key} was {shortened(_plain(old))}, is {shortened(_plain(new))}")
     return found
 

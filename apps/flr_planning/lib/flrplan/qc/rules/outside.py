@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flrplan.anatomy import Mask, Structure
 from flrplan.qc.case import QcCase, pieces_of
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.rule import Rule, Threshold, piece_findings
 
 
-def _find_crlm(case: QcCase, *, least_ml: float) -> list[Finding]:
-    liver = case.crop.masks[Structure.LIVER]
-    beyond = pieces_of(case.crop.masks[Structure.CRLM] & ~liver, case.crop.voxel_ml)
+def _find(structure: Structure, said: str, case: QcCase, *, least_ml: float) -> list[Finding]:
+    beyond = pieces_of(case.crop.masks[structure] & ~case.crop.masks[Structure.LIVER], case.crop.voxel_ml)
     chosen = [i for i, p in enumerate(beyond.pieces) if p.ml >= least_ml]
-    return piece_findings(case, beyond, chosen, Severity.ERROR, Structure.CRLM, "{ml} of CRLM lie outside the liver")
+    return piece_findings(case, beyond, chosen, Severity.ERROR, structure, said)
 
 
 def _drop_crlm(case: QcCase, *, least_ml: float) -> dict[Structure, Mask]:
@@ -28,12 +29,6 @@ def _drop_crlm(case: QcCase, *, least_ml: float) -> dict[Structure, Mask]:
     return {Structure.CRLM: crlm}
 
 
-def _find_flr(case: QcCase, *, least_ml: float) -> list[Finding]:
-    beyond = pieces_of(case.crop.masks[Structure.FLR] & ~case.crop.masks[Structure.LIVER], case.crop.voxel_ml)
-    chosen = [i for i, p in enumerate(beyond.pieces) if p.ml >= least_ml]
-    return piece_findings(case, beyond, chosen, Severity.ERROR, Structure.FLR, "{ml} of the FLR lie outside the liver")
-
-
 def _clip_flr(case: QcCase, *, least_ml: float) -> dict[Structure, Mask]:
     return {Structure.FLR: case.whole.masks[Structure.FLR] & case.whole.masks[Structure.LIVER]}
 
@@ -42,7 +37,7 @@ CRLM_RULE = Rule(
     "crlm_outside",
     "CRLM outside the liver",
     "an erroneous CRLM label in the lung, arXiv:2604.07999, Fig. 1",
-    _find_crlm,
+    partial(_find, Structure.CRLM, "{ml} of CRLM lie outside the liver"),
     needs=frozenset({Structure.LIVER, Structure.CRLM}),
     thresholds=(Threshold("least_ml", 0.1, "ml", "a ball of 6 mm; less is a matter of borders"),),
     repair=_drop_crlm,
@@ -52,7 +47,7 @@ FLR_RULE = Rule(
     "flr_outside",
     "FLR outside the liver",
     "the FLR is a part of the liver, arXiv:2604.07999, section 3.1",
-    _find_flr,
+    partial(_find, Structure.FLR, "{ml} of the FLR lie outside the liver"),
     needs=frozenset({Structure.LIVER, Structure.FLR}),
     thresholds=(Threshold("least_ml", 0.5, "ml", "a ball of 10 mm; less is a matter of borders"),),
     repair=_clip_flr,
