@@ -61,7 +61,9 @@ def run(config: Path, work: Path, *options: object) -> subprocess.CompletedProce
 
 
 def published(work: Path) -> dict[Path, int]:
-    return {p: p.stat().st_mtime_ns for p in (work / "models").rglob("checkpoint_final.pth")}
+    """What a model folder holds under its own name; a hidden folder is a training that is not published yet."""
+    models = (p for p in (work / "models").rglob("checkpoint_final.pth") if not any(part.startswith(".") for part in p.parts))
+    return {p: p.stat().st_mtime_ns for p in models}
 
 
 def files(work: Path) -> dict[Path, int]:
