@@ -47,7 +47,8 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
 
     def init_infers(self) -> dict[str, PlanningTask]:
         """One task per stage, and the cascade; they share one model store."""
-        return infer_tasks(Service(self.settings, self._store(), self.datastore()))
+        self.service = Service(self.settings, self._store(), self.datastore())
+        return infer_tasks(self.service)
 
     def init_trainers(self) -> dict[str, StageTrainTask]:
         """One task per stage, and the cascade in order; a new model is served from its next inference on."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.demo.ohif.background import free_port
+from flrplan.demo.ohif.background import free_port, start
 from flrplan.demo.ohif.server import APP, running_server
 from flrplan.image import Geometry
 
@@ -110,6 +110,29 @@ def start_server() -> Iterator[Callable[..., RunningServer]]:
     socket.setdefaulttimeout(before)
 
 
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., RunningServer]]:
+    """Starts ``flrplan serve`` on free ports, and ends it with the session; its temporary files go into ``folder/tmp``."""
+    with ExitStack() as running:
+
+        def serve(studies: str, folder: Path, *options: str) -> RunningServer:
+            port = free_port()
+            command = [sys.executable, "-m", "flrplan.cli", "serve", "--studies", studies, "--port", str(port), *options]
+            (folder / "tmp").mkdir(parents=True, exist_ok=True)
+            environment = {
+                "TMPDIR": str(folder / "tmp"),
+                "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+                "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
+            }
+            process = start("flrplan serve", command, folder / "server.log", folder, environment)
+            running.callback(process.stop)
+            url = f"http://127.0.0.1:{port}"
+            process.wait_until_it_answers(f"{url}/auth/", START_SECONDS, print)
+            return RunningServer(url, MONAILabelClient(url, tmpdir=str(folder)), process.log, folder)
+
+        yield serve
+
+
 @pytest.fixture
 def show_log_on_failure(request: pytest.FixtureRequest) -> Iterator[Callable[[RunningServer], None]]:
     """Prints what the server logged during this test; pytest shows it where the test fails."""
@@ -119,7 +142,7 @@ def show_log_on_failure(request: pytest.FixtureRequest) -> Iterator[Callable[[Ru
         shown.append((server.log, server.log.stat().st_size))
 
     yield show
-    for log, start in shown:
+    for log, seen in shown:
         with log.open("rb") as file:
-            file.seek(start)
+            file.seek(seen)
             sys.stdout.write(file.read().decode(errors="replace")[-6000:])
