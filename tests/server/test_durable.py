@@ -90,16 +90,16 @@ def test_a_bad_file_does_not_stop_the_others(studies: Path, draw: Callable[..., 
 
 def test_an_upload_keeps_its_dots_and_is_an_image(studies: Path, draw: Callable[..., str], tmp_path: Path) -> None:
     store = PlanningLocalDatastore(str(studies))
-    assert store.add_image("", draw(name="9.8.7.nii.gz"), None) == "9.8.7"
+    assert store.add_image(None, draw(name="9.8.7.nii.gz"), None) == "9.8.7"
     assert Path(store.get_image_uri("9.8.7")).name == "9.8.7.nii.gz"
     (tmp_path / "junk.nii.gz").write_bytes(b"junk")
     with pytest.raises(MONAILabelException, match=r"junk.nii.gz"):
         store.add_image("junk", str(tmp_path / "junk.nii.gz"), {})
     for bad in ("../x", "/tmp/x", "..", ".hidden"):
-        with pytest.raises(MONAILabelException, match="is no id of an image"):
+        with pytest.raises(MONAILabelException, match="is no image id"):
             store.add_image(bad, draw(), {})
     for tag in ("../../x", "a/b", ""):
-        with pytest.raises(MONAILabelException, match="is no tag of a label"):
+        with pytest.raises(MONAILabelException, match="is no tag"):
             store.save_label("a", draw(), tag, LIVER)
     assert sorted(p.name for p in studies.iterdir() if p.suffix != ".json") == [
         ".lock", "1.2.840.113.nii.gz", "9.8.7.nii.gz", "a.nii.gz", "labels",

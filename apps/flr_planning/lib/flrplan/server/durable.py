@@ -147,7 +147,7 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
             raise ImageError(f"{file}: expected a name that ends in {', '.join(IMAGE_ENDINGS)}")
         return found
 
-    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any] | None) -> str:
+    def add_image(self, image_id: str | None, image_filename: str, image_info: dict[str, Any] | None) -> str:
         """Stores an image that can be read. Raises: ClientError."""
         path = Path(image_filename)
         with errors_for_client():

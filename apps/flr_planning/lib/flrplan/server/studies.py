@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from flrplan.anatomy import PlanningLabel, decode_label
 from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore, folder_options
 from flrplan.server.label_table import names_sent
 from flrplan.studies.review import CaseReview
@@ -63,6 +64,7 @@ def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
     return decode_label(label, names_sent(info, str(path)), str(path))
 
 
+@ids_checked
 class PlanningLocalDatastore(DurableDatastore):
     """The datastore of a folder."""
 
