@@ -43,6 +43,7 @@ def add_parser(commands: Any) -> None:
     for veins in VEINS:
         clinical.add_argument(f"--{veins.replace('_', '-')}", type=Path, metavar="MASK", help="measured against the cut")
     parser.add_argument("--raw", action="store_true", help="keep the network's remnant as it is, with shell and crumbs")
+    parser.add_argument("--disagreement", action="store_true", help="also write where the models' folds differ, for a viewer")
     parser.add_argument("--force", action="store_true", help="plan cases again that are already in --out")
     add_cascade_options(parser)
     parser.set_defaults(run=run)
@@ -72,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         folder = arguments.out / folders[path]
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
-            if not arguments.force and is_planned(folder, request_of(path, files, {"raw": arguments.raw, **known}), cascade):
+            options = {"raw": arguments.raw, **known, **({"disagreement": True} if arguments.disagreement else {})}
+            if not arguments.force and is_planned(folder, request_of(path, files, options), cascade):
                 note("  already planned, kept (--force plans it again)")
                 continue
             planned = plan(
@@ -82,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
                 cascade=cascade,
                 on_step=lambda step: note(f"  {step}"),
                 raw=arguments.raw,
+                disagreement=arguments.disagreement,
                 **files,
                 **known,
             )
@@ -97,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{folder.name}: {planned.volumes.describe()}")
         for line in planned.assessment.describe():
             say(f"  {line}")
+        if planned.interval is not None:
+            say(f"  {planned.interval.describe()}")
     if failed:
         note(f"{len(failed)} of {len({*cases, *failed})} cases failed:")
         for path, message in failed.items():

@@ -21,6 +21,7 @@ from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
+from flrplan.planning.interval import Interval
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
@@ -29,6 +30,7 @@ RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
+DISAGREEMENT_NAME = "disagreement.nii.gz"
 _TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade, the planning map and its parts give already; but of a small FLR they say nothing."""
 
@@ -45,7 +47,9 @@ class Plan:
     result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
-    veins: masks on the CT's grid by name, which no volume counts.
+    veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
+    sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
+    the FLR's probability in percent; None unless it was asked for.
     """
 
     result: CascadeResult
@@ -53,6 +57,8 @@ class Plan:
     raw: CascadeResult | None = None
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
+    interval: Interval | None = None
+    disagreement_zyx: NDArray[np.uint8] | None = None
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -157,6 +163,7 @@ class Plan:
             "flr_source": self.flr_source,
             "volumes": self.volumes.to_json(),
             "raw_volumes": None if self.raw_volumes is None else self.raw_volumes.to_json(),
+            "interval": None if self.interval is None else self.interval.to_json(),
             "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
             **self.assessment.to_json(),
             **self.parts.to_json(),
@@ -173,6 +180,8 @@ class Plan:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
 
+        ``disagreement.nii.gz`` as well, where it was asked for.
+
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
         from flrplan.planning.picture import write_picture  # matplotlib, a second of imports that nothing before needs
@@ -181,9 +190,12 @@ class Plan:
         report = self.report()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / REPORT_NAME).unlink(missing_ok=True)  # an old report beside a new map would be wrong
+            for old in (REPORT_NAME, DISAGREEMENT_NAME):  # an old report beside a new map would be wrong
+                (folder / old).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
+        if self.disagreement_zyx is not None:
+            write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
         write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
         write_json(folder / REPORT_NAME, report)
