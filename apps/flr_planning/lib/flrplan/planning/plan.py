@@ -45,7 +45,9 @@ class Plan:
     result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
-    veins: masks on the CT's grid by name, which no volume counts.
+    veins: masks on the CT's grid by name, which no volume counts. compared: other plans of the same CT, by what they are; a report shows
+    them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in
+    words, by name. made_on: the time, ISO 8601.
     """
 
     result: CascadeResult
@@ -53,6 +55,10 @@ class Plan:
     raw: CascadeResult | None = None
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
+    compared: Mapping[str, Plan] = field(default_factory=dict)
+    remark: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -149,7 +155,7 @@ class Plan:
         content = {
             "case": self.ct.name,
             "source": self.ct.source,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": self.made_on,
             "software": f"flrplan {__version__}",
             "use": RESEARCH_ONLY,
             "size_xyz": list(geometry.size_xyz),
@@ -171,11 +177,15 @@ class Plan:
         return {**content, "request": dict(self.request)} if self.request else content
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
+        """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
 
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        from flrplan.planning.picture import write_picture  # matplotlib, a second of imports that nothing before needs
+        from flrplan.planning.picture import (
+            key_views,
+            write_picture,
+        )  # matplotlib, a second of imports that nothing before needs
+        from flrplan.planning.report import write_report
 
         folder = Path(folder)
         report = self.report()
@@ -185,5 +195,7 @@ class Plan:
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
-        write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
+        views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
+        write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
+        write_report(folder, self)
         write_json(folder / REPORT_NAME, report)
