@@ -15,9 +15,10 @@ from flrplan.anatomy import Structure
 from flrplan.image import CT, Geometry
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Clinical, LiverState, Plan
+from flrplan.planning.interval import Bounds, Interval
 from flrplan.planning.patient import Patient
 from flrplan.planning.picture import key_views
-from flrplan.planning.report import write_report
+from flrplan.planning.report import report_content, write_report
 
 GRID = Geometry((40, 36, 14), (2.0, 2.0, 5.0), (-40.0, -36.0, 100.0))
 
@@ -99,6 +100,17 @@ def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: P
     words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert said in words
     assert "no threshold is judged: the state of the liver is not stated" in words
+
+
+def test_the_interval_is_shown_and_where_there_is_none_the_reason(tmp_path: Path) -> None:
+    plan = plan_of(20)
+    sure = Interval("given", True, 300, Bounds(50.0, 64.0), Bounds(0.44, 0.56), {30.0: 0.02}, calibrated_on="synthetic cases")
+    write_report(tmp_path, replace(plan, interval=sure))
+    words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert "90 % interval: 44 to 56 %, 50 to 64 ml" in words
+    assert sure.describe() in words
+    content = report_content(replace(plan, interval=Interval("given", False, 3, not_valid=("3 cases",))), with_scene=False)
+    assert content.sure == ("no interval", "how sure: no interval, not calibrated: 3 cases")
 
 
 def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> None:

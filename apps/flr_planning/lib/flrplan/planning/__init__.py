@@ -1,5 +1,6 @@
 """A plan (:mod:`plan`): coherent (:mod:`coherent`), its volumes (:mod:`volumetry`), parts and margins (:mod:`parts`), whether the remnant
-is enough (:mod:`assessment`, :mod:`criteria`, :mod:`patient`), its picture (:mod:`picture`) and meshes (:mod:`meshes`). Never imports torch.
+is enough (:mod:`assessment`, :mod:`criteria`, :mod:`patient`), how sure that is (:mod:`interval`), its meshes (:mod:`meshes`), pictures
+(:mod:`picture`) and report (:mod:`report`). Never imports torch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from flrplan.planning.assessment import Assessment, Clinical
     from flrplan.planning.coherent import COHERENT, CoherentSettings
     from flrplan.planning.criteria import LiverState
+    from flrplan.planning.interval import Bounds, Interval
     from flrplan.planning.parts import Parts
     from flrplan.planning.plan import MAP_NAME, PICTURE_NAME, REPORT_NAME, Plan
     from flrplan.planning.volumetry import Volumes, measure_volumes
@@ -22,8 +24,10 @@ __all__ = [
     "PICTURE_NAME",
     "REPORT_NAME",
     "Assessment",
+    "Bounds",
     "Clinical",
     "CoherentSettings",
+    "Interval",
     "LiverState",
     "Parts",
     "Plan",
@@ -47,6 +51,10 @@ import_at_first_use(
         "flrplan.planning.coherent": (
             "COHERENT",
             "CoherentSettings",
+        ),
+        "flrplan.planning.interval": (
+            "Bounds",
+            "Interval",
         ),
         "flrplan.planning.parts": ("Parts",),
         "flrplan.planning.assessment": (

@@ -87,7 +87,7 @@ def _register_fonts() -> None:
 def _headline(of: ReportContent) -> Grid:
     lines: list[Any] = [Paragraph(f"{escape(of.headline[0])} &nbsp; {escape(of.headline[1])}", _LARGE)]
     if of.sure:
-        lines.append(Paragraph(escape(of.sure), _SURE))
+        lines += [Paragraph(escape(of.sure[0]), _SURE), Paragraph(escape(of.sure[1]), _SMALL)]
     lines.append(Paragraph(escape(of.about), _TEXT))
     marks = {True: "✓ ", False: "✗ ", None: ""}
     lines += [Paragraph(f"<b>{marks[met]}</b>{escape(text)}", _TEXT) for met, text in of.verdicts]

@@ -21,6 +21,7 @@ from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
+from flrplan.planning.interval import Interval
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
@@ -45,9 +46,10 @@ class Plan:
     result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
-    veins: masks on the CT's grid by name, which no volume counts. compared: other plans of the same CT, by what they are; a report shows
-    them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in
-    words, by name. made_on: the time, ISO 8601.
+    veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
+    sure of: a given FLR, a raw one, or what no network gave. compared: other plans of the same CT, by what they are; a report shows them
+    beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words, by
+    name. made_on: the time, ISO 8601.
     """
 
     result: CascadeResult
@@ -55,6 +57,7 @@ class Plan:
     raw: CascadeResult | None = None
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
+    interval: Interval | None = None
     compared: Mapping[str, Plan] = field(default_factory=dict)
     remark: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -163,6 +166,7 @@ class Plan:
             "flr_source": self.flr_source,
             "volumes": self.volumes.to_json(),
             "raw_volumes": None if self.raw_volumes is None else self.raw_volumes.to_json(),
+            "interval": None if self.interval is None else self.interval.to_json(),
             "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
             **self.assessment.to_json(),
             **self.parts.to_json(),

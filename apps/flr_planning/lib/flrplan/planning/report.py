@@ -59,15 +59,15 @@ class Picture:
 class ReportContent:
     """All that a report says, in words.
 
-    headline: volume and share of the remnant. about: what it is a share of. sure: the interval, or why there is none; None where no
-    network gave the remnant. verdicts: of each threshold, and whether it is met; None where none can be said.
+    headline: volume and share of the remnant. about: what it is a share of. sure: the interval, or why there is none, short and in full;
+    none of it where no network gave the remnant. verdicts: of each threshold, and whether it is met; None where none can be said.
     """
 
     title: str
     use: str
     headline: tuple[str, str]
     about: str
-    sure: str | None
+    sure: tuple[str, str] | None
     verdicts: Sequence[tuple[bool | None, str]]
     thresholds: Picture
     key_images: Sequence[Picture]
@@ -98,9 +98,12 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
         use=RESEARCH_ONLY,
         headline=(f"FLR {volumes.flr_functional_ml:.0f} ml", share),
         about=f"remnant parenchyma, of {volumes.functional_liver_ml:.0f} ml liver without metastases ({_flr_source(plan)})",
-        sure=None,
+        sure=_sure(plan),
         verdicts=_verdicts(plan),
-        thresholds=Picture(thresholds_png(plan.assessment), "the remnant as a share of each liver volume, and the thresholds"),
+        thresholds=Picture(
+            thresholds_png(plan.assessment, None if plan.interval is None else plan.interval.flr_fraction),
+            "the remnant as a share of each liver volume, and the thresholds",
+        ),
         key_images=[Picture(view_jpeg(view), _caption(view)) for view in views],
         outside=[
             Picture(outside_jpeg(plan.ct, plan.label_zyx, lesions, below), f"seen from the {'feet' if below else 'front'}")
@@ -128,6 +131,19 @@ def write_report(folder: Path, plan: Plan) -> None:
 def _flr_source(plan: Plan) -> str:
     words = {"given": "a given plan", "coherent": "predicted, made coherent", "raw": "predicted, the network's own mask"}
     return words[plan.flr_source]
+
+
+def _sure(plan: Plan) -> tuple[str, str] | None:
+    found = plan.interval
+    if found is None:
+        return None
+    if found.flr_fraction is None or found.flr_ml is None:
+        return "no interval", found.describe()
+    low, high = (100 * end for end in found.flr_fraction)
+    return (
+        f"{100 * found.coverage:g} % interval: {low:.0f} to {high:.0f} %, {found.flr_ml.lower:.0f} to {found.flr_ml.upper:.0f} ml",
+        found.describe(),
+    )
 
 
 def _verdicts(plan: Plan) -> list[tuple[bool | None, str]]:
