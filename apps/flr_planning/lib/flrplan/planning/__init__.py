@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from flrplan.planning.assessment import Assessment, Clinical
     from flrplan.planning.coherent import COHERENT, CoherentSettings
     from flrplan.planning.criteria import LiverState
+    from flrplan.planning.cut_file import Plane, read_cut
     from flrplan.planning.interval import Bounds, Interval
+    from flrplan.planning.meshes import Mesh
     from flrplan.planning.parts import Parts
     from flrplan.planning.plan import MAP_NAME, PICTURE_NAME, REPORT_NAME, Plan
     from flrplan.planning.volumetry import Volumes, measure_volumes
@@ -29,10 +31,13 @@ __all__ = [
     "CoherentSettings",
     "Interval",
     "LiverState",
+    "Mesh",
     "Parts",
     "Plan",
+    "Plane",
     "Volumes",
     "measure_volumes",
+    "read_cut",
 ]
 
 import_at_first_use(
@@ -57,6 +62,8 @@ import_at_first_use(
             "Interval",
         ),
         "flrplan.planning.parts": ("Parts",),
+        "flrplan.planning.cut_file": ("Plane", "read_cut"),
+        "flrplan.planning.meshes": ("Mesh",),
         "flrplan.planning.assessment": (
             "Assessment",
             "Clinical",

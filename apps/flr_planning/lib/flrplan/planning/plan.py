@@ -170,6 +170,7 @@ class Plan:
             "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
             **self.assessment.to_json(),
             **self.parts.to_json(),
+            "compared": {name: other.summary() for name, other in self.compared.items()},
             "veins": [vessel.to_json() for vessel in self.vessels],
             "inputs": {str(s): source.value for s, source in self.sources.items()},
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
@@ -179,6 +180,10 @@ class Plan:
             "findings": [finding.as_dict() for finding in self.findings],
         }
         return {**content, "request": dict(self.request)} if self.request else content
+
+    def summary(self) -> dict[str, Any]:
+        """What ``plan.json`` holds of a plan that stands beside another."""
+        return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
