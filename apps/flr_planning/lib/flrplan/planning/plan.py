@@ -49,7 +49,9 @@ class Plan:
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
     veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
     sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
-    the FLR's probability in percent; None unless it was asked for.
+    the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
+    them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
+    by name. made_on: the time, ISO 8601.
     """
 
     result: CascadeResult
@@ -59,6 +61,10 @@ class Plan:
     veins: Mapping[str, Mask] = field(default_factory=dict)
     interval: Interval | None = None
     disagreement_zyx: NDArray[np.uint8] | None = None
+    compared: Mapping[str, Plan] = field(default_factory=dict)
+    remark: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -155,7 +161,7 @@ class Plan:
         content = {
             "case": self.ct.name,
             "source": self.ct.source,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": self.made_on,
             "software": f"flrplan {__version__}",
             "use": RESEARCH_ONLY,
             "size_xyz": list(geometry.size_xyz),
@@ -167,6 +173,7 @@ class Plan:
             "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
             **self.assessment.to_json(),
             **self.parts.to_json(),
+            "compared": {name: other.summary() for name, other in self.compared.items()},
             "veins": [vessel.to_json() for vessel in self.vessels],
             "inputs": {str(s): source.value for s, source in self.sources.items()},
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
@@ -177,14 +184,22 @@ class Plan:
         }
         return {**content, "request": dict(self.request)} if self.request else content
 
+    def summary(self) -> dict[str, Any]:
+        """What ``plan.json`` holds of a plan that stands beside another."""
+        return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
+
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
+        """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
 
         ``disagreement.nii.gz`` as well, where it was asked for.
 
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        from flrplan.planning.picture import write_picture  # matplotlib, a second of imports that nothing before needs
+        from flrplan.planning.picture import (
+            key_views,
+            write_picture,
+        )  # matplotlib, a second of imports that nothing before needs
+        from flrplan.planning.report import write_report
 
         folder = Path(folder)
         report = self.report()
@@ -197,5 +212,7 @@ class Plan:
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
         if self.disagreement_zyx is not None:
             write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
-        write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
+        views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
+        write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
+        write_report(folder, self)
         write_json(folder / REPORT_NAME, report)
