@@ -23,13 +23,6 @@ pytestmark = pytest.mark.timeout(300)
 ANNA = ("anna", "correct horse")
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Path], Path], serve: Callable[..., Any]) -> Any:
-    folder = tmp_path_factory.mktemp("served")
-    add_user(folder / "users", *ANNA)
-    return serve(str(make_studies(folder / "studies")), folder, "--users", str(folder / "users"))
-
-
 @pytest.fixture(autouse=True)
 def shown(request: pytest.FixtureRequest, show_log_on_failure: Callable[[Any], None]) -> None:
     if "served" in request.fixturenames:

@@ -21,6 +21,7 @@ from flrplan.errors import ImageError, LabelError
 from flrplan.image import CT, read_label_map
 from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.server.client_error import errors_for_client
+from flrplan.server.doors import ids_checked
 from flrplan.server.label_table import SEMIAUTOMATIC, names_sent, segment_entry
 from flrplan.server.studies import label_of_file
 
@@ -28,6 +29,7 @@ _UNKNOWN = "UNK"
 """The host's word for a value that the server did not state."""
 
 
+@ids_checked
 class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
     """The host's datastore, but for these points of 0.8.5:
 

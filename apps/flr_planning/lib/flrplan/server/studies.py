@@ -13,6 +13,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from flrplan.anatomy import PlanningLabel, decode_label
 from flrplan.files import is_junk
 from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.server.doors import ids_checked
 from flrplan.server.label_table import names_sent
 
 
@@ -60,6 +61,7 @@ def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
     return decode_label(label, names_sent(info, str(path)), str(path))
 
 
+@ids_checked
 class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
     """The host's datastore, but for these points of 0.8.5:
 
