@@ -71,7 +71,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(PlannerSettings(folder=tmp_path / "jobs", largest_gb=0.01), lambda: object())  # type: ignore[arg-type,return-value]
+    return Jobs(PlannerSettings(folder=tmp_path / "jobs", upload_gb=0.01), lambda: object())  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture

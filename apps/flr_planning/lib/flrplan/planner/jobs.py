@@ -135,7 +135,7 @@ class Jobs:
         turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.settings = settings
-        self.largest_bytes = int(settings.largest_gb * 1e9)
+        self.largest_bytes = int(settings.upload_gb * 1e9)
         self._cascade = cascade
         self._turn = turn or nullcontext()
         self._jobs: dict[str, Job] = {}

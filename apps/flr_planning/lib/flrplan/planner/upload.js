@@ -38,6 +38,7 @@ for (const [button, input] of [["choose-folder", "folder"], ["choose-file", "fil
   at(button).addEventListener("click", () => at(input).click());
   at(input).addEventListener("change", (event) => {
     choose([...event.target.files].map((file) => [file.webkitRelativePath || file.name, file]));
+    event.target.value = ""; // the same choice again is a choice, too
   });
 }
 
