@@ -16,6 +16,8 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.main import Main
 
 from flrplan import __version__
+from flrplan.engine import Cascade, CascadeSettings
+from flrplan.planner import Jobs, PlannerSettings, planner_router
 from flrplan.server.serve.access import Door, login_routes
 from flrplan.server.serve.host_routes import host_routes
 from flrplan.server.serve.settings import ServeSettings
@@ -36,7 +38,7 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
     planning, added = _open_host(settings)
     app = FastAPI(title="FLR planning", version=__version__, docs_url=None, redoc_url=None, root_path=settings.root_path)
     app.state.planning, app.state.settings = planning, settings
-    for router in (login_routes(users), *routers):
+    for router in (login_routes(users), planner_of(planning, settings.planner), *routers):
         app.include_router(router)
     app.router.routes.extend(added)
     app.include_router(host_routes())
@@ -47,9 +49,19 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
-        return RedirectResponse("ohif/" if settings.remote else "info/")
+        return RedirectResponse("ohif/" if settings.remote else "planner/")
 
     return app
+
+
+def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
+    """The surgeon's page, with the models of the app, which are used by one at a time."""
+    service, own = planning.service, planning.settings
+
+    def cascade() -> Cascade:
+        return Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
+
+    return planner_router(Jobs(settings, cascade, service.lock))
 
 
 def _open_host(settings: ServeSettings) -> tuple[Any, list[Any]]:

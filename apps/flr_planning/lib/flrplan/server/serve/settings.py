@@ -12,6 +12,7 @@ import flrplan
 from flrplan.errors import SettingsError
 from flrplan.files import read_text
 from flrplan.files.checked import checked
+from flrplan.planner import PlannerSettings
 
 LOOPBACK = "127.0.0.1"
 APP = Path(flrplan.__file__).resolve().parents[2]
@@ -26,7 +27,7 @@ class ServeSettings:
     studies: a folder, or the URL of a DICOMweb server. app: the folder with main.py.
     users: a password file as ``htpasswd -B`` writes it; or token_file: a file with one secret that all share.
     root_path: the path under which a reverse proxy shows the server, such as ``/flr``.
-    conf: settings of the app, as ``--conf KEY VALUE``.
+    conf: settings of the app, as ``--conf KEY VALUE``. planner: of the surgeon's page.
     """
 
     studies: str
@@ -37,6 +38,7 @@ class ServeSettings:
     token_file: Path | None = None
     root_path: str = ""
     conf: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
 
     def __post_init__(self) -> None:
         if not (self.app / "main.py").is_file():
