@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
@@ -37,14 +38,14 @@ def ct(studies: Path, case: SyntheticCase) -> CT:
 def save(
     datastore: PlanningLocalDatastore, case: SyntheticCase, tmp_path: Path, write_image: Callable[..., Path]
 ) -> Callable[..., None]:
-    """Stores a ``final`` label as a client does, under any name and suffix."""
+    """Stores a ``final`` label unchecked, as the host and earlier versions did, under any name and suffix."""
 
     def store(
         label: NDArray[Any], names: dict[str, int] | None, geometry: Geometry = case.geometry, suffix: str = ".nii.gz"
     ) -> None:
         file = write_image(tmp_path / f"upload{suffix}", label.astype(np.uint8), geometry)
         info = {} if names is None else {"label_info": [{"name": n, "idx": i} for n, i in names.items()]}
-        datastore.save_label(case.case_id, str(file), DefaultLabelTag.FINAL, info)
+        LocalDatastore.save_label(datastore, case.case_id, str(file), DefaultLabelTag.FINAL, info)
 
     return store
 

@@ -10,9 +10,11 @@ from monailabel.config import settings as host_settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from flrplan.anatomy import PlanningLabel, decode_label
+from flrplan.anatomy import PlanningLabel
 from flrplan.files import is_junk
-from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.image import CT
+from flrplan.image.segmentation import read_segmentation
+from flrplan.server.label_check import checked_upload
 from flrplan.server.label_table import names_sent
 
 
@@ -55,9 +57,8 @@ class PlanningDatastore(Protocol):
 
 def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
     """A stored label file as structures, by the names that came with it. Raises LabelError, GridError, ImageError."""
-    label, geometry = read_label_map(path)
-    require_same_grid(ct.geometry, geometry, ct.source, str(path))
-    return decode_label(label, names_sent(info, str(path)), str(path))
+    held = read_segmentation(path)
+    return held.label(ct.geometry, ct.source, {} if held.names is not None else names_sent(info, str(path)))
 
 
 class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
@@ -79,6 +80,11 @@ class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabe
         for image_id in junk:
             del self._datastore.objects[image_id]
         return removed + len(junk)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Stores a label that was checked (:mod:`flrplan.server.label_check`). Raises ClientError where it is refused."""
+        with checked_upload(self, image_id, label_filename, label_tag, label_info) as (file, info):
+            return str(super().save_label(image_id, file, label_tag, info))
 
     def source_of(self, image_id: str, path: Path) -> Path:
         """The file itself."""
