@@ -25,6 +25,7 @@ from flrplan.server.infer import PlanningTask, Service, infer_tasks
 from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors
+from flrplan.server.measure import MeasureTask
 from flrplan.server.ohif_colors import serve_ohif_colors
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import open_studies
@@ -46,8 +47,8 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             labels=list(KNOWN_LABEL_NAMES),  # a list: OHIF appends to it
         )
 
-    def init_infers(self) -> dict[str, PlanningTask]:
-        """One task per stage, and the cascade; they share one model store."""
+    def init_infers(self) -> dict[str, PlanningTask | MeasureTask]:
+        """One task per stage and the cascade, which share one model store, and ``measure``."""
         return infer_tasks(Service(self.settings, self._store(), self.datastore()))
 
     def init_trainers(self) -> dict[str, StageTrainTask]:

@@ -41,7 +41,7 @@ def test_info_names_the_app_and_its_tasks(client: MONAILabelClient) -> None:
     info = client.info()
     assert info["name"] == "FLR planning"
     assert info["labels"] == list(KNOWN_LABEL_NAMES)
-    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade"}
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure"}
     assert info["datastore"]["total"] == 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flrplan.anatomy import Mask, Structure
+from flrplan.anatomy import Mask, PlanningLabel, Structure
 from flrplan.errors import EmptyLiverError, LabelError
 from flrplan.image import CT
 from flrplan.learning import AnnotatedImage
@@ -21,14 +21,7 @@ def given_masks(datastore: PlanningDatastore, image_id: str | None, ct: CT, inpu
     if not inputs.structures:
         return {}
     choice = f"inputs={inputs.value}"
-    if image_id is None:
-        raise LabelError(f"{choice} takes the stored label of an image of the studies, but this image came as a file or a path")
-    label = datastore.final_label(image_id, ct)
-    if label is None:
-        raise LabelError(
-            f"{choice}: image {image_id} has no final label. Draw the liver, name it 'liver' and submit the label, "
-            "or choose inputs=predicted"
-        )
+    label = stored_label(datastore, image_id, ct, choice, ", or choose inputs=predicted")
     missing = [s.value for s in inputs.structures if s not in label.holds]
     if missing:
         raise LabelError(
@@ -40,6 +33,21 @@ def given_masks(datastore: PlanningDatastore, image_id: str | None, ct: CT, inpu
             f"{choice}: the liver in the final label of {image_id} has no voxels; draw it, or choose inputs=predicted"
         )
     return {s: label.masks[s] for s in inputs.structures}
+
+
+def stored_label(datastore: PlanningDatastore, image_id: str | None, ct: CT, choice: str, otherwise: str = "") -> PlanningLabel:
+    """The ``final`` label of an image. choice, otherwise: what was asked for, and what else could be done, for the message.
+
+    Raises: LabelError where there is none; LabelError and GridError where it cannot be read.
+    """
+    if image_id is None:
+        raise LabelError(f"{choice} takes the stored label of an image of the studies, but this image came as a file or a path")
+    label = datastore.final_label(image_id, ct)
+    if label is None:
+        raise LabelError(
+            f"{choice}: image {image_id} has no final label. Draw the liver, name it 'liver' and submit the label{otherwise}"
+        )
+    return label
 
 
 def annotated_images(datastore: PlanningDatastore) -> tuple[list[AnnotatedImage], int]:
