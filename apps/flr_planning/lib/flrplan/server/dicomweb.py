@@ -18,12 +18,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from flrplan.anatomy import PlanningLabel, decode_label
-from flrplan.errors import ImageError, LabelError
+from flrplan.errors import ImageError
 from flrplan.image import CT, read_label_map
 from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore
+from flrplan.server.label_check import checked_upload
 from flrplan.server.label_table import SEMIAUTOMATIC, names_sent, segment_entry
 from flrplan.server.studies import label_of_file
 from flrplan.studies import FINAL
@@ -162,11 +163,11 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
     def save_label(  # type: ignore[override]  # the host's own one of DICOMweb takes more
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
-        """Stores a label; ``final`` also as SEG at the DICOMweb server. Raises ClientError where a SEG could not hold it."""
-        if label_tag == DefaultLabelTag.FINAL:
-            with errors_for_client():
-                label_info = {**label_info, "label_info": _ordered_entries(Path(label_filename), label_info, image_id)}
-        stored = str(super().save_label(image_id, label_filename, label_tag, label_info))
+        """Stores a label that was checked; ``final`` also as SEG at the DICOMweb server. Raises ClientError where it is refused."""
+        with checked_upload(self, image_id, label_filename, label_tag, label_info, as_label_map=True) as (file, info):
+            if label_tag == DefaultLabelTag.FINAL:
+                info["label_info"] = _ordered_entries(Path(file), info, image_id)
+            stored = str(super().save_label(image_id, file, label_tag, info))
         DICOMWebDatastore.get_labeled_images.cache_clear()
         return stored
 
@@ -230,16 +231,9 @@ def open_dicomweb(url: str) -> PlanningDICOMWebDatastore:
 
 def _ordered_entries(file: Path, info: dict[str, Any], image_id: str) -> list[dict[str, Any]]:
     """``label_info`` with the names of the values present first, in their order, then the names without voxels."""
-    what = f"the label of {image_id}"
-    names = names_sent(info, what)
-    array = np.fromfile(file, np.uint8) if file.suffix == ".bin" else read_label_map(file)[0]
-    present = [int(value) for value in np.unique(array) if value != 0]
-    if not present:
-        raise LabelError(f"{what} has no voxels; a DICOM SEG cannot hold an empty label")
+    names = names_sent(info, f"the label of {image_id}")
+    present = [int(value) for value in np.unique(read_label_map(file)[0]) if value != 0]
     by_index = {index: name for name, index in names.items()}
-    nameless = [value for value in present if value not in by_index]
-    if nameless:
-        raise LabelError(f"{what}: voxels of value {nameless[:5]} have no name in label_info; named are {names}")
     absent = sorted(set(by_index) - set(present))
     return [segment_entry(by_index[index], index, SEMIAUTOMATIC) for index in (*present, *absent)]
 
