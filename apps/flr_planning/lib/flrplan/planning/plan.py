@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.interval import Interval
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
+from flrplan.planning.record import SCHEMA, checked_plan
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
 
@@ -51,7 +53,7 @@ class Plan:
     sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
     the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
     them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
-    by name. made_on: the time, ISO 8601.
+    by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written.
     """
 
     result: CascadeResult
@@ -65,6 +67,7 @@ class Plan:
     remark: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    anonymized: bool = False
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -156,10 +159,12 @@ class Plan:
         ]
 
     def report(self) -> dict[str, Any]:
-        """The content of ``plan.json``: plain values, undefined ones None."""
+        """The content of ``plan.json`` (:class:`flrplan.planning.record.PlanRecord`): plain values, undefined ones None."""
         geometry = self.ct.geometry
-        content = {
+        content: dict[str, Any] = {
+            "schema": SCHEMA,
             "case": self.ct.name,
+            "anonymized": self.anonymized,
             "source": self.ct.source,
             "date": self.made_on,
             "software": f"flrplan {__version__}",
@@ -179,9 +184,13 @@ class Plan:
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
             "demo_models": self.result.demo,
             "seconds": dict(self.result.seconds),
+            "settings": dict(self.settings),
             "warnings": list(self.warnings),
             "findings": [finding.as_dict() for finding in self.findings],
         }
+        if self.anonymized:
+            content |= {"source": None, "date": None, "patient": {**content["patient"], "id": None, "scan_date": None}}
+            content["growth"] = content["growth"] and {**content["growth"], "prior": None}
         return {**content, "request": dict(self.request)} if self.request else content
 
     def summary(self) -> dict[str, Any]:
@@ -203,6 +212,7 @@ class Plan:
 
         folder = Path(folder)
         report = self.report()
+        checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for old in (REPORT_NAME, DISAGREEMENT_NAME):  # an old report beside a new map would be wrong
