@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
 from flrplan.image import CT, Geometry, read_ct
 from flrplan.server.annotations import given_masks
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.options import Inputs
 from flrplan.server.studies import PlanningLocalDatastore
 
@@ -45,7 +45,7 @@ def save(
     ) -> None:
         file = write_image(tmp_path / f"upload{suffix}", label.astype(np.uint8), geometry)
         info = {} if names is None else {"label_info": [{"name": n, "idx": i} for n, i in names.items()]}
-        LocalDatastore.save_label(datastore, case.case_id, str(file), DefaultLabelTag.FINAL, info)
+        DurableDatastore.save_label(datastore, case.case_id, str(file), DefaultLabelTag.FINAL, info)
 
     return store
 

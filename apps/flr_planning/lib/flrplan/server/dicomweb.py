@@ -22,9 +22,13 @@ from flrplan.errors import ImageError
 from flrplan.image import CT, read_label_map, write_label_map
 from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 from flrplan.server.client_error import errors_for_client
+from flrplan.server.doors import ids_checked
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_check import checked_upload, label_map_of
 from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, segment_entry
 from flrplan.server.studies import label_of_file
+from flrplan.studies import FINAL
+from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
 SUBMITTED = "FLR planning: submitted label"
 """SeriesDescription of a SEG that this server stores, by which a viewer lists it (the host takes it from ``model_name``)."""
@@ -32,8 +36,9 @@ _UNKNOWN = "UNK"
 """The host's word for a value that the server did not state."""
 
 
-class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
-    """The host's datastore, but for these points of 0.8.5:
+@ids_checked
+class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: ignore[misc]  # monailabel is untyped
+    """The host's datastore, with a cache that survives as a folder does (:mod:`flrplan.server.durable`), but for these points of 0.8.5:
 
     - its SEG writer names the n-th value present by the n-th entry of ``label_info``: a list with an unpainted name in the
       middle (3D Slicer sends all) shifts the names. The list is ordered before it is used;
@@ -44,6 +49,8 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
     - a SEG that somebody else stored was known by its id alone; its names, its author and its date are kept here at its first use;
     - a SEG whose segments are all ``AUTOMATIC`` is a prediction, not a label of a person, and counts as none;
     - an unknown id died with IndexError;
+    - the ``final`` label of an image was asked for at the server as a series of that id, which is the CT (3D Slicer's MONAILabelReviewer
+      does ask so): where this server saved it, its file is the answer;
     - a download that was stopped half-way stayed in the cache as the whole series: where the server states more images than are
       there, it is downloaded again.
     """
@@ -97,8 +104,33 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
             )
         return frozenset(str(name) for name in found if name) - {_UNKNOWN}
 
+    def _to_id(self, file: str) -> tuple[str, str]:
+        return DurableDatastore._to_id(self, file)
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """Path of a label; ``label_id`` is that of the image, or of a SEG as the host's own calls have it."""
+        stored = LocalDatastore.get_label_uri(self, label_id, label_tag)
+        return stored if stored and Path(stored).is_file() else str(super().get_label_uri(label_id, label_tag, image_id))
+
+    def submitted(self, image_id: str) -> CaseReview:
+        """The newest SEG of the server is ``final``; versions and reviews are those that this server keeps in its cache."""
+        labels = self.labels_of(image_id)
+        final = labels.pop(DefaultLabelTag.FINAL.value, {})
+        seg = self.newest_seg(image_id)
+        if seg is None:
+            return CaseReview.of(labels)
+        if final.get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
+            return CaseReview.of({**labels, FINAL: final})
+        last = max((Version.of(tag, info).saved for tag, info in labels.items()), default=0.0)
+        return CaseReview.of(
+            {**labels, FINAL: {SUBMISSION: {"saved": last + 1, "by": str(seg.get("ContentCreatorName") or "")}}}
+        )
+
     def label_stamp(self, image_id: str) -> str | None:
-        """The newest SEG's."""
+        """The newest SEG's, or a newer version's."""
+        newest = self.submitted(image_id).newest
+        if newest is not None and newest.tag != FINAL:
+            return f"{newest.tag} {newest.saved}"
         seg = self.newest_seg(image_id)
         return None if seg is None else str(seg.SeriesInstanceUID)
 
@@ -112,7 +144,15 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         return self.series_folder(image_id) or path
 
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
-        """The newest SEG at the server is the truth; the file in the cache is used if it is that SEG's own, with all names."""
+        """The label that was submitted last."""
+        newest = self.submitted(image_id).newest
+        return None if newest is None else self.label(image_id, newest.tag, ct)
+
+    def label(self, image_id: str, tag: str, ct: CT) -> PlanningLabel | None:
+        """The newest SEG at the server is ``final``; the file in the cache is used if it is that SEG's own, with all names."""
+        if tag != FINAL:
+            stored = self._folder.label(image_id, tag)
+            return None if stored is None else label_of_file(stored.path, stored.info, ct)
         seg = self.newest_seg(image_id)
         if seg is None:
             return None
@@ -132,10 +172,10 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         with TemporaryDirectory(prefix="flrplan_label_") as folder:
             file = Path(folder, "label.nii.gz")
             write_label_map(file, array, ct.geometry)
-            LocalDatastore.save_label(self, image_id, str(file), DefaultLabelTag.FINAL, info)
+            DurableDatastore.save_label(self, image_id, str(file), FINAL, info)
         return label
 
-    def save_label(
+    def save_label(  # type: ignore[override]  # the host's own one of DICOMweb takes more
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
         """Stores a label that was checked; ``final`` also as SEG at the DICOMweb server. Raises ClientError where it is refused."""
@@ -234,6 +274,7 @@ def _labels(seg: Dataset) -> frozenset[str]:
 
 def _origin(seg: Dataset) -> dict[str, Any]:
     """What a SEG says of itself. ``author`` is as its program wrote it: nobody has checked who that was."""
+    author = str(seg.get("ContentCreatorName") or seg.get("OperatorsName") or "")
     date, time = (str(seg.get(f"Content{k}") or seg.get(f"Series{k}") or "") for k in ("Date", "Time"))
     when = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) >= 8 else ""
     clock = f"T{time[:2]}:{time[2:4]}:{time[4:6]}" if when and len(time) >= 6 else ""
@@ -241,8 +282,9 @@ def _origin(seg: Dataset) -> dict[str, Any]:
         "SeriesInstanceUID": str(seg.SeriesInstanceUID),
         "StudyInstanceUID": str(seg.get("StudyInstanceUID") or ""),
         "Modality": "SEG",
+        "client_id": author,
         "origin": {
-            "author": str(seg.get("ContentCreatorName") or seg.get("OperatorsName") or "") or None,
+            "author": author or None,
             "author_verified": False,
             "date": f"{when}{clock}" or None,
             "description": str(seg.get("SeriesDescription") or "") or None,

@@ -29,7 +29,10 @@ _STORE = """
   };
   const show = (title, message, type) => window.services?.uiNotificationService?.show({title, message, type, duration: 8000});
   const marked = source => ({...source, store: {...source.store, dicom: async dataset => {
+    const now = new Date(), two = n => String(n).padStart(2, '0');
     dataset.ContentCreatorName = reader();
+    dataset.ContentDate = `${now.getFullYear()}${two(now.getMonth() + 1)}${two(now.getDate())}`;  // local, as other programs have it
+    dataset.ContentTime = `${two(now.getHours())}${two(now.getMinutes())}${two(now.getSeconds())}`;
     for (const segment of [dataset.SegmentSequence].flat()) {
       if (segment.SegmentAlgorithmType === 'AUTOMATIC') segment.SegmentAlgorithmType = 'SEMIAUTOMATIC';
       Object.assign(segment, codes[segment.SegmentLabel]);

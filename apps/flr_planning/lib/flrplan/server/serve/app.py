@@ -1,0 +1,73 @@
+"""The ASGI app of ``flrplan serve``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from monailabel import app as host
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
+from monailabel.main import Main
+
+from flrplan import __version__
+from flrplan.server.serve.access import Door, login_routes
+from flrplan.server.serve.host_routes import host_routes
+from flrplan.server.serve.settings import ServeSettings
+from flrplan.server.serve.users import Users
+
+
+def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> FastAPI:
+    """MONAI Label's server with our app, behind :class:`~flrplan.server.serve.access.Door`.
+
+    routers: pages of ours, which come before the host's endpoints and behind the same doors. In them ``request.app.state.planning``
+    is the app (``FlrPlanningApp``: ``datastore()``, ``service.store``, and ``service.lock``, held while something is computed), and
+    :func:`flrplan.server.user.current_user` says who asks. Links between pages must be relative: a reverse proxy may show the
+    server under a path.
+
+    Raises: SettingsError and others of ours where the app cannot be opened.
+    """
+    users = Users(settings) if settings.protected else None
+    planning, added = _open_host(settings)
+    app = FastAPI(title="FLR planning", version=__version__, docs_url=None, redoc_url=None, root_path=settings.root_path)
+    app.state.planning, app.state.settings = planning, settings
+    for router in (login_routes(users), *routers):
+        app.include_router(router)
+    app.router.routes.extend(added)
+    app.include_router(host_routes())
+    if settings.remote:
+        app.mount("/ohif", StaticFiles(directory=Path(host.static_dir) / "ohif", html=True))
+    app.add_exception_handler(MONAILabelException, _told)
+    app.add_middleware(Door, users=users)
+
+    @app.get("/", include_in_schema=False)
+    def front() -> RedirectResponse:
+        return RedirectResponse("ohif/" if settings.remote else "info/")
+
+    return app
+
+
+def _open_host(settings: ServeSettings) -> tuple[Any, list[Any]]:
+    """The app as MONAI Label opens it, and the routes that it put before the host's own."""
+    os.environ.setdefault("PYTHONPATH", "")
+    starter = Main()
+    conf = [word for item in settings.conf.items() for word in ("--conf", *item)]
+    words = ["--app", str(settings.app.resolve()), "--studies", settings.studies, "--port", str(settings.port), *conf]
+    arguments = starter.args_parser().parse_args(["start_server", *words])
+    starter.start_server_validate_args(arguments)
+    starter.start_server_init_settings(arguments)
+    planning = app_instance()
+    before = list(host.app.router.routes)
+    planning.server_mode(True)
+    planning.on_init_complete()
+    return planning, [route for route in host.app.router.routes if route not in before]
+
+
+async def _told(_: Request, error: Exception) -> JSONResponse:
+    """An error of MONAI Label's own, which its server answers with a bare 500."""
+    return JSONResponse({"detail": str(getattr(error, "msg", error))}, getattr(error, "status_code", 400))
