@@ -160,7 +160,7 @@ def test_a_label_of_an_unknown_image_is_kept_too(
 ) -> None:
     file = write_image(tmp_path / "up.nii.gz", case.planning_zyx, case.geometry)
     with pytest.raises(
-        ClientError, match=r"no image .* in this server's studies; ask /datastore/ for the ids\. Nothing was stored"
+        ClientError, match=r"no image 'nobody' in this server's studies; ask /datastore/ for the ids\. Nothing was stored"
     ):
         datastore.save_label("nobody", str(file), "final", {})
     assert len(list((tmp_path / "studies" / "refused").glob("*/label.nii.gz"))) == 1

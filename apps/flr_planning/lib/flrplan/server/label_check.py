@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -111,16 +111,20 @@ def checked_upload(
     Raises: ClientError (400) where :func:`check_label` refuses the label; the upload is kept under :data:`REFUSED` with the reason.
     """
     _LAST.set(None)
-    with errors_for_client(), TemporaryDirectory(prefix="flrplan_label_") as folder:
+    with errors_for_client(), ExitStack() as stack:
+
+        def folder() -> Path:
+            return Path(stack.enter_context(TemporaryDirectory(prefix="flrplan_label_")))
+
         try:
             if info is not None and not isinstance(info, Mapping):
                 raise LabelError(f'the label of {image_id}: expected params like {{"label_info": [...]}}, got {info!r}')
             if image_id not in studies.list_images():
                 raise ImageError(f"no image {image_id!r} in this server's studies; ask /datastore/ for the ids")
             image = Path(studies.get_image_uri(image_id))
-            label = Path(file) if not file.endswith(".bin") else _unpacked(Path(file), _grid(image), Path(folder))
+            label = Path(file) if not file.endswith(".bin") else _unpacked(Path(file), _grid(image), folder())
             checked = check_label(label, info or {}, _grid(studies.source_of(image_id, image)), image_id)
-            stored, names = _to_store(checked, label, Path(folder), as_label_map)
+            stored, names = _to_store(checked, label, folder, as_label_map)
         except FlrError as error:
             raise type(error)(
                 f"{str(error).rstrip('.')}. {_keep_aside(studies, image_id, Path(file), tag, info, error)}"
@@ -158,7 +162,9 @@ def _unpacked(file: Path, grid: Geometry, folder: Path) -> Path:
     return path
 
 
-def _to_store(checked: CheckedLabel, file: Path, folder: Path, as_label_map: bool) -> tuple[Path, list[dict[str, Any]]]:
+def _to_store(
+    checked: CheckedLabel, file: Path, folder: Callable[[], Path], as_label_map: bool
+) -> tuple[Path, list[dict[str, Any]]]:
     """The file to store and its ``label_info``; no info where what was sent is right."""
     drawn = checked.drawn
     if as_label_map and drawn.names is not None:
@@ -166,11 +172,12 @@ def _to_store(checked: CheckedLabel, file: Path, folder: Path, as_label_map: boo
             array, names = label_map_of(checked.label, drawn.source)
         else:
             array, names = drawn.layers[0].astype(np.uint8), dict(drawn.names[0])
-        write_label_map(folder / "label.nii.gz", array, drawn.geometry)
-        return folder / "label.nii.gz", _entries([names])
+        path = folder() / "label.nii.gz"
+        write_label_map(path, array, drawn.geometry)
+        return path, _entries([names])
     if not checked.moved:
         return file, _entries(drawn.names or ())
-    path = folder / f"label{''.join(file.suffixes)}"
+    path = folder() / f"label{''.join(file.suffixes)}"
     drawn.write(path)
     return path, _entries(drawn.names or ())
 

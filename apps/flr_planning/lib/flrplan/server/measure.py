@@ -17,7 +17,7 @@ from flrplan.image import CT, read_ct
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan
 from flrplan.qc import QcCase, Severity, check_case
-from flrplan.server.annotations import stored_label
+from flrplan.server.annotations import chosen_label, stored_label
 from flrplan.server.answer import present, volumes_of_masks
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_check import label_map_of
@@ -54,8 +54,10 @@ class MeasureTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         wanted = ResultFormat.from_request(request)
         started = perf_counter()
         ct = read_ct(image_path(request, self._datastore))
-        label = stored_label(self._datastore, request.get(IMAGE_ID), ct, MEASURE)
-        array, names, params = measure(label, ct)
+        image_id = request.get(IMAGE_ID)
+        array, names, params = measure(stored_label(self._datastore, image_id, ct, MEASURE)[1], ct)
+        params["label"], notes = chosen_label(self._datastore, str(image_id))
+        params["warnings"] = [*params["warnings"], *notes]
         path = write_result(array, ct.geometry, names, wanted)
         params["seconds"] = {"total": round(perf_counter() - started, 3)}
         return str(path), params

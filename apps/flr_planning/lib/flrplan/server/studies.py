@@ -69,7 +69,7 @@ def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
 class PlanningLocalDatastore(DurableDatastore):
     """The datastore of a folder."""
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
         """Stores a label that was checked (:mod:`flrplan.server.label_check`). Raises ClientError where it is refused."""
         with checked_upload(self, image_id, label_filename, label_tag, label_info) as (file, info):
             return str(super().save_label(image_id, file, label_tag, info))
