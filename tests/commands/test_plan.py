@@ -44,7 +44,7 @@ def test_plan_writes_map_report_and_picture(
     out = tmp_path / "out"
     assert main(["plan", str(ct_file), "--out", str(out), "--device", "cpu"]) == 0
     folder = out / "patient.one"
-    assert sorted(p.name for p in folder.iterdir()) == ["plan.json", "plan.png", "planning.nii.gz"]
+    assert sorted(p.name for p in folder.iterdir()) == ["plan.json", "plan.png", "planning.nii.gz", "report.html", "report.pdf"]
     image = sitk.ReadImage(str(folder / "planning.nii.gz"))
     assert small_ct.geometry.is_same_grid(Geometry.of(image))
     report = json.loads((folder / "plan.json").read_text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_g
 from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
-from flrplan.method import CASCADE, Probability, Stage, stage_named
-from flrplan.planning import REPORT_NAME, Clinical, LiverState, Plan
+from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
+from flrplan.planning import COHERENT, REPORT_NAME, Clinical, LiverState, Plan
+from flrplan.planning.cut_file import Plane, read_cut
+from flrplan.planning.given import NOT_ADVICE, at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
+from flrplan.planning.meshes import Mesh
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
 from flrplan.workfolder import ModelIdentity, require_same
 
@@ -34,6 +37,11 @@ def plan(
     *,
     liver: PathLike | NDArray[Any] | None = None,
     crlm: PathLike | NDArray[Any] | None = None,
+    flr: PathLike | NDArray[Any] | None = None,
+    resection: PathLike | NDArray[Any] | None = None,
+    cut: PathLike | Plane | Mesh | None = None,
+    other_side: bool = False,
+    at_least: float | None = None,
     series: str | None = None,
     name: str | None = None,
     cascade: Cascade | None = None,
@@ -59,6 +67,11 @@ def plan(
         ct: what :func:`flrplan.image.ct.read_ct` reads (NIfTI, NRRD, MetaImage, a DICOM folder), or the CT that it gave.
         liver, crlm: masks that are taken and not predicted. A file (NIfTI, NRRD, DICOM SEG) must lie on the CT's grid; an array
             ``(Z, Y, X)``, bool or 0 and one other value, must have the CT's shape, in the CT's own axis order.
+        flr, resection, cut: a resection of a person's own, one of the three; the predicted plan then stands beside it (``compared``). Masks like
+            ``liver``; a cut is a plane, a mesh, or a file of one (:mod:`flrplan.planning.cut_file`), and its side that holds more of the
+            metastases is resected (:func:`flrplan.planning.given.remnant_of_cut`); other_side: the other one.
+        at_least: percent of the parenchyma: the largest resection that leaves it, its cut parallel to the plan's, stands beside the plan.
+            Arithmetic, not advice.
         series: SeriesInstanceUID, where a DICOM folder holds several.
         name: what the case is called; by default after the file or the PatientID.
         cascade: models, device and how they run; given several times, it keeps its models loaded. None: the app's models (the demo
@@ -76,6 +89,13 @@ def plan(
         missing or damaged; SettingsError. All are FlrError.
     """
     cascade = Cascade() if cascade is None else cascade
+    drawn = {n: v for n, v in (("flr", flr), ("resection", resection)) if v is not None}
+    own = {**drawn, **({} if cut is None else {"cut": cut})}
+    if len(own) > 1:
+        raise SettingsError(f"a resection is given in one way, got {' and '.join(own)}; leave out all but one")
+    if other_side and cut is None:
+        raise SettingsError("the other side is one of a cut; give a cut, or leave it out")
+    wanted = None if at_least is None else at_least_percent(at_least)
     masks = {s: mask for s, mask in ((Structure.LIVER, liver), (Structure.CRLM, crlm)) if mask is not None}
     veins = {n: mask for n, mask in (("hepatic_veins", hepatic_veins), ("portal_veins", portal_veins)) if mask is not None}
     stated = Patient(height_cm, weight_kg)
@@ -93,21 +113,93 @@ def plan(
     clinical = Clinical(patient, state, before, weeks)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
     of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
+    of_own = {n: _mask(mask, image, Structure.FLR if n == "flr" else n) for n, mask in drawn.items()}
+    surface, frame_note = _cut(cut) if cut is not None else (None, "")
     if image.array_zyx.dtype.kind == "f":  # a CT of the caller's own; read_ct has looked
         require_finite(count_non_finite(image.array_zyx), image.array_zyx.size, f"case {image.name}")
     image = replace(image, warnings=(*image.warnings, *notes))
     planned = run_plan(cascade, image, given, on_step=on_step, raw=raw)
-    for mask in planned.masks.values():
-        mask.setflags(write=False)  # volumes and warnings are computed from them later
-    asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins}
+    if own:
+        planned = _with_given(planned, of_own, surface, other_side, [frame_note] if frame_note else [])
+    if wanted is not None:
+        planned = _with_alternative(planned, wanted)
+    for of in (planned, *planned.compared.values()):
+        for mask in of.masks.values():
+            mask.setflags(write=False)  # volumes and warnings are computed from them later
+    plane = [*cut.point_lps_mm, *cut.normal_lps] if isinstance(cut, Plane) else None
+    asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins, **own}
+    if plane is not None:
+        del asked["cut"]
     if prior is not None:
         asked["prior"] = prior
     files = {n: Path(f) for n, f in asked.items() if isinstance(f, str | os.PathLike)}
     request = None
     if path is not None and len(files) == len(asked):
-        options = {"raw": raw, "height_cm": height_cm, "weight_kg": weight_kg, "liver_state": state, "weeks": weeks}
+        options: dict[str, Any] = {
+            "raw": raw,
+            "height_cm": height_cm,
+            "weight_kg": weight_kg,
+            "liver_state": state,
+            "weeks": weeks,
+        }
+        options |= {"plane": plane, "other_side": other_side or None, "at_least": at_least}
         request = request_of(path, files, options)
-    return replace(planned, request=request, clinical=clinical, veins=of_veins)
+    settings = {
+        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}"
+    }
+    if planned.raw is not None:
+        settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
+    return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings)
+
+
+def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:
+    """The cut, read where it is a file, and what was assumed of its frame."""
+    if isinstance(cut, Plane | Mesh):
+        return cut, ""
+    if isinstance(cut, str | os.PathLike):
+        return read_cut(Path(cut))
+    raise SettingsError(f"cut: expected a file, a Plane or a Mesh of flrplan.planning, got {type(cut).__name__}")
+
+
+def _with_given(
+    predicted: Plan, drawn: Mapping[str, Mask], surface: Plane | Mesh | None, other_side: bool, notes: list[str]
+) -> Plan:
+    """The plan of a given resection, the predicted one beside it."""
+    result = predicted.result
+    liver, crlm, grid = result.masks[Structure.LIVER], result.masks[Structure.CRLM], result.ct.geometry
+    if surface is None:
+        flr, said = remnant_of_masks(drawn.get("flr"), drawn.get("resection"), liver, grid.voxel_volume_ml)
+        notes = [*notes, *said]
+    else:
+        flr, side = remnant_of_cut(surface, liver, crlm, grid, other_side)
+        notes = [*notes, f"given cut: {side}"]
+    changed = replace(
+        result,
+        masks={**result.masks, Structure.FLR: flr},
+        sources={**result.sources, Structure.FLR: Source.GIVEN},
+        warnings=(*result.warnings, *notes),
+    )
+    return Plan(changed, compared={"predicted": predicted})
+
+
+def _with_alternative(planned: Plan, percent: float) -> Plan:
+    """The plan with the largest resection beside it that leaves so much of the parenchyma; a warning where there is no cut to move."""
+    name, result = f"at least {percent:g} %", planned.result
+    liver, crlm, flr = (planned.masks[s] for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    found = largest_resection(liver, crlm, flr, result.ct.geometry, percent)
+    if found is None:
+        note = f"{name}: the plan has no cut to move, so no other resection was computed"
+        return replace(planned, result=replace(result, warnings=(*result.warnings, note)))
+    other_flr, moved_mm = found
+    way = "more is resected" if moved_mm > 0 else "less is resected"
+    where = (
+        f"the cut of this plan moved by {abs(moved_mm):.0f} mm, {way}" if round(moved_mm) else "the cut of this plan as it is"
+    )
+    other = Plan(
+        replace(result, masks={**result.masks, Structure.FLR: other_flr}),
+        remark=f"{name} of the parenchyma: {where}; {NOT_ADVICE}",
+    )
+    return replace(planned, compared={**planned.compared, name: other})
 
 
 def liver_state_named(name: LiverState | str) -> LiverState:

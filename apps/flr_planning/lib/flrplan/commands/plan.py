@@ -14,6 +14,7 @@ from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
 from flrplan.planning import LiverState
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
+OWN = ("flr", "resection", "cut")
 VEINS = ("hepatic_veins", "portal_veins")
 OF_ONE_PATIENT = ("height_cm", "weight_kg", "liver_state", "weeks")
 
@@ -31,6 +32,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="one folder per case is written here")
     for structure in GIVEN:
         parser.add_argument(f"--{structure}", type=Path, metavar="MASK", help=f"take this {structure} mask (one INPUT only)")
+    own = parser.add_argument_group("a resection of your own, the predicted one beside it (one INPUT only)")
+    own.add_argument("--flr", type=Path, metavar="MASK", help="what stays")
+    own.add_argument("--resection", type=Path, metavar="MASK", help="what is resected")
+    own.add_argument(
+        "--cut",
+        metavar="FILE",
+        help="a plane of 3D Slicer (.mrk.json), a mesh (.stl, .ply, .vtp), or --cut=x,y,z,nx,ny,nz: a point and the normal of a plane, LPS mm; "
+        "the side with more metastases is resected",
+    )
+    own.add_argument("--other-side", action="store_true", help="of the cut: resect the other side")
+    parser.add_argument(
+        "--at-least",
+        type=float,
+        metavar="PERCENT",
+        help="beside the plan: the largest resection that leaves so much of the parenchyma, its cut parallel to the plan's; arithmetic, not advice",
+    )
     parser.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
     clinical = parser.add_argument_group("what is known of the patient (one INPUT only)")
     clinical.add_argument("--height-cm", type=float, metavar="CM", help="for sFLR; by default that of the DICOM header")
@@ -54,17 +71,26 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.hardware import keep_freed_memory
     from flrplan.image import case_names
+    from flrplan.planning.cut_file import plane_of_text
 
     keep_freed_memory()
     failed: dict[Path, str] = {}
     cases = _cases(arguments.inputs, arguments.series, failed)
-    names = (*(s.value for s in GIVEN), *VEINS, "prior")
+    names = (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")
     files = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     known = {name: getattr(arguments, name) for name in OF_ONE_PATIENT}
+    plane = None if arguments.cut is None else plane_of_text(arguments.cut)
+    if arguments.cut is not None:
+        files["cut"] = Path(arguments.cut)
+    other_side, at_least = arguments.other_side or None, arguments.at_least
+    options = {"raw": arguments.raw, **known, "plane": None, "other_side": other_side, "at_least": at_least}
     single = [*files, *(name for name in OF_ONE_PATIENT if known[name] is not None)]
     if single and len(cases) != 1:
         option = single[0].replace("_", "-")
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
+    if plane is not None:
+        del files["cut"]
+        options["plane"] = [*plane.point_lps_mm, *plane.normal_lps]
     settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
     cascade = Cascade(model_store(arguments), settings)
     folders = case_names(cases, arguments.series)
@@ -72,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder = arguments.out / folders[path]
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
-            if not arguments.force and is_planned(folder, request_of(path, files, {"raw": arguments.raw, **known}), cascade):
+            if not arguments.force and is_planned(folder, request_of(path, files, options), cascade):
                 note("  already planned, kept (--force plans it again)")
                 continue
             planned = plan(
@@ -82,7 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
                 cascade=cascade,
                 on_step=lambda step: note(f"  {step}"),
                 raw=arguments.raw,
-                **files,
+                other_side=arguments.other_side,
+                at_least=at_least,
+                **{**files, **({} if plane is None else {"cut": plane})},
                 **known,
             )
             planned.save(folder)
@@ -97,6 +125,8 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{folder.name}: {planned.volumes.describe()}")
         for line in planned.assessment.describe():
             say(f"  {line}")
+        for name, other in planned.compared.items():
+            say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
     if failed:
         note(f"{len(failed)} of {len({*cases, *failed})} cases failed:")
         for path, message in failed.items():

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 NoteStep = Callable[[str], None]
 TakeProbability = Callable[[Structure, Probability], object]
-Prediction = tuple[Mask, Probability | None]
+TakeFolds = Callable[[Structure, tuple[Probability, ...]], object]
+Prediction = tuple[Mask, Probability | None, tuple[Probability, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Run:
     masks: dict[Structure, Mask]
     sources: dict[Structure, Source]
     on_probability: TakeProbability | None
+    on_folds: TakeFolds | None
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Cascade:
         stages: Sequence[Stage] = CASCADE,
         on_step: NoteStep | None = None,
         on_probability: TakeProbability | None = None,
+        on_folds: TakeFolds | None = None,
     ) -> CascadeResult:
         """Predicts what the stages ask for and what they need, unless it is given.
 
@@ -89,6 +92,8 @@ class Cascade:
             on_probability: called with each predicted structure and its probability on the CT's grid, also with a liver that is
                 then found empty; ``{}.__setitem__`` keeps them. Raw: pieces that are dropped from the mask are in it. None: no
                 probability is made.
+            on_folds: called in the same way with the probability of each fold of the stage's model by itself; what the stage takes
+                is the ensemble's. The networks run no more often for it.
 
         Raises:
             EmptyLiverError: the given or the predicted liver is empty.
@@ -100,7 +105,7 @@ class Cascade:
                 raise GridError(f"case {ct.name}: the given {structure} has shape {mask.shape}, the CT {ct.geometry.shape_zyx}")
         if Structure.LIVER in given and not given[Structure.LIVER].any():
             raise EmptyLiverError(f"case {ct.name}: the given liver mask is empty; draw the liver, or let it be predicted")
-        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), on_probability, warnings=list(ct.warnings))
+        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), on_probability, on_folds, warnings=list(ct.warnings))
         for stage in stages:
             self._provide(stage, run, on_step)
         if Structure.LIVER in run.masks:
@@ -129,11 +134,13 @@ class Cascade:
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        for target, (mask, probability) in self._predicted(stage_input, predictor, run).items():
+        for target, (mask, probability, folds) in self._predicted(stage_input, predictor, run).items():
             if target in run.masks:  # given, so not predicted
                 continue
             if run.on_probability is not None and probability is not None:
                 run.on_probability(target, stage_input.restore(probability))
+            if run.on_folds is not None:
+                run.on_folds(target, tuple(stage_input.restore(fold) for fold in folds))
             mask = stage_input.restore(mask)
             run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
             run.sources[target] = Source.PREDICTED
@@ -146,9 +153,11 @@ class Cascade:
         """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
 
         def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
-            if run.on_probability is None:
-                return {target: (mask, None) for target, mask in predictor.predict(given).items()}
-            return predictor.predict_with_probability(given)
+            if run.on_folds is not None:
+                return predictor.predict_with_folds(given)
+            if run.on_probability is not None:
+                return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given).items()}
+            return {target: (mask, None, ()) for target, mask in predictor.predict(given).items()}
 
         try:
             return by(predictor)

@@ -21,6 +21,7 @@ from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
+from flrplan.planning.interval import Interval
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
@@ -45,7 +46,10 @@ class Plan:
     result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
-    veins: masks on the CT's grid by name, which no volume counts.
+    veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
+    sure of: a given FLR, a raw one, or what no network gave. compared: other plans of the same CT, by what they are; a report shows them
+    beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words, by
+    name. made_on: the time, ISO 8601.
     """
 
     result: CascadeResult
@@ -53,6 +57,11 @@ class Plan:
     raw: CascadeResult | None = None
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
+    interval: Interval | None = None
+    compared: Mapping[str, Plan] = field(default_factory=dict)
+    remark: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -149,7 +158,7 @@ class Plan:
         content = {
             "case": self.ct.name,
             "source": self.ct.source,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": self.made_on,
             "software": f"flrplan {__version__}",
             "use": RESEARCH_ONLY,
             "size_xyz": list(geometry.size_xyz),
@@ -157,9 +166,11 @@ class Plan:
             "flr_source": self.flr_source,
             "volumes": self.volumes.to_json(),
             "raw_volumes": None if self.raw_volumes is None else self.raw_volumes.to_json(),
+            "interval": None if self.interval is None else self.interval.to_json(),
             "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
             **self.assessment.to_json(),
             **self.parts.to_json(),
+            "compared": {name: other.summary() for name, other in self.compared.items()},
             "veins": [vessel.to_json() for vessel in self.vessels],
             "inputs": {str(s): source.value for s, source in self.sources.items()},
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
@@ -170,12 +181,20 @@ class Plan:
         }
         return {**content, "request": dict(self.request)} if self.request else content
 
+    def summary(self) -> dict[str, Any]:
+        """What ``plan.json`` holds of a plan that stands beside another."""
+        return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
+
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
+        """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
 
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        from flrplan.planning.picture import write_picture  # matplotlib, a second of imports that nothing before needs
+        from flrplan.planning.picture import (
+            key_views,
+            write_picture,
+        )  # matplotlib, a second of imports that nothing before needs
+        from flrplan.planning.report import write_report
 
         folder = Path(folder)
         report = self.report()
@@ -185,5 +204,7 @@ class Plan:
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
-        write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
+        views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
+        write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
+        write_report(folder, self)
         write_json(folder / REPORT_NAME, report)
