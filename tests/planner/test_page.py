@@ -140,7 +140,7 @@ def test_a_folder_is_planned_and_its_files_are_taken_away(
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
     assert re.findall(r'<td>(.*?)</td><td><a href="(.*?)"', page.text) == [
-        ("Numbers for programs", "files/plan.json"), ("Label map (NIfTI)", "files/planning.nii.gz"), ("Report as a page", "files/report.html"),
+        ("Report as a page", "files/report.html"), ("Label map (NIfTI)", "files/planning.nii.gz"), ("Numbers for programs", "files/plan.json"),
     ]  # fmt: skip
     report = requests.get(f"{plan}files/report.html", timeout=30)
     assert report.headers["content-security-policy"].startswith("sandbox allow-scripts"), (

@@ -117,7 +117,7 @@ def planner_router(jobs: Jobs) -> APIRouter:
             job=job,
             progress=_progress(jobs, job),
             deleted_at=job.deleted_at.astimezone().strftime("%-d %B %Y, %H:%M"),
-            downloads=[(name, title_of(name), size(p.stat().st_size)) for name, p in files.items()],
+            downloads=[(name, title_of(name), size(files[name].stat().st_size)) for name in sorted(files, key=_place)],
         )
 
     @router.get("/plans/{identity}/state")
@@ -167,21 +167,28 @@ def _progress(jobs: Jobs, job: Job) -> Mapping[str, Any]:
 _TITLES = {
     ".pdf": "Report to print",
     ".html": "Report as a page",
-    ".png": "Picture",
-    ".json": "Numbers for programs",
-    ".nii.gz": "Label map (NIfTI)",
-    ".nii": "Label map (NIfTI)",
     "seg.dcm": "Segmentation for PACS and viewers (DICOM SEG)",
     "sr.dcm": "Measurements for PACS (DICOM SR)",
     ".dcm": "DICOM",
+    ".nii.gz": "Label map (NIfTI)",
     ".glb": "3D model",
     ".stl": "3D model",
     ".mrk.json": "Resection surface for 3D Slicer",
+    ".png": "Picture",
     ".csv": "Table",
+    ".json": "Numbers for programs",
 }
 
 
 def title_of(name: str) -> str:
     """What a file is to a person, by how its name ends; the longest ending that is known counts."""
-    known = [ending for ending in _TITLES if name.lower().endswith(ending)]
-    return _TITLES[max(known, key=len)] if known else "File"
+    return _TITLES.get(_ending(name), "File")
+
+
+def _ending(name: str) -> str:
+    return max((ending for ending in _TITLES if name.lower().endswith(ending)), key=len, default="")
+
+
+def _place(name: str) -> int:
+    """Where a file is listed: in the order of the titles."""
+    return [*_TITLES, ""].index(_ending(name))
