@@ -32,6 +32,7 @@ from flrplan.server.sessions import PlanningSessions
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import open_studies
 from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
+from flrplan.server.uploads import serve_uploads
 
 
 class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
@@ -77,6 +78,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         """Called by the host once its server is up."""
         super().on_init_complete()
         serve_ohif_colors()
+        serve_uploads()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
@@ -138,7 +140,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         return ModelStore(self.settings.models or own, own / DEMO_NAME)
 
     def init_datastore(self) -> Datastore:
-        """A folder's datastore without hidden files; a server's as the host opens it."""
+        """A folder's datastore that survives kills; a server's as the host opens it."""
         remote = self.studies.startswith(("http://", "https://"))
         return super().init_datastore() if remote else open_studies(self.studies)
 

@@ -29,6 +29,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="a secret that all share, in place of users or beside them"
     )
+    parser.add_argument("--audit", type=Path, metavar="DIR", help="folder of the audit log (logs/ of the app)")
+    parser.add_argument("--max-upload-gib", type=float, default=2.0, metavar="N", help="the largest upload that is taken (2)")
     parser.add_argument(
         "--root-path", default="", metavar="/PATH", help="the path under which a reverse proxy shows the server"
     )
@@ -66,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         users=arguments.users,
         token_file=arguments.token_file,
+        audit=arguments.audit,
+        max_upload_gib=arguments.max_upload_gib,
         root_path=arguments.root_path,
         conf=dict(arguments.conf),
         planner=PlannerSettings(arguments.uploads, arguments.upload_gb, arguments.keep_hours),

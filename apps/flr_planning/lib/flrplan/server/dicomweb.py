@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
 from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings as host_settings
@@ -22,16 +23,19 @@ from flrplan.image import CT, read_label_map
 from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.doors import ids_checked
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_table import SEMIAUTOMATIC, names_sent, segment_entry
 from flrplan.server.studies import label_of_file
+from flrplan.studies import FINAL
+from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
 _UNKNOWN = "UNK"
 """The host's word for a value that the server did not state."""
 
 
 @ids_checked
-class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
-    """The host's datastore, but for these points of 0.8.5:
+class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: ignore[misc]  # monailabel is untyped
+    """The host's datastore, with a cache that survives as a folder does (:mod:`flrplan.server.durable`), but for these points of 0.8.5:
 
     - its SEG writer names the n-th value present by the n-th entry of ``label_info``: a list with an unpainted name in the
       middle (3D Slicer sends all) shifts the names. The list is ordered before it is used;
@@ -39,6 +43,8 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
       :meth:`newest_seg` gives the newest SEG of one CT itself, without downloading all other labelled studies;
     - ``get_labeled_images`` is cached for two hours: "completed" stayed 0 after a save. The cache is emptied by a save;
     - an unknown id died with IndexError;
+    - the ``final`` label of an image was asked for at the server as a series of that id, which is the CT (3D Slicer's MONAILabelReviewer
+      does ask so): where this server saved it, its file is the answer;
     - a download that was stopped half-way stayed in the cache as the whole series: where the server states more images than are
       there, it is downloaded again.
     """
@@ -73,6 +79,12 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         stated = max((int(Dataset.from_json(e).get("NumberOfSeriesRelatedInstances") or 0) for e in entries), default=0)
         return max(stated - len(list(folder.glob("*.dcm"))), 0)
 
+    @property
+    def session(self) -> requests.Session:
+        """The connection to the server, with its name and password."""
+        session: requests.Session = self._client._session
+        return session
+
     def series_folder(self, image_id: str) -> Path | None:
         """The cached DICOM files of a series, or None where there are none."""
         folder = Path(self._datastore.image_path(), image_id)
@@ -88,8 +100,33 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
             )
         return frozenset(str(name) for name in found if name) - {_UNKNOWN}
 
+    def _to_id(self, file: str) -> tuple[str, str]:
+        return DurableDatastore._to_id(self, file)
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """Path of a label; ``label_id`` is that of the image, or of a SEG as the host's own calls have it."""
+        stored = LocalDatastore.get_label_uri(self, label_id, label_tag)
+        return stored if stored and Path(stored).is_file() else str(super().get_label_uri(label_id, label_tag, image_id))
+
+    def submitted(self, image_id: str) -> CaseReview:
+        """The newest SEG of the server is ``final``; versions and reviews are those that this server keeps in its cache."""
+        labels = self.labels_of(image_id)
+        final = labels.pop(DefaultLabelTag.FINAL.value, {})
+        seg = self.newest_seg(image_id)
+        if seg is None:
+            return CaseReview.of(labels)
+        if final.get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
+            return CaseReview.of({**labels, FINAL: final})
+        last = max((Version.of(tag, info).saved for tag, info in labels.items()), default=0.0)
+        return CaseReview.of(
+            {**labels, FINAL: {SUBMISSION: {"saved": last + 1, "by": str(seg.get("ContentCreatorName") or "")}}}
+        )
+
     def label_stamp(self, image_id: str) -> str | None:
-        """The newest SEG's."""
+        """The newest SEG's, or a newer version's."""
+        newest = self.submitted(image_id).newest
+        if newest is not None and newest.tag != FINAL:
+            return f"{newest.tag} {newest.saved}"
         seg = self.newest_seg(image_id)
         return None if seg is None else str(seg.SeriesInstanceUID)
 
@@ -103,7 +140,15 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         return self.series_folder(image_id) or path
 
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
-        """The newest SEG at the server is the truth; the file in the cache is used if it is that SEG's own, with all names."""
+        """The label that was submitted last."""
+        newest = self.submitted(image_id).newest
+        return None if newest is None else self.label(image_id, newest.tag, ct)
+
+    def label(self, image_id: str, tag: str, ct: CT) -> PlanningLabel | None:
+        """The newest SEG at the server is ``final``; the file in the cache is used if it is that SEG's own, with all names."""
+        if tag != FINAL:
+            stored = self._folder.label(image_id, tag)
+            return None if stored is None else label_of_file(stored.path, stored.info, ct)
         seg = self.newest_seg(image_id)
         if seg is None:
             return None
@@ -114,7 +159,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         label, names = read_dicom_seg(self.download(seg), ct.geometry, what)
         return decode_label(label, names, what)
 
-    def save_label(
+    def save_label(  # type: ignore[override]  # the host's own one of DICOMweb takes more
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
         """Stores a label; ``final`` also as SEG at the DICOMweb server. Raises ClientError where a SEG could not hold it."""
@@ -174,7 +219,7 @@ def open_dicomweb(url: str) -> PlanningDICOMWebDatastore:
         wado_url_prefix=host_settings.MONAI_LABEL_WADO_PREFIX,
         stow_url_prefix=host_settings.MONAI_LABEL_STOW_PREFIX,
     )
-    return PlanningDICOMWebDatastore(
+    return PlanningDICOMWebDatastore(  # type: ignore[call-arg]  # the host's own constructor is untyped
         client=client,
         search_filter=host_settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
         cache_path=host_settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,

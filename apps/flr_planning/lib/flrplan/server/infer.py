@@ -19,7 +19,7 @@ from flrplan.api.plan import run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import read_ct
 from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
-from flrplan.server.annotations import given_masks
+from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_table import COMPARTMENT_NAMES
@@ -82,6 +82,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             started = perf_counter()
             ct = read_ct(image_path(request, self._service.datastore))
             given = given_masks(self._service.datastore, request.get(IMAGE_ID), ct, options.inputs)
+            label_used, warnings = used_label(self._service.datastore, request.get(IMAGE_ID), options.inputs)
             read = perf_counter()
             cascade = Cascade(
                 self._service.store,
@@ -93,6 +94,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)
         params = answer(plan, label, self._names, options, {"read": read - started, "write": perf_counter() - predicted})
+        params |= {"label": label_used, "warnings": [*warnings, *params["warnings"]]}
         params["seconds"]["total"] = round(perf_counter() - started, 3)  # with the checks of the plan, which the answer makes
         return str(path), params
 
