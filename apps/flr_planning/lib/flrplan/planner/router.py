@@ -165,6 +165,7 @@ def _progress(jobs: Jobs, job: Job) -> Mapping[str, Any]:
 
 
 _TITLES = {
+    ".zip": "All files",
     ".pdf": "Report to print",
     ".html": "Report as a page",
     "seg.dcm": "Segmentation for PACS and viewers (DICOM SEG)",
