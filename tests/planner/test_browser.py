@@ -124,5 +124,5 @@ def test_the_page_says_what_is_no_ct_and_goes_on(page: Page, url: str, tmp_path:
     assert page.locator("#plan").is_enabled()
     page.evaluate("document.getElementById('form').dataset.largestBytes = 3")
     page.set_input_files("#file", tmp_path / "report.pdf")
-    page.get_by_role("alert").get_by_text("This is larger than 4.0 GB").wait_for()
+    page.get_by_role("alert").get_by_text("This is larger than 2.1 GB").wait_for()
     assert page.locator("#plan").is_disabled()

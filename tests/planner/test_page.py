@@ -71,7 +71,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> Networks:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(PlannerSettings(folder=tmp_path / "jobs", upload_gb=0.01), lambda: object())  # type: ignore[arg-type,return-value]
+    return Jobs(PlannerSettings(folder=tmp_path / "jobs", max_upload_gib=1e7 / 2**30), lambda: object())  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture
@@ -134,13 +134,15 @@ def test_a_folder_is_planned_and_its_files_are_taken_away(
         "height_cm": 172.5, "weight_kg": 80.0, "liver_state": LiverState.CHEMOTHERAPY,
     }  # fmt: skip
     assert asked["shape"][0] == len(slices)
-    assert [name.rpartition("/")[2] for name in kept(jobs)] == [".part-x", "plan.json", "planning.nii.gz", "report.html"]
+    assert [name.rpartition("/")[2] for name in kept(jobs)] == [
+        ".part-x", f"plan-{plan[-7:-1]}.zip", "plan.json", "planning.nii.gz", "report.html",
+    ]  # fmt: skip
 
     page = requests.get(plan, timeout=30)
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
     assert re.findall(r'<td>(.*?)</td><td><a href="(.*?)"', page.text) == [
-        ("Numbers for programs", "files/plan.json"), ("Label map (NIfTI)", "files/planning.nii.gz"), ("Report as a page", "files/report.html"),
+        ("All files", f"files/plan-{plan[-7:-1]}.zip"), ("Report as a page", "files/report.html"), ("Label map (NIfTI)", "files/planning.nii.gz"), ("Numbers for programs", "files/plan.json"),
     ]  # fmt: skip
     report = requests.get(f"{plan}files/report.html", timeout=30)
     assert report.headers["content-security-policy"].startswith("sandbox allow-scripts"), (
@@ -148,6 +150,8 @@ def test_a_folder_is_planned_and_its_files_are_taken_away(
     )
     label = requests.get(f"{plan}files/planning.nii.gz", timeout=30)
     assert (label.content, label.headers["content-disposition"]) == (b"map", 'attachment; filename="planning.nii.gz"')
+    everything = requests.get(f"{plan}files/plan-{plan[-7:-1]}.zip", timeout=30).content
+    assert {"plan.json", "planning.nii.gz", "report.html"} < {*zipfile.ZipFile(BytesIO(everything)).namelist()}
     for name in (".part-x", "../upload/x", "%2e%2e/%2e%2e/.lock", "nothing"):
         assert requests.get(f"{plan}files/{name}", timeout=30).status_code == 404
 

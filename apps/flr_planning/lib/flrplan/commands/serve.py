@@ -43,9 +43,6 @@ def add_parser(commands: Any) -> None:
         "--uploads", type=Path, metavar="DIR", help="where CTs and plans lie while they are kept (temporary files)"
     )
     page.add_argument(
-        "--upload-gb", type=float, default=default.upload_gb, metavar="GB", help=f"the most of one CT ({default.upload_gb:g})"
-    )
-    page.add_argument(
         "--keep-hours",
         type=float,
         default=default.keep_hours,
@@ -72,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_upload_gib=arguments.max_upload_gib,
         root_path=arguments.root_path,
         conf=dict(arguments.conf),
-        planner=PlannerSettings(arguments.uploads, arguments.upload_gb, arguments.keep_hours),
+        planner=PlannerSettings(arguments.uploads, arguments.max_upload_gib, arguments.keep_hours),
     )
     with _listening(settings) as listener:
         from flrplan.server.serve.run import serve

@@ -25,6 +25,7 @@ from flrplan.anatomy import APPEARANCE
 from flrplan.api.plan import liver_state_named, plan
 from flrplan.engine import Cascade
 from flrplan.errors import FlrError, OutputError, SettingsError
+from flrplan.files import replacing
 from flrplan.method import CASCADE, stage_named
 from flrplan.planner.settings import PlannerSettings
 from flrplan.planner.upload import Choice, Upload, is_lone_zip, unpack
@@ -135,7 +136,7 @@ class Jobs:
         turn: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.settings = settings
-        self.largest_bytes = int(settings.upload_gb * 1e9)
+        self.largest_bytes = int(settings.max_upload_gib * 2**30)
         self._cascade = cascade
         self._turn = turn or nullcontext()
         self._jobs: dict[str, Job] = {}
@@ -295,7 +296,10 @@ class Jobs:
         with job.guard:
             if job.deleted:
                 raise _Deleted
-            planned.save(job.folder / _PLAN)
+            plan_folder = job.folder / _PLAN
+            planned.save(plan_folder)
+            with replacing(plan_folder / f"{job.name}.zip") as part:
+                shutil.move(shutil.make_archive(str(job.folder / job.name), "zip", plan_folder), part)
             shutil.rmtree(job.upload.folder, ignore_errors=True)
             job.state = State.DONE
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,11 +19,10 @@ from flrplan.files.space import require_room, size
 from flrplan.planner.form import read_form
 from flrplan.planner.jobs import STEPS, Job, Jobs, PlanOptions, State
 from flrplan.planner.upload import EXPECTED, too_large
-from flrplan.planning import PICTURE_NAME, REPORT_NAME, LiverState
+from flrplan.planning import LiverState
 
 PREFIX = "/planner"
 _HERE = Path(__file__).parent
-_REPORT_PAGE = "report.html"
 
 _SECURITY = {
     "Cache-Control": "no-store",
@@ -119,10 +117,7 @@ def planner_router(jobs: Jobs) -> APIRouter:
             job=job,
             progress=_progress(jobs, job),
             deleted_at=job.deleted_at.astimezone().strftime("%-d %B %Y, %H:%M"),
-            has_report=_REPORT_PAGE in files,
-            summary=_summary(job) if files and _REPORT_PAGE not in files else None,
-            picture=PICTURE_NAME if PICTURE_NAME in files else None,
-            downloads=[(name, title_of(name), size(p.stat().st_size)) for name, p in files.items()],
+            downloads=[(name, title_of(name), size(files[name].stat().st_size)) for name in sorted(files, key=_place)],
         )
 
     @router.get("/plans/{identity}/state")
@@ -142,12 +137,12 @@ def planner_router(jobs: Jobs) -> APIRouter:
         return RedirectResponse("../../", 303)
 
     @router.get("/plans/{identity}/files/{name:path}")
-    def file(name: str, inline: bool = False, job: Job = kept) -> Response:
+    def file(name: str, job: Job = kept) -> Response:
         path = job.files().get(name)
         if path is None:
             raise HTTPException(404, "this plan has no such file")
         is_page = path.suffix == ".html"
-        disposition = "inline" if inline or is_page else "attachment"
+        disposition = "inline" if is_page else "attachment"
         return FileResponse(
             path, filename=path.name, content_disposition_type=disposition, headers=_REPORT if is_page else _SECURITY
         )
@@ -170,29 +165,31 @@ def _progress(jobs: Jobs, job: Job) -> Mapping[str, Any]:
 
 
 _TITLES = {
+    ".zip": "All files",
     ".pdf": "Report to print",
     ".html": "Report as a page",
-    ".png": "Picture",
-    ".json": "Numbers for programs",
-    ".nii.gz": "Label map (NIfTI)",
-    ".nii": "Label map (NIfTI)",
     "seg.dcm": "Segmentation for PACS and viewers (DICOM SEG)",
     "sr.dcm": "Measurements for PACS (DICOM SR)",
     ".dcm": "DICOM",
+    ".nii.gz": "Label map (NIfTI)",
     ".glb": "3D model",
     ".stl": "3D model",
     ".mrk.json": "Resection surface for 3D Slicer",
+    ".png": "Picture",
     ".csv": "Table",
+    ".json": "Numbers for programs",
 }
 
 
 def title_of(name: str) -> str:
     """What a file is to a person, by how its name ends; the longest ending that is known counts."""
-    known = [ending for ending in _TITLES if name.lower().endswith(ending)]
-    return _TITLES[max(known, key=len)] if known else "File"
+    return _TITLES.get(_ending(name), "File")
 
 
-def _summary(job: Job) -> Mapping[str, Any]:
-    """The headline of a plan without a report of its own."""
-    content = json.loads(job.files()[REPORT_NAME].read_text(encoding="utf-8"))
-    return {"volumes": content["volumes"], "warnings": content["warnings"]}
+def _ending(name: str) -> str:
+    return max((ending for ending in _TITLES if name.lower().endswith(ending)), key=len, default="")
+
+
+def _place(name: str) -> int:
+    """Where a file is listed: in the order of the titles."""
+    return [*_TITLES, ""].index(_ending(name))

@@ -16,10 +16,10 @@ class PlannerSettings:
 
     folder: where uploads and plans lie while they are kept, each server's in a private folder of its own; None is the system's folder for
         temporary files.
-    upload_gb: of an upload, and again of what a zip unpacks to; 1 GB is some 2000 slices.
+    max_upload_gib: the largest upload, and again the most that a zip unpacks to; 1 GiB is some 2000 slices.
     keep_hours: after so many an upload is deleted with its plan.
     """
 
     folder: Path | None = None
-    upload_gb: Annotated[Number, Field(gt=0)] = 4.0
+    max_upload_gib: Annotated[Number, Field(gt=0)] = 2.0
     keep_hours: Annotated[Number, Field(gt=0)] = 24.0

@@ -110,7 +110,7 @@ class Upload:
         series = ct_volumes(self.folder) if has_dicom else []
         found = [Choice(p, None, self.name_of(p)) for p in volumes]
         for one in series:
-            title = f"{one.slices[0].text('SeriesDescription') or 'without a description'}, {len(one.slices)} slices"
+            title = f"{one.slices[0].text('SeriesDescription') or 'CT without a description'}, {len(one.slices)} slices"
             found.append(Choice(self.folder, one.uid if len(series) + len(volumes) > 1 else None, title))
         if found or has_dicom:
             return found or [Choice(self.folder, None, "")]  # reading it says what the DICOM files are
