@@ -153,7 +153,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         label, names = read_dicom_seg(self.download(seg), ct.geometry, what)
         return decode_label(label, names, what)
 
-    def save_label(  # type: ignore[override]  # the host's own one of DICOMweb takes more
+    def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
         """Stores a label that was checked; ``final`` also as SEG at the DICOMweb server. Raises ClientError where it is refused."""
