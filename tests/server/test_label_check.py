@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flrplan.anatomy import Compartment, Mask, PlanningLabel, Structure, decode_label, structure_mask
+from flrplan.anatomy import Compartment, Mask, PlanningLabel, Structure, decode_label, structure_mask, to_label_map
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError
 from flrplan.image import Geometry, read_ct, read_grid
 from flrplan.image.segmentation import read_segmentation
 from flrplan.server.annotations import given_masks
 from flrplan.server.client_error import ClientError
-from flrplan.server.label_check import label_map_of, last_summary
+from flrplan.server.label_check import last_summary
 from flrplan.server.options import Inputs
 from flrplan.server.studies import PlanningLocalDatastore
 
@@ -168,15 +168,15 @@ def test_a_label_of_an_unknown_image_is_kept_too(
 
 def test_layers_become_one_label_map_where_one_can_say_the_same(case: SyntheticCase, drawn: dict[str, Mask]) -> None:
     label = PlanningLabel({s: drawn[s.value] for s in PLANNED})
-    array, names = label_map_of(label, "x")
+    array, names = to_label_map(label, "x")
     assert np.array_equal(array, case.planning_zyx)
     assert names == {c.label_name: int(c) for c in Compartment}
     two = PlanningLabel({s: drawn[s.value] for s in PLANNED[:2]})
-    array, names = label_map_of(two, "x")
+    array, names = to_label_map(two, "x")
     assert np.array_equal(decode_label(array, names, "x").masks[Structure.LIVER], drawn["liver"])
     outside = PlanningLabel({Structure.LIVER: drawn["liver"], Structure.CRLM: ~drawn["liver"]})
     with pytest.raises(LabelError, match="x: its segments overlap in a way that one label map cannot say"):
-        label_map_of(outside, "x")
+        to_label_map(outside, "x")
 
 
 def test_a_grid_is_read_from_the_header_alone(tmp_path: Path, write_image: Callable[..., Path]) -> None:
