@@ -25,8 +25,7 @@ from flrplan.server.client_error import errors_for_client
 from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_check import checked_upload
-from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, segment_entry
-from flrplan.server.studies import label_of_file
+from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, read_stored_label, segment_entry
 from flrplan.studies import FINAL
 from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
@@ -152,13 +151,13 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         """The newest SEG at the server is ``final``; the file in the cache is used if it is that SEG's own, with all names."""
         if tag != FINAL:
             stored = self._folder.label(image_id, tag)
-            return None if stored is None else label_of_file(stored.path, stored.info, ct)
+            return None if stored is None else read_stored_label(stored.path, stored.info, {}, ct.geometry, ct.source)
         seg = self.newest_seg(image_id)
         if seg is None:
             return None
         saved = self.saved_here(image_id)
         if saved is not None and saved[1].get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
-            return label_of_file(*saved, ct)
+            return read_stored_label(*saved, {}, ct.geometry, ct.source)
         return self._adopt(image_id, seg, ct)
 
     def _adopt(self, image_id: str, seg: Dataset, ct: CT) -> PlanningLabel:
