@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase
 from flrplan.server import label_qc
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_qc import METHOD, UNREADABLE, LabelQc
 from flrplan.server.studies import PlanningLocalDatastore
 
@@ -65,7 +65,7 @@ def test_a_label_that_cannot_be_read_scores_worst(
 ) -> None:
     file = write_image(tmp_path / "upload.nii.gz", case.planning_zyx, case.geometry)
     named = {"label_info": [{"name": "spleen", "idx": 1}]}
-    LocalDatastore.save_label(datastore, case.case_id, str(file), "final", named)  # unchecked, as earlier versions did
+    DurableDatastore.save_label(datastore, case.case_id, str(file), "final", named)  # unchecked, as earlier versions did
     assert LabelQc()({}, datastore) == {case.case_id: UNREADABLE}
     assert "unknown label names" in datastore.get_image_info(case.case_id)[METHOD]["messages"][0]
 

@@ -92,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             failed[path] = str(error)
             note(f"  failed: {error}")
             continue
+        if not planned.ct.slices:  # of a series that cannot be referred to, a warning says so
+            note(f"  no DICOM SEG and SR: {planned.why_no_dicom}")
         for warning in planned.warnings:
             note(f"  warning: {warning}")
         say(f"{folder.name}: {planned.volumes.describe()}")

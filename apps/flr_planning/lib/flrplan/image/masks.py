@@ -17,7 +17,7 @@ from flrplan.anatomy import KNOWN_LABEL_NAMES, Mask, Structure, decode_layers, l
 from flrplan.errors import EmptyLiverError, ImageError, LabelError
 from flrplan.image.ct import CT
 from flrplan.image.dicom_files import is_dicom
-from flrplan.image.dicom_seg import read_dicom_seg
+from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 from flrplan.image.geometry import Geometry, require_same_grid
 from flrplan.image.segmentation import read_segmentation, whole_numbers
 from flrplan.image.volume_file import image_suffix, read_volume
@@ -115,8 +115,7 @@ def _mask_of_seg(path: Path, grid: Geometry, structure: Structure | str) -> Mask
     kind = str(seg.get("Modality"))
     if kind in _NO_SEG:
         raise LabelError(f"{path}: expected a BINARY DICOM SEG, found {_NO_SEG[kind]}")
-    label, names = read_dicom_seg(seg, grid, str(path))
-    return _named_mask([(label, names)], structure, str(path))
+    return _named_mask(with_empty_compartments(read_dicom_layers(seg, grid, str(path))), structure, str(path))
 
 
 _NO_SEG = {

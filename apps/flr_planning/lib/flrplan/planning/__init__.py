@@ -1,5 +1,5 @@
 """A plan (:mod:`plan`): coherent (:mod:`coherent`), its volumes (:mod:`volumetry`), parts and margins (:mod:`parts`), whether the remnant
-is enough (:mod:`assessment`, :mod:`criteria`, :mod:`patient`), and its picture (:mod:`picture`). Never imports torch.
+is enough (:mod:`assessment`, :mod:`criteria`, :mod:`patient`), its picture (:mod:`picture`) and meshes (:mod:`meshes`). Never imports torch.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from flrplan.errors import OutputError
 from flrplan.files import write_json
 from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
+from flrplan.objects.source import why_no_objects
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
@@ -29,6 +30,10 @@ RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
+SEG_NAME = "planning.seg.dcm"
+SR_NAME = "plan.sr.dcm"
+MESH_FOLDER = "meshes"
+SCENE_NAME = "plan.glb"
 _TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade, the planning map and its parts give already; but of a small FLR they say nothing."""
 
@@ -143,6 +148,11 @@ class Plan:
             f"left as resection, {raw:.0f} %; look where they differ (--raw gives the other)"
         ]
 
+    @property
+    def why_no_dicom(self) -> str | None:
+        """Why :meth:`save` writes no DICOM SEG and SR, in words; None where it does."""
+        return why_no_objects(self.ct)
+
     def report(self) -> dict[str, Any]:
         """The content of ``plan.json``: plain values, undefined ones None."""
         geometry = self.ct.geometry
@@ -167,23 +177,32 @@ class Plan:
             "seconds": dict(self.result.seconds),
             "warnings": list(self.warnings),
             "findings": [finding.as_dict() for finding in self.findings],
+            "dicom": {"seg": SEG_NAME, "sr": SR_NAME} if self.why_no_dicom is None else {"not_written": self.why_no_dicom},
         }
         return {**content, "request": dict(self.request)} if self.request else content
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes ``planning.nii.gz``, ``plan.png`` and, last, ``plan.json`` into ``folder``, which is made; a plan that is there is replaced.
+        """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
 
-        Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
+        ``planning.nii.gz``, ``plan.png``, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm`` (:attr:`why_no_dicom`) and,
+        last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        from flrplan.planning.picture import write_picture  # matplotlib, a second of imports that nothing before needs
+        # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
+        from flrplan.planning.objects import write_dicom, write_meshes
+        from flrplan.planning.picture import write_picture
 
         folder = Path(folder)
         report = self.report()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / REPORT_NAME).unlink(missing_ok=True)  # an old report beside a new map would be wrong
+            for old in (REPORT_NAME, SEG_NAME, SR_NAME, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}"):
+                for file in folder.glob(old):
+                    file.unlink()  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
         write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
+        write_meshes(self, folder)
+        if self.why_no_dicom is None:
+            write_dicom(self, folder)
         write_json(folder / REPORT_NAME, report)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -15,9 +15,8 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flrplan.anatomy import Compartment, Mask, PlanningLabel, Structure, decode_label, label_name, to_compartments
+from flrplan.anatomy import PlanningLabel, Structure, label_name, to_compartments, to_label_map
 from flrplan.errors import EmptyLiverError, FlrError, ImageError, LabelError
 from flrplan.files import write_json
 from flrplan.image import Geometry, read_grid, write_label_map
@@ -111,16 +110,20 @@ def checked_upload(
     Raises: ClientError (400) where :func:`check_label` refuses the label; the upload is kept under :data:`REFUSED` with the reason.
     """
     _LAST.set(None)
-    with errors_for_client(), TemporaryDirectory(prefix="flrplan_label_") as folder:
+    with errors_for_client(), ExitStack() as stack:
+
+        def folder() -> Path:
+            return Path(stack.enter_context(TemporaryDirectory(prefix="flrplan_label_")))
+
         try:
             if info is not None and not isinstance(info, Mapping):
                 raise LabelError(f'the label of {image_id}: expected params like {{"label_info": [...]}}, got {info!r}')
             if image_id not in studies.list_images():
                 raise ImageError(f"no image {image_id!r} in this server's studies; ask /datastore/ for the ids")
             image = Path(studies.get_image_uri(image_id))
-            label = Path(file) if not file.endswith(".bin") else _unpacked(Path(file), _grid(image), Path(folder))
+            label = Path(file) if not file.endswith(".bin") else _unpacked(Path(file), _grid(image), folder())
             checked = check_label(label, info or {}, _grid(studies.source_of(image_id, image)), image_id)
-            stored, names = _to_store(checked, label, Path(folder), as_label_map)
+            stored, names = _to_store(checked, label, folder, as_label_map)
         except FlrError as error:
             raise type(error)(
                 f"{str(error).rstrip('.')}. {_keep_aside(studies, image_id, Path(file), tag, info, error)}"
@@ -158,19 +161,22 @@ def _unpacked(file: Path, grid: Geometry, folder: Path) -> Path:
     return path
 
 
-def _to_store(checked: CheckedLabel, file: Path, folder: Path, as_label_map: bool) -> tuple[Path, list[dict[str, Any]]]:
+def _to_store(
+    checked: CheckedLabel, file: Path, folder: Callable[[], Path], as_label_map: bool
+) -> tuple[Path, list[dict[str, Any]]]:
     """The file to store and its ``label_info``; no info where what was sent is right."""
     drawn = checked.drawn
     if as_label_map and drawn.names is not None:
         if len(drawn.layers) > 1 or drawn.layers[0].max() > np.iinfo(np.uint8).max:
-            array, names = label_map_of(checked.label, drawn.source)
+            array, names = to_label_map(checked.label, drawn.source)
         else:
             array, names = drawn.layers[0].astype(np.uint8), dict(drawn.names[0])
-        write_label_map(folder / "label.nii.gz", array, drawn.geometry)
-        return folder / "label.nii.gz", _entries([names])
+        path = folder() / "label.nii.gz"
+        write_label_map(path, array, drawn.geometry)
+        return path, _entries([names])
     if not checked.moved:
         return file, _entries(drawn.names or ())
-    path = folder / f"label{''.join(file.suffixes)}"
+    path = folder() / f"label{''.join(file.suffixes)}"
     drawn.write(path)
     return path, _entries(drawn.names or ())
 
@@ -178,39 +184,6 @@ def _to_store(checked: CheckedLabel, file: Path, folder: Path, as_label_map: boo
 def _entries(names: Iterable[Mapping[str, int]]) -> list[dict[str, Any]]:
     """``label_info`` as clients send it, in our spelling."""
     return [{"name": label_name(n), "idx": i} for named in names for n, i in named.items()]
-
-
-def label_map_of(label: PlanningLabel, what: str) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    """One label map ``(Z, Y, X) uint8`` that says the same, and its names.
-
-    Raises: LabelError where the structures overlap in a way that none can say.
-    """
-    masks = label.masks
-    if all(s in masks for s in _PLANNED):
-        array, lost = to_compartments(*(masks[s] for s in _PLANNED))
-        names = {c.label_name: int(c) for c in Compartment}
-        same = not lost.findings()
-    else:
-        order = sorted(masks, key=lambda s: (s is not Structure.LIVER, -np.count_nonzero(masks[s])))
-        names = {s.value: i for i, s in enumerate(order, 1)}
-        array = np.zeros(next(iter(masks.values())).shape, np.uint8)
-        for s in order:
-            array[masks[s]] = names[s.value]
-        same = True
-    if not same or not _says(array, names, masks, what):
-        raise LabelError(
-            f"{what}: its segments overlap in a way that one label map cannot say (a metastasis or a remnant outside the liver?); "
-            "erase what lies outside, or draw the four compartments"
-        )
-    return array, names
-
-
-def _says(array: NDArray[np.uint8], names: Mapping[str, int], masks: Mapping[Structure, Mask], what: str) -> bool:
-    try:
-        said = decode_label(array, names, what).masks
-    except LabelError:
-        return False
-    return all(s in said and np.array_equal(said[s], mask) for s, mask in masks.items())
 
 
 def _keep_aside(studies: Studies, image_id: str, file: Path, tag: str, info: object, error: FlrError) -> str:

@@ -11,16 +11,15 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan import __version__
-from flrplan.anatomy import PlanningLabel, Structure
+from flrplan.anatomy import PlanningLabel, Structure, to_label_map
 from flrplan.errors import EmptyLiverError
 from flrplan.image import CT, read_ct
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan
 from flrplan.qc import QcCase, Severity, check_case
-from flrplan.server.annotations import stored_label
+from flrplan.server.annotations import chosen_label, stored_label
 from flrplan.server.answer import present, volumes_of_masks
 from flrplan.server.host import IMAGE_ID, image_path
-from flrplan.server.label_check import label_map_of
 from flrplan.server.label_table import COMPARTMENT_NAMES, label_colors
 from flrplan.server.result_file import ResultFormat, write_result
 from flrplan.server.studies import PlanningDatastore
@@ -54,8 +53,10 @@ class MeasureTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         wanted = ResultFormat.from_request(request)
         started = perf_counter()
         ct = read_ct(image_path(request, self._datastore))
-        label = stored_label(self._datastore, request.get(IMAGE_ID), ct, MEASURE)
-        array, names, params = measure(label, ct)
+        image_id = request.get(IMAGE_ID)
+        array, names, params = measure(stored_label(self._datastore, image_id, ct, MEASURE)[1], ct)
+        params["label"], notes = chosen_label(self._datastore, str(image_id))
+        params["warnings"] = [*params["warnings"], *notes]
         path = write_result(array, ct.geometry, names, wanted)
         params["seconds"] = {"total": round(perf_counter() - started, 3)}
         return str(path), params
@@ -89,7 +90,7 @@ def measure(label: PlanningLabel, ct: CT) -> tuple[NDArray[np.uint8], dict[str, 
         numbers = {key: report[key] for key in kept}
     else:
         unsaid = [s.value for s in _PLANNED if s not in masks]
-        array, own = label_map_of(label, f"the final label of {ct.name}")
+        array, own = to_label_map(label, f"the final label of {ct.name}")
         lookup = np.zeros(max(own.values()) + 1, np.uint8)
         lookup[list(own.values())] = [NAMES[name] for name in own]
         array, names = lookup[array], {name: NAMES[name] for name in own}
