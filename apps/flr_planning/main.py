@@ -27,7 +27,7 @@ from flrplan.server.host import find_seg_writer, name_segments, with_image_id
 from flrplan.server.infer import PlanningTask, Service, infer_tasks
 from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
-from flrplan.server.label_table import label_colors
+from flrplan.server.label_table import label_colors, names_in_setting
 from flrplan.server.measure import MeasureTask
 from flrplan.server.ohif_colors import serve_ohif_colors
 from flrplan.server.sessions import PlanningSessions
@@ -149,7 +149,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
     def init_datastore(self) -> Datastore:
         """A folder's datastore that survives kills; a server's as the host opens it."""
         remote = self.studies.startswith(("http://", "https://"))
-        return super().init_datastore() if remote else open_studies(self.studies)
+        return super().init_datastore() if remote else open_studies(self.studies, names_in_setting(self.settings.label_names))
 
     def _init_dicomweb_datastore(self) -> PlanningDICOMWebDatastore:
         self._download_dcmqi_tools()

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flrplan.anatomy import Compartment, Mask, PlanningLabel, Structure, decode_label, structure_mask
+from flrplan.anatomy import Compartment, Mask, PlanningLabel, Structure, decode_label, structure_mask, to_label_map
 from flrplan.cohort import SyntheticCase
-from flrplan.errors import LabelError
+from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Geometry, read_ct, read_grid
 from flrplan.image.segmentation import read_segmentation
 from flrplan.server.annotations import given_masks
 from flrplan.server.client_error import ClientError
-from flrplan.server.label_check import label_map_of, last_summary
+from flrplan.server.label_check import last_summary
+from flrplan.server.label_table import names_in_setting
 from flrplan.server.options import Inputs
-from flrplan.server.studies import PlanningLocalDatastore
+from flrplan.server.settings import AppSettings
+from flrplan.server.studies import PlanningLocalDatastore, open_studies
 
 PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
@@ -168,15 +170,15 @@ def test_a_label_of_an_unknown_image_is_kept_too(
 
 def test_layers_become_one_label_map_where_one_can_say_the_same(case: SyntheticCase, drawn: dict[str, Mask]) -> None:
     label = PlanningLabel({s: drawn[s.value] for s in PLANNED})
-    array, names = label_map_of(label, "x")
+    array, names = to_label_map(label, "x")
     assert np.array_equal(array, case.planning_zyx)
     assert names == {c.label_name: int(c) for c in Compartment}
     two = PlanningLabel({s: drawn[s.value] for s in PLANNED[:2]})
-    array, names = label_map_of(two, "x")
+    array, names = to_label_map(two, "x")
     assert np.array_equal(decode_label(array, names, "x").masks[Structure.LIVER], drawn["liver"])
     outside = PlanningLabel({Structure.LIVER: drawn["liver"], Structure.CRLM: ~drawn["liver"]})
     with pytest.raises(LabelError, match="x: its segments overlap in a way that one label map cannot say"):
-        label_map_of(outside, "x")
+        to_label_map(outside, "x")
 
 
 def test_a_grid_is_read_from_the_header_alone(tmp_path: Path, write_image: Callable[..., Path]) -> None:
@@ -185,3 +187,35 @@ def test_a_grid_is_read_from_the_header_alone(tmp_path: Path, write_image: Calla
     assert read_grid(path).is_same_grid(grid)
     path.write_bytes(path.read_bytes()[:-8])
     assert read_grid(path).is_same_grid(grid), "the voxels are not read"
+
+
+def test_a_file_that_was_copied_into_the_labels_is_used_where_its_names_are_known(
+    tmp_path: Path,
+    make_studies: Callable[[Path], Path],
+    case: SyntheticCase,
+    liver: NDArray[np.bool_],
+    write_image: Callable[..., Path],
+    write_slicer: Callable[..., Path],
+) -> None:
+    studies = make_studies(tmp_path / "studies")
+    ct = read_ct(studies / f"{case.case_id}.nii.gz")
+    copied = write_image(studies / "labels" / "final" / f"{case.case_id}.nii.gz", liver * np.uint8(3), case.geometry)
+    with pytest.raises(
+        LabelError, match=rf"no label names came with it.*curl -X PUT 'SERVER/datastore/label\?image={case.case_id}&tag"
+    ):
+        open_studies(str(studies)).final_label(case.case_id, ct)
+    named = open_studies(str(studies), names_in_setting("Liver=3, crlm=5")).final_label(case.case_id, ct)
+    assert named is not None
+    assert np.array_equal(named.masks[Structure.LIVER], liver)
+    assert not named.masks[Structure.CRLM].any()
+    copied.unlink()
+    write_slicer(copied.with_name(f"{case.case_id}.seg.nrrd"), case.geometry, {"liver": liver})
+    own = open_studies(str(studies)).final_label(case.case_id, ct)
+    assert own is not None
+    assert np.array_equal(own.masks[Structure.LIVER], liver), "its header names it"
+
+
+@pytest.mark.parametrize("text", ["liver", "liver=x", "spleen=1", "liver=0", "liver=1,crlm=1"])
+def test_label_names_that_say_nothing_stop_the_start(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"label_names: expected NAME=VALUE"):
+        AppSettings.from_conf({"label_names": text})

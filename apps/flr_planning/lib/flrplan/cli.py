@@ -1,4 +1,4 @@
-"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, calibrate, serve, doctor, demo, demo-ohif, demo-models."""
+"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, calibrate, serve, studies, doctor, demo, demo-ohif, demo-models."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COMMANDS = (
     "models",
     "calibrate",
     "serve",
+    "studies",
     "demo",
     "demo-ohif",
     "demo-models",

@@ -12,6 +12,7 @@ from flrplan.anatomy.planning_map import (
     resemblance,
     structure_mask,
     to_compartments,
+    to_label_map,
 )
 from flrplan.anatomy.structures import (
     APPEARANCE,
@@ -46,4 +47,5 @@ __all__ = [
     "resemblance",
     "structure_mask",
     "to_compartments",
+    "to_label_map",
 ]

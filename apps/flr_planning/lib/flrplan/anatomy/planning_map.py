@@ -216,3 +216,34 @@ def _decode_structures(drawn: Mapping[Structure, Mask], beneath: set[Structure],
     if beneath:
         masks[Structure.LIVER] = np.logical_or.reduce([masks[s] for s in sorted(beneath)])
     return PlanningLabel(masks)
+
+
+def to_label_map(label: PlanningLabel, what: str) -> tuple[NDArray[np.uint8], dict[str, int]]:
+    """One label map ``(Z, Y, X) uint8`` that says the same, and its names: compartments where liver, CRLM and FLR are held.
+
+    Raises: LabelError where the structures overlap in a way that none can say.
+    """
+    masks, planned = label.masks, (Structure.LIVER, Structure.CRLM, Structure.FLR)
+    if all(s in masks for s in planned):
+        array, _ = to_compartments(*(masks[s] for s in planned))
+        names = {c.label_name: int(c) for c in Compartment}
+    else:
+        order = sorted(masks, key=lambda s: (s is not Structure.LIVER, -np.count_nonzero(masks[s])))
+        names = {s.value: i for i, s in enumerate(order, 1)}
+        array = np.zeros(next(iter(masks.values())).shape, np.uint8)
+        for s in order:
+            array[masks[s]] = names[s.value]
+    if not _says(array, names, masks, what):
+        raise LabelError(
+            f"{what}: its segments overlap in a way that one label map cannot say (a metastasis or a remnant outside the liver?); "
+            "erase what lies outside, or draw the four compartments"
+        )
+    return array, names
+
+
+def _says(array: NDArray[np.uint8], names: Mapping[str, int], masks: Mapping[Structure, Mask], what: str) -> bool:
+    try:
+        said = decode_label(array, names, what).masks
+    except LabelError:
+        return False
+    return all(s in said and np.array_equal(said[s], mask) for s, mask in masks.items())

@@ -18,16 +18,15 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from flrplan.anatomy import PlanningLabel, decode_layers, label_name
+from flrplan.anatomy import PlanningLabel, decode_layers, label_name, to_label_map
 from flrplan.errors import ImageError
 from flrplan.image import CT, read_label_map, write_label_map
 from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore
-from flrplan.server.label_check import checked_upload, label_map_of
-from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, segment_entry
-from flrplan.server.studies import label_of_file
+from flrplan.server.label_check import checked_upload
+from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, read_stored_label, segment_entry
 from flrplan.studies import FINAL
 from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
@@ -159,13 +158,13 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         """The newest SEG at the server is ``final``; the file in the cache is used if it is that SEG's own, with all names."""
         if tag != FINAL:
             stored = self._folder.label(image_id, tag)
-            return None if stored is None else label_of_file(stored.path, stored.info, ct)
+            return None if stored is None else read_stored_label(stored.path, stored.info, {}, ct.geometry, ct.source)
         seg = self.newest_seg(image_id)
         if seg is None:
             return None
         saved = self.saved_here(image_id)
         if saved is not None and saved[1].get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
-            return label_of_file(*saved, ct)
+            return read_stored_label(*saved, {}, ct.geometry, ct.source)
         return self._adopt(image_id, seg, ct)
 
     def _adopt(self, image_id: str, seg: Dataset, ct: CT) -> PlanningLabel:
@@ -173,7 +172,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         what = f"SEG {seg.SeriesInstanceUID} ({seg.get('SeriesDescription') or 'without description'}) of {image_id}"
         layers = with_empty_compartments(read_dicom_layers(self.download(seg), ct.geometry, what))
         label = decode_layers(layers, what)
-        array, names = layers[0] if len(layers) == 1 else label_map_of(label, what)
+        array, names = layers[0] if len(layers) == 1 else to_label_map(label, what)
         info = {"label_info": [{"name": label_name(n), "idx": i} for n, i in names.items()], **_origin(seg)}
         self.get_image_uri(image_id)  # the host keeps labels of images that it has
         with TemporaryDirectory(prefix="flrplan_label_") as folder:

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flrplan.anatomy import Compartment, Mask, PlanningLabel, Structure, decode_label, label_name, to_compartments
+from flrplan.anatomy import PlanningLabel, Structure, label_name, to_compartments, to_label_map
 from flrplan.errors import EmptyLiverError, FlrError, ImageError, LabelError
 from flrplan.files import write_json
 from flrplan.image import Geometry, read_grid, write_label_map
@@ -169,7 +168,7 @@ def _to_store(
     drawn = checked.drawn
     if as_label_map and drawn.names is not None:
         if len(drawn.layers) > 1 or drawn.layers[0].max() > np.iinfo(np.uint8).max:
-            array, names = label_map_of(checked.label, drawn.source)
+            array, names = to_label_map(checked.label, drawn.source)
         else:
             array, names = drawn.layers[0].astype(np.uint8), dict(drawn.names[0])
         path = folder() / "label.nii.gz"
@@ -185,39 +184,6 @@ def _to_store(
 def _entries(names: Iterable[Mapping[str, int]]) -> list[dict[str, Any]]:
     """``label_info`` as clients send it, in our spelling."""
     return [{"name": label_name(n), "idx": i} for named in names for n, i in named.items()]
-
-
-def label_map_of(label: PlanningLabel, what: str) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    """One label map ``(Z, Y, X) uint8`` that says the same, and its names.
-
-    Raises: LabelError where the structures overlap in a way that none can say.
-    """
-    masks = label.masks
-    if all(s in masks for s in _PLANNED):
-        array, lost = to_compartments(*(masks[s] for s in _PLANNED))
-        names = {c.label_name: int(c) for c in Compartment}
-        same = not lost.findings()
-    else:
-        order = sorted(masks, key=lambda s: (s is not Structure.LIVER, -np.count_nonzero(masks[s])))
-        names = {s.value: i for i, s in enumerate(order, 1)}
-        array = np.zeros(next(iter(masks.values())).shape, np.uint8)
-        for s in order:
-            array[masks[s]] = names[s.value]
-        same = True
-    if not same or not _says(array, names, masks, what):
-        raise LabelError(
-            f"{what}: its segments overlap in a way that one label map cannot say (a metastasis or a remnant outside the liver?); "
-            "erase what lies outside, or draw the four compartments"
-        )
-    return array, names
-
-
-def _says(array: NDArray[np.uint8], names: Mapping[str, int], masks: Mapping[Structure, Mask], what: str) -> bool:
-    try:
-        said = decode_label(array, names, what).masks
-    except LabelError:
-        return False
-    return all(s in said and np.array_equal(said[s], mask) for s, mask in masks.items())
 
 
 def _keep_aside(studies: Studies, image_id: str, file: Path, tag: str, info: object, error: FlrError) -> str:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from flrplan.anatomy import APPEARANCE, Appearance, CodedConcept, Compartment, Structure, label_name
-from flrplan.errors import LabelError
-from flrplan.image.segmentation import NO_LABELS
+from flrplan.anatomy import (
+    APPEARANCE,
+    KNOWN_LABEL_NAMES,
+    Appearance,
+    CodedConcept,
+    Compartment,
+    PlanningLabel,
+    Structure,
+    label_name,
+)
+from flrplan.errors import LabelError, SettingsError
+from flrplan.image import Geometry
+from flrplan.image.segmentation import NO_LABELS, read_segmentation
 
 APPEARANCE_OF_NAME: Mapping[str, Appearance] = {
     **{s.value: APPEARANCE[s] for s in Structure},
@@ -47,6 +58,42 @@ def names_sent(info: Mapping[str, Any], what: str) -> dict[str, int]:
             raise LabelError(f"{what}: label_info names {name!r} twice")
         names[name] = index
     return names
+
+
+def names_in_setting(text: str) -> dict[str, int]:
+    """Names and values of ``--conf label_names liver=1,crlm=2``. Raises: SettingsError."""
+    names: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, value = part.partition("=")
+        name = label_name(name)
+        if name not in KNOWN_LABEL_NAMES or not value.strip().isdecimal() or int(value) < 1 or int(value) in names.values():
+            raise SettingsError(
+                f"label_names: expected NAME=VALUE,... with values of their own from 1 up and names of {', '.join(KNOWN_LABEL_NAMES)}; "
+                f"got {part!r}"
+            )
+        names[name] = int(value)
+    return names
+
+
+def read_stored_label(
+    path: Path, info: Mapping[str, Any], copied: Mapping[str, int], grid: Geometry, grid_of: str
+) -> PlanningLabel:
+    """A stored label file as structures, by the names in its header, those that came with it, or else, for a file that somebody copied to its
+    place, those of the setting ``label_names``.
+
+    Raises: LabelError, GridError, ImageError.
+    """
+    held = read_segmentation(path)
+    names = {} if held.names is not None else names_sent(info, str(path)) or dict(copied)
+    if held.names is None and not names:
+        image = path.name.partition(".nii")[0].partition(".nrrd")[0]
+        raise LabelError(
+            f"{path}: no label names came with it, as with a file that was copied to its place. Submit it: curl -X PUT "
+            f'\'SERVER/datastore/label?image={image}&tag=final\' -F \'params={{"label_info": [{{"name": "liver", "idx": 1}}]}}\' '
+            f"-F label=@{path.name}; or name the values of all copied files with --conf label_names liver=1,crlm=2 "
+            f"(known names: {', '.join(KNOWN_LABEL_NAMES)})"
+        )
+    return held.label(grid, grid_of, names)
 
 
 def segment_entry(name: str, index: int, algorithm_type: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan import __version__
-from flrplan.anatomy import PlanningLabel, Structure
+from flrplan.anatomy import PlanningLabel, Structure, to_label_map
 from flrplan.errors import EmptyLiverError
 from flrplan.image import CT, read_ct
 from flrplan.method import CascadeResult, Source
@@ -20,7 +20,6 @@ from flrplan.qc import QcCase, Severity, check_case
 from flrplan.server.annotations import chosen_label, stored_label
 from flrplan.server.answer import present, volumes_of_masks
 from flrplan.server.host import IMAGE_ID, image_path
-from flrplan.server.label_check import label_map_of
 from flrplan.server.label_table import COMPARTMENT_NAMES, label_colors
 from flrplan.server.result_file import ResultFormat, write_result
 from flrplan.server.studies import PlanningDatastore
@@ -91,7 +90,7 @@ def measure(label: PlanningLabel, ct: CT) -> tuple[NDArray[np.uint8], dict[str, 
         numbers = {key: report[key] for key in kept}
     else:
         unsaid = [s.value for s in _PLANNED if s not in masks]
-        array, own = label_map_of(label, f"the final label of {ct.name}")
+        array, own = to_label_map(label, f"the final label of {ct.name}")
         lookup = np.zeros(max(own.values()) + 1, np.uint8)
         lookup[list(own.values())] = [NAMES[name] for name in own]
         array, names = lookup[array], {name: NAMES[name] for name in own}

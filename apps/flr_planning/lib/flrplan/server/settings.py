@@ -14,6 +14,7 @@ from flrplan.hardware import choose_device
 from flrplan.learning import RetrainingSettings
 from flrplan.learning.settings import UserPath
 from flrplan.networks import ARCHITECTURES
+from flrplan.server.label_table import names_in_setting
 from flrplan.studies.review import LabelUse
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
@@ -44,6 +45,7 @@ class AppSettings:
     train_labels: which labels train; ``all``: the confirmed one of a case, else the newest that was not sent back; ``approved``: only
         labels that a second reader confirmed.
     lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
+    label_names: what the values of label files mean that somebody copies into ``labels/final``: ``liver=1,crlm=2``.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
     training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
         train_margin`` in conf.
@@ -56,6 +58,7 @@ class AppSettings:
     largest_liver: bool = True
     train_labels: LabelUse = LabelUse.ALL
     lease_minutes: Annotated[float, Field(ge=0)] = 120
+    label_names: str = ""
     training: RetrainingSettings = field(default_factory=RetrainingSettings)
 
     def __post_init__(self) -> None:
@@ -67,6 +70,7 @@ class AppSettings:
                 f"flrplan models import {self.models} --stage STAGE"
             )
         choose_device(self.device)
+        names_in_setting(self.label_names)
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, Any] | None) -> AppSettings:

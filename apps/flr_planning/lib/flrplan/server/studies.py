@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from flrplan.anatomy import PlanningLabel
 from flrplan.image import CT
-from flrplan.image.segmentation import read_segmentation
 from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore, folder_options
 from flrplan.server.label_check import checked_upload
-from flrplan.server.label_table import names_sent
+from flrplan.server.label_table import read_stored_label
 from flrplan.studies.review import CaseReview
 
 
@@ -59,15 +59,11 @@ class PlanningDatastore(Protocol):
         """The next lists are asked of the source, not taken from a cache."""
 
 
-def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
-    """A stored label file as structures, by the names that came with it. Raises LabelError, GridError, ImageError."""
-    held = read_segmentation(path)
-    return held.label(ct.geometry, ct.source, {} if held.names is not None else names_sent(info, str(path)))
-
-
 @ids_checked
 class PlanningLocalDatastore(DurableDatastore):
-    """The datastore of a folder."""
+    """The datastore of a folder. ``copied_names``: what the values of label files mean that somebody copied into it."""
+
+    copied_names: Mapping[str, int] = MappingProxyType({})
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
         """Stores a label that was checked (:mod:`flrplan.server.label_check`). Raises ClientError where it is refused."""
@@ -86,7 +82,9 @@ class PlanningLocalDatastore(DurableDatastore):
         """As :class:`PlanningDatastore`."""
         with self._folder.at_rest():  # a label and its names belong together
             stored = self._folder.label(image_id, tag)
-            return None if stored is None else label_of_file(stored.path, stored.info, ct)
+            if stored is None:
+                return None
+            return read_stored_label(stored.path, stored.info, self.copied_names, ct.geometry, ct.source)
 
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
         """As :class:`PlanningDatastore`."""
@@ -114,6 +112,8 @@ class PlanningLocalDatastore(DurableDatastore):
         """Nothing: its lists follow the folder."""
 
 
-def open_studies(folder: str) -> PlanningLocalDatastore:
+def open_studies(folder: str, copied_names: Mapping[str, int] = MappingProxyType({})) -> PlanningLocalDatastore:
     """The datastore of a folder, with the host's own settings."""
-    return PlanningLocalDatastore(folder, **folder_options())
+    datastore = PlanningLocalDatastore(folder, **folder_options())
+    datastore.copied_names = copied_names
+    return datastore
