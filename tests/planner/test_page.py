@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,15 @@ from flrplan.planning import LiverState
 ServePlanner = Callable[[Jobs], AbstractContextManager[str]]
 
 
+@dataclass
 class Planned:
     """What a plan of the stand-in saves."""
+
+    name: str = ""
+
+    @property
+    def ct(self) -> Planned:
+        return self
 
     def save(self, folder: Path) -> None:
         folder.mkdir()
@@ -299,6 +307,23 @@ def test_a_disk_without_room_is_told(url: str, jobs: Jobs, slices: list[Any], mo
     monkeypatch.setattr(router, "require_room", lambda *_: (_ for _ in ()).throw(ImageError("no room")))
     assert send(url, slices).json() == {"error": "no room"}
     assert kept(jobs) == []
+
+
+def test_the_plans_of_answers_are_kept_to_be_read_the_newest_of_them(
+    url: str, jobs: Jobs, networks: Networks, slices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks.goes_on.clear()
+    wait_for(send_well(url, slices), "planning")
+    places = [urljoin(url, f"../{jobs.keep(Planned('case-<7>'))}") for _ in range(4)]  # type: ignore[arg-type]
+    assert [requests.get(place, timeout=30).status_code for place in places] == [404, 200, 200, 200], "few wait in memory"
+    networks.goes_on.set()
+    wait_for(places[3], "done")
+    assert "of case-&lt;7&gt;" in requests.get(places[3], timeout=30).text
+    assert requests.get(f"{places[3]}files/planning.nii.gz", timeout=30).content == b"map"
+    monkeypatch.setattr(module, "_MOST_ANSWERS", 2)
+    monkeypatch.setattr(module, "_MOST_JOBS", 1)  # what people upload is never deleted for an answer, nor refused
+    jobs.keep(Planned("next"))  # type: ignore[arg-type]
+    assert [requests.get(place, timeout=30).status_code for place in places] == [404, 404, 404, 200]
 
 
 def test_plans_are_deleted_after_their_time(
