@@ -31,6 +31,8 @@ from flrplan.server.studies import PlanningLocalDatastore
 CASES = ("a", "1.2.840.113")
 GRID = Geometry((12, 10, 8), (0.8, 0.8, 2.5))
 VALUES = 250
+KILLS_A_FOLDER = 4
+"""Then a new one, since all labels are read after each."""
 ENDINGS = (".nii.gz", ".nii.gz", ".nrrd")
 
 
@@ -90,8 +92,9 @@ def kill_savers(folder: Path, kills: int, seed: int = 0, tell: Callable[[str], o
     tally, moments = Tally(), random.Random(seed)
     number = 0
     for kill in range(kills):
-        studies = make_studies(folder / f"studies{kill // 20}") if kill % 20 == 0 else folder / f"studies{kill // 20}"
-        if kill % 20 == 0:
+        studies = folder / f"studies{kill // KILLS_A_FOLDER}"
+        if kill % KILLS_A_FOLDER == 0:
+            make_studies(studies)
             told: dict[str, set[int]] = {case: set() for case in CASES}
         reader, writer = os.pipe()
         child = os.fork()

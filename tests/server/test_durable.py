@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,9 +154,10 @@ def test_a_folder_of_another_user_is_served_and_not_written(studies: Path, draw:
         told: list[Any] = []
         try:
             os.setgid(65534), os.setuid(65534)
+            tempfile.tempdir = "/tmp"
             store = PlanningLocalDatastore(str(studies))
             told += [store.list_images(), store.labels_of("a")["final"]["label_info"]]
-            store.save_label("a", upload, "final", {})
+            store.save_label("a", upload, "final", LIVER)
         except BaseException as error:
             told.append(str(getattr(error, "detail", error)))
         os.write(writer, json.dumps(told).encode())

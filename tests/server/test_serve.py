@@ -166,7 +166,7 @@ def test_the_surgeons_page_plans_with_the_models_of_the_app(
     (tmp_path / "planning.nii.gz").write_bytes(label.content)
     _, geometry = read_image(tmp_path / "planning.nii.gz")
     assert geometry.is_same_grid(case.geometry)
-    assert len([*(served.folder / "tmp").glob("flrplan-planner-*")]) == 1
+    assert len([*(served.folder / "tmp").rglob("flrplan-planner-*")]) == 1
     assert "DOE" not in served.log.read_text(errors="replace")
 
 

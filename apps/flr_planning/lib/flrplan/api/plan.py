@@ -14,6 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
+from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
 from flrplan.engine import Cascade, NoteStep
 from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
@@ -57,6 +58,7 @@ def plan(
     hepatic_veins: PathLike | NDArray[Any] | None = None,
     portal_veins: PathLike | NDArray[Any] | None = None,
     disagreement: bool = False,
+    anonymize: bool = False,
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
@@ -87,6 +89,8 @@ def plan(
         prior: ``plan.json`` of the volumetry before an embolisation. weeks: from the embolisation to this CT.
         hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
         disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
+        anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
+            digest of where the CT lies (:mod:`flrplan.api.anonymous`), and no DICOM object is made.
 
     Raises: ImageError for a CT that cannot be used; GridError for a mask on another grid; LabelError for one that is not binary;
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
@@ -122,6 +126,11 @@ def plan(
     if image.array_zyx.dtype.kind == "f":  # a CT of the caller's own; read_ct has looked
         require_finite(count_non_finite(image.array_zyx), image.array_zyx.size, f"case {image.name}")
     image = replace(image, warnings=(*image.warnings, *notes))
+    if anonymize:
+        clean = Anonymizer([] if path is None else [path])
+        called = name or ("case" if path is None else pseudonym(request_of(path, {}, {})["ct"]))
+        image = CT(image.array_zyx, image.geometry, called, "the CT", tuple(clean(w) for w in image.warnings))
+        frame_note = frame_note and f"the given cut {frame_note.partition(' ')[2]}"
     planned = run_plan(cascade, image, given, on_step=on_step, raw=raw, disagreement=disagreement)
     if own:
         planned = _with_given(planned, of_own, surface, other_side, [frame_note] if frame_note else [])
@@ -149,12 +158,13 @@ def plan(
         options |= {"plane": plane, "other_side": other_side or None, "at_least": at_least}
         options |= {"disagreement": True} if disagreement else {}
         request = request_of(path, files, options)
+        request = anonymous_request(request) if anonymize else request
     settings = {
         "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}"
     }
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
-    return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings)
+    return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
 
 
 def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:
@@ -337,7 +347,9 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         before, models = None, {}
     # 0.1.0 names no options, and knew no other plan than the raw one.
-    before = {"options": {**dict.fromkeys(request["options"]), "raw": True}, **(before or {})}
+    if "options" in request:
+        before = {"options": {**dict.fromkeys(request["options"]), "raw": True}, **(before or {})}
+    before = before or {}
     now = {"models": {stage: cascade.identity(stage_named(stage)).decides for stage in models}, **request}
     remedy = "use another --out, or --force to replace it"
     require_same({"models": models, **before}, now, f"{folder}: the plan there", remedy)

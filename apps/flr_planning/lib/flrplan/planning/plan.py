@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,12 @@ from flrplan.errors import OutputError
 from flrplan.files import write_json
 from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
+from flrplan.objects.source import why_no_objects
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.interval import Interval
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
+from flrplan.planning.record import SCHEMA, checked_plan
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
 
@@ -31,6 +34,10 @@ MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
 DISAGREEMENT_NAME = "disagreement.nii.gz"
+SEG_NAME = "planning.seg.dcm"
+SR_NAME = "plan.sr.dcm"
+MESH_FOLDER = "meshes"
+SCENE_NAME = "plan.glb"
 _TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade, the planning map and its parts give already; but of a small FLR they say nothing."""
 
@@ -51,7 +58,7 @@ class Plan:
     sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
     the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
     them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
-    by name. made_on: the time, ISO 8601.
+    by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written.
     """
 
     result: CascadeResult
@@ -65,6 +72,7 @@ class Plan:
     remark: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    anonymized: bool = False
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -155,11 +163,22 @@ class Plan:
             f"left as resection, {raw:.0f} %; look where they differ (--raw gives the other)"
         ]
 
+    @property
+    def why_no_dicom(self) -> str | None:
+        """Why :meth:`save` writes no DICOM SEG and SR, in words; None where it does."""
+        return (
+            "the plan is anonymous; a SEG and an SR name the study they belong to"
+            if self.anonymized
+            else why_no_objects(self.ct)
+        )
+
     def report(self) -> dict[str, Any]:
-        """The content of ``plan.json``: plain values, undefined ones None."""
+        """The content of ``plan.json`` (:class:`flrplan.planning.record.PlanRecord`): plain values, undefined ones None."""
         geometry = self.ct.geometry
-        content = {
+        content: dict[str, Any] = {
+            "schema": SCHEMA,
             "case": self.ct.name,
+            "anonymized": self.anonymized,
             "source": self.ct.source,
             "date": self.made_on,
             "software": f"flrplan {__version__}",
@@ -179,9 +198,14 @@ class Plan:
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
             "demo_models": self.result.demo,
             "seconds": dict(self.result.seconds),
+            "settings": dict(self.settings),
             "warnings": list(self.warnings),
             "findings": [finding.as_dict() for finding in self.findings],
+            "dicom": {"seg": SEG_NAME, "sr": SR_NAME} if self.why_no_dicom is None else {"not_written": self.why_no_dicom},
         }
+        if self.anonymized:
+            content |= {"source": None, "date": None, "patient": {**content["patient"], "id": None, "scan_date": None}}
+            content["growth"] = content["growth"] and {**content["growth"], "prior": None}
         return {**content, "request": dict(self.request)} if self.request else content
 
     def summary(self) -> dict[str, Any]:
@@ -189,24 +213,24 @@ class Plan:
         return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
+        """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
 
-        ``disagreement.nii.gz`` as well, where it was asked for.
-
-        Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
+        The map, picture, report as page and PDF, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm``
+        (:attr:`why_no_dicom`), ``disagreement.nii.gz`` where it was asked for, and, last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        from flrplan.planning.picture import (
-            key_views,
-            write_picture,
-        )  # matplotlib, a second of imports that nothing before needs
+        # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
+        from flrplan.planning.objects import write_dicom, write_meshes
+        from flrplan.planning.picture import key_views, write_picture
         from flrplan.planning.report import write_report
 
         folder = Path(folder)
         report = self.report()
+        checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in (REPORT_NAME, DISAGREEMENT_NAME):  # an old report beside a new map would be wrong
-                (folder / old).unlink(missing_ok=True)
+            old = (REPORT_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
+            for file in [file for pattern in old for file in folder.glob(pattern)]:
+                file.unlink()  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
@@ -215,4 +239,7 @@ class Plan:
         views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
         write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
         write_report(folder, self)
+        write_meshes(self, folder)
+        if self.why_no_dicom is None:
+            write_dicom(self, folder)
         write_json(folder / REPORT_NAME, report)

@@ -270,7 +270,7 @@ def _made_of(plan: Plan) -> list[Table]:
     grid = plan.ct.geometry
     facts = [
         ("software", f"flrplan {__version__}"),
-        ("made", plan.made_on),
+        *([] if plan.anonymized else [("made", plan.made_on)]),
         ("CT", f"{' x '.join(map(str, grid.size_xyz))} voxels of {' x '.join(f'{s:.3g}' for s in grid.spacing_mm)} mm"),
         *((name, said) for name, said in plan.settings.items()),
     ]

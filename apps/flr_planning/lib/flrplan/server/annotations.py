@@ -25,37 +25,50 @@ def given_masks(datastore: PlanningDatastore, image_id: str | None, ct: CT, inpu
     if not inputs.structures:
         return {}
     choice = f"inputs={inputs.value}"
+    tag, label = stored_label(datastore, image_id, ct, choice, ", or choose inputs=predicted")
+    missing = [s.value for s in inputs.structures if s not in label.holds]
+    if missing:
+        raise LabelError(
+            f"{choice}: the {tag} label of {image_id} does not hold {' and '.join(missing)}; it holds "
+            f"{', '.join(sorted(map(str, label.holds))) or 'nothing'}. Draw and submit it, or choose other inputs"
+        )
+    if not label.masks[Structure.LIVER].any():
+        raise EmptyLiverError(
+            f"{choice}: the liver in the {tag} label of {image_id} has no voxels; draw it, or choose inputs=predicted"
+        )
+    return {s: label.masks[s] for s in inputs.structures}
+
+
+def stored_label(
+    datastore: PlanningDatastore, image_id: str | None, ct: CT, choice: str, otherwise: str = ""
+) -> tuple[str, PlanningLabel]:
+    """The label of an image that counts, with its tag. choice, otherwise: what was asked for, and what else could be done, for the message.
+
+    Raises: LabelError where there is none; LabelError and GridError where it cannot be read.
+    """
     if image_id is None:
         raise LabelError(f"{choice} takes the stored label of an image of the studies, but this image came as a file or a path")
     submitted = datastore.submitted(image_id)
     chosen = submitted.choose(LabelUse.ALL)
     if chosen.tag is None and submitted.newest is not None:
-        raise LabelError(f"{choice}: image {image_id}: {chosen.note}, or choose inputs=predicted")
+        raise LabelError(f"{choice}: image {image_id}: {chosen.note}{otherwise}")
     label = None if chosen.tag is None else datastore.label(image_id, chosen.tag, ct)
     if chosen.tag is None or label is None:
         raise LabelError(
-            f"{choice}: image {image_id} has no final label. Draw the liver, name it 'liver' and submit the label, "
-            "or choose inputs=predicted"
+            f"{choice}: image {image_id} has no final label. Draw the liver, name it 'liver' and submit the label{otherwise}"
         )
-    missing = [s.value for s in inputs.structures if s not in label.holds]
-    if missing:
-        raise LabelError(
-            f"{choice}: the {chosen.tag} label of {image_id} does not hold {' and '.join(missing)}; it holds "
-            f"{', '.join(sorted(map(str, label.holds))) or 'nothing'}. Draw and submit it, or choose other inputs"
-        )
-    if not label.masks[Structure.LIVER].any():
-        raise EmptyLiverError(
-            f"{choice}: the liver in the {chosen.tag} label of {image_id} has no voxels; draw it, or choose inputs=predicted"
-        )
-    return {s: label.masks[s] for s in inputs.structures}
+    return chosen.tag, label
 
 
 def used_label(
     datastore: PlanningDatastore, image_id: str | None, inputs: Inputs
 ) -> tuple[dict[str, str] | None, tuple[str, ...]]:
     """The label whose masks are taken: its tag and where its case stands; and what must be known of it. None where no mask is taken."""
-    if not inputs.structures or image_id is None:
-        return None, ()
+    return (None, ()) if not inputs.structures or image_id is None else chosen_label(datastore, image_id)
+
+
+def chosen_label(datastore: PlanningDatastore, image_id: str) -> tuple[dict[str, str] | None, tuple[str, ...]]:
+    """The label of an image that counts: its tag and where its case stands; and what must be known of it. None where there is none."""
     submitted = datastore.submitted(image_id)
     chosen = submitted.choose(LabelUse.ALL)
     if chosen.tag is None:

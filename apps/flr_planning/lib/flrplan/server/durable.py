@@ -28,10 +28,11 @@ from watchdog.events import FileSystemEvent, PatternMatchingEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
-from flrplan.anatomy import PlanningLabel, decode_label
+from flrplan.anatomy import PlanningLabel
 from flrplan.errors import FlrError, ImageError, LabelError, OutputError
 from flrplan.files import read_json
-from flrplan.image import Geometry, read_label_map
+from flrplan.image import Geometry
+from flrplan.image.segmentation import read_segmentation
 from flrplan.image.volume_file import read_volume
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import names_sent
@@ -169,7 +170,7 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
                 self._datastore.objects = {i: o for i, o in self._datastore.objects.items() if i != image_id}
                 self._update_datastore_file()
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Stores a label; what the tag held stays as a version. Raises: ClientError; then nothing changed."""
         with errors_for_client():
             self._require(image_id)
@@ -253,8 +254,9 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
 
 def read_label(path: Path, info: Mapping[str, Any]) -> tuple[PlanningLabel, Geometry]:
     """A label file as structures, by the names that came with it, and its grid. Raises: LabelError, ImageError."""
-    array, geometry = read_label_map(path)
-    return decode_label(array, names_sent(info, str(path)), str(path)), geometry
+    held = read_segmentation(path)
+    names = {} if held.names is not None else names_sent(info, str(path))
+    return held.label(held.geometry, str(path), names), held.geometry
 
 
 def folder_options() -> dict[str, Any]:

@@ -25,6 +25,7 @@ from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_table import COMPARTMENT_NAMES
+from flrplan.server.measure import MEASURE, MeasureTask
 from flrplan.server.options import InferOptions, PlanKind, client_config, inputs_for
 from flrplan.server.result_file import ResultFormat, write_result
 from flrplan.server.settings import AppSettings
@@ -139,6 +140,7 @@ class CascadeTask(PlanningTask):
         return result.planning_map()[0]
 
 
-def infer_tasks(service: Service) -> dict[str, PlanningTask]:
-    """All tasks by name: the stages of the paper, and the cascade."""
-    return {**{stage.name: StageTask(stage, service) for stage in PAPER_STAGES}, CASCADE_TASK: CascadeTask(service)}
+def infer_tasks(service: Service) -> dict[str, PlanningTask | MeasureTask]:
+    """All tasks by name: the stages of the paper, the cascade, and ``measure``."""
+    stages = {stage.name: StageTask(stage, service) for stage in PAPER_STAGES}
+    return {**stages, CASCADE_TASK: CascadeTask(service), MEASURE: MeasureTask(service.datastore)}

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from flrplan.anatomy import PlanningLabel, decode_label
-from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.anatomy import PlanningLabel
+from flrplan.image import CT
+from flrplan.image.segmentation import read_segmentation
 from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore, folder_options
+from flrplan.server.label_check import checked_upload
 from flrplan.server.label_table import names_sent
 from flrplan.studies.review import CaseReview
 
@@ -59,14 +61,18 @@ class PlanningDatastore(Protocol):
 
 def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
     """A stored label file as structures, by the names that came with it. Raises LabelError, GridError, ImageError."""
-    label, geometry = read_label_map(path)
-    require_same_grid(ct.geometry, geometry, ct.source, str(path))
-    return decode_label(label, names_sent(info, str(path)), str(path))
+    held = read_segmentation(path)
+    return held.label(ct.geometry, ct.source, {} if held.names is not None else names_sent(info, str(path)))
 
 
 @ids_checked
 class PlanningLocalDatastore(DurableDatastore):
     """The datastore of a folder."""
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+        """Stores a label that was checked (:mod:`flrplan.server.label_check`). Raises ClientError where it is refused."""
+        with checked_upload(self, image_id, label_filename, label_tag, label_info) as (file, info):
+            return str(super().save_label(image_id, file, label_tag, info))
 
     def source_of(self, image_id: str, path: Path) -> Path:
         """The file itself."""
