@@ -63,6 +63,7 @@ class PlanOptions:
     weight_kg: float | None = None
     liver_state: LiverState | None = None
     raw: bool = False
+    anonymize: bool = False
 
     def __post_init__(self) -> None:
         Patient(self.height_cm, self.weight_kg)
@@ -84,6 +85,7 @@ class PlanOptions:
             number("weight_kg", "weight in kg"),
             liver_state_named(state) if state else None,
             bool(fields.get("raw")),
+            bool(fields.get("anonymize")),
         )
 
 
@@ -259,6 +261,8 @@ class Jobs:
         return Job(identity, folder, until, Upload(folder / _UPLOAD, self.largest_bytes))
 
     def _delete_old(self) -> None:
+        with suppress(OSError):
+            os.utime(self._folder or "")  # those who tidy temporary folders shall see that this one is used
         now = datetime.now(timezone.utc)
         for job in list(self._jobs.values()):
             if job.deleted_at < now and job.state is not State.PLANNING:
@@ -318,6 +322,7 @@ class Jobs:
                 height_cm=options.height_cm,
                 weight_kg=options.weight_kg,
                 liver_state=options.liver_state,
+                anonymize=options.anonymize,
             )
         begin("measuring, and writing the report")
         self._save(job, planned)
