@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import socket
@@ -12,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,15 @@ from flrplan.planning import LiverState
 ServePlanner = Callable[[Jobs], AbstractContextManager[str]]
 
 
+@dataclass
 class Planned:
     """What a plan of the stand-in saves."""
+
+    name: str = ""
+
+    @property
+    def ct(self) -> Planned:
+        return self
 
     def save(self, folder: Path) -> None:
         folder.mkdir()
@@ -130,7 +139,7 @@ def test_a_folder_is_planned_and_its_files_are_taken_away(
     wait_for(plan, "done")
     (asked,) = networks.asked
     assert asked == {
-        "shape": asked["shape"], "series": None, "name": f"plan-{plan[-7:-1]}", "raw": True,
+        "shape": asked["shape"], "series": None, "name": f"plan-{plan[-7:-1]}", "raw": True, "anonymize": False,
         "height_cm": 172.5, "weight_kg": 80.0, "liver_state": LiverState.CHEMOTHERAPY,
     }  # fmt: skip
     assert asked["shape"][0] == len(slices)
@@ -168,9 +177,9 @@ def test_a_zip_or_a_file_is_planned_as_well(url: str, networks: Networks, slices
     with zipfile.ZipFile(stream, "w") as archive:
         for _, (name, content) in slices:
             archive.writestr(name, content)
-    wait_for(send_well(url, {"files": ("DOE.zip", stream.getvalue())}), "done")
+    wait_for(send_well(url, {"files": ("DOE.zip", stream.getvalue())}, anonymize="1"), "done")
     assert networks.asked[0]["shape"][0] == len(slices)
-    assert networks.asked[0]["raw"] is False
+    assert (networks.asked[0]["raw"], networks.asked[0]["anonymize"]) == (False, True)
 
 
 def test_of_several_series_the_page_asks_which(
@@ -196,7 +205,8 @@ def test_of_several_series_the_page_asks_which(
 def test_plans_are_made_one_after_another_and_a_deleted_one_is_left(url: str, networks: Networks, slices: list[Any]) -> None:
     networks.goes_on.clear()
     first = send_well(url, slices)
-    wait_for(first, "planning")
+    while not networks.asked:
+        time.sleep(0.02)
     second, third = send_well(url, slices), send_well(url, slices)
     assert wait_for(second, "waiting")["text"] == "waiting for 1 other plan"
     assert wait_for(third, "waiting")["text"] == "waiting for 2 other plans"
@@ -301,6 +311,23 @@ def test_a_disk_without_room_is_told(url: str, jobs: Jobs, slices: list[Any], mo
     assert kept(jobs) == []
 
 
+def test_the_plans_of_answers_are_kept_to_be_read_the_newest_of_them(
+    url: str, jobs: Jobs, networks: Networks, slices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks.goes_on.clear()
+    wait_for(send_well(url, slices), "planning")
+    places = [urljoin(url, f"../{jobs.keep(Planned('case-<7>'))}") for _ in range(4)]  # type: ignore[arg-type]
+    assert [requests.get(place, timeout=30).status_code for place in places] == [404, 200, 200, 200], "few wait in memory"
+    networks.goes_on.set()
+    wait_for(places[3], "done")
+    assert "of case-&lt;7&gt;" in requests.get(places[3], timeout=30).text
+    assert requests.get(f"{places[3]}files/planning.nii.gz", timeout=30).content == b"map"
+    monkeypatch.setattr(module, "_MOST_ANSWERS", 2)
+    monkeypatch.setattr(module, "_MOST_JOBS", 1)  # what people upload is never deleted for an answer, nor refused
+    jobs.keep(Planned("next"))  # type: ignore[arg-type]
+    assert [requests.get(place, timeout=30).status_code for place in places] == [404, 404, 404, 200]
+
+
 def test_plans_are_deleted_after_their_time(
     serve_planner: ServePlanner, networks: Networks, slices: list[Any], tmp_path: Path
 ) -> None:
@@ -328,6 +355,9 @@ def test_a_server_that_stops_deletes_all_and_one_that_was_killed_is_cleaned_up_b
             assert not killed.exists()
             (own,) = {*root.glob("flrplan-planner-*")} - {runs, link}
             assert own.stat().st_mode & 0o777 == 0o700
+            os.utime(own, (0, 0))
+            requests.get(f"{url}plans/none/", timeout=30)
+            assert time.time() - own.stat().st_mtime < 60, "who tidies temporary folders by their age leaves it"
             networks.goes_on.clear()
             wait_for(send_well(url, slices), "planning")
             threading.Timer(0.5, networks.goes_on.set).start()

@@ -35,6 +35,8 @@ from flrplan.planning.patient import Patient
 logger = logging.getLogger(__name__)
 
 _MOST_JOBS = 50
+_MOST_ANSWERS, _MOST_WAITING_ANSWERS = 20, 3
+"""So many plans of :meth:`Jobs.keep` are kept, and wait in memory; the oldest are deleted first."""
 _LOOK_EVERY_SECONDS = 10.0
 _WAIT_AT_STOP_SECONDS = 5.0
 _FOLDER, _UPLOAD, _UNPACKED, _PLAN = "flrplan-planner-", "upload", "unpacked", "plan"
@@ -61,6 +63,7 @@ class PlanOptions:
     weight_kg: float | None = None
     liver_state: LiverState | None = None
     raw: bool = False
+    anonymize: bool = False
 
     def __post_init__(self) -> None:
         Patient(self.height_cm, self.weight_kg)
@@ -82,6 +85,7 @@ class PlanOptions:
             number("weight_kg", "weight in kg"),
             liver_state_named(state) if state else None,
             bool(fields.get("raw")),
+            bool(fields.get("anonymize")),
         )
 
 
@@ -91,7 +95,10 @@ class _Deleted(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """One upload and its plan. id: random, and all that is needed to see it. folder: private; ``plan`` in it is what the page offers."""
+    """One upload and its plan. id: random, and all that is needed to see it. folder: private; ``plan`` in it is what the page offers.
+
+    is_answer: not of an upload, but of what another part of the server has planned; ``planned`` until it is written.
+    """
 
     id: str
     folder: Path
@@ -104,6 +111,8 @@ class Job:
     steps_done: int = 0
     error: str = ""
     deleted: bool = False
+    planned: Plan | None = None
+    is_answer: bool = False
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -179,15 +188,22 @@ class Jobs:
     def new(self) -> Job:
         """A job with an empty folder for its upload, not known until :meth:`take`. Raises: SettingsError where too many are kept."""
         self._delete_old()
-        if len(self._jobs) >= _MOST_JOBS:
+        if sum(not job.is_answer for job in self._jobs.values()) >= _MOST_JOBS:
             raise SettingsError(f"this server keeps {_MOST_JOBS} plans at most; delete one that you no longer need")
-        identity = secrets.token_hex(16)
-        if self._folder is None:
-            raise OutputError("the server is not ready yet; try again")
-        folder = self._folder / identity
-        folder.mkdir(mode=0o700)
-        until = datetime.now(timezone.utc) + timedelta(hours=self.settings.keep_hours)
-        return Job(identity, folder, until, Upload(folder / _UPLOAD, self.largest_bytes))
+        return self._made()
+
+    def keep(self, planned: Plan) -> str:
+        """Has a plan that is made already written, to be read and taken away; returns its place below the server's address."""
+        answers = [job for job in self._jobs.values() if job.is_answer]
+        waiting = [job for job in answers if job.state is State.WAITING]
+        for old in {*answers[: 1 - _MOST_ANSWERS], *waiting[: 1 - _MOST_WAITING_ANSWERS]}:
+            self.delete(old)
+        job = self._made()
+        job.planned, job.is_answer = planned, True
+        job.choices = [Choice(job.upload.folder, None, planned.ct.name)]
+        self._jobs[job.id] = job
+        self._waiting.put(job)
+        return f"planner/plans/{job.id}/"
 
     def take(self, job: Job, options: PlanOptions) -> None:
         """Looks what was uploaded, and has it planned, or asks which CT. Raises: FlrError where there is none."""
@@ -219,7 +235,7 @@ class Jobs:
 
     def delete(self, job: Job) -> None:
         """Deletes an upload with its plan, now. A plan that is being written is waited for."""
-        job.deleted = True
+        job.deleted, job.planned = True, None
         with job.guard:
             self._jobs.pop(job.id, None)
             shutil.rmtree(job.folder, ignore_errors=True)
@@ -232,7 +248,21 @@ class Jobs:
             other.state is State.WAITING for other in kept[: kept.index(job)] if other is not job
         )
 
+    def _made(self) -> Job:
+        identity = secrets.token_hex(16)
+        if self._folder is None:
+            raise OutputError("the server is not ready yet; try again")
+        folder = self._folder / identity
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be made ({error.strerror or error}); make room on that disk") from error
+        until = datetime.now(timezone.utc) + timedelta(hours=self.settings.keep_hours)
+        return Job(identity, folder, until, Upload(folder / _UPLOAD, self.largest_bytes))
+
     def _delete_old(self) -> None:
+        with suppress(OSError):
+            os.utime(self._folder or "")  # those who tidy temporary folders shall see that this one is used
         now = datetime.now(timezone.utc)
         for job in list(self._jobs.values()):
             if job.deleted_at < now and job.state is not State.PLANNING:
@@ -273,6 +303,11 @@ class Jobs:
             targets = stage_named(text.rpartition(": ")[2]).targets
             begin(f"looking for: {', '.join(APPEARANCE[t].title.lower() for t in targets)}")
 
+        if job.planned is not None:
+            job.state = State.PLANNING
+            begin("writing the report")
+            self._save(job, job.planned)
+            return
         with self._turn:
             started = time.perf_counter()
             job.state = State.PLANNING
@@ -287,6 +322,7 @@ class Jobs:
                 height_cm=options.height_cm,
                 weight_kg=options.weight_kg,
                 liver_state=options.liver_state,
+                anonymize=options.anonymize,
             )
         begin("measuring, and writing the report")
         self._save(job, planned)
@@ -301,7 +337,7 @@ class Jobs:
             with replacing(plan_folder / f"{job.name}.zip") as part:
                 shutil.move(shutil.make_archive(str(job.folder / job.name), "zip", plan_folder), part)
             shutil.rmtree(job.upload.folder, ignore_errors=True)
-            job.state = State.DONE
+            job.planned, job.state = None, State.DONE
 
     def _fail(self, job: Job, message: str, kind: str) -> None:
         with job.guard:
@@ -310,7 +346,7 @@ class Jobs:
             job.error = job.upload.in_words(message)
             shutil.rmtree(job.upload.folder, ignore_errors=True)
             shutil.rmtree(job.folder / _PLAN, ignore_errors=True)
-            job.state = State.FAILED
+            job.planned, job.state = None, State.FAILED
         logger.info("%s failed: %s", job.name, kind)
 
 

@@ -59,13 +59,15 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
 
 
 def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
-    """The surgeon's page, with the models of the app, which are used by one at a time."""
+    """The surgeon's page, with the models of the app, which are used by one at a time; the plans of inferences can be read there as well."""
     service, own = planning.service, planning.settings
 
     def cascade() -> Cascade:
         return Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
 
-    return planner_router(Jobs(settings, cascade, service.lock))
+    jobs = Jobs(settings, cascade, service.lock)
+    service.keep_plan = jobs.keep
+    return planner_router(jobs)
 
 
 def _open_host(settings: ServeSettings) -> tuple[Any, list[Any]]:
