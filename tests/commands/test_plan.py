@@ -227,7 +227,12 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
         planned[path.parent.name] = name
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
         return SimpleNamespace(
-            volumes=volumes, warnings=(), compared={}, assessment=SimpleNamespace(describe=list), save=lambda folder: None
+            volumes=volumes,
+            warnings=(),
+            compared={},
+            interval=None,
+            assessment=SimpleNamespace(describe=list),
+            save=lambda folder: None,
         )
 
     monkeypatch.setattr("flrplan.api.plan.plan", plan)

@@ -139,15 +139,15 @@ def test_each_folds_own_probability_is_that_of_the_fold_alone_and_the_ensemble_s
     cascade = Cascade(demo_store, CascadeSettings(device="cpu"))
     given = {Structure.LIVER: small_truth[Structure.LIVER]}
     kept: dict[Structure, Probability] = {}
-    folds: dict[Structure, tuple[Probability, ...]] = {}
-    cascade.run(small_ct, given, (CRLM,), on_probability=kept.__setitem__, on_folds=folds.__setitem__)
+    found: list[tuple[Probability, ...]] = []
+    cascade.run(small_ct, given, (CRLM,), on_probability=kept.__setitem__, on_folds={Structure.CRLM: found.append})
     predictor, _ = demo_store.predictor(CRLM, "nnunet", cascade.device)
     region = build_stage_input(small_ct.array_zyx, small_ct.geometry, given, CRLM, predictor.folder.input)
-    assert set(folds) == {Structure.CRLM}
-    assert len(folds[Structure.CRLM]) == len(predictor.folder.folds) == 2
-    for fold, own in zip(predictor.folder.folds, folds[Structure.CRLM], strict=True):
+    (folds,) = found
+    assert len(folds) == len(predictor.folder.folds) == 2
+    for fold, own in zip(predictor.folder.folds, folds, strict=True):
         alone = StagePredictor(predictor.folder.with_folds((fold,)), cascade.device)
         assert np.array_equal(region.restore(alone.predict_with_probability(region)[Structure.CRLM][1]), own)
-    assert not np.array_equal(*folds[Structure.CRLM])
+    assert not np.array_equal(*folds)
     again = predictor.predict_with_probability(region)[Structure.CRLM]
     assert np.array_equal(region.restore(again[1]), kept[Structure.CRLM]), "the ensemble, with or without its folds"

@@ -1,4 +1,4 @@
-"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, doctor, demo, demo-ohif, demo-models."""
+"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, calibrate, doctor, demo, demo-ohif, demo-models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ from flrplan.errors import FlrError
 
 logger = logging.getLogger("flrplan")
 
-COMMANDS = ("plan", "qc", "doctor", "cohort", "train", "train-many", "networks", "models", "demo", "demo-ohif", "demo-models")
+COMMANDS = (
+    "plan",
+    "qc",
+    "doctor",
+    "cohort",
+    "train",
+    "train-many",
+    "networks",
+    "models",
+    "calibrate",
+    "demo",
+    "demo-ohif",
+    "demo-models",
+)
 """Each is a module of :mod:`flrplan.commands`; only the one that is asked for is imported, so ``doctor`` runs where torch does not."""
 
 

@@ -23,8 +23,10 @@ from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
-from flrplan.planning import COHERENT, REPORT_NAME, Clinical, LiverState, Plan
+from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
+from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run, uncalibrated
 from flrplan.planning.cut_file import Plane, read_cut
+from flrplan.planning.evidence import Evidence, disagreement_of, evidence_of
 from flrplan.planning.given import NOT_ADVICE, at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
 from flrplan.planning.meshes import Mesh
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
@@ -56,6 +58,7 @@ def plan(
     hepatic_veins: PathLike | NDArray[Any] | None = None,
     portal_veins: PathLike | NDArray[Any] | None = None,
     anonymize: bool = False,
+    disagreement: bool = False,
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
@@ -87,6 +90,7 @@ def plan(
         hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
         anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
             digest of where the CT lies (:mod:`flrplan.api.anonymous`), and no DICOM object is made.
+        disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
 
     Raises: ImageError for a CT that cannot be used; GridError for a mask on another grid; LabelError for one that is not binary;
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
@@ -127,7 +131,7 @@ def plan(
         called = name or ("case" if path is None else pseudonym(request_of(path, {}, {})["ct"]))
         image = CT(image.array_zyx, image.geometry, called, "the CT", tuple(clean(w) for w in image.warnings))
         frame_note = frame_note and f"the given cut {frame_note.partition(' ')[2]}"
-    planned = run_plan(cascade, image, given, on_step=on_step, raw=raw)
+    planned = run_plan(cascade, image, given, on_step=on_step, raw=raw, disagreement=disagreement)
     if own:
         planned = _with_given(planned, of_own, surface, other_side, [frame_note] if frame_note else [])
     if wanted is not None:
@@ -152,6 +156,7 @@ def plan(
             "weeks": weeks,
         }
         options |= {"plane": plane, "other_side": other_side or None, "at_least": at_least}
+        options |= {"disagreement": True} if disagreement else {}
         request = request_of(path, files, options)
         request = anonymous_request(request) if anonymize else request
     settings = {
@@ -189,7 +194,7 @@ def _with_given(
         sources={**result.sources, Structure.FLR: Source.GIVEN},
         warnings=(*result.warnings, *notes),
     )
-    return Plan(changed, compared={"predicted": predicted})
+    return Plan(changed, compared={"predicted": predicted}, disagreement_zyx=predicted.disagreement_zyx)
 
 
 def _with_alternative(planned: Plan, percent: float) -> Plan:
@@ -245,18 +250,57 @@ def run_plan(
     stages: Sequence[Stage] = CASCADE,
     on_step: NoteStep | None = None,
     raw: bool = False,
+    disagreement: bool = False,
 ) -> Plan:
     """The plan of what a cascade gives for these stages, coherent unless ``raw``. Raises as :meth:`flrplan.engine.cascade.Cascade.run`."""
     if raw:
-        return Plan(cascade.run(ct, given, stages, on_step=on_step))
+        folds: list[tuple[Probability, ...]] = []
+        plan = Plan(
+            cascade.run(ct, given, stages, on_step=on_step, on_folds={Structure.FLR: folds.append} if disagreement else None)
+        )
+        return _with_disagreement(plan, folds)
+    plan, evidence = coherent_plan(cascade, ct, given, stages, on_step, disagreement)
+    return plan if evidence is None else replace(plan, interval=interval_of(cascade, evidence, plan.result.models))
+
+
+def coherent_plan(
+    cascade: Cascade,
+    ct: CT,
+    given: Mapping[Structure, Mask],
+    stages: Sequence[Stage] = CASCADE,
+    on_step: NoteStep | None = None,
+    disagreement: bool = False,
+) -> tuple[Plan, Evidence | None]:
+    """The coherent plan without its interval, and what there is to be sure or unsure of it; None unless its FLR is predicted."""
     flr: list[Probability] = []
+    folds: list[tuple[Probability, ...]] = []
 
     def keep_flr(structure: Structure, probability: Probability) -> None:
         if structure is Structure.FLR:
             flr.append(probability)
 
-    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr)
-    return Plan.coherent(result, flr[0] if flr else None)
+    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr, on_folds={Structure.FLR: folds.append})
+    plan = Plan.coherent(result, flr[0] if flr else None)
+    evidence = None
+    if plan.raw is not None and flr and Structure.CRLM in result.masks:
+        evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds[0])
+    return _with_disagreement(plan, folds if disagreement else []), evidence
+
+
+def _with_disagreement(plan: Plan, folds: Sequence[tuple[Probability, ...]]) -> Plan:
+    liver = plan.masks.get(Structure.LIVER)
+    return replace(plan, disagreement_zyx=disagreement_of(liver, folds[0])) if folds and liver is not None else plan
+
+
+def interval_of(cascade: Cascade, evidence: Evidence, models: Mapping[str, ModelIdentity]) -> Interval:
+    """The interval by the calibration of these very models, run as the cascade runs them, or why there is none. Raises: ModelError."""
+    settings = cascade.settings
+    ran = settings_of_run(settings.mirroring, settings.largest_liver)
+    for path in cascade.store.files(CALIBRATION_NAME):
+        calibration = Calibration.read(path, settings.architecture)
+        if calibration is not None and calibration.is_of(models, ran):
+            return calibration.interval(evidence)
+    return uncalibrated(evidence, "there is no calibration of these models, run in this way (flrplan calibrate makes one)")
 
 
 def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:

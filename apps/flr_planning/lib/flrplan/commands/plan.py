@@ -61,6 +61,7 @@ def add_parser(commands: Any) -> None:
     for veins in VEINS:
         clinical.add_argument(f"--{veins.replace('_', '-')}", type=Path, metavar="MASK", help="measured against the cut")
     parser.add_argument("--raw", action="store_true", help="keep the network's remnant as it is, with shell and crumbs")
+    parser.add_argument("--disagreement", action="store_true", help="also write where the models' folds differ, for a viewer")
     parser.add_argument("--force", action="store_true", help="plan cases again that are already in --out")
     parser.add_argument(
         "--anonymize",
@@ -113,6 +114,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         files["cut"] = Path(arguments.cut)
     other_side, at_least = arguments.other_side or None, arguments.at_least
     options = {"raw": arguments.raw, **known, "plane": None, "other_side": other_side, "at_least": at_least}
+    options |= {"disagreement": True} if arguments.disagreement else {}
     single = [*files, *(name for name in OF_ONE_PATIENT if known[name] is not None)]
     if single and len(cases) != 1:
         option = single[0].replace("_", "-")
@@ -142,6 +144,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
                 cascade=cascade,
                 on_step=lambda step: note(f"  {step}"),
                 raw=arguments.raw,
+                disagreement=arguments.disagreement,
                 other_side=arguments.other_side,
                 anonymize=arguments.anonymize,
                 at_least=at_least,
@@ -160,6 +163,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         say(f"{folder.name}: {planned.volumes.describe()}")
         for line in planned.assessment.describe():
             say(f"  {line}")
+        if planned.interval is not None:
+            say(f"  {planned.interval.describe()}")
         for name, other in planned.compared.items():
             say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
     index = write_index(arguments.out)

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 NoteStep = Callable[[str], None]
 TakeProbability = Callable[[Structure, Probability], object]
-TakeFolds = Callable[[Structure, tuple[Probability, ...]], object]
+TakeFolds = Mapping[Structure, Callable[[tuple[Probability, ...]], object]]
 Prediction = tuple[Mask, Probability | None, tuple[Probability, ...]]
 
 
@@ -92,8 +92,8 @@ class Cascade:
             on_probability: called with each predicted structure and its probability on the CT's grid, also with a liver that is
                 then found empty; ``{}.__setitem__`` keeps them. Raw: pieces that are dropped from the mask are in it. None: no
                 probability is made.
-            on_folds: called in the same way with the probability of each fold of the stage's model by itself; what the stage takes
-                is the ensemble's. The networks run no more often for it.
+            on_folds: by structure what is called with the probability of each fold by itself; the mask stays the ensemble's. The
+                networks run no more often for it, but each fold is resampled.
 
         Raises:
             EmptyLiverError: the given or the predicted liver is empty.
@@ -134,13 +134,14 @@ class Cascade:
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        for target, (mask, probability, folds) in self._predicted(stage_input, predictor, run).items():
+        with_folds = run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets)
+        for target, (mask, probability, folds) in self._predicted(stage_input, predictor, run, with_folds).items():
             if target in run.masks:  # given, so not predicted
                 continue
             if run.on_probability is not None and probability is not None:
                 run.on_probability(target, stage_input.restore(probability))
-            if run.on_folds is not None:
-                run.on_folds(target, tuple(stage_input.restore(fold) for fold in folds))
+            if run.on_folds is not None and target in run.on_folds:
+                run.on_folds[target](tuple(stage_input.restore(fold) for fold in folds))
             mask = stage_input.restore(mask)
             run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
             run.sources[target] = Source.PREDICTED
@@ -149,11 +150,13 @@ class Cascade:
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 
-    def _predicted(self, given: StageInput, predictor: StagePredictor, run: _Run) -> Mapping[Structure, Prediction]:
+    def _predicted(
+        self, given: StageInput, predictor: StagePredictor, run: _Run, with_folds: bool
+    ) -> Mapping[Structure, Prediction]:
         """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
 
         def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
-            if run.on_folds is not None:
+            if with_folds:
                 return predictor.predict_with_folds(given)
             if run.on_probability is not None:
                 return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given).items()}

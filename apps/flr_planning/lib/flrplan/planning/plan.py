@@ -32,6 +32,7 @@ RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
+DISAGREEMENT_NAME = "disagreement.nii.gz"
 _TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade, the planning map and its parts give already; but of a small FLR they say nothing."""
 
@@ -49,9 +50,10 @@ class Plan:
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
     veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
-    sure of: a given FLR, a raw one, or what no network gave. compared: other plans of the same CT, by what they are; a report shows them
-    beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words, by
-    name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written.
+    sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
+    the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
+    them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
+    by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written.
     """
 
     result: CascadeResult
@@ -60,6 +62,7 @@ class Plan:
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
     interval: Interval | None = None
+    disagreement_zyx: NDArray[np.uint8] | None = None
     compared: Mapping[str, Plan] = field(default_factory=dict)
     remark: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -197,6 +200,8 @@ class Plan:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
 
+        ``disagreement.nii.gz`` as well, where it was asked for.
+
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
         from flrplan.planning.picture import (
@@ -210,11 +215,14 @@ class Plan:
         checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / REPORT_NAME).unlink(missing_ok=True)  # an old report beside a new map would be wrong
+            for old in (REPORT_NAME, DISAGREEMENT_NAME):  # an old report beside a new map would be wrong
+                (folder / old).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
         views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
         write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
         write_report(folder, self)
+        if self.disagreement_zyx is not None:
+            write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
         write_json(folder / REPORT_NAME, report)
