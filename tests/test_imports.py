@@ -89,7 +89,7 @@ def test_the_guard_of_programs_is_a_script_of_the_standard_library_alone() -> No
 
 def test_what_computes_no_network_loads_no_torch() -> None:
     parts = (
-        "planning.plan", "metrics", "qc.run", "qc.liver_in_view", "input_masks", "cohort.write", "evaluation.run", "preparation.run", "workflow.jobs",
+        "planning.plan", "planning.objects", "metrics", "qc.run", "qc.liver_in_view", "input_masks", "cohort.write", "evaluation.run", "preparation.run", "workflow.jobs",
         "workflow.engine", "hardware.gpu_pool", "method.probabilities",
     )  # fmt: skip
     code = f"import sys, {', '.join(f'flrplan.{part}' for part in parts)}; sys.exit('torch' in sys.modules)"

@@ -63,6 +63,7 @@ def test_the_lines_of_the_readme_run(
     assert f"FLR {plan.volumes.flr_functional_ml:.0f} ml" in said
     assert "demo models" in said
     assert sorted(p.name for p in (tmp_path / "plans" / "patient").iterdir()) == [
+        "meshes",
         "plan.json",
         "plan.png",
         "planning.nii.gz",

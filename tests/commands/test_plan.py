@@ -46,7 +46,14 @@ def test_plan_writes_map_report_and_picture(
     out = tmp_path / "out"
     assert main(["plan", str(ct_file), "--out", str(out), "--device", "cpu"]) == 0
     folder = out / "patient.one"
-    assert sorted(p.name for p in folder.iterdir()) == ["plan.json", "plan.png", "planning.nii.gz", "report.html", "report.pdf"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "meshes",
+        "plan.json",
+        "plan.png",
+        "planning.nii.gz",
+        "report.html",
+        "report.pdf",
+    ]
     image = sitk.ReadImage(str(folder / "planning.nii.gz"))
     assert small_ct.geometry.is_same_grid(Geometry.of(image))
     report = json.loads((folder / "plan.json").read_text())
@@ -56,7 +63,9 @@ def test_plan_writes_map_report_and_picture(
     assert report["demo_models"] is True
     assert DEMO_NOTE in report["warnings"]
     assert set(report["models"]) == {"liver", "crlm", "flr"}
-    assert f"FLR {volumes.flr_functional_ml:.0f} ml" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert f"FLR {volumes.flr_functional_ml:.0f} ml" in said.out
+    assert "no DICOM SEG and SR: the CT is no DICOM series that they could refer to" in said.err
 
 
 def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,6 +236,8 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
         planned[path.parent.name] = name
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
         return SimpleNamespace(
+            ct=SimpleNamespace(slices=()),
+            why_no_dicom="no series",
             volumes=volumes,
             warnings=(),
             compared={},
@@ -258,8 +269,10 @@ def test_a_dicom_case_is_called_after_the_patient_and_says_what_was_not_used(
         mask = write_mask(tmp_path / f"{structure}.nii.gz", small_truth[structure], small_ct.geometry)
         command += [f"--{structure}", str(mask)]
     assert main(command) == 0
-    report = json.loads((tmp_path / "out" / "CRLM_CT_7" / "plan.json").read_text())
+    folder = tmp_path / "out" / "CRLM_CT_7"
+    report = json.loads((folder / "plan.json").read_text())
     assert report["case"] == "CRLM_CT_7"
+    assert {p.name for p in folder.glob("*.dcm")} == {*report["dicom"].values()} == {"planning.seg.dcm", "plan.sr.dcm"}
     text = "1 files of the folder are not used (empty): LOST; is a slice among them?"
     assert text in report["warnings"]
     assert f"warning: {text}" in capsys.readouterr().err

@@ -158,6 +158,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             failed[path] = clean(str(error))
             note(f"  failed: {failed[path]}")
             continue
+        if not planned.ct.slices:  # of a series that cannot be referred to, a warning says so
+            note(f"  no DICOM SEG and SR: {planned.why_no_dicom}")
         for warning in planned.warnings:
             note(f"  warning: {warning}")
         say(f"{folder.name}: {planned.volumes.describe()}")

@@ -183,7 +183,7 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
     chosen = _volume(folder, found) if uid is None else _named_series(folder, found, uid)
     _refuse_lost_slices(folder, chosen, lost)
     others = [file for series in found if series is not chosen and len(series.slices) < 2 for file in series.slices]
-    return replace(chosen, warnings=(*_missing_references(chosen), *_unused(chosen, others, lost)))
+    return replace(chosen, warnings=tuple(_unused(chosen, others, lost)))
 
 
 def first_image(folder: Path, series: str | None = None) -> DicomFile | None:
@@ -304,15 +304,33 @@ def _called(path: Path) -> tuple[Path, str]:
     return path.parent, re.sub(r"[0-9a-f]{8,}|\d+", "#", name.lower())
 
 
-def _missing_references(chosen: Series) -> list[str]:
-    """What a SEG or an SR of this CT would have to state, and cannot."""
-    missing = [k for k in _REFERENCES if any(not file.text(k) for file in chosen.slices)]
-    if "SOPInstanceUID" in missing and all(file.instance for file in chosen.slices):
-        missing.remove("SOPInstanceUID")
-    if not missing:
+def why_no_reference(slices: Sequence[DicomFile]) -> str | None:
+    """Why a DICOM SEG or SR cannot refer to these slices, in words; None if it can."""
+    stated = {
+        k: [file.instance if k == "SOPInstanceUID" else file.text(k) for file in slices] for k in ("SOPClassUID", *_REFERENCES)
+    }
+    missing = [k for k in _REFERENCES if not all(stated[k])]
+    if missing:
+        return f"the slices state no {', '.join(missing)}"
+    for keyword, uids in stated.items():
+        wrong = [uid for uid in dict.fromkeys(uids) if uid and not pydicom.uid.UID(uid).is_valid]
+        if wrong:
+            return f"the slices state a {keyword} that is no UID ({', '.join(map(repr, wrong[:_NAMED_FILES]))})"
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if len(set(stated[keyword])) > 1:
+            return f"the slices state several {keyword} ({', '.join(sorted(set(stated[keyword]))[:_NAMED_FILES])})"
+    twice = len(slices) - len({(file.instance, file.frame) for file in slices})
+    return f"{twice} slices state the SOPInstanceUID of another one" if twice else None
+
+
+def missing_references(slices: Sequence[DicomFile]) -> list[str]:
+    """What a SEG or an SR of a CT of these slices would have to state, and cannot; a sentence, or none."""
+    why = why_no_reference(slices)
+    if why is None:
         return []
-    alone = "; all CT images of the folder that state none are taken as one series" if not chosen.uid else ""
-    return [f"the slices state no {', '.join(missing)}{alone}, and no DICOM SEG or SR of this CT can be written without it"]
+    alone = "; all CT images of the folder that state none are taken as one series"
+    no_series = "" if slices[0].text("SeriesInstanceUID") else alone
+    return [f"{why}{no_series}, and no DICOM SEG or SR of this CT can be written without it"]
 
 
 def _unused(chosen: Series, others: Sequence[DicomFile], lost: Sequence[_Lost]) -> list[str]:

@@ -99,18 +99,24 @@ def parts_of(label_zyx: NDArray[np.uint8], geometry: Geometry) -> Parts:
     if liver.is_empty:
         return Parts((), (), ())
     grid, label = geometry.crop(liver.box), label_zyx[liver.box]
-    crlm, flr = structure_mask(label, Structure.CRLM), structure_mask(label, Structure.FLR)
-    found, count = ndimage.label(crlm, TOUCHING)
-    order = np.argsort(-np.bincount(found.ravel(), minlength=count + 1)[1:], kind="stable")
-    number = np.zeros(count + 1, np.int32)
-    number[order + 1] = np.arange(1, count + 1)
-    lesions = number[found]
+    flr = structure_mask(label, Structure.FLR)
+    lesions = numbered_lesions(structure_mask(label, Structure.CRLM))
     resection = liver.crop_zyx & ~flr
     return Parts(
         _side(resection, lesions, grid.voxel_volume_ml),
         _side(flr, lesions, grid.voxel_volume_ml),
         _lesions(lesions, liver.crop_zyx, flr, grid),
     )
+
+
+def numbered_lesions(crlm: Mask) -> NDArray[np.int32]:
+    """The metastases (26 neighbours) of a mask ``(Z, Y, X) bool``, numbered from 1 by falling volume; 0 elsewhere."""
+    found, count = ndimage.label(crlm, TOUCHING)
+    order = np.argsort(-np.bincount(found.ravel(), minlength=count + 1)[1:], kind="stable")
+    number = np.zeros(count + 1, np.int32)
+    number[order + 1] = np.arange(1, count + 1)
+    numbered: NDArray[np.int32] = number[found]
+    return numbered
 
 
 def _side(side: Mask, lesions: NDArray[np.int32], voxel_ml: float) -> tuple[Part, ...]:

@@ -20,6 +20,7 @@ from flrplan.errors import OutputError
 from flrplan.files import write_json
 from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
+from flrplan.objects.source import why_no_objects
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.interval import Interval
@@ -33,6 +34,10 @@ MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
 DISAGREEMENT_NAME = "disagreement.nii.gz"
+SEG_NAME = "planning.seg.dcm"
+SR_NAME = "plan.sr.dcm"
+MESH_FOLDER = "meshes"
+SCENE_NAME = "plan.glb"
 _TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade, the planning map and its parts give already; but of a small FLR they say nothing."""
 
@@ -158,6 +163,13 @@ class Plan:
             f"left as resection, {raw:.0f} %; look where they differ (--raw gives the other)"
         ]
 
+    @property
+    def why_no_dicom(self) -> str | None:
+        """Why :meth:`save` writes no DICOM SEG and SR, in words; None where it does."""
+        if self.anonymized:
+            return "an anonymized plan has none, since they would name the patient"
+        return why_no_objects(self.ct)
+
     def report(self) -> dict[str, Any]:
         """The content of ``plan.json`` (:class:`flrplan.planning.record.PlanRecord`): plain values, undefined ones None."""
         geometry = self.ct.geometry
@@ -187,6 +199,7 @@ class Plan:
             "settings": dict(self.settings),
             "warnings": list(self.warnings),
             "findings": [finding.as_dict() for finding in self.findings],
+            "dicom": {"seg": SEG_NAME, "sr": SR_NAME} if self.why_no_dicom is None else {"not_written": self.why_no_dicom},
         }
         if self.anonymized:
             content |= {"source": None, "date": None, "patient": {**content["patient"], "id": None, "scan_date": None}}
@@ -198,16 +211,14 @@ class Plan:
         return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the map, picture, report as page and PDF and, last, ``plan.json`` into ``folder``, which is made; a plan there is replaced.
+        """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
 
-        ``disagreement.nii.gz`` as well, where it was asked for.
-
-        Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
+        ``planning.nii.gz``, ``plan.png``, ``report.html``, ``report.pdf``, ``meshes/``, ``disagreement.nii.gz`` where it was asked for, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm`` (:attr:`why_no_dicom`) and,
+        last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        from flrplan.planning.picture import (
-            key_views,
-            write_picture,
-        )  # matplotlib, a second of imports that nothing before needs
+        # matplotlib, ReportLab, highdicom and scikit-image: seconds of imports that nothing before needs
+        from flrplan.planning.objects import write_dicom, write_meshes
+        from flrplan.planning.picture import key_views, write_picture
         from flrplan.planning.report import write_report
 
         folder = Path(folder)
@@ -215,14 +226,25 @@ class Plan:
         checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in (REPORT_NAME, DISAGREEMENT_NAME):  # an old report beside a new map would be wrong
-                (folder / old).unlink(missing_ok=True)
+            for old in (
+                REPORT_NAME,
+                DISAGREEMENT_NAME,
+                SEG_NAME,
+                SR_NAME,
+                f"{MESH_FOLDER}/*.stl",
+                f"{MESH_FOLDER}/{SCENE_NAME}",
+            ):
+                for file in folder.glob(old):
+                    file.unlink()  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
+        if self.disagreement_zyx is not None:
+            write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
+        write_meshes(self, folder)
+        if self.why_no_dicom is None:
+            write_dicom(self, folder)
         views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
         write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
         write_report(folder, self)
-        if self.disagreement_zyx is not None:
-            write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
         write_json(folder / REPORT_NAME, report)
