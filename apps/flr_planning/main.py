@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from monailabel.config import settings as host_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -18,16 +19,22 @@ from monailabel.tasks.activelearning.random import Random
 from flrplan import __version__
 from flrplan.anatomy import KNOWN_LABEL_NAMES
 from flrplan.engine import DEMO_NAME, ModelStore
+from flrplan.errors import SettingsError
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
+from flrplan.server.doors import require_known
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id
 from flrplan.server.infer import PlanningTask, Service, infer_tasks
+from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors
+from flrplan.server.measure import MeasureTask
 from flrplan.server.ohif_colors import serve_ohif_colors
+from flrplan.server.sessions import PlanningSessions
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import open_studies
 from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
+from flrplan.server.uploads import serve_uploads
 
 
 class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
@@ -45,9 +52,10 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             labels=list(KNOWN_LABEL_NAMES),  # a list: OHIF appends to it
         )
 
-    def init_infers(self) -> dict[str, PlanningTask]:
-        """One task per stage, and the cascade; they share one model store."""
-        return infer_tasks(Service(self.settings, self._store(), self.datastore()))
+    def init_infers(self) -> dict[str, PlanningTask | MeasureTask]:
+        """One task per stage and the cascade, which share one model store, and ``measure``."""
+        self.service = Service(self.settings, self._store(), self.datastore())
+        return infer_tasks(self.service)
 
     def init_trainers(self) -> dict[str, StageTrainTask]:
         """One task per stage, and the cascade in order; a new model is served from its next inference on."""
@@ -68,10 +76,16 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             scoring.in_background(self.datastore())
         return {}
 
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """What the stored label holds, for the answer of the host's endpoint, which 3D Slicer shows."""
+        super().on_save_label(image_id, label_id)
+        return last_summary(image_id)
+
     def on_init_complete(self) -> None:
         """Called by the host once its server is up."""
         super().on_init_complete()
         serve_ohif_colors()
+        serve_uploads()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
@@ -81,22 +95,59 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
     def infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Runs a task; an error of ours reaches the client as its message."""
         with errors_for_client():
-            result: dict[str, Any] = super().infer(with_image_id(request), datastore)
+            require_known("model", request.get("model"), self._infers)
+            sessions = None if self._sessions is None else self._sessions.store_path
+            result: dict[str, Any] = super().infer(with_image_id(request, sessions), datastore)
         name_segments(request, result["params"])
         return result
+
+    def infer_wsi(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Refused: this app plans from CTs; the host would open whatever path the request names."""
+        with errors_for_client():
+            raise SettingsError("this app has no models for whole-slide images; ask /infer/ with the id of a CT")
+
+    def next_sample(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The next image of a strategy."""
+        with errors_for_client():
+            require_known("strategy", request.get("strategy") or "random", self._strategies)
+        sample: dict[str, Any] = super().next_sample(request)
+        return sample
+
+    def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Runs a scoring method."""
+        with errors_for_client():
+            require_known("scoring method", request.get("method"), self._scoring_methods)
+            result: dict[str, Any] = super().scoring(request, datastore)
+        return result
+
+    def bundle_path(self, model: str | None) -> str:
+        """Called by the host before each task that it starts: only of models that there are, and with no folder of a client's.
+
+        The host puts a request's ``bundle_path`` on the Python path of the task's process, unless it has one of its own.
+        """
+        with errors_for_client():
+            if model is not None:
+                require_known("model", model, {**self._infers, **self._trainers})
+        return str(Path(self.app_dir) / "lib")
 
     def train(self, request: dict[str, Any]) -> dict[str, Any]:
         """Runs a training; an error of ours reaches the task's log, or the client that waits, as its message."""
         with errors_for_client():
+            require_known("model", request.get("model"), self._trainers)
             result: dict[str, Any] = super().train(request)
         return result
+
+    def _load_sessions(self, load: bool = False) -> PlanningSessions | None:
+        if not load:
+            return None
+        return PlanningSessions(host_settings.MONAI_LABEL_SESSION_PATH, host_settings.MONAI_LABEL_SESSION_EXPIRY)
 
     def _store(self) -> ModelStore:
         own = Path(self.app_dir) / "model"
         return ModelStore(self.settings.models or own, own / DEMO_NAME)
 
     def init_datastore(self) -> Datastore:
-        """A folder's datastore without hidden files; a server's as the host opens it."""
+        """A folder's datastore that survives kills; a server's as the host opens it."""
         remote = self.studies.startswith(("http://", "https://"))
         return super().init_datastore() if remote else open_studies(self.studies)
 

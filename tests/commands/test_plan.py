@@ -46,14 +46,8 @@ def test_plan_writes_map_report_and_picture(
     out = tmp_path / "out"
     assert main(["plan", str(ct_file), "--out", str(out), "--device", "cpu"]) == 0
     folder = out / "patient.one"
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "meshes",
-        "plan.json",
-        "plan.png",
-        "planning.nii.gz",
-        "report.html",
-        "report.pdf",
-    ]
+    names = ["meshes", "plan.json", "plan.png", "planning.nii.gz", "report.html", "report.pdf"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     image = sitk.ReadImage(str(folder / "planning.nii.gz"))
     assert small_ct.geometry.is_same_grid(Geometry.of(image))
     report = json.loads((folder / "plan.json").read_text())
@@ -236,15 +230,9 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
         planned[path.parent.name] = name
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
         return SimpleNamespace(
-            ct=SimpleNamespace(slices=()),
-            why_no_dicom="no series",
-            volumes=volumes,
-            warnings=(),
-            compared={},
-            interval=None,
-            assessment=SimpleNamespace(describe=list),
-            save=lambda folder: None,
-        )
+            ct=SimpleNamespace(slices=()), why_no_dicom="no series", volumes=volumes, warnings=(), compared={},
+            assessment=SimpleNamespace(describe=list), save=lambda folder: None, interval=None,
+        )  # fmt: skip
 
     monkeypatch.setattr("flrplan.api.plan.plan", plan)
     for name in ("s0001", "s0002"):  # as TotalSegmentator's data lie

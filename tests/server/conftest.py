@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.demo.ohif.background import free_port
+from flrplan.demo.ohif.background import Background, free_port, start
 from flrplan.demo.ohif.server import APP, running_server
 from flrplan.image import Geometry
+from flrplan.server.serve.users import add_user
 
 START_SECONDS = 300
 
@@ -93,6 +95,11 @@ class RunningServer:
     client: MONAILabelClient
     log: Path
     folder: Path
+    auth: tuple[str, str] | None = None
+
+    def ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        """One request, as the server's user."""
+        return requests.request(method, self.url + path, **{"auth": self.auth, "timeout": START_SECONDS, **more})
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +117,64 @@ def start_server() -> Iterator[Callable[..., RunningServer]]:
     socket.setdefaulttimeout(before)
 
 
+def _stop_tidily(process: Background, folder: Path) -> None:
+    process.stop()
+    left = [str(path) for path in (folder / "tmp").glob("flrplan-serve-*")]
+    assert not left, f"the served app left its temporary folder behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., RunningServer]]:
+    """Starts ``flrplan serve`` on free ports, and ends it with the session; its temporary files go into ``folder/tmp``."""
+    with ExitStack() as running:
+
+        def serve(studies: str, folder: Path, *options: str, auth: tuple[str, str] | None = None) -> RunningServer:
+            port = free_port()
+            command = [sys.executable, "-m", "flrplan.cli", "serve", "--studies", studies, "--port", str(port), *options]
+            (folder / "tmp").mkdir(parents=True, exist_ok=True)
+            environment = {
+                "TMPDIR": str(folder / "tmp"),
+                "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+                "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
+            }
+            process = start("flrplan serve", command, folder / "server.log", folder, environment)
+            running.callback(_stop_tidily, process, folder)
+            url = f"http://127.0.0.1:{port}"
+            process.wait_until_it_answers(f"{url}/auth/", START_SECONDS, print)
+            return RunningServer(url, MONAILabelClient(url, tmpdir=str(folder)), process.log, folder, auth)
+
+        yield serve
+
+
+ANNA = ("anna", "correct horse")
+"""The only user of ``served``."""
+
+
+@pytest.fixture(scope="session")
+def plain(
+    tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Path], Path], start_server: Callable[..., Any]
+) -> Any:
+    """``monailabel start_server`` on two cases."""
+    folder = tmp_path_factory.mktemp("plain")
+    return start_server(str(make_studies(folder / "studies")), folder)
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Path], Path], serve: Callable[..., Any]) -> Any:
+    """``flrplan serve`` on two cases, for one user."""
+    folder = tmp_path_factory.mktemp("served")
+    add_user(folder / "users", *ANNA)
+    return serve(
+        str(make_studies(folder / "studies")),
+        folder,
+        "--users",
+        str(folder / "users"),
+        "--audit",
+        str(folder / "audit"),
+        auth=ANNA,
+    )
+
+
 @pytest.fixture
 def show_log_on_failure(request: pytest.FixtureRequest) -> Iterator[Callable[[RunningServer], None]]:
     """Prints what the server logged during this test; pytest shows it where the test fails."""
@@ -119,7 +184,7 @@ def show_log_on_failure(request: pytest.FixtureRequest) -> Iterator[Callable[[Ru
         shown.append((server.log, server.log.stat().st_size))
 
     yield show
-    for log, start in shown:
+    for log, seen in shown:
         with log.open("rb") as file:
-            file.seek(start)
+            file.seek(seen)
             sys.stdout.write(file.read().decode(errors="replace")[-6000:])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from flrplan.server.host import IMAGE_ID, find_seg_writer, image_path, name_segm
 from flrplan.server.studies import PlanningLocalDatastore
 
 
-def test_the_id_travels_beside_the_path(tmp_path: Path) -> None:
-    assert with_image_id({"image": "case-1", "x": 2}) == {"image": "case-1", "x": 2, IMAGE_ID: "case-1"}
-    assert with_image_id({"image": str(tmp_path)})[IMAGE_ID] is None
-    assert with_image_id({})[IMAGE_ID] is None
+def test_the_id_travels_beside_the_path() -> None:
+    assert with_image_id({"image": "case-1", "x": 2}, None) == {"image": "case-1", "x": 2, IMAGE_ID: "case-1"}
+    with tempfile.NamedTemporaryFile(suffix=".nii.gz") as upload:
+        assert with_image_id({"image": upload.name}, None)[IMAGE_ID] is None
 
 
 def test_an_unknown_image_is_an_error(tmp_path: Path) -> None:
@@ -27,6 +28,15 @@ def test_a_folder_of_dicom_beside_a_nifti_of_the_studies_is_not_it(tmp_path: Pat
     (tmp_path / "case" / "0.dcm").touch()
     image = str(tmp_path / "case.nii.gz")
     assert image_path({"image": image, IMAGE_ID: "case"}, PlanningLocalDatastore(str(tmp_path))) == Path(image)
+
+
+def test_a_file_of_the_working_folder_is_not_the_image_of_that_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "case").touch()
+    (tmp_path / "case.nii.gz").write_bytes(b"an image")
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the host takes an id that exists as a path for that path
+    found = image_path({"image": "case", IMAGE_ID: "case"}, PlanningLocalDatastore(str(tmp_path)))
+    assert found == tmp_path.resolve() / "case.nii.gz"
 
 
 def test_segments_are_named_by_the_values_that_are_present() -> None:

@@ -1,4 +1,4 @@
-"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, calibrate, doctor, demo, demo-ohif, demo-models."""
+"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, calibrate, serve, doctor, demo, demo-ohif, demo-models."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ COMMANDS = (
     "networks",
     "models",
     "calibrate",
+    "serve",
     "demo",
     "demo-ohif",
     "demo-models",

@@ -57,8 +57,8 @@ def plan(
     weeks: float | None = None,
     hepatic_veins: PathLike | NDArray[Any] | None = None,
     portal_veins: PathLike | NDArray[Any] | None = None,
-    anonymize: bool = False,
     disagreement: bool = False,
+    anonymize: bool = False,
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
@@ -88,9 +88,9 @@ def plan(
         liver_state: ``normal``, ``chemotherapy`` or ``injured``, which decides about the thresholds; None: none is judged.
         prior: ``plan.json`` of the volumetry before an embolisation. weeks: from the embolisation to this CT.
         hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
+        disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
         anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
             digest of where the CT lies (:mod:`flrplan.api.anonymous`), and no DICOM object is made.
-        disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
 
     Raises: ImageError for a CT that cannot be used; GridError for a mask on another grid; LabelError for one that is not binary;
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
@@ -194,7 +194,7 @@ def _with_given(
         sources={**result.sources, Structure.FLR: Source.GIVEN},
         warnings=(*result.warnings, *notes),
     )
-    return Plan(changed, compared={"predicted": predicted}, disagreement_zyx=predicted.disagreement_zyx)
+    return Plan(changed, compared={"predicted": predicted})
 
 
 def _with_alternative(planned: Plan, percent: float) -> Plan:

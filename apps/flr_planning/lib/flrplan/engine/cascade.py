@@ -189,5 +189,6 @@ class Cascade:
         kept = pieces == sizes.argmax()
         dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
         if dropped_ml > 0:
-            run.warnings.append(f"{count - 1} stray pieces of the predicted liver ({dropped_ml:.1f} ml) were dropped")
+            what = "1 stray piece" if count == 2 else f"{count - 1} stray pieces"
+            run.warnings.append(f"{what} of the predicted liver ({dropped_ml:.1f} ml) dropped")
         return np.asarray(kept)

@@ -15,7 +15,7 @@ from flrplan.errors import GridError, ImageError, SettingsError
 from flrplan.image.cases import case_name
 from flrplan.image.dicom_files import DicomFile, is_dicom
 from flrplan.image.dicom_series import read_dicom_series
-from flrplan.image.geometry import Geometry
+from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.hounsfield import as_hu, check_grid, check_hu
 from flrplan.image.volume_file import image_suffix, read_volume, scalar_volume
 
@@ -62,6 +62,24 @@ def read_ct(path: str | os.PathLike[str], series: str | None = None) -> CT:
     volume = read_volume(path)
     array = sitk.GetArrayFromImage(volume.image)
     return _checked(array, volume.geometry, case_name(path), str(path), volume.warnings)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Geometry:
+    """The grid of what :func:`read_ct` reads; of a file that states a plain 3D grid, without reading its voxels.
+
+    Raises: ImageError as :func:`read_ct`.
+    """
+    path = Path(path)
+    if image_suffix(path) is None or path.is_dir():
+        return read_ct(path).geometry
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        direction = np.array(reader.GetDirection()).reshape(3, 3)
+        return straighten(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, str(path))[0]
+    except (RuntimeError, ValueError):  # a sheared NIfTI, a trailing axis, or what read_ct has words for
+        return read_ct(path).geometry
 
 
 def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:

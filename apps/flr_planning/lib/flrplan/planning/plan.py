@@ -166,9 +166,11 @@ class Plan:
     @property
     def why_no_dicom(self) -> str | None:
         """Why :meth:`save` writes no DICOM SEG and SR, in words; None where it does."""
-        if self.anonymized:
-            return "an anonymized plan has none, since they would name the patient"
-        return why_no_objects(self.ct)
+        return (
+            "the plan is anonymous; a SEG and an SR name the study they belong to"
+            if self.anonymized
+            else why_no_objects(self.ct)
+        )
 
     def report(self) -> dict[str, Any]:
         """The content of ``plan.json`` (:class:`flrplan.planning.record.PlanRecord`): plain values, undefined ones None."""
@@ -213,10 +215,10 @@ class Plan:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
 
-        ``planning.nii.gz``, ``plan.png``, ``report.html``, ``report.pdf``, ``meshes/``, ``disagreement.nii.gz`` where it was asked for, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm`` (:attr:`why_no_dicom`) and,
-        last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
+        The map, picture, report as page and PDF, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm``
+        (:attr:`why_no_dicom`), ``disagreement.nii.gz`` where it was asked for, and, last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        # matplotlib, ReportLab, highdicom and scikit-image: seconds of imports that nothing before needs
+        # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
         from flrplan.planning.objects import write_dicom, write_meshes
         from flrplan.planning.picture import key_views, write_picture
         from flrplan.planning.report import write_report
@@ -226,25 +228,18 @@ class Plan:
         checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in (
-                REPORT_NAME,
-                DISAGREEMENT_NAME,
-                SEG_NAME,
-                SR_NAME,
-                f"{MESH_FOLDER}/*.stl",
-                f"{MESH_FOLDER}/{SCENE_NAME}",
-            ):
-                for file in folder.glob(old):
-                    file.unlink()  # beside a new map it would be wrong
+            old = (REPORT_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
+            for file in [file for pattern in old for file in folder.glob(pattern)]:
+                file.unlink()  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
         if self.disagreement_zyx is not None:
             write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
-        write_meshes(self, folder)
-        if self.why_no_dicom is None:
-            write_dicom(self, folder)
         views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
         write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
         write_report(folder, self)
+        write_meshes(self, folder)
+        if self.why_no_dicom is None:
+            write_dicom(self, folder)
         write_json(folder / REPORT_NAME, report)

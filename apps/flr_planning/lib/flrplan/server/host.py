@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import ImageError
+from flrplan.server.doors import require_image, require_tag
 from flrplan.server.label_table import AUTOMATIC, segment_entry
 from flrplan.server.studies import PlanningDatastore
 
@@ -24,13 +25,16 @@ IMAGE_ID = "flrplan_image_id"
 """Key in a request under which the image's id travels beside its path."""
 
 
-def with_image_id(request: dict[str, Any]) -> dict[str, Any]:
+def with_image_id(request: dict[str, Any], sessions: str | None) -> dict[str, Any]:
     """A copy of a request that keeps the image's id; ``MONAILabelApp.infer`` replaces it by a path, and a task that takes the
-    annotator's label needs it. A path or an uploaded file has no id (the host treats what exists as a path, too).
+    annotator's label needs it. An uploaded file has no id.
+
+    sessions: the folder of the server's sessions. Raises ImageError, LabelError for what is no id, no upload, and no tag: the host
+    opens whatever path exists.
     """
-    image = request.get("image")
-    stored = isinstance(image, str) and image != "" and not os.path.exists(image)
-    return {**request, IMAGE_ID: image if stored else None}
+    if (tag := request.get("label_tag")) is not None:
+        require_tag(tag)
+    return {**request, IMAGE_ID: require_image(request.get("image"), sessions)}
 
 
 def image_path(request: dict[str, Any], datastore: PlanningDatastore) -> Path:
@@ -41,6 +45,8 @@ def image_path(request: dict[str, Any], datastore: PlanningDatastore) -> Path:
             f"no image {request.get(IMAGE_ID) or image!r} in this server's studies; ask /datastore/ for the ids, or upload it"
         )
     image_id = request.get(IMAGE_ID)
+    if image == image_id:  # a file of the working folder is called so, and the host took that
+        image = datastore.get_image_uri(image_id)
     return Path(image) if image_id is None else datastore.source_of(image_id, Path(image))
 
 
@@ -68,7 +74,8 @@ def name_segments(request: dict[str, Any], params: dict[str, Any]) -> None:
     listed = request.get("label_info")
     if not isinstance(listed, list):
         return
-    model = next((e["model_name"] for e in listed if isinstance(e, dict) and "model_name" in e), "flrplan")
+    own = f"FLR planning: {request.get('model', 'model')}, predicted"  # the SeriesDescription, by which a viewer lists it
+    model = next((e["model_name"] for e in listed if isinstance(e, dict) and "model_name" in e), own)
     present = {name: params["label_names"][name] for name in params["labels_present"]}
     entries = [segment_entry(name, index, AUTOMATIC) for name, index in sorted(present.items(), key=lambda item: item[1])]
     listed[:] = [{**entry, "model_name": model} for entry in entries]
