@@ -18,7 +18,7 @@ from flrplan.server.user import current_user, set_current_user
 OPEN_PATHS = ("/auth/", "/auth/token", "/favicon.ico")
 """What is answered before a log-in: that one is needed, and the log-in itself."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="flr-planning", charset="UTF-8", Bearer'}
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="flr-planning", charset="UTF-8"'}  # with Bearer beside it, Chromium asks nobody
 
 
 class Door:

@@ -42,14 +42,13 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
     app.state.planning, app.state.settings = planning, settings
     for router in (login_routes(users), planner_of(planning, settings.planner), *routers, ohif_routes(settings.root_path)):
         app.include_router(router)
-    app.router.routes.extend(added)
     if settings.remote:
         app.include_router(dicomweb_proxy(planning.studies, planning.datastore().session))
-    app.include_router(host_routes(settings.remote))
+    app.include_router(host_routes(settings.remote, added))
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
-        return RedirectResponse("ohif/" if settings.remote else "planner/")
+        return RedirectResponse("/ohif/" if settings.remote else "planner/")
 
     tell_errors(app)
     app.add_middleware(Limits, upload_bytes=int(settings.max_upload_gib * 2**30))

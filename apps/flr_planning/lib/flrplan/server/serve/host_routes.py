@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from monailabel.endpoints import activelearning, batch_infer, datastore, infer, 
 from monailabel.endpoints.user.auth import User
 from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
+from starlette.routing import BaseRoute
 
 from flrplan.server.serve.audit import audit_note
 from flrplan.server.user import current_user
@@ -36,29 +37,30 @@ _OURS = ("strategy", "path")
 """Keys of an image's info that the server writes itself, and reads without a check."""
 
 
-def host_routes(dicomweb: bool) -> APIRouter:
+def host_routes(dicomweb: bool, first: Iterable[BaseRoute] = ()) -> APIRouter:
     """The endpoints that clients use. Not served: ``/reload``, ``/logs``, whole-slide inference, and the proxy, which has a better one.
 
-    dicomweb: the studies are a DICOMweb server's, so a DICOM SEG can be asked for.
+    dicomweb: the studies are a DICOMweb server's, so a DICOM SEG can be asked for. first: endpoints of ours that come before the host's.
     """
     turns = CapacityLimiter(1)
     router = APIRouter()
-    for module in _ROUTERS:
-        for route in module.router.routes:
-            if isinstance(route, APIRoute):
-                router.add_api_route(
-                    route.path,
-                    _in_thread(route.endpoint, turns, module is infer, dicomweb),
-                    methods=list(route.methods or ()),
-                    tags=route.tags,
-                    summary=route.summary,
-                    include_in_schema=route.include_in_schema,
-                )
+    for route in (*first, *(route for module in _ROUTERS for route in module.router.routes)):
+        if isinstance(route, APIRoute):
+            router.add_api_route(
+                route.path,
+                _in_thread(route.endpoint, turns, route.path.startswith("/infer/"), dicomweb),
+                methods=list(route.methods or ()),
+                tags=route.tags,
+                summary=route.summary,
+                include_in_schema=route.include_in_schema,
+            )
+        else:
+            router.routes.append(route)
     return router
 
 
 def _in_thread(
-    endpoint: Callable[..., Awaitable[Any]], turns: CapacityLimiter, infers: bool, dicomweb: bool
+    endpoint: Callable[..., Any], turns: CapacityLimiter, infers: bool, dicomweb: bool
 ) -> Callable[..., Awaitable[Any]]:
     async def answer(**arguments: Any) -> Any:
         audit_note(arguments)
@@ -89,13 +91,14 @@ def _in_thread(
         return result
 
     answer.__name__, answer.__doc__ = endpoint.__name__, endpoint.__doc__
-    answer.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]  # what FastAPI reads
+    answer.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined]  # what FastAPI reads
     return answer
 
 
 def _run(endpoint: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     try:
-        return asyncio.run(endpoint(**arguments))
+        result = endpoint(**arguments)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
     except HTTPException as error:
         if type(error) is HTTPException and error.status_code == 500:  # the host's word for what a client asked wrongly
             raise HTTPException(400, error.detail) from None
