@@ -23,8 +23,9 @@ from flrplan.demo.ohif.orthanc import find_orthanc, running_orthanc
 from flrplan.errors import OutputError, ServiceError
 from flrplan.image import CT, Geometry, read_ct
 from flrplan.image.dicom_seg import first_voxel
-from flrplan.planning import Plan
+from flrplan.planning import Clinical, Plan
 from flrplan.planning.objects import write_dicom
+from flrplan.planning.patient import Patient
 
 KINDS = ["axial", "upside down", "oblique", "enhanced in 1", "enhanced in 2"]
 TITLES = {"Liver": Structure.LIVER, "Future liver remnant": Structure.FLR, "Liver resection": Structure.LRS}
@@ -205,6 +206,19 @@ def test_the_report_holds_the_volumetry_and_points_at_the_segments(tmp_path: Pat
     referenced = {i.ReferencedSOPInstanceUID for s in evidence.ReferencedSeriesSequence for i in s.ReferencedSOPSequence}
     assert seg.SOPInstanceUID in referenced
     assert (sr.CompletionFlag, sr.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
+
+
+def test_with_height_and_weight_the_report_holds_the_standardised_remnant(tmp_path: Path, make_plan: Make) -> None:
+    plan = replace(make_plan(), clinical=Clinical(Patient(172.0, 80.0)))
+    _, sr = written(plan, tmp_path / "out")
+    values = measured(sr)
+    remnant_ml = (8 * 12 * 9 - 2 - 2) * 0.8 * 0.9 * 2.5 / 1000
+    stlv_ml = -794.41 + 1267.28 * np.sqrt(172 * 80 / 3600)  # Vauthey 2002 over Mosteller's body surface
+    standardised, to_weight = (
+        next(values[name] for name in values if word in name) for word in ("standardised", "body weight")
+    )
+    assert next(iter(standardised.values())) == (pytest.approx(100 * remnant_ml / stlv_ml, abs=1e-3), "%")
+    assert next(iter(to_weight.values())) == (pytest.approx(100 * remnant_ml / 80_000, abs=1e-4), "%")
 
 
 def retag(folder: Path, **tags: Any) -> CT:
