@@ -92,7 +92,8 @@ def corrects_a_label(demo: Demo, folder: Path, said: Says) -> None:
         pictures = correct(page, demo.server, series, "remnant", (start, end), "Ann Otator", folder, said.append)
     assert len(pictures) == 4
     assert direct.get(f"{url}/info/", timeout=60).json()["datastore"]["completed"] == 1
-    answer = direct.post(f"{url}/infer/measure?image={series.series_uid}&output=json", timeout=120).json()["params"]
+    answer = direct.post(f"{url}/infer/measure?image={series.series_uid}&output=json", timeout=120).json()
+    assert "volumes" in answer, answer
     before, after = stored["volumes"], answer["volumes"]
     assert after["liver_ml"] >= before["liver_ml"] - 1
     assert 1 < after["flr_ml"] - before["flr_ml"] < before["lrs_ml"], "what was painted is remnant now"
