@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flrplan.learning.stage_training import RECORD_NAME
 from flrplan.method import CASCADE, LIVER
 from flrplan.server import train
 from flrplan.server.annotations import annotated_images
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.train import newest_first
 
 LABEL_INFO = {"label_info": [{"name": c.label_name, "idx": int(c)} for c in Compartment]}
@@ -60,15 +62,16 @@ def test_labels_that_cannot_train_are_named(
     app: Any, cases: list[SyntheticCase], tmp_path: Path, write_image: Callable[..., Path]
 ) -> None:
     store = app.datastore()
+    unchecked = partial(DurableDatastore.save_label, store)  # as earlier versions stored them
     junk = tmp_path / "junk.nii.gz"
     junk.write_bytes(b"no image")
-    store.save_label(cases[0].case_id, str(junk), "final", dict(LABEL_INFO))
+    unchecked(cases[0].case_id, str(junk), "final", dict(LABEL_INFO))
     elsewhere = replace(cases[1].geometry, origin_mm=(7.0, 7.0, 7.0))
     shifted = write_image(tmp_path / "shifted.nii.gz", cases[1].planning_zyx, elsewhere)
-    store.save_label(cases[1].case_id, str(shifted), "final", dict(LABEL_INFO))
+    unchecked(cases[1].case_id, str(shifted), "final", dict(LABEL_INFO))
     write_image(tmp_path / "studies" / "held_out_id.nii.gz", cases[0].hu_zyx, cases[0].geometry)
     store.refresh()
-    store.save_label("held_out_id", str(shifted), "final", dict(LABEL_INFO))
+    unchecked("held_out_id", str(shifted), "final", dict(LABEL_INFO))
     images, unlabelled = annotated_images(store)
     assert ({i.case_id for i in images}, unlabelled) == ({cases[0].case_id, cases[1].case_id, "held_out_id"}, 0)
     text = refused(app, model="cascade")

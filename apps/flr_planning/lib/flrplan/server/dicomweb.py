@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import requests
 from dicomweb_client.ext.gcp.session_utils import create_session_from_gcp_credentials
 from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings as host_settings
@@ -87,6 +88,12 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         entries = self._client.search_for_series(search_filters={"SeriesInstanceUID": image_id})
         stated = max((int(Dataset.from_json(e).get("NumberOfSeriesRelatedInstances") or 0) for e in entries), default=0)
         return max(stated - len(list(folder.glob("*.dcm"))), 0)
+
+    @property
+    def session(self) -> requests.Session:
+        """The connection to the server, with its name and password."""
+        session: requests.Session = self._client._session
+        return session
 
     def series_folder(self, image_id: str) -> Path | None:
         """The cached DICOM files of a series, or None where there are none."""
@@ -174,7 +181,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
             DurableDatastore.save_label(self, image_id, str(file), FINAL, info)
         return label
 
-    def save_label(  # type: ignore[override]  # the host's own one of DICOMweb takes more
+    def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
         """Stores a label that was checked; ``final`` also as SEG at the DICOMweb server. Raises ClientError where it is refused."""

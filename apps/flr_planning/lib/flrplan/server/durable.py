@@ -170,7 +170,7 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
                 self._datastore.objects = {i: o for i, o in self._datastore.objects.items() if i != image_id}
                 self._update_datastore_file()
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Stores a label; what the tag held stays as a version. Raises: ClientError; then nothing changed."""
         with errors_for_client():
             self._require(image_id)

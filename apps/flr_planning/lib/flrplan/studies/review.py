@@ -55,7 +55,7 @@ class Version:
     status: str
     approved_by: str
     review_verified: bool
-    reviewed: float
+    reviewed: float  # seconds since 1970
     comment: str
     level: str
     info: Mapping[str, Any]
@@ -73,7 +73,7 @@ class Version:
             str(meta.get("status") or ""),
             approved_by,
             meta.get("verified") is True,
-            _number(meta.get("editTime")),
+            _number(meta.get("at"), _number(meta.get("editTime"))),
             str(meta.get("comment") or ""),
             str(meta.get("level") or ""),
             info,
@@ -123,16 +123,17 @@ class CaseReview:
 
     @property
     def outdated(self) -> bool:
-        """True where a label was submitted after the one that was confirmed."""
-        return self.confirmed is not None and self.confirmed is not self.newest
+        """True where another label was submitted after the review that confirmed one."""
+        confirmed, newest = self.confirmed, self.newest
+        return confirmed is not None and newest is not None and newest is not confirmed and newest.saved > confirmed.reviewed
 
     @property
     def state(self) -> State:
-        """Of the newest label."""
+        """Of the newest label, or of one that was confirmed since."""
         newest = self.newest
         if newest is None:
             return State.OPEN
-        if newest is self.confirmed:
+        if self.confirmed is not None and not self.outdated:
             return State.CONFIRMED
         if newest.status == FLAGGED:
             return State.SENT_BACK
@@ -141,9 +142,9 @@ class CaseReview:
     @property
     def state_in_words(self) -> str:
         """The state, with what a reader must know of it."""
-        newest = self.newest
-        if self.state is State.CONFIRMED and newest is not None:
-            return f"confirmed by {newest.approved_by}{'' if newest.review_verified else ' (name not verified)'}"
+        newest, confirmed = self.newest, self.confirmed
+        if confirmed is not None and not self.outdated:
+            return f"confirmed by {confirmed.approved_by}{'' if confirmed.review_verified else ' (name not verified)'}"
         if self.state is State.SENT_BACK and newest is not None:
             return f"sent back{f' by {newest.approved_by}' if newest.approved_by else ''}{f': {newest.comment}' if newest.comment else ''}"
         if self.outdated:
@@ -196,9 +197,20 @@ def reviewed_info(
             raise LabelError(f"{what}: {user} drafted this case; a second reader must confirm it")
         said["approvedBy"] = user
     said["editTime"] = said["editTime"] or int(time.time())
-    full = {**said, "verified": user is not None and decides}
+    full = {**said, "verified": user is not None and decides, "at": round(time.time(), 3)}
     past = known.get(REVIEWS)
     return {**new, META: full, REVIEWS: [*(past if isinstance(past, list) else []), full]}
+
+
+def outdated_review(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What a label that takes another one's place keeps of its review: comment and level, marked ``outdated``, and no decision."""
+    meta = _mapping(info.get(META))
+    if not meta.get("status"):
+        return {}
+    return {
+        META: {**meta, "status": "", "approvedBy": "", "verified": False, "outdated": True},
+        REVIEWS: info.get(REVIEWS) or [],
+    }
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

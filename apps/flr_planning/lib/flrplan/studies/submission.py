@@ -13,7 +13,7 @@ from flrplan.errors import FlrError
 from flrplan.image import Geometry
 from flrplan.metrics.overlap import dice
 from flrplan.studies.folder import FINAL, ORIGINAL, StoredLabel, StudiesFolder, check_id, check_tag
-from flrplan.studies.review import META, REVIEWS, SUBMISSION, CaseReview, Version, reviewed_info
+from flrplan.studies.review import META, REVIEWS, SUBMISSION, CaseReview, Version, outdated_review, reviewed_info
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ def submit(
         same = before.get(tag)
         if same is not None and Version.of(tag, same.info).by == by and folder.is_same_label(same, source, info):
             return same
+        if same is not None and META not in reviewed:
+            reviewed |= outdated_review(same.info)
         base = before.get(tag) or (before[case.newest.tag] if case.newest else before.get(ORIGINAL))
         now = time.time()
         submission = {
