@@ -87,6 +87,7 @@ Developer <docs/developer>
 :caption: Planning and serving
 docs/inputs
 docs/planning
+docs/objects
 apps/flr_planning/model/README
 apps/flr_planning/model/demo/README
 docs/status

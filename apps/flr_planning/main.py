@@ -26,14 +26,17 @@ from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.doors import require_known
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id
 from flrplan.server.infer import PlanningTask, Service, infer_tasks
+from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors
+from flrplan.server.measure import MeasureTask
 from flrplan.server.ohif_colors import serve_ohif_colors
 from flrplan.server.sessions import PlanningSessions
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import open_studies
 from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
 from flrplan.server.train_queue import serve_train_queue
+from flrplan.server.uploads import serve_uploads
 
 
 class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
@@ -51,8 +54,8 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             labels=list(KNOWN_LABEL_NAMES),  # a list: OHIF appends to it
         )
 
-    def init_infers(self) -> dict[str, PlanningTask]:
-        """One task per stage, and the cascade; they share one model store."""
+    def init_infers(self) -> dict[str, PlanningTask | MeasureTask]:
+        """One task per stage and the cascade, which share one model store, and ``measure``."""
         self.service = Service(self.settings, self._store(), self.datastore())
         return infer_tasks(self.service)
 
@@ -79,11 +82,17 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             scoring.in_background(self.datastore())
         return {}
 
+    def on_save_label(self, image_id: str, label_id: str) -> dict[str, Any]:
+        """What the stored label holds, for the answer of the host's endpoint, which 3D Slicer shows."""
+        super().on_save_label(image_id, label_id)
+        return last_summary(image_id)
+
     def on_init_complete(self) -> None:
         """Called by the host once its server is up."""
         super().on_init_complete()
         serve_ohif_colors()
         serve_train_queue()
+        serve_uploads()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
@@ -152,7 +161,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         return ModelStore(self.settings.models or own, own / DEMO_NAME)
 
     def init_datastore(self) -> Datastore:
-        """A folder's datastore without hidden files; a server's as the host opens it."""
+        """A folder's datastore that survives kills; a server's as the host opens it."""
         remote = self.studies.startswith(("http://", "https://"))
         return super().init_datastore() if remote else open_studies(self.studies)
 

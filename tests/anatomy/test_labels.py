@@ -13,6 +13,7 @@ from flrplan.anatomy import (
     Structure,
     check_planning_map,
     decode_label,
+    decode_layers,
     structure_mask,
     to_compartments,
 )
@@ -142,3 +143,37 @@ def test_slicer_offers_all_names_and_what_is_painted_counts() -> None:
 def test_labels_that_would_be_a_guess(array: list[object], names: dict[str, int], message: str) -> None:
     with pytest.raises(LabelError, match=message):
         decode_label(np.array(array), names, "case 3")
+
+
+def test_names_are_known_in_any_case_and_by_their_titles() -> None:
+    array = np.array([[[0, 1, 2, 3, 4]]])
+    names = {"Remnant": 1, " RESECTION": 2, "CRLM in-resection": 3, "Metastasis in the remnant": 4}
+    label = decode_label(array, names, "x")
+    assert label.holds == set(Structure)
+    assert label.masks[Structure.FLR].tolist() == [[[False, True, False, False, True]]]
+    with pytest.raises(
+        LabelError, match=r"x: two of its labels \['Liver', 'liver'\] are called the same; rename or delete one"
+    ):
+        decode_label(array, {"Liver": 1, "liver": 2}, "x")
+
+
+def test_structures_in_layers_are_as_they_were_drawn() -> None:
+    """A liver with a hole for the tumour of its own layer contains it; the remnant of the other layer is what was drawn."""
+    liver, flr = np.array([[[1, 2, 1, 1, 0]]]), np.array([[[0, 0, 0, 1, 0]]])
+    label = decode_layers([(liver, {"liver": 1, "crlm": 2}), (flr, {"flr": 1})], "x")
+    assert label.masks[Structure.LIVER].tolist() == [[[True, True, True, True, False]]]
+    assert label.masks[Structure.CRLM].tolist() == [[[False, True, False, False, False]]]
+    assert label.masks[Structure.FLR].tolist() == [[[False, False, False, True, False]]]
+    apart = decode_layers([(np.array([[[1, 1, 0]]]), {"liver": 1}), (np.array([[[0, 1, 1]]]), {"crlm": 1})], "x")
+    assert apart.masks[Structure.LIVER].tolist() == [[[True, True, False]]], "nothing is added to a liver that was drawn whole"
+
+
+def test_layers_that_contradict_each_other_are_an_error() -> None:
+    one, two = np.array([[[1, 1, 0]]]), np.array([[[0, 1, 1]]])
+    names = {"remnant": 1, "crlm_in_remnant": 2}
+    with pytest.raises(LabelError, match=r"x: its compartments .* overlap in 1 voxels, and each voxel is in one at most"):
+        decode_layers([(one, names), (two, {"crlm_in_resection": 1, "resection": 2})], "x")
+    with pytest.raises(LabelError, match=r"two of its labels .* are called the same"):
+        decode_layers([(one, {"liver": 1}), (two, {"liver": 1})], "x")
+    with pytest.raises(LabelError, match=r"both structures \(liver\) and compartments \(remnant\)"):
+        decode_layers([(one, {"liver": 1}), (two, {"remnant": 1})], "x")

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import requests
 import SimpleITK as sitk
 from PIL import Image
+from scipy import ndimage
 
 from flrplan.anatomy import Compartment, Structure, structure_mask
 from flrplan.cli import main
 from flrplan.cohort import CaseSize, make_case
 from flrplan.demo.measure import dice
 from flrplan.demo.ohif import background, browser, orthanc, server
-from flrplan.demo.ohif.browser import find_chromium, require_playwright
+from flrplan.demo.ohif.browser import find_chromium, open_page, require_playwright
+from flrplan.demo.ohif.correct import correct
 from flrplan.demo.ohif.direct import LOOPBACK
 from flrplan.demo.ohif.drive import Driven
 from flrplan.demo.ohif.orthanc import find_orthanc
-from flrplan.demo.ohif.run import drive_demo, running_demo
+from flrplan.demo.ohif.run import Demo, drive_demo, running_demo
 from flrplan.errors import ImageError, ServiceError
 from flrplan.image import read_ct
 from flrplan.image.dicom_write import write_dicom_series
@@ -51,6 +56,7 @@ def test_a_browser_runs_the_cascade_in_ohif(tmp_path: Path) -> None:
     said: Says = []
     with running_demo(said.append) as demo:
         (seen,) = drive_demo(demo, tmp_path, said.append)
+        corrects_a_label(demo, tmp_path, said)
         log = demo.server.process.log.read_text(errors="replace")
     looks_like_an_answer(seen)
     assert seen.geometry.is_same_grid(demo.case.geometry)
@@ -61,6 +67,37 @@ def test_a_browser_runs_the_cascade_in_ohif(tmp_path: Path) -> None:
     assert not demo.server.process.runs
     assert background.is_port_free(server.OHIF_PORT)
     assert not demo.server.folder.exists()
+
+
+def corrects_a_label(demo: Demo, folder: Path, said: Says) -> None:
+    """The true plan is submitted; a reader paints a part of the resection as remnant and exports it; the server measures that."""
+    url, case, series = demo.server.url, demo.case, demo.series[0]
+    names = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
+    sitk.WriteImage(case.geometry.image(case.planning_zyx), str(folder / "label.nii.gz"))
+    with (folder / "label.nii.gz").open("rb") as file:
+        params = {"params": json.dumps({"label_info": names})}
+        stored = requests.put(
+            f"{url}/datastore/label?image={series.series_uid}",
+            data=params,
+            files={"label": ("label.nii.gz", file)},
+            timeout=120,
+        ).json()
+    resection = case.planning_zyx == Compartment.RESECTION
+    depth = ndimage.distance_transform_edt(np.pad(resection, 1))[1:-1, 1:-1, 1:-1]
+    z, y, x = (int(n) for n in np.unravel_index(depth.argmax(), depth.shape))
+    start, end = case.geometry.world_mm(np.array([[x, y, z], [x + 3, y, z]], float)).tolist()
+    with open_page() as page:
+        pictures = correct(page, demo.server, series, "remnant", (start, end), "Ann Otator", folder, said.append)
+    assert len(pictures) == 4
+    assert requests.get(f"{url}/info/", timeout=60).json()["datastore"]["completed"] == 1
+    answer = requests.post(f"{url}/infer/measure?image={series.series_uid}&output=json", timeout=120).json()["params"]
+    before, after = stored["volumes"], answer["volumes"]
+    assert after["liver_ml"] >= before["liver_ml"] - 1
+    assert 1 < after["flr_ml"] - before["flr_ml"] < before["lrs_ml"], "what was painted is remnant now"
+    kept = requests.get(f"{url}/datastore/label/info?label={series.series_uid}&tag=final", timeout=60).json()
+    assert (kept["origin"]["author"], kept["origin"]["author_verified"]) == ("Ann Otator", False)
+    assert kept["origin"]["description"] == "corrected by Ann Otator"
+    assert kept["origin"]["date"]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from flrplan.errors import GridError, LabelError
 from flrplan.image import Geometry
-from flrplan.image.dicom_seg import read_dicom_seg
+from flrplan.image.dicom_seg import read_dicom_layers, read_dicom_seg, with_empty_compartments
 
 SHAPE = (6, 5, 7)
 AXIAL = Geometry((7, 5, 6), (0.8, 0.9, 7.5), (-12.0, 5.0, 100.0))
@@ -131,3 +131,25 @@ def test_what_is_no_binary_seg_is_an_error(liver: np.ndarray) -> None:
     seg.SegmentationType = "FRACTIONAL"
     with pytest.raises(LabelError, match="expected a BINARY DICOM SEG, found 'FRACTIONAL'"):
         read_dicom_seg(seg, AXIAL, "a SEG")
+
+
+def test_overlapping_segments_are_read_in_layers() -> None:
+    """A liver drawn whole, a tumour in it, a remnant beside the tumour: the two small ones share the second layer."""
+    masks = {name: np.zeros(SHAPE, bool) for name in ("liver", "crlm", "flr")}
+    masks["liver"][1:4], masks["crlm"][2, 1, 1], masks["flr"][2, 3:] = True, True, True
+    layers = read_dicom_layers(make_seg(masks, AXIAL), AXIAL, "x")
+    assert [names for _, names in layers] == [{"liver": 1}, {"crlm": 2, "flr": 3}]
+    for label, names in layers:
+        for name, number in names.items():
+            assert np.array_equal(label == number, masks[name]), name
+    with pytest.raises(LabelError, match="x: its segments overlap, which a label map cannot hold"):
+        read_dicom_seg(make_seg(masks, AXIAL), AXIAL, "x")
+
+
+def test_a_plan_whose_empty_compartments_a_seg_left_out_is_still_a_plan() -> None:
+    label = np.zeros(SHAPE, np.uint8)
+    (_, names), *_ = with_empty_compartments([(label, {"Remnant": 1, "resection": 3})])
+    assert names == {"Remnant": 1, "resection": 3, "crlm_in_resection": 2, "crlm_in_remnant": 4}
+    assert with_empty_compartments([(label, {"remnant": 1})]) == [(label, {"remnant": 1})], (
+        "a remnant alone states nothing else"
+    )

@@ -14,6 +14,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
 from flrplan.image import CT, Geometry, read_ct
 from flrplan.server.annotations import given_masks
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.options import Inputs
 from flrplan.server.studies import PlanningLocalDatastore
 
@@ -37,14 +38,14 @@ def ct(studies: Path, case: SyntheticCase) -> CT:
 def save(
     datastore: PlanningLocalDatastore, case: SyntheticCase, tmp_path: Path, write_image: Callable[..., Path]
 ) -> Callable[..., None]:
-    """Stores a ``final`` label as a client does, under any name and suffix."""
+    """Stores a ``final`` label unchecked, as the host and earlier versions did, under any name and suffix."""
 
     def store(
         label: NDArray[Any], names: dict[str, int] | None, geometry: Geometry = case.geometry, suffix: str = ".nii.gz"
     ) -> None:
         file = write_image(tmp_path / f"upload{suffix}", label.astype(np.uint8), geometry)
         info = {} if names is None else {"label_info": [{"name": n, "idx": i} for n, i in names.items()]}
-        datastore.save_label(case.case_id, str(file), DefaultLabelTag.FINAL, info)
+        DurableDatastore.save_label(datastore, case.case_id, str(file), DefaultLabelTag.FINAL, info)
 
     return store
 

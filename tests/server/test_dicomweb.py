@@ -13,7 +13,7 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from flrplan.image import Geometry, read_ct
+from flrplan.image import Geometry, read_ct, read_label_map
 from flrplan.image.dicom_write import write_dicom_series
 from flrplan.server.client_error import ClientError
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
@@ -96,13 +96,17 @@ def test_the_dicom_files_of_a_converted_series_are_read(
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the host's own ``save_label`` was given."""
+def sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, write_image: Callable[..., Path]) -> list[dict[str, Any]]:
+    """What the host's own ``save_label`` was given, of an image that lies in the cache."""
     infos: list[dict[str, Any]] = []
+    image = write_image(tmp_path / "ct.nii.gz", np.zeros(GRID.shape_zyx, np.int16), GRID)
 
     def save_label(self: Any, image_id: str, file: str, tag: str, info: dict[str, Any]) -> str:
-        infos.append(info)
+        infos.append({**info, "values": np.unique(read_label_map(Path(file))[0]).tolist()})
         return image_id
+
+    monkeypatch.setattr(PlanningDICOMWebDatastore, "list_images", lambda self: ["1.2.3"])
+    monkeypatch.setattr(PlanningDICOMWebDatastore, "get_image_uri", lambda self, image_id: str(image))
 
     monkeypatch.setattr(DICOMWebDatastore, "save_label", save_label)
     return infos
@@ -128,16 +132,17 @@ def test_names_are_put_into_the_order_of_the_values_present(
     make_store().save_label("1.2.3", str(file), "final", info)
     assert [(e["name"], e["idx"]) for e in sent[0]["label_info"]] == [("crlm", 3), ("liver", 7), ("flr", 2)]
     assert sent[0]["client_id"] == "me"
+    assert sent[0]["values"] == [0, 3, 7]
     make_store().save_label("1.2.3", str(file), "original", info)
-    assert sent[1] is info
+    assert sent[1]["label_info"] == info["label_info"]
 
 
 @pytest.mark.parametrize(
     ("value", "names", "message"),
     [
-        (0, {"liver": 1}, r"the label of 1.2.3 has no voxels; a DICOM SEG cannot hold an empty label"),
-        (2, {"liver": 1}, r"voxels of value \[2\] have no name in label_info; named are \{'liver': 1\}"),
-        (1, {}, r"voxels of value \[1\] have no name"),
+        (0, {"liver": 1}, r"the label of 1.2.3 has no voxels; draw at least one structure"),
+        (2, {"liver": 1}, r"voxels of value \[2\] have no name; named are \{'liver': 1\}"),
+        (1, {}, r"no label names came with it; send label_info"),
     ],
 )
 def test_what_a_seg_could_not_hold_is_refused(

@@ -33,7 +33,7 @@ def test_a_folder_of_dicom_beside_a_nifti_of_the_studies_is_not_it(tmp_path: Pat
 def test_a_file_of_the_working_folder_is_not_the_image_of_that_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "case").touch()
-    (tmp_path / "case.nii.gz").touch()
+    (tmp_path / "case.nii.gz").write_bytes(b"an image")
     monkeypatch.chdir(tmp_path / "elsewhere")  # the host takes an id that exists as a path for that path
     found = image_path({"image": "case", IMAGE_ID: "case"}, PlanningLocalDatastore(str(tmp_path)))
     assert found == tmp_path.resolve() / "case.nii.gz"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase
 from flrplan.server import label_qc
+from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_qc import METHOD, UNREADABLE, LabelQc
 from flrplan.server.studies import PlanningLocalDatastore
 
@@ -60,9 +61,11 @@ def test_worse_labels_score_higher_and_are_read_once(
 
 
 def test_a_label_that_cannot_be_read_scores_worst(
-    datastore: PlanningLocalDatastore, case: SyntheticCase, save: Callable[..., None]
+    datastore: PlanningLocalDatastore, case: SyntheticCase, tmp_path: Path, write_image: Callable[..., Path]
 ) -> None:
-    save(case, case.planning_zyx, [{"name": "spleen", "idx": 1}])
+    file = write_image(tmp_path / "upload.nii.gz", case.planning_zyx, case.geometry)
+    named = {"label_info": [{"name": "spleen", "idx": 1}]}
+    DurableDatastore.save_label(datastore, case.case_id, str(file), "final", named)  # unchecked, as earlier versions did
     assert LabelQc()({}, datastore) == {case.case_id: UNREADABLE}
     assert "unknown label names" in datastore.get_image_info(case.case_id)[METHOD]["messages"][0]
 

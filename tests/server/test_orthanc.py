@@ -221,7 +221,7 @@ def test_a_label_that_a_seg_cannot_hold_is_refused_with_a_message(
     file = write_image(tmp_path / "empty.nii.gz", np.zeros(case.geometry.shape_zyx, np.uint8), case.geometry)
     with pytest.raises(MONAILabelClientException) as caught:
         client.save_label(series, str(file), params={"label_info": [{"name": "liver", "idx": 1}]})
-    assert "has no voxels; a DICOM SEG cannot hold an empty label" in caught.value.msg
+    assert "has no voxels; draw at least one structure before it is submitted" in caught.value.msg
 
 
 @pytest.mark.slow

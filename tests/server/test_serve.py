@@ -138,6 +138,29 @@ def test_the_shared_token_enters_without_a_name(tmp_path: Path) -> None:
         ServeSettings(str(tmp_path), token_file=tmp_path / "token")
 
 
+def test_the_surgeons_page_plans_with_the_models_of_the_app(
+    served: Any, case: SyntheticCase, read_image: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert requests.get(served.url, auth=ANNA, timeout=30).url == f"{served.url}/planner/"
+    assert requests.get(f"{served.url}/planner/", timeout=30).status_code == 401
+    with (served.folder / "studies" / f"{case.case_id}.nii.gz").open("rb") as image:
+        answer = requests.post(f"{served.url}/planner/plans", files={"files": ("DOE.nii.gz", image)}, auth=ANNA, timeout=60)
+    plan = f"{served.url}/planner/{answer.json()['plan']}"
+    until = time.monotonic() + 240
+    while (
+        requests.get(f"{plan}state", auth=ANNA, timeout=30).json()["state"] in ("waiting", "planning")
+        and time.monotonic() < until
+    ):
+        time.sleep(0.3)
+    label = requests.get(f"{plan}files/planning.nii.gz", auth=ANNA, timeout=30)
+    assert label.status_code == 200, requests.get(plan, auth=ANNA, timeout=30).text
+    (tmp_path / "planning.nii.gz").write_bytes(label.content)
+    _, geometry = read_image(tmp_path / "planning.nii.gz")
+    assert geometry.is_same_grid(case.geometry)
+    assert len([*(served.folder / "tmp").rglob("flrplan-planner-*")]) == 1
+    assert "DOE" not in served.log.read_text(errors="replace")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "more", "status", "told"),
     [

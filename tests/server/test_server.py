@@ -41,7 +41,7 @@ def test_info_names_the_app_and_its_tasks(client: MONAILabelClient) -> None:
     info = client.info()
     assert info["name"] == "FLR planning"
     assert info["labels"] == list(KNOWN_LABEL_NAMES)
-    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade"}
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure"}
     assert info["datastore"]["total"] == 2
 
 
@@ -77,7 +77,13 @@ def test_a_liver_saved_at_index_3_is_the_liver_of_the_cascade(
 ) -> None:
     file = write_image(tmp_path / "liver.nii.gz", liver.astype(np.uint8) * 3, case.geometry)
     info = {"label_info": [{"name": "crlm", "idx": 1}, {"name": "liver", "idx": 3}]}
-    assert client.save_label(case.case_id, str(file), params=info)["label"] == case.case_id
+    saved = client.save_label(case.case_id, str(file), params=info)
+    assert saved["label"] == case.case_id
+    assert saved["volumes"]["liver_ml"] == pytest.approx(liver.sum() * case.geometry.voxel_volume_ml, abs=1e-3)
+    assert saved["warnings"] == [
+        "crlm is named and has no voxels: it says that there is none",
+        "nothing is said of flr: not drawn, and not named either",
+    ]
     result, params = client.infer("cascade", case.case_id, {"inputs": "labels_liver"})
     label, geometry = read_image(result)
     assert geometry.is_same_grid(case.geometry)
@@ -91,6 +97,21 @@ def test_a_missing_label_is_told_to_the_client(client: MONAILabelClient, cases: 
         client.infer("cascade", cases[1].case_id, {"inputs": "labels"})
     assert "Status: 400" in caught.value.msg
     assert f"image {cases[1].case_id} has no final label. Draw the liver" in caught.value.msg
+
+
+def test_a_label_that_no_inference_could_use_is_refused_at_once(
+    client: MONAILabelClient, cases: list[SyntheticCase], tmp_path: Path, write_image: Callable[..., Path]
+) -> None:
+    file = write_image(tmp_path / "label.nii.gz", cases[1].planning_zyx, cases[1].geometry)
+    with pytest.raises(MONAILabelClientException) as caught:
+        client.save_label(cases[1].case_id, str(file), params={"label_info": [{"name": "spleen", "idx": 1}]})
+    assert "Status: 400" in caught.value.msg
+    assert "unknown label names ['spleen']; known are liver" in caught.value.msg
+    assert "The upload is kept as" in caught.value.msg
+    assert (
+        requests.get(f"{client._server_url}/datastore/?output=all", timeout=30).json()["objects"][cases[1].case_id]["labels"]
+        == {}
+    )
 
 
 def test_an_unknown_image_is_told_to_the_client(client: MONAILabelClient) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.anatomy.structures import COMPARTMENTS_OF, Compartment, Mask, Structure
+from flrplan.anatomy.structures import APPEARANCE, COMPARTMENTS_OF, Compartment, Mask, Structure
 from flrplan.errors import GridError, LabelError
 
 
@@ -105,9 +106,9 @@ class PlanningLabel:
         return frozenset(self.masks)
 
 
-_STRUCTURE_NAMES = {s.value: s for s in Structure}
-_COMPARTMENT_NAMES = {c.label_name: c for c in Compartment}
-KNOWN_LABEL_NAMES: tuple[str, ...] = (*_STRUCTURE_NAMES, *_COMPARTMENT_NAMES)
+_LOOK = {**{s.value: APPEARANCE[s] for s in Structure}, **{c.label_name: APPEARANCE[c] for c in Compartment}}
+KNOWN_LABEL_NAMES: tuple[str, ...] = tuple(_LOOK)
+_NAMES = {**{"_".join(look.title.casefold().split()): name for name, look in _LOOK.items()}, **{name: name for name in _LOOK}}
 
 
 def _held_by_compartments(named: Iterable[Compartment]) -> list[Structure]:
@@ -115,66 +116,103 @@ def _held_by_compartments(named: Iterable[Compartment]) -> list[Structure]:
     return [s for s, compartments in COMPARTMENTS_OF.items() if compartments <= present]
 
 
+def label_name(name: str) -> str:
+    """A name as this project writes it: ``Liver``, ``CRLM in remnant`` and a title of ours are known; any other stays as it is."""
+    key = "_".join(re.split(r"[\s_-]+", name.strip().casefold()))
+    return _NAMES.get(key, name)
+
+
 def decode_label(label_zyx: NDArray[np.generic], names: Mapping[str, int], what: str) -> PlanningLabel:
-    """Reads a label map as a client sent it: any of the known names, at any index.
+    """As :func:`decode_layers`, of one label map."""
+    return decode_layers([(label_zyx, names)], what)
+
+
+def decode_layers(layers: Sequence[tuple[NDArray[np.generic], Mapping[str, int]]], what: str) -> PlanningLabel:
+    """Reads label maps as a client sent them: any of the known names (:func:`label_name`), at any index.
 
     Rules. Compartments: a structure is held if all its compartments are named, so ``remnant`` alone never says "liver".
-    Structures: the liver contains every other structure that is named beside it (a label map cannot overlap).
+    Structures: the liver contains every other structure that is named beside it in its layer (a label map cannot overlap).
     If only one kind is named, a name without voxels says "empty". If both kinds are named (3D Slicer offers all names),
     the kind that has voxels is meant, and of the structures only those with voxels are held; voxels of both kinds
-    are an error, and so is ``crlm`` beside ``flr`` or ``lrs``, where the side of the tumour would be a guess.
+    are an error, and so is, in a single layer, ``crlm`` beside ``flr`` or ``lrs``, where the side of the tumour would be a guess.
+    Structures in several layers are as they were drawn.
 
     Args:
-        label_zyx: ``(Z, Y, X)`` integers, 0 is background.
-        names: label name to index, for example ``{"liver": 3}``.
+        layers: label maps ``(Z, Y, X)`` of integers, 0 is background, each with label name to index, for example ``{"liver": 3}``.
         what: how to call this label in an error (file or case).
-    Raises: LabelError for unknown names, values without a name, doubled or non-positive indices and mixtures.
+    Raises: LabelError for unknown and doubled names, values without a name, doubled or non-positive indices and mixtures.
     """
-    unknown = sorted(set(names) - set(KNOWN_LABEL_NAMES))
-    if unknown:
-        raise LabelError(f"{what}: unknown label names {unknown}; known are {', '.join(KNOWN_LABEL_NAMES)}")
-    if not names:
+    if not any(names for _, names in layers):
         raise LabelError(f"{what}: no label names came with it; send label_info with any of {', '.join(KNOWN_LABEL_NAMES)}")
-    if len(set(names.values())) != len(names) or min(names.values()) < 1:
-        raise LabelError(f"{what}: each label needs an index of its own from 1 up, got {dict(names)}")
-    values = {int(v) for v in np.unique(label_zyx)} - {0}
-    nameless = sorted(values - set(names.values()))
-    if nameless:
-        raise LabelError(f"{what}: voxels of value {nameless[:5]} have no name; named are {dict(names)}")
-
-    structures = {_STRUCTURE_NAMES[n]: i for n, i in names.items() if n in _STRUCTURE_NAMES}
-    compartments = {_COMPARTMENT_NAMES[n]: i for n, i in names.items() if n in _COMPARTMENT_NAMES}
-    painted_structures = [s for s, i in structures.items() if i in values]
-    painted_compartments = [c for c, i in compartments.items() if i in values]
+    drawn: dict[str, Mask] = {}
+    layer_of: dict[str, int] = {}
+    painted: set[str] = set()
+    for number, (label, given) in enumerate(layers):
+        names = {label_name(name): index for name, index in given.items()}
+        _check_names(label, given, names, set(drawn), what)
+        values = set(np.unique(label).tolist())
+        drawn |= {name: label == index for name, index in names.items()}
+        layer_of |= dict.fromkeys(names, number)
+        painted |= {name for name, index in names.items() if index in values}
+    structures = {s: drawn[s.value] for s in Structure if s.value in drawn}
+    compartments = {c: drawn[c.label_name] for c in Compartment if c.label_name in drawn}
+    painted_structures = [s for s in structures if s.value in painted]
+    painted_compartments = [c.label_name for c in compartments if c.label_name in painted]
     if painted_structures and painted_compartments:
         raise LabelError(
             f"{what}: holds both structures ({', '.join(map(str, painted_structures))}) and compartments "
-            f"({', '.join(c.label_name for c in painted_compartments)}); paint one kind and delete the other"
+            f"({', '.join(painted_compartments)}); paint one kind and delete the other"
         )
     if compartments and not painted_structures:
-        return _decode_compartments(label_zyx, compartments, what)
-    held = {s: i for s, i in structures.items() if not compartments or i in values}
-    return _decode_structures(label_zyx, held, what)
+        return _decode_compartments(compartments, what)
+    held = {s: mask for s, mask in structures.items() if not compartments or s.value in painted}
+    beneath = {s for s in held if layer_of[s.value] == layer_of.get(Structure.LIVER.value)}
+    return _decode_structures(held, beneath, len(layers) == 1, what)
 
 
-def _decode_compartments(label: NDArray[np.generic], index: Mapping[Compartment, int], what: str) -> PlanningLabel:
-    held = _held_by_compartments(index)
+def _check_names(
+    label: NDArray[np.generic], given: Mapping[str, int], names: Mapping[str, int], before: set[str], what: str
+) -> None:
+    """Raises LabelError for names and indices of one label map that say nothing, or say it twice."""
+    unknown = sorted(set(names) - set(KNOWN_LABEL_NAMES))
+    if unknown:
+        raise LabelError(
+            f"{what}: unknown label names {unknown}; known are {', '.join(KNOWN_LABEL_NAMES)}. Rename or delete these segments"
+        )
+    if len(names) != len(given) or before & set(names):
+        raise LabelError(f"{what}: two of its labels {sorted([*before, *given])} are called the same; rename or delete one")
+    if names and (len(set(names.values())) != len(names) or min(names.values()) < 1):
+        raise LabelError(f"{what}: each label needs an index of its own from 1 up, got {dict(given)}")
+    nameless = sorted(set(np.unique(label).tolist()) - {0} - set(names.values()))
+    if nameless:
+        raise LabelError(f"{what}: voxels of value {nameless[:5]} have no name; named are {dict(given)}")
+
+
+def _decode_compartments(drawn: Mapping[Compartment, Mask], what: str) -> PlanningLabel:
+    held = _held_by_compartments(drawn)
     if not held:
         raise LabelError(
-            f"{what}: the compartments {', '.join(c.label_name for c in index)} alone do not state any structure; "
+            f"{what}: the compartments {', '.join(c.label_name for c in drawn)} alone do not state any structure; "
             "name all compartments of a structure (for the liver: all four), or paint 'liver'"
         )
-    return PlanningLabel({s: np.isin(label, [index[c] for c in COMPARTMENTS_OF[s]]) for s in held})
+    twice = np.count_nonzero(np.add.reduce([mask.astype(np.uint8) for mask in drawn.values()]) > 1)
+    if twice:
+        raise LabelError(
+            f"{what}: its compartments {', '.join(c.label_name for c in drawn)} overlap in {twice} voxels, and each voxel is in one at "
+            "most; erase one of the two there"
+        )
+    return PlanningLabel({s: np.logical_or.reduce([drawn[c] for c in sorted(COMPARTMENTS_OF[s])]) for s in held})
 
 
-def _decode_structures(label: NDArray[np.generic], index: Mapping[Structure, int], what: str) -> PlanningLabel:
-    masks: dict[Structure, Mask] = {s: label == i for s, i in index.items()}
+def _decode_structures(drawn: Mapping[Structure, Mask], beneath: set[Structure], one_layer: bool, what: str) -> PlanningLabel:
+    """beneath: the structures in the liver's own layer, which it contains."""
+    masks = dict(drawn)
     sides = [s for s in (Structure.FLR, Structure.LRS) if s in masks and masks[s].any()]
-    if sides and Structure.CRLM in masks and masks[Structure.CRLM].any():
+    if one_layer and sides and Structure.CRLM in masks and masks[Structure.CRLM].any():
         raise LabelError(
             f"{what}: 'crlm' beside '{sides[0]}' does not say on which side of the cut the tumour lies; "
             f"use {Compartment.CRLM_IN_RESECTION.label_name} and {Compartment.CRLM_IN_REMNANT.label_name}"
         )
-    if Structure.LIVER in masks:
-        masks[Structure.LIVER] = np.logical_or.reduce(list(masks.values()))
+    if beneath:
+        masks[Structure.LIVER] = np.logical_or.reduce([masks[s] for s in sorted(beneath)])
     return PlanningLabel(masks)

@@ -10,6 +10,7 @@ from typing import Any
 
 from flrplan.commands.say import note, say
 from flrplan.errors import ServiceError, SettingsError
+from flrplan.planner import PlannerSettings
 from flrplan.server.serve import ServeSettings
 from flrplan.server.serve.settings import APP, LOOPBACK
 
@@ -36,6 +37,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a setting of the app; repeatable"
     )
+    page = parser.add_argument_group("the page /planner/, on which a CT is dropped and planned")
+    default = PlannerSettings()
+    page.add_argument(
+        "--uploads", type=Path, metavar="DIR", help="where CTs and plans lie while they are kept (temporary files)"
+    )
+    page.add_argument(
+        "--keep-hours",
+        type=float,
+        default=default.keep_hours,
+        metavar="H",
+        help=f"until a plan is deleted ({default.keep_hours:g})",
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         max_upload_gib=arguments.max_upload_gib,
         root_path=arguments.root_path,
         conf=dict(arguments.conf),
+        planner=PlannerSettings(arguments.uploads, arguments.max_upload_gib, arguments.keep_hours),
     )
     with _listening(settings) as listener:
         from flrplan.server.serve.run import serve

@@ -8,7 +8,7 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.image.cases import CHANNEL, case_name, case_names, find_cases, natural_key, without_channel
-    from flrplan.image.ct import CT, ct_from_image, read_ct
+    from flrplan.image.ct import CT, ct_from_image, read_ct, read_grid
     from flrplan.image.geometry import Geometry, require_same_grid
     from flrplan.image.masks import read_label_map, read_mask
     from flrplan.image.orientation import Canonical
@@ -25,6 +25,7 @@ __all__ = [
     "find_cases",
     "natural_key",
     "read_ct",
+    "read_grid",
     "read_label_map",
     "read_mask",
     "require_same_grid",
@@ -48,6 +49,7 @@ import_at_first_use(
             "CT",
             "ct_from_image",
             "read_ct",
+            "read_grid",
         ),
         "flrplan.image.geometry": (
             "Geometry",

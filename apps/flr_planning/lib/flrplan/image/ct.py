@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from flrplan.errors import GridError, ImageError, SettingsError
 from flrplan.image.cases import case_name
-from flrplan.image.dicom_files import is_dicom
+from flrplan.image.dicom_files import DicomFile, is_dicom
 from flrplan.image.dicom_series import read_dicom_series
-from flrplan.image.geometry import Geometry
+from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.hounsfield import as_hu, check_grid, check_hu
 from flrplan.image.volume_file import image_suffix, read_volume, scalar_volume
 
@@ -25,7 +25,7 @@ class CT:
     """``array_zyx``: ``(Z, Y, X)`` HU, int16 where that loses nothing, else float32, in the file's own axis order.
 
     ``geometry``: its voxel grid (LPS, mm). ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should
-    check, one sentence each.
+    check, one sentence each. slices: of a DICOM series, the file or frame of each z; empty for every other source.
     """
 
     array_zyx: NDArray[Any]
@@ -33,6 +33,7 @@ class CT:
     name: str
     source: str
     warnings: tuple[str, ...] = ()
+    slices: tuple[DicomFile, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.array_zyx, np.ndarray) or self.array_zyx.dtype.kind not in "iuf":
@@ -54,13 +55,31 @@ def read_ct(path: str | os.PathLike[str], series: str | None = None) -> CT:
     """
     path = Path(path)
     if path.is_dir() or (image_suffix(path) is None and path.is_file() and is_dicom(path)):
-        array, geometry, warnings = read_dicom_series(path, series)
-        return _checked(array, geometry, case_name(path), str(path), warnings)
+        array, geometry, slices, warnings = read_dicom_series(path, series)
+        return _checked(array, geometry, case_name(path), str(path), warnings, slices)
     if series is not None:
         raise SettingsError(f"series {series!r} was asked of {path}, but only a DICOM folder has series; leave it out")
     volume = read_volume(path)
     array = sitk.GetArrayFromImage(volume.image)
     return _checked(array, volume.geometry, case_name(path), str(path), volume.warnings)
+
+
+def read_grid(path: str | os.PathLike[str]) -> Geometry:
+    """The grid of what :func:`read_ct` reads; of a file that states a plain 3D grid, without reading its voxels.
+
+    Raises: ImageError as :func:`read_ct`.
+    """
+    path = Path(path)
+    if image_suffix(path) is None or path.is_dir():
+        return read_ct(path).geometry
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        direction = np.array(reader.GetDirection()).reshape(3, 3)
+        return straighten(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, str(path))[0]
+    except (RuntimeError, ValueError):  # a sheared NIfTI, a trailing axis, or what read_ct has words for
+        return read_ct(path).geometry
 
 
 def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:
@@ -69,8 +88,15 @@ def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:
     return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, name, source, volume.warnings)
 
 
-def _checked(array: NDArray[Any], geometry: Geometry, name: str, source: str, warnings: tuple[str, ...] = ()) -> CT:
+def _checked(
+    array: NDArray[Any],
+    geometry: Geometry,
+    name: str,
+    source: str,
+    warnings: tuple[str, ...] = (),
+    slices: tuple[DicomFile, ...] = (),
+) -> CT:
     check_grid(geometry, source)
     hu = as_hu(np.ascontiguousarray(array), source)
     check_hu(hu, source)
-    return CT(hu, geometry, name, source, warnings)
+    return CT(hu, geometry, name, source, warnings, slices)

@@ -176,14 +176,23 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
     if uid is None and path.is_file():
         uid = _read_header(path).text("SeriesInstanceUID")
     files, lost = _sort_out(files_below(folder, hidden=True) if path.is_dir() else _files_of(folder))
-    found = _group([frame for file in files for frame in _frames(_read_header(file))])
+    found = _series_of(files)
     if not found:
         empty = f" ({named(lost)} {lost[0].reason})" if lost else ""
         raise ImageError(f"{folder}: no DICOM images in this folder{empty}; expected the slices of a CT series")
     chosen = _volume(folder, found) if uid is None else _named_series(folder, found, uid)
     _refuse_lost_slices(folder, chosen, lost)
     others = [file for series in found if series is not chosen and len(series.slices) < 2 for file in series.slices]
-    return replace(chosen, warnings=(*_missing_references(chosen), *_unused(chosen, others, lost)))
+    return replace(chosen, warnings=tuple(_unused(chosen, others, lost)))
+
+
+def ct_volumes(folder: Path) -> list[Series]:
+    """The series of a DICOM folder and its subfolders that hold two or more CT slices, the largest first.
+
+    Raises: ImageError for an unreadable DICOM file.
+    """
+    files, _ = _sort_out(files_below(folder, hidden=True))
+    return sorted((s for s in _series_of(files) if len(s.slices) >= 2), key=lambda s: -len(s.slices))
 
 
 def first_image(folder: Path, series: str | None = None) -> DicomFile | None:
@@ -288,8 +297,8 @@ def _listing(found: Sequence[Series]) -> str:
 
 def _refuse_lost_slices(folder: Path, chosen: Series, lost: Sequence[_Lost]) -> None:
     """Raises ImageError where files that are called like the slices are no DICOM: slices that were lost on the way."""
-    slices = {_called(path) for path in chosen.files}
-    gone = [entry for entry in lost if entry.reason != "hidden" and _called(entry.path) in slices]
+    slices = {called(path) for path in chosen.files}
+    gone = [entry for entry in lost if entry.reason != "hidden" and called(entry.path) in slices]
     if gone:
         reasons = ", ".join(sorted({entry.reason or "no DICOM" for entry in gone}))
         raise ImageError(
@@ -298,21 +307,39 @@ def _refuse_lost_slices(folder: Path, chosen: Series, lost: Sequence[_Lost]) -> 
         )
 
 
-def _called(path: Path) -> tuple[Path, str]:
+def called(path: Path) -> tuple[Path, str]:
     """Folder and name without DICOM's ending, every number as one sign: alike for the slices of an export."""
     name = path.stem if path.suffix.lower() in _DICOM_SUFFIXES else path.name
     return path.parent, re.sub(r"[0-9a-f]{8,}|\d+", "#", name.lower())
 
 
-def _missing_references(chosen: Series) -> list[str]:
-    """What a SEG or an SR of this CT would have to state, and cannot."""
-    missing = [k for k in _REFERENCES if any(not file.text(k) for file in chosen.slices)]
-    if "SOPInstanceUID" in missing and all(file.instance for file in chosen.slices):
-        missing.remove("SOPInstanceUID")
-    if not missing:
+def why_no_reference(slices: Sequence[DicomFile]) -> str | None:
+    """Why a DICOM SEG or SR cannot refer to these slices, in words; None if it can."""
+    stated = {
+        k: [file.instance if k == "SOPInstanceUID" else file.text(k) for file in slices] for k in ("SOPClassUID", *_REFERENCES)
+    }
+    missing = [k for k in _REFERENCES if not all(stated[k])]
+    if missing:
+        return f"the slices state no {', '.join(missing)}"
+    for keyword, uids in stated.items():
+        wrong = [uid for uid in dict.fromkeys(uids) if uid and not pydicom.uid.UID(uid).is_valid]
+        if wrong:
+            return f"the slices state a {keyword} that is no UID ({', '.join(map(repr, wrong[:_NAMED_FILES]))})"
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID"):
+        if len(set(stated[keyword])) > 1:
+            return f"the slices state several {keyword} ({', '.join(sorted(set(stated[keyword]))[:_NAMED_FILES])})"
+    twice = len(slices) - len({(file.instance, file.frame) for file in slices})
+    return f"{twice} slices state the SOPInstanceUID of another one" if twice else None
+
+
+def missing_references(slices: Sequence[DicomFile]) -> list[str]:
+    """What a SEG or an SR of a CT of these slices would have to state, and cannot; a sentence, or none."""
+    why = why_no_reference(slices)
+    if why is None:
         return []
-    alone = "; all CT images of the folder that state none are taken as one series" if not chosen.uid else ""
-    return [f"the slices state no {', '.join(missing)}{alone}, and no DICOM SEG or SR of this CT can be written without it"]
+    alone = "; all CT images of the folder that state none are taken as one series"
+    no_series = "" if slices[0].text("SeriesInstanceUID") else alone
+    return [f"{why}{no_series}, and no DICOM SEG or SR of this CT can be written without it"]
 
 
 def _unused(chosen: Series, others: Sequence[DicomFile], lost: Sequence[_Lost]) -> list[str]:
@@ -408,6 +435,10 @@ def _frame_header(common: Any, shared: Any, own: Any) -> Any:
     if "FrameType" in kind:
         header.add_new("ImageType", "CS", kind["FrameType"].value)  # an assignment would change the element of all frames
     return header
+
+
+def _series_of(files: Sequence[Path]) -> list[Series]:
+    return _group([frame for file in files for frame in _frames(_read_header(file))])
 
 
 def _group(files: Sequence[DicomFile]) -> list[Series]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from flrplan.anatomy import Compartment, label_name
 from flrplan.errors import GridError, LabelError
 from flrplan.image.geometry import SAME_GRID_TOLERANCE_VOXELS, Geometry
 
@@ -18,35 +19,72 @@ _SPACING_TOLERANCE = 1e-3
 def read_dicom_seg(seg: Dataset, geometry: Geometry, what: str) -> tuple[NDArray[np.uint8], dict[str, int]]:
     """The label map ``(Z, Y, X) uint8`` on ``geometry``, and segment label to value (its segment number).
 
+    Raises: as :func:`read_dicom_layers`; LabelError for overlapping segments.
+    """
+    layers = read_dicom_layers(seg, geometry, what)
+    if len(layers) > 1:
+        raise LabelError(f"{what}: its segments overlap, which a label map cannot hold; save disjoint segments")
+    return layers[0]
+
+
+def read_dicom_layers(seg: Dataset, geometry: Geometry, what: str) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
+    """As few label maps as hold all segments: each ``(Z, Y, X) uint8`` on ``geometry``, with segment label to value (its segment number).
+
     Voxels outside the stored frames are 0. Nothing is interpolated.
 
     Raises:
         GridError: a frame does not fall on the CT's voxels.
-        LabelError: no BINARY SEG, a broken one, two segments of one name, or overlapping segments.
+        LabelError: no BINARY SEG, a broken one, or two segments of one name.
     """
     if seg.get("SegmentationType") != "BINARY":
         raise LabelError(f"{what}: expected a BINARY DICOM SEG, found {seg.get('SegmentationType')!r} ({seg.get('Modality')})")
     try:
-        return _placed(seg, geometry, what)
+        masks = _placed(seg, geometry, what)
+        names = _segment_names(seg, what)
     except (AttributeError, KeyError, IndexError, NotImplementedError, RuntimeError) as error:
         raise LabelError(f"{what}: this DICOM SEG is incomplete or cannot be decoded: {error}") from error
+    layers: list[tuple[NDArray[np.uint8], dict[str, int]]] = [(np.zeros(geometry.shape_zyx, np.uint8), {})]
+    for name, number in names.items():
+        mask = masks.get(number)
+        free = [layer for layer in layers if mask is None or not layer[0][mask].any()]
+        if not free:
+            free = [(np.zeros(geometry.shape_zyx, np.uint8), {})]
+            layers += free
+        label, named = free[0]
+        named[name] = number
+        if mask is not None:
+            label[mask] = number
+    return layers
 
 
-def _placed(seg: Dataset, geometry: Geometry, what: str) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    names = _segment_names(seg, what)
+def with_empty_compartments(
+    layers: list[tuple[NDArray[np.uint8], dict[str, int]]],
+) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
+    """The layers with the compartments named that a SEG left out because they are empty (dcmqi and OHIF store no empty segment).
+
+    Only where remnant and resection are both there: then they are a plan, and it has no metastasis in what is not named.
+    """
+    known = {label_name(name) for _, names in layers for name in names}
+    if not {Compartment.REMNANT.label_name, Compartment.RESECTION.label_name} <= known:
+        return layers
+    (label, names), *others = layers
+    free = (n for n in range(1, np.iinfo(np.uint8).max + 1) if n not in names.values())
+    absent = [c.label_name for c in Compartment if c.label_name not in known]
+    return [(label, {**names, **dict(zip(absent, free, strict=False))}), *others]
+
+
+def _placed(seg: Dataset, geometry: Geometry, what: str) -> dict[int, NDArray[np.bool_]]:
+    """Of each segment number that has frames, its mask on the grid."""
+    masks: dict[int, NDArray[np.bool_]] = {}
     frames = seg.pixel_array
     frames = frames[None] if frames.ndim == 2 else frames
-    label = np.zeros(geometry.shape_zyx, np.uint8)
     shared = seg.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in seg else Dataset()
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         number = int(group(groups, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         x, y, z = first_voxel(groups, shared, frame.shape, geometry, what)
-        target = label[z, y : y + frame.shape[0], x : x + frame.shape[1]]
-        inside = frame != 0
-        if (target[inside] != 0).any():
-            raise LabelError(f"{what}: its segments overlap, which a label map cannot hold; save disjoint segments")
-        target[inside] = number
-    return label, names
+        mask = masks.setdefault(number, np.zeros(geometry.shape_zyx, bool))
+        mask[z, y : y + frame.shape[0], x : x + frame.shape[1]] |= frame != 0
+    return masks
 
 
 def _segment_names(seg: Dataset, what: str) -> dict[str, int]:

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import ImageError
-from flrplan.image.dicom_files import DicomFile, choose_series, named
+from flrplan.image.dicom_files import DicomFile, choose_series, missing_references, named
 from flrplan.image.dicom_frames import PlainFiles
 from flrplan.image.geometry import SAME_GRID_TOLERANCE_VOXELS, Geometry, straighten
 from flrplan.image.hounsfield import as_hu
@@ -52,8 +52,10 @@ class _Placed:
     along_mm: NDArray[np.float64]
 
 
-def read_dicom_series(path: Path, series: str | None = None) -> tuple[NDArray[Any], Geometry, tuple[str, ...]]:
-    """HU ``(Z, Y, X)`` int16 or float32, the grid, and warnings, of the CT volume in a DICOM folder.
+def read_dicom_series(
+    path: Path, series: str | None = None
+) -> tuple[NDArray[Any], Geometry, tuple[DicomFile, ...], tuple[str, ...]]:
+    """HU ``(Z, Y, X)`` int16 or float32, the grid, the file or frame of each slice, and warnings, of the CT volume in a DICOM folder.
 
     Slices run along the normal of their orientation (row x column), so the direction is right-handed, as in ITK. Each slice
     is decoded by GDCM with its own rescale slope and intercept. Frames of an enhanced CT are slices, in whatever order; of files
@@ -84,7 +86,8 @@ def read_dicom_series(path: Path, series: str | None = None) -> tuple[NDArray[An
     except ImageError as error:
         raise ImageError(f"{source}: {error}") from error
     array = _pixels(placed.files, geometry.shape_zyx, source)
-    return array, geometry, (*chosen.warnings, *copies, *turned, *uneven, *beside, *_doubts(slices))
+    missing = missing_references(placed.files)
+    return array, geometry, placed.files, (*missing, *chosen.warnings, *copies, *turned, *uneven, *beside, *_doubts(slices))
 
 
 def _without_copies(files: Sequence[DicomFile], source: str) -> tuple[list[DicomFile], list[str]]:

@@ -54,7 +54,7 @@ def write_dicom_series(
         names = [f"slice_{z + 1:04d}.dcm" for z in range(len(array_zyx))]
         for z, name in enumerate(names):
             pydicom.dcmwrite(part / name, _slice(array_zyx[z], geometry, z, common), write_like_original=False)
-        hu, found, _ = read_dicom_series(part)
+        hu, found, *_ = read_dicom_series(part)
         if not found.is_same_grid(geometry) or (hu != array_zyx).any():
             raise OutputError(f"could not write {folder}: read back, the series differs from what was written")
     return [folder / name for name in names]

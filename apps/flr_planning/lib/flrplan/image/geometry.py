@@ -171,9 +171,13 @@ def straighten(
 
 def require_same_grid(reference: Geometry, other: Geometry, reference_name: str, other_name: str) -> None:
     """Raises GridError, naming both and what differs, unless the two grids are the same."""
-    if reference.is_same_grid(other):
-        return
-    raise GridError(
+    if not reference.is_same_grid(other):
+        raise another_grid(reference, other, reference_name, other_name)
+
+
+def another_grid(reference: Geometry, other: Geometry, reference_name: str, other_name: str) -> GridError:
+    """The error of two grids that differ."""
+    return GridError(
         f"{other_name} is not on the grid of {reference_name}.\n"
         f"  expected ({reference_name}): {reference.describe()}\n"
         f"  found    ({other_name}): {other.describe()}\n"

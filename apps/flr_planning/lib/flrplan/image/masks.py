@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
-from flrplan.anatomy import KNOWN_LABEL_NAMES, Mask, Structure, decode_label, resemblance
+from flrplan.anatomy import KNOWN_LABEL_NAMES, Mask, Structure, decode_layers, label_name, resemblance
 from flrplan.errors import EmptyLiverError, ImageError, LabelError
 from flrplan.image.ct import CT
 from flrplan.image.dicom_files import is_dicom
-from flrplan.image.dicom_seg import read_dicom_seg
-from flrplan.image.finite import count_non_finite, require_finite
+from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 from flrplan.image.geometry import Geometry, require_same_grid
+from flrplan.image.segmentation import read_segmentation, whole_numbers
 from flrplan.image.volume_file import image_suffix, read_volume
 
 
@@ -38,24 +38,14 @@ def read_label_map(path: Path) -> tuple[NDArray[Any], Geometry]:
                 "Export to files)"
             ) from error
         raise
-    array = sitk.GetArrayFromImage(volume.image)
-    if array.dtype.kind != "f":
-        return array, volume.geometry
-    require_finite(count_non_finite(array), array.size, str(path))
-    if (array != np.rint(array)).any():
-        kind = "a CT" if array.min() < 0 else "a probability map, or resampled with interpolation"
-        raise LabelError(
-            f"{path}: expected whole numbers as labels, found values {array.min():g} to {array.max():g} with fractions "
-            f"({kind}); use nearest neighbour or a threshold"
-        )
-    return array.astype(np.int32), volume.geometry
+    return whole_numbers(sitk.GetArrayFromImage(volume.image), str(path)), volume.geometry
 
 
 def read_mask(path: str | os.PathLike[str], ct: CT, structure: Structure) -> Mask:
     """The ``(Z, Y, X) bool`` mask of one structure on the CT's grid; 0 and one other value (1, 255, ...) count as binary.
 
     A DICOM SEG (a file, or a folder that holds nothing else) and 3D Slicer's ``.seg.nrrd`` may hold several segments: those with known
-    label names are read as a label of an annotator is (:func:`flrplan.anatomy.decode_label`); a single segment with another name is the
+    label names are read as a label of an annotator is (:func:`flrplan.anatomy.decode_layers`); a single segment with another name is the
     mask.
 
     Raises:
@@ -76,11 +66,15 @@ def read_mask_on(path: Path, structure: Structure | str, grid: Geometry | None, 
         if grid is None:
             raise LabelError(f"{path}: a DICOM SEG is read beside its CT alone; convert it to a file of a label map")
         return _mask_of_seg(path, grid, structure), grid
-    array, found = read_label_map(path)
-    if grid is not None:
-        require_same_grid(grid, found, grid_of, str(path))
-    names = _segment_names(path) if len(_values(array)) > 1 else {}
-    return _named_mask(array, names, structure, str(path)) if names else binary_mask(array, structure, str(path)), grid or found
+    held = read_segmentation(path)
+    if held.names is None:
+        if grid is not None:
+            require_same_grid(grid, held.geometry, grid_of, str(path))
+        return binary_mask(held.layers[0], structure, str(path)), grid or held.geometry
+    held = held if grid is None else held.on(grid, grid_of)
+    if len(held.layers) == 1 and len(_values(held.layers[0])) <= 1:
+        return binary_mask(held.layers[0], structure, str(path)), held.geometry
+    return _named_mask(list(zip(held.layers, held.names or (), strict=True)), structure, str(path)), held.geometry
 
 
 def binary_mask(array: NDArray[Any], structure: Structure | str, source: str) -> Mask:
@@ -113,24 +107,6 @@ def _file_of(path: Path) -> Path:
     raise ImageError(f"{path} is a folder, expected the file of a mask or of a DICOM SEG; give one of its {len(files)} files")
 
 
-def _segment_names(path: Path) -> dict[str, int]:
-    """Names and values of the segments that 3D Slicer writes into the header of a ``.seg.nrrd``; empty for other files.
-
-    Raises: LabelError for two segments of one name, or an incomplete header.
-    """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    said = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
-    named = {key.removesuffix("_Name"): name for key, name in said.items() if re.fullmatch(r"Segment\d+_Name", key)}
-    if len(set(named.values())) != len(named):
-        raise LabelError(f"{path}: its segments {sorted(named.values())} are not all called differently; rename them")
-    try:
-        return {name: int(said[f"{segment}_LabelValue"]) for segment, name in named.items()}
-    except (KeyError, ValueError) as error:
-        raise LabelError(f"{path}: the header names segments without their values ({error}); save it again") from error
-
-
 def _mask_of_seg(path: Path, grid: Geometry, structure: Structure | str) -> Mask:
     try:
         seg = pydicom.dcmread(path)
@@ -139,8 +115,7 @@ def _mask_of_seg(path: Path, grid: Geometry, structure: Structure | str) -> Mask
     kind = str(seg.get("Modality"))
     if kind in _NO_SEG:
         raise LabelError(f"{path}: expected a BINARY DICOM SEG, found {_NO_SEG[kind]}")
-    label, names = read_dicom_seg(seg, grid, str(path))
-    return _named_mask(label, names, structure, str(path))
+    return _named_mask(with_empty_compartments(read_dicom_layers(seg, grid, str(path))), structure, str(path))
 
 
 _NO_SEG = {
@@ -150,14 +125,16 @@ _NO_SEG = {
 }
 
 
-def _named_mask(label: NDArray[Any], names: dict[str, int], structure: Structure | str, path: str) -> Mask:
-    """The mask of a structure in a label map whose segments have names. Raises LabelError where it does not hold the structure."""
-    known = {name.lower(): number for name, number in names.items() if name.lower() in KNOWN_LABEL_NAMES}
-    if not known and len(names) == 1:
-        return np.asarray(label != 0)
-    if not known:
+def _named_mask(layers: Sequence[tuple[NDArray[Any], Mapping[str, int]]], structure: Structure | str, path: str) -> Mask:
+    """The mask of a structure in label maps whose segments have names. Raises LabelError where they do not hold the structure."""
+    names = [name for _, named in layers for name in named]
+    known = [{name: n for name, n in named.items() if label_name(name) in KNOWN_LABEL_NAMES} for _, named in layers]
+    if not any(known) and len(names) == 1:
+        return np.asarray(np.logical_or.reduce([label != 0 for label, _ in layers]))
+    if not any(known):
         raise LabelError(f"{path}: none of its segments {sorted(names)} is called {structure}; rename it or save it alone")
-    held = decode_label(np.where(np.isin(label, list(known.values())), label, 0), known, path)
+    ours = [(np.where(np.isin(label, list(k.values())), label, 0), k) for (label, _), k in zip(layers, known, strict=True)]
+    held = decode_layers(ours, path)
     if not isinstance(structure, Structure) or structure not in held.holds:
         raise LabelError(f"{path}: its segments {sorted(names)} do not hold {structure}; rename it or save it alone")
     return held.masks[structure]

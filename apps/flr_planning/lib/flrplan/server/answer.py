@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan import __version__
-from flrplan.anatomy import Structure
+from flrplan.anatomy import Mask, Structure
 from flrplan.engine.models import FINE_TUNED_NOTE
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan, Volumes
@@ -34,17 +34,18 @@ def answer(
 
     ``label_zyx`` is what the label file holds, its values named by ``names``; ``labels_present`` are those with voxels.
     ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None. ``raw_volumes`` are those
-    of the network's own remnant, where ``plan`` is coherent and another.
+    of the network's own remnant, where ``plan`` is coherent and another. ``interval`` says how sure the remnant is, in words under ``text``.
     """
     result = plan.result
     volumes, raw_volumes, warnings = _volumes(plan)
     return {
         "label_names": dict(names),
-        "labels_present": _present(label_zyx, names),
+        "labels_present": present(label_zyx, names),
         "label_colors": label_colors(names),
         "plan": options.plan.value,
         "volumes": volumes,
         "raw_volumes": raw_volumes,
+        "interval": None if plan.interval is None else plan.interval.to_json(),
         "inputs": options.inputs.value,
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),
@@ -69,14 +70,17 @@ def _volumes(plan: Plan) -> tuple[_Numbers, _Numbers | None, Sequence[str]]:
     result = plan.result
     if all(structure in result.masks for structure in _PLANNED):
         return plan.volumes.to_json(), None if plan.raw_volumes is None else plan.raw_volumes.to_json(), plan.warnings
-    voxel_ml = result.ct.geometry.voxel_volume_ml
+    return volumes_of_masks(result.masks, result.ct.geometry.voxel_volume_ml), None, result.warnings
+
+
+def volumes_of_masks(masks: Mapping[Structure, Mask], voxel_volume_ml: float) -> dict[str, float | None]:
+    """``volumes`` of masks that are no whole plan: each in ml, the rest None."""
     volumes: _Numbers = dict.fromkeys(f.name for f in fields(Volumes))
-    for structure, mask in result.masks.items():
-        volumes[f"{structure}_ml"] = round(float(np.count_nonzero(mask)) * voxel_ml, 6)
-    return volumes, None, result.warnings
+    return {**volumes, **{f"{s}_ml": round(float(np.count_nonzero(m)) * voxel_volume_ml, 6) for s, m in masks.items()}}
 
 
-def _present(label_zyx: NDArray[np.uint8], names: Mapping[str, int]) -> list[str]:
+def present(label_zyx: NDArray[np.uint8], names: Mapping[str, int]) -> list[str]:
+    """The names whose values occur in a label map, by value."""
     counts = np.bincount(label_zyx.ravel(), minlength=max(names.values()) + 1)
     return [name for name, index in sorted(names.items(), key=lambda item: item[1]) if counts[index]]
 

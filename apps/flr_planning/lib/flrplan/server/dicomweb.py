@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,32 +18,47 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from flrplan.anatomy import PlanningLabel, decode_label
-from flrplan.errors import ImageError, LabelError
-from flrplan.image import CT, read_label_map
-from flrplan.image.dicom_seg import read_dicom_seg
+from flrplan.anatomy import PlanningLabel, decode_layers, label_name
+from flrplan.errors import ImageError
+from flrplan.image import CT, read_label_map, write_label_map
+from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.doors import ids_checked
-from flrplan.server.label_table import SEMIAUTOMATIC, names_sent, segment_entry
+from flrplan.server.durable import DurableDatastore
+from flrplan.server.label_check import checked_upload, label_map_of
+from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, segment_entry
 from flrplan.server.studies import label_of_file
+from flrplan.studies import FINAL
+from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
+SUBMITTED = "FLR planning: submitted label"
+"""SeriesDescription of a SEG that this server stores, by which a viewer lists it (the host takes it from ``model_name``)."""
 _UNKNOWN = "UNK"
 """The host's word for a value that the server did not state."""
 
 
 @ids_checked
-class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # monailabel is untyped
-    """The host's datastore, but for these points of 0.8.5:
+class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: ignore[misc]  # monailabel is untyped
+    """The host's datastore, with a cache that survives as a folder does (:mod:`flrplan.server.durable`), but for these points of 0.8.5:
 
     - its SEG writer names the n-th value present by the n-th entry of ``label_info``: a list with an unpainted name in the
       middle (3D Slicer sends all) shifts the names. The list is ordered before it is used;
     - a SEG read back is cropped to the slices with voxels, has lost its names, and an older file in the cache wins over it.
       :meth:`newest_seg` gives the newest SEG of one CT itself, without downloading all other labelled studies;
-    - ``get_labeled_images`` is cached for two hours: "completed" stayed 0 after a save. The cache is emptied by a save;
+    - ``get_labeled_images`` is cached for two hours: "completed" stayed 0 after a save, and after one by OHIF, which stores at the
+      DICOMweb server itself. Here the server is asked each time, and of each SEG once what it refers to;
+    - a SEG that somebody else stored was known by its id alone; its names, its author and its date are kept here at its first use;
+    - a SEG whose segments are all ``AUTOMATIC`` is a prediction, not a label of a person, and counts as none;
     - an unknown id died with IndexError;
+    - the ``final`` label of an image was asked for at the server as a series of that id, which is the CT (3D Slicer's MONAILabelReviewer
+      does ask so): where this server saved it, its file is the answer;
     - a download that was stopped half-way stayed in the cache as the whole series: where the server states more images than are
       there, it is downloaded again.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._labels_what: dict[str, frozenset[str]] = {}
+        super().__init__(*args, **kwargs)
 
     def get_image_uri(self, image_id: str) -> str:
         """Path of the series as NIfTI, downloaded at first use.
@@ -95,8 +111,33 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
             )
         return frozenset(str(name) for name in found if name) - {_UNKNOWN}
 
+    def _to_id(self, file: str) -> tuple[str, str]:
+        return DurableDatastore._to_id(self, file)
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """Path of a label; ``label_id`` is that of the image, or of a SEG as the host's own calls have it."""
+        stored = LocalDatastore.get_label_uri(self, label_id, label_tag)
+        return stored if stored and Path(stored).is_file() else str(super().get_label_uri(label_id, label_tag, image_id))
+
+    def submitted(self, image_id: str) -> CaseReview:
+        """The newest SEG of the server is ``final``; versions and reviews are those that this server keeps in its cache."""
+        labels = self.labels_of(image_id)
+        final = labels.pop(DefaultLabelTag.FINAL.value, {})
+        seg = self.newest_seg(image_id)
+        if seg is None:
+            return CaseReview.of(labels)
+        if final.get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
+            return CaseReview.of({**labels, FINAL: final})
+        last = max((Version.of(tag, info).saved for tag, info in labels.items()), default=0.0)
+        return CaseReview.of(
+            {**labels, FINAL: {SUBMISSION: {"saved": last + 1, "by": str(seg.get("ContentCreatorName") or "")}}}
+        )
+
     def label_stamp(self, image_id: str) -> str | None:
-        """The newest SEG's."""
+        """The newest SEG's, or a newer version's."""
+        newest = self.submitted(image_id).newest
+        if newest is not None and newest.tag != FINAL:
+            return f"{newest.tag} {newest.saved}"
         seg = self.newest_seg(image_id)
         return None if seg is None else str(seg.SeriesInstanceUID)
 
@@ -110,32 +151,62 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         return self.series_folder(image_id) or path
 
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
-        """The newest SEG at the server is the truth; the file in the cache is used if it is that SEG's own, with all names."""
+        """The label that was submitted last."""
+        newest = self.submitted(image_id).newest
+        return None if newest is None else self.label(image_id, newest.tag, ct)
+
+    def label(self, image_id: str, tag: str, ct: CT) -> PlanningLabel | None:
+        """The newest SEG at the server is ``final``; the file in the cache is used if it is that SEG's own, with all names."""
+        if tag != FINAL:
+            stored = self._folder.label(image_id, tag)
+            return None if stored is None else label_of_file(stored.path, stored.info, ct)
         seg = self.newest_seg(image_id)
         if seg is None:
             return None
         saved = self.saved_here(image_id)
         if saved is not None and saved[1].get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
             return label_of_file(*saved, ct)
-        what = f"SEG {seg.SeriesInstanceUID} of {image_id}"
-        label, names = read_dicom_seg(self.download(seg), ct.geometry, what)
-        return decode_label(label, names, what)
+        return self._adopt(image_id, seg, ct)
+
+    def _adopt(self, image_id: str, seg: Dataset, ct: CT) -> PlanningLabel:
+        """The label of a SEG that somebody stored at the DICOMweb server; kept here as the ``final`` label, with who and when it says."""
+        what = f"SEG {seg.SeriesInstanceUID} ({seg.get('SeriesDescription') or 'without description'}) of {image_id}"
+        layers = with_empty_compartments(read_dicom_layers(self.download(seg), ct.geometry, what))
+        label = decode_layers(layers, what)
+        array, names = layers[0] if len(layers) == 1 else label_map_of(label, what)
+        info = {"label_info": [{"name": label_name(n), "idx": i} for n, i in names.items()], **_origin(seg)}
+        self.get_image_uri(image_id)  # the host keeps labels of images that it has
+        with TemporaryDirectory(prefix="flrplan_label_") as folder:
+            file = Path(folder, "label.nii.gz")
+            write_label_map(file, array, ct.geometry)
+            DurableDatastore.save_label(self, image_id, str(file), FINAL, info)
+        return label
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
     ) -> str:
-        """Stores a label; ``final`` also as SEG at the DICOMweb server. Raises ClientError where a SEG could not hold it."""
-        if label_tag == DefaultLabelTag.FINAL:
-            with errors_for_client():
-                label_info = {**label_info, "label_info": _ordered_entries(Path(label_filename), label_info, image_id)}
-        stored = str(super().save_label(image_id, label_filename, label_tag, label_info))
-        DICOMWebDatastore.get_labeled_images.cache_clear()
-        return stored
+        """Stores a label that was checked; ``final`` also as SEG at the DICOMweb server. Raises ClientError where it is refused."""
+        with checked_upload(self, image_id, label_filename, label_tag, label_info, as_label_map=True) as (file, info):
+            if label_tag == DefaultLabelTag.FINAL:
+                info["label_info"] = _ordered_entries(Path(file), info, image_id)
+            return str(super().save_label(image_id, file, label_tag, info))
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the CT series of the server that a SEG of a person refers to, as of now."""
+        images = set(self.list_images())
+        found: set[str] = set()
+        for entry in self._client.search_for_series(search_filters={"Modality": "SEG"}):
+            series = Dataset.from_json(entry)
+            uid = str(series.SeriesInstanceUID)
+            if uid not in self._labels_what:
+                instances = self._client.retrieve_series_metadata(str(series.StudyInstanceUID), uid)
+                self._labels_what[uid] = frozenset[str]().union(*(_labels(Dataset.from_json(i)) for i in instances))
+            found |= self._labels_what[uid] & images
+        return sorted(found)
 
     def forget_lists(self) -> None:
         """The next lists of images and labels are asked of the server, not taken from the cache of two hours."""
         DICOMWebDatastore.list_images.cache_clear()
-        DICOMWebDatastore.get_labeled_images.cache_clear()
 
     def saved_here(self, image_id: str) -> tuple[Path, dict[str, Any]] | None:
         """File and info of the ``final`` label if this server saved it, with the client's label names; else None."""
@@ -144,7 +215,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
         return (Path(path), info) if path and Path(path).is_file() and info.get("label_info") else None
 
     def newest_seg(self, image_id: str) -> Dataset | None:
-        """Metadata of the newest SEG that refers to this CT series, or None."""
+        """Metadata of the newest SEG of a person that refers to this CT series, or None."""
         series = self._client.search_for_series(search_filters={"SeriesInstanceUID": image_id})
         studies = {str(Dataset.from_json(s).StudyInstanceUID) for s in series}
         found = []
@@ -153,7 +224,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore):  # type: ignore[misc]  # mon
                 uid = str(Dataset.from_json(entry).SeriesInstanceUID)
                 for instance in self._client.retrieve_series_metadata(study, uid):
                     seg = Dataset.from_json(instance)
-                    if image_id in {str(r.SeriesInstanceUID) for r in seg.get("ReferencedSeriesSequence") or []}:
+                    if image_id in _labels(seg):
                         found.append(seg)
         return max(found, key=_written_at, default=None)
 
@@ -192,18 +263,41 @@ def open_dicomweb(url: str) -> PlanningDICOMWebDatastore:
 
 def _ordered_entries(file: Path, info: dict[str, Any], image_id: str) -> list[dict[str, Any]]:
     """``label_info`` with the names of the values present first, in their order, then the names without voxels."""
-    what = f"the label of {image_id}"
-    names = names_sent(info, what)
-    array = np.fromfile(file, np.uint8) if file.suffix == ".bin" else read_label_map(file)[0]
-    present = [int(value) for value in np.unique(array) if value != 0]
-    if not present:
-        raise LabelError(f"{what} has no voxels; a DICOM SEG cannot hold an empty label")
+    names = names_sent(info, f"the label of {image_id}")
+    present = [int(value) for value in np.unique(read_label_map(file)[0]) if value != 0]
     by_index = {index: name for name, index in names.items()}
-    nameless = [value for value in present if value not in by_index]
-    if nameless:
-        raise LabelError(f"{what}: voxels of value {nameless[:5]} have no name in label_info; named are {names}")
     absent = sorted(set(by_index) - set(present))
-    return [segment_entry(by_index[index], index, SEMIAUTOMATIC) for index in (*present, *absent)]
+    entries = [segment_entry(by_index[index], index, SEMIAUTOMATIC) for index in (*present, *absent)]
+    return [{**entry, "model_name": SUBMITTED} for entry in entries]
+
+
+def _labels(seg: Dataset) -> frozenset[str]:
+    """The series that a SEG refers to; none for a prediction."""
+    kinds = [str(s.get("SegmentAlgorithmType")) for s in seg.get("SegmentSequence") or []]
+    if kinds and set(kinds) == {AUTOMATIC}:
+        return frozenset()
+    return frozenset(str(r.SeriesInstanceUID) for r in seg.get("ReferencedSeriesSequence") or [])
+
+
+def _origin(seg: Dataset) -> dict[str, Any]:
+    """What a SEG says of itself. ``author`` is as its program wrote it: nobody has checked who that was."""
+    author = str(seg.get("ContentCreatorName") or seg.get("OperatorsName") or "")
+    date, time = (str(seg.get(f"Content{k}") or seg.get(f"Series{k}") or "") for k in ("Date", "Time"))
+    when = f"{date[:4]}-{date[4:6]}-{date[6:8]}" if len(date) >= 8 else ""
+    clock = f"T{time[:2]}:{time[2:4]}:{time[4:6]}" if when and len(time) >= 6 else ""
+    return {
+        "SeriesInstanceUID": str(seg.SeriesInstanceUID),
+        "StudyInstanceUID": str(seg.get("StudyInstanceUID") or ""),
+        "Modality": "SEG",
+        "client_id": author,
+        "origin": {
+            "author": author or None,
+            "author_verified": False,
+            "date": f"{when}{clock}" or None,
+            "description": str(seg.get("SeriesDescription") or "") or None,
+            "program": " ".join(str(seg.get(k) or "") for k in ("Manufacturer", "ManufacturerModelName")).strip() or None,
+        },
+    }
 
 
 def _written_at(seg: Dataset) -> tuple[str, ...]:

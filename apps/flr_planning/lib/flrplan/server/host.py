@@ -74,7 +74,8 @@ def name_segments(request: dict[str, Any], params: dict[str, Any]) -> None:
     listed = request.get("label_info")
     if not isinstance(listed, list):
         return
-    model = next((e["model_name"] for e in listed if isinstance(e, dict) and "model_name" in e), "flrplan")
+    own = f"FLR planning: {request.get('model', 'model')}, predicted"  # the SeriesDescription, by which a viewer lists it
+    model = next((e["model_name"] for e in listed if isinstance(e, dict) and "model_name" in e), own)
     present = {name: params["label_names"][name] for name in params["labels_present"]}
     entries = [segment_entry(name, index, AUTOMATIC) for name, index in sorted(present.items(), key=lambda item: item[1])]
     listed[:] = [{**entry, "model_name": model} for entry in entries]

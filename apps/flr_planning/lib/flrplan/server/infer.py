@@ -19,10 +19,11 @@ from flrplan.api.plan import run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.image import read_ct
 from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
-from flrplan.server.annotations import given_masks
+from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_table import COMPARTMENT_NAMES
+from flrplan.server.measure import MEASURE, MeasureTask
 from flrplan.server.options import InferOptions, PlanKind, client_config, inputs_for
 from flrplan.server.result_file import ResultFormat, write_result
 from flrplan.server.settings import AppSettings
@@ -82,6 +83,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             started = perf_counter()
             ct = read_ct(image_path(request, self._service.datastore))
             given = given_masks(self._service.datastore, request.get(IMAGE_ID), ct, options.inputs)
+            label_used, warnings = used_label(self._service.datastore, request.get(IMAGE_ID), options.inputs)
             read = perf_counter()
             cascade = Cascade(
                 self._service.store,
@@ -93,6 +95,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)
         params = answer(plan, label, self._names, options, {"read": read - started, "write": perf_counter() - predicted})
+        params |= {"label": label_used, "warnings": [*warnings, *params["warnings"]]}
         params["seconds"]["total"] = round(perf_counter() - started, 3)  # with the checks of the plan, which the answer makes
         return str(path), params
 
@@ -126,6 +129,7 @@ class CascadeTask(PlanningTask):
         return result.planning_map()[0]
 
 
-def infer_tasks(service: Service) -> dict[str, PlanningTask]:
-    """All tasks by name: the stages of the paper, and the cascade."""
-    return {**{stage.name: StageTask(stage, service) for stage in PAPER_STAGES}, CASCADE_TASK: CascadeTask(service)}
+def infer_tasks(service: Service) -> dict[str, PlanningTask | MeasureTask]:
+    """All tasks by name: the stages of the paper, the cascade, and ``measure``."""
+    stages = {stage.name: StageTask(stage, service) for stage in PAPER_STAGES}
+    return {**stages, CASCADE_TASK: CascadeTask(service), MEASURE: MeasureTask(service.datastore)}

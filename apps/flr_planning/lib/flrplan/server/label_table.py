@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flrplan.anatomy import APPEARANCE, Appearance, CodedConcept, Compartment, Structure
+from flrplan.anatomy import APPEARANCE, Appearance, CodedConcept, Compartment, Structure, label_name
 from flrplan.errors import LabelError
+from flrplan.image.segmentation import NO_LABELS
 
 APPEARANCE_OF_NAME: Mapping[str, Appearance] = {
     **{s.value: APPEARANCE[s] for s in Structure},
@@ -26,21 +27,21 @@ def names_sent(info: Mapping[str, Any], what: str) -> dict[str, int]:
     """Label name to index from what a datastore keeps beside a label; empty if nothing was sent.
 
     Clients send ``label_info: [{"name": .., "idx": ..}]``; a result that the server saved itself holds ``params.label_names``.
-    A ``background`` entry is left out. Raises: LabelError where an entry has no name, no integer index, or a name twice.
+    What a viewer makes for itself (``background``, scribbles) is left out. Raises: LabelError where an entry has no name, no integer index, or a name twice.
     """
     entries = info.get("label_info")
     if not entries:
         own = info.get("params")
         return dict(own.get("label_names") or {}) if isinstance(own, Mapping) else {}
     names: dict[str, int] = {}
-    for entry in entries:
+    for entry in entries if isinstance(entries, list) else [entries]:
         try:
-            name, index = str(entry["name"]), int(entry["idx"])
+            name, index = label_name(str(entry["name"])), int(entry["idx"])
         except (KeyError, TypeError, ValueError):
             raise LabelError(
                 f'{what}: each entry of label_info needs a name and an idx, like {{"name": "liver", "idx": 1}}; got {entry!r}'
             ) from None
-        if name == "background":
+        if name in NO_LABELS:
             continue
         if name in names:
             raise LabelError(f"{what}: label_info names {name!r} twice")

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from flrplan.errors import SettingsError
 from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
 from flrplan.learning import RetrainingSettings
 from flrplan.learning.settings import UserPath
 from flrplan.networks import ARCHITECTURES
+from flrplan.studies.review import LabelUse
 
 HOST_CONF_KEYS: tuple[str, ...] = ("server_mode",)
 """Keys that MONAI Label 0.8.5 itself reads from conf (``MONAILabelApp.__init__``); left to it. Its other keys (``preload``,
@@ -38,6 +41,9 @@ class AppSettings:
     models: folder with ``<stage>/<architecture>/`` of trained models; None is the app's own ``model/``. Where it has none,
         the demo models serve.
     architecture, device: offered first by the tasks; a client may choose others.
+    train_labels: which labels train; ``all``: the confirmed one of a case, else the newest that was not sent back; ``approved``: only
+        labels that a second reader confirmed.
+    lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
     training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
         train_margin`` in conf.
@@ -48,6 +54,8 @@ class AppSettings:
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    train_labels: LabelUse = LabelUse.ALL
+    lease_minutes: Annotated[float, Field(ge=0)] = 120
     training: RetrainingSettings = field(default_factory=RetrainingSettings)
 
     def __post_init__(self) -> None:
@@ -64,8 +72,10 @@ class AppSettings:
     def from_conf(cls, conf: Mapping[str, Any] | None) -> AppSettings:
         """The settings of ``--conf``, whose values are strings. Raises SettingsError for unknown keys and bad values."""
         own = {key: value for key, value in (conf or {}).items() if key not in HOST_CONF_KEYS}
-        known = [f.name for f in fields(cls) if f.name != "training"] + [_TRAIN + f.name for f in fields(RetrainingSettings)]
+        known_here = [f.name for f in fields(cls) if f.name != "training"]
+        known = known_here + [_TRAIN + f.name for f in fields(RetrainingSettings)]
         if unknown := sorted(set(own) - set(known)):
             raise SettingsError(f"unknown --conf {', '.join(unknown)}; known are {', '.join((*known, *HOST_CONF_KEYS))}")
-        training = {key.removeprefix(_TRAIN): own.pop(key) for key in list(own) if key.startswith(_TRAIN)}
+        of_training = [key for key in own if key.startswith(_TRAIN) and key not in known_here]
+        training = {key.removeprefix(_TRAIN): own.pop(key) for key in of_training}
         return settings_of(cls, {**own, "training": settings_of(RetrainingSettings, training, "conf train_*")}, "conf")

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from monailabel.config import settings as host_settings
-from monailabel.datastore.local import LocalDatastore
-from monailabel.interfaces.datastore import DefaultLabelTag
-
-from flrplan.anatomy import PlanningLabel, decode_label
-from flrplan.files import is_junk
-from flrplan.image import CT, read_label_map, require_same_grid
+from flrplan.anatomy import PlanningLabel
+from flrplan.image import CT
+from flrplan.image.segmentation import read_segmentation
 from flrplan.server.doors import ids_checked
+from flrplan.server.durable import DurableDatastore, folder_options
+from flrplan.server.label_check import checked_upload
 from flrplan.server.label_table import names_sent
+from flrplan.studies.review import CaseReview
 
 
 class PlanningDatastore(Protocol):
@@ -32,11 +31,17 @@ class PlanningDatastore(Protocol):
     def source_of(self, image_id: str, path: Path) -> Path:
         """What is read in place of the image's ``path``: files that nobody has converted, where there are any."""
 
+    def submitted(self, image_id: str) -> CaseReview:
+        """The labels that people submitted of an image, and their reviews."""
+
+    def label(self, image_id: str, tag: str, ct: CT) -> PlanningLabel | None:
+        """A label by its tag, or None where there is none. Raises LabelError, GridError where it cannot be used."""
+
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
-        """The ``final`` label, or None where there is none. Raises LabelError, GridError where it cannot be used."""
+        """The label that was submitted last, or None where there is none. Raises LabelError, GridError where it cannot be used."""
 
     def label_stamp(self, image_id: str) -> str | None:
-        """Changes with the ``final`` label; None where there is none."""
+        """Changes with the label that was submitted last; None where there is none."""
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is kept beside an image."""
@@ -56,47 +61,46 @@ class PlanningDatastore(Protocol):
 
 def label_of_file(path: Path, info: Mapping[str, Any], ct: CT) -> PlanningLabel:
     """A stored label file as structures, by the names that came with it. Raises LabelError, GridError, ImageError."""
-    label, geometry = read_label_map(path)
-    require_same_grid(ct.geometry, geometry, ct.source, str(path))
-    return decode_label(label, names_sent(info, str(path)), str(path))
+    held = read_segmentation(path)
+    return held.label(ct.geometry, ct.source, {} if held.names is not None else names_sent(info, str(path)))
 
 
 @ids_checked
-class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
-    """The host's datastore, but for these points of 0.8.5:
+class PlanningLocalDatastore(DurableDatastore):
+    """The datastore of a folder."""
 
-    - it takes every file with the ending of an image for one: ``._case.nii.gz``, which macOS lays beside each file on a foreign
-      disk, was offered as the first sample and could not be opened. Junk (:func:`is_junk`) is left out, also where an earlier
-      server has written it into ``datastore_v2.json``;
-    - ``CASE.NII.GZ`` was not found at all.
-    """
-
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        found: dict[str, str] = super()._list_files(path, patterns)
-        return {name: file for name, file in found.items() if not is_junk(Path(path, file))}
-
-    def _remove_non_existing(self) -> int:
-        removed: int = super()._remove_non_existing()
-        junk = [i for i, known in self._datastore.objects.items() if is_junk(Path(self._filename(i, known.image.ext)))]
-        for image_id in junk:
-            del self._datastore.objects[image_id]
-        return removed + len(junk)
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any] | None) -> str:
+        """Stores a label that was checked (:mod:`flrplan.server.label_check`). Raises ClientError where it is refused."""
+        with checked_upload(self, image_id, label_filename, label_tag, label_info) as (file, info):
+            return str(super().save_label(image_id, file, label_tag, info))
 
     def source_of(self, image_id: str, path: Path) -> Path:
         """The file itself."""
         return path
 
+    def submitted(self, image_id: str) -> CaseReview:
+        """As :class:`PlanningDatastore`."""
+        return CaseReview.of(self.labels_of(image_id))
+
+    def label(self, image_id: str, tag: str, ct: CT) -> PlanningLabel | None:
+        """As :class:`PlanningDatastore`."""
+        with self._folder.at_rest():  # a label and its names belong together
+            stored = self._folder.label(image_id, tag)
+            return None if stored is None else label_of_file(stored.path, stored.info, ct)
+
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
         """As :class:`PlanningDatastore`."""
-        uri = self.get_label_uri(image_id, DefaultLabelTag.FINAL)
-        if not uri or not Path(uri).is_file():
-            return None
-        return label_of_file(Path(uri), self.get_label_info(image_id, DefaultLabelTag.FINAL), ct)
+        newest = self.submitted(image_id).newest
+        return None if newest is None else self.label(image_id, newest.tag, ct)
 
     def label_stamp(self, image_id: str) -> str | None:
         """Name, size and time of the file."""
-        path = Path(self.get_label_uri(image_id, DefaultLabelTag.FINAL))
-        return f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else None
+        newest = self.submitted(image_id).newest
+        stored = None if newest is None else self._folder.label(image_id, newest.tag)
+        if newest is None or stored is None:
+            return None
+        stat = stored.path.stat()
+        return f"{newest.tag} {stored.path.name} {stat.st_size} {stat.st_mtime_ns}"
 
     def patients_of(self, image_id: str) -> frozenset[str]:
         """No one: a file does not tell."""
@@ -111,11 +115,5 @@ class PlanningLocalDatastore(LocalDatastore):  # type: ignore[misc]  # monailabe
 
 
 def open_studies(folder: str) -> PlanningLocalDatastore:
-    """The datastore of a folder with the host's own settings (``MONAI_LABEL_DATASTORE_*``), as ``MONAILabelApp`` builds it."""
-    endings = host_settings.MONAI_LABEL_DATASTORE_FILE_EXT
-    return PlanningLocalDatastore(
-        folder,
-        extensions=list(dict.fromkeys([*endings, *(e.upper() for e in endings)])),
-        auto_reload=host_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-        read_only=host_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-    )
+    """The datastore of a folder, with the host's own settings."""
+    return PlanningLocalDatastore(folder, **folder_options())

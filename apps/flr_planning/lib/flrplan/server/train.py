@@ -119,7 +119,7 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
             shutil.rmtree(masks, ignore_errors=True)
             progress = TaskProgress(folder.stats, epochs, run)
             try:
-                images, unlabelled = annotated_images(datastore)
+                images, unlabelled = annotated_images(datastore, self._service.settings.train_labels)
                 logger.info("%s: %d images have a final label, %d have none", self.name, len(images), unlabelled)
                 annotations = read_annotations(images, masks, held_out)
                 return self._train(annotations, choice, progress, [warning] if warning else [])

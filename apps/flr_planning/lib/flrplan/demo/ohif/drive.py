@@ -47,7 +47,7 @@ class Driven:
     pictures: tuple[Path, ...]
 
 
-class _Visit:
+class Visit:
     """One visit to one series; every step is named in its errors, and a failed one leaves a picture."""
 
     def __init__(self, page: Page, server: Server, screenshots: Path, prefix: str, tell: Tell) -> None:
@@ -56,6 +56,7 @@ class _Visit:
         page.set_default_timeout(STEP_SECONDS * 1000)
 
     def picture(self, name: str) -> None:
+        """Keeps a screenshot."""
         path = self.folder / f"{self.prefix}{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path)
@@ -63,6 +64,7 @@ class _Visit:
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
+        """Names what is done in the block, for its errors."""
         from playwright.sync_api import Error
 
         self.tell(f"  {what}")
@@ -84,7 +86,7 @@ def drive(page: Page, server: Server, series: LoadedSeries, screenshots: Path, t
     Raises: ServiceError for a step that does not work, and for names, voxels, colours or pixels that are not the answer's.
     """
     prefix = re.sub(r"[^A-Za-z0-9._-]+", "_", series.patient_id) + "-"
-    visit = _Visit(page, server, screenshots, prefix, tell)
+    visit = Visit(page, server, screenshots, prefix, tell)
     _open_mode(visit, series)
     _connect(visit)
     answer_zyx, geometry = _run(visit)
@@ -113,7 +115,7 @@ def drive(page: Page, server: Server, series: LoadedSeries, screenshots: Path, t
     return Driven(answer_zyx, geometry, names, found, overlay.centre_of_overlay(picture), tuple(visit.pictures))
 
 
-def _open_mode(visit: _Visit, series: LoadedSeries) -> None:
+def _open_mode(visit: Visit, series: LoadedSeries) -> None:
     page = visit.page
     with visit.step("open the study list"):
         page.goto(visit.server.ohif)
@@ -141,7 +143,7 @@ _ALL_VIEWPORTS_HAVE_SLICES = """() => {
 }"""
 
 
-def _connect(visit: _Visit) -> None:
+def _connect(visit: Visit) -> None:
     page = visit.page
     with visit.step("connect to the server"):
         page.locator(".settingsTable button.actionButton").click()
@@ -151,7 +153,7 @@ def _connect(visit: _Visit) -> None:
         visit.picture("3-connected")
 
 
-def _run(visit: _Visit) -> tuple[NDArray[np.uint8], Geometry]:
+def _run(visit: Visit) -> tuple[NDArray[np.uint8], Geometry]:
     page, answers = visit.page, []
 
     def relay(route: Route) -> None:
@@ -179,7 +181,7 @@ def _run(visit: _Visit) -> tuple[NDArray[np.uint8], Geometry]:
     return label.astype(np.uint8), geometry
 
 
-def _listed_names(visit: _Visit) -> tuple[str, ...]:
+def _listed_names(visit: Visit) -> tuple[str, ...]:
     """The names of the model's segments as the panel lists them. Raises: ServiceError unless they are the compartments."""
     page = visit.page
     with visit.step("list the segments"):

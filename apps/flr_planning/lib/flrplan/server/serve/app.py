@@ -13,6 +13,8 @@ from monailabel.interfaces.utils.app import app_instance
 from monailabel.main import Main
 
 from flrplan import __version__
+from flrplan.engine import Cascade, CascadeSettings
+from flrplan.planner import Jobs, PlannerSettings, planner_router
 from flrplan.server.serve.access import Door, login_routes
 from flrplan.server.serve.audit import Audit
 from flrplan.server.serve.errors import tell_errors
@@ -38,7 +40,7 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
     planning, added = _open_host(settings)
     app = FastAPI(title="FLR planning", version=__version__, docs_url=None, redoc_url=None)
     app.state.planning, app.state.settings = planning, settings
-    for router in (login_routes(users), *routers, ohif_routes(settings.root_path)):
+    for router in (login_routes(users), planner_of(planning, settings.planner), *routers, ohif_routes(settings.root_path)):
         app.include_router(router)
     if settings.remote:
         app.include_router(dicomweb_proxy(planning.studies, planning.datastore().session))
@@ -46,13 +48,23 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
-        return RedirectResponse("/ohif/" if settings.remote else "info/")
+        return RedirectResponse("/ohif/" if settings.remote else "planner/")
 
     tell_errors(app)
     app.add_middleware(Limits, upload_bytes=int(settings.max_upload_gib * 2**30))
     app.add_middleware(Door, users=users)
     app.add_middleware(Audit, folder=settings.audit_folder)
     return app
+
+
+def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
+    """The surgeon's page, with the models of the app, which are used by one at a time."""
+    service, own = planning.service, planning.settings
+
+    def cascade() -> Cascade:
+        return Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
+
+    return planner_router(Jobs(settings, cascade, service.lock))
 
 
 def _open_host(settings: ServeSettings) -> tuple[Any, list[Any]]:

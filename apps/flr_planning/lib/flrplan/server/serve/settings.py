@@ -15,6 +15,7 @@ import flrplan
 from flrplan.errors import SettingsError
 from flrplan.files import read_text
 from flrplan.files.checked import checked
+from flrplan.planner import PlannerSettings
 
 LOOPBACK = "127.0.0.1"
 APP = Path(flrplan.__file__).resolve().parents[2]
@@ -30,7 +31,7 @@ class ServeSettings:
     users: a password file as ``htpasswd -B`` writes it; or token_file: a file with one secret that all share.
     audit: the folder of the audit log; None is the app's ``logs``. max_upload_gib: the largest upload.
     root_path: the path under which a reverse proxy shows the server, such as ``/flr``.
-    conf: settings of the app, as ``--conf KEY VALUE``.
+    conf: settings of the app, as ``--conf KEY VALUE``. planner: of the surgeon's page.
     """
 
     studies: str
@@ -43,6 +44,7 @@ class ServeSettings:
     max_upload_gib: Annotated[float, Field(gt=0)] = 2.0
     root_path: str = ""
     conf: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
 
     def __post_init__(self) -> None:
         if not (self.app / "main.py").is_file():

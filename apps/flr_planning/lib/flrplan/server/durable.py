@@ -1,0 +1,282 @@
+"""MONAI Label 0.8.5's datastore of a folder, on :class:`flrplan.studies.StudiesFolder`.
+
+Points of the host's that are otherwise here:
+
+- it writes its index, ``datastore_v2.json``, in place: a killed server left it at 0 bytes, did not start again, and all label names were
+  in it. Here it is a cache: made anew from the files and the records beside them, whatever is in it;
+- a ``final`` that is saved again was overwritten; here it stays as ``version_N`` (:mod:`flrplan.studies.folder`);
+- the ids of ``1.2.840.113.nii.gz`` and of ``x.seg.nrrd`` lost what follows a dot, one image could have several label files, of which a
+  deleted or an older one came back, and hidden files were offered as images;
+- its constructor makes folders, so that a folder that cannot be written could not be served at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings as host_settings
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.datastore import DefaultLabelTag
+from watchdog.events import FileSystemEvent, PatternMatchingEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.polling import PollingObserver
+
+from flrplan.anatomy import PlanningLabel
+from flrplan.errors import FlrError, ImageError, LabelError, OutputError
+from flrplan.files import read_json
+from flrplan.image import Geometry
+from flrplan.image.segmentation import read_segmentation
+from flrplan.image.volume_file import read_volume
+from flrplan.server.client_error import errors_for_client
+from flrplan.server.label_table import names_sent
+from flrplan.server.user import current_user
+from flrplan.studies import StudiesFolder
+from flrplan.studies.folder import IMAGE_ENDINGS, StoredImage, StoredLabel, split_name, tag_order
+from flrplan.studies.submission import review, submit
+
+logger = logging.getLogger(__name__)
+
+INDEX = "datastore_v2.json"
+_CALM_SECONDS = 0.3
+"""How long changes of files are gathered before they are looked at."""
+_FIRST_LOOK_SECONDS = 2.0
+"""What changes while the watch begins is not told."""
+
+
+class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is untyped
+    """The host's datastore; what it serves is in memory, what it stores is at once on the disk. Errors reach the client as sentences."""
+
+    def __init__(
+        self,
+        datastore_path: str,
+        images_dir: str = ".",
+        labels_dir: str = "labels",
+        datastore_config: str = INDEX,
+        extensions: tuple[str, ...] = tuple(f"*{e}" for e in IMAGE_ENDINGS),
+        auto_reload: bool = False,
+        read_only: bool = False,
+    ) -> None:
+        root = Path(datastore_path)
+        with suppress(OSError):  # one that cannot be written is served all the same
+            for tag in (DefaultLabelTag.ORIGINAL, DefaultLabelTag.FINAL):
+                (root / labels_dir / tag.value).mkdir(parents=True, exist_ok=True)
+        if not root.is_dir():
+            raise ImageError(f"studies: no folder {root}; expected one with <case>.nii.gz files, or a DICOMweb URL")
+        wanted = {e.lower().lstrip("*") for e in extensions}
+        self._datastore_path = str(root)
+        self._datastore_config_path = str(root / datastore_config)
+        self._extensions = list(extensions)
+        self._auto_reload = auto_reload
+        self._read_only = read_only
+        self._folder = StudiesFolder(root, [e for e in IMAGE_ENDINGS if e in wanted] or IMAGE_ENDINGS, read_only)
+        self._datastore = LocalDatastoreModel(
+            name="new-dataset", description="New Dataset", images_dir=images_dir, labels_dir=labels_dir, base_path=str(root)
+        )
+        self._written = ""
+        self._take_over()
+        self.refresh()
+        if auto_reload:
+            self._watch(root)
+
+    # What is in memory
+
+    def refresh(self) -> None:
+        """Reads the folder anew."""
+        with self._folder.at_rest():
+            self._folder.recover()
+            self._datastore.objects = {i: _model(image) for i, image in sorted(self._folder.scan().items())}
+            self._update_datastore_file()
+
+    def _reload(self, image_id: str) -> None:
+        """Reads one image and its labels anew."""
+        old = self._datastore.objects[image_id]
+        labels = self._folder.labels_of(image_id)
+        image = DataModel(ext=old.image.ext, info=self._folder.image_info(image_id) or old.image.info)
+        new = ImageLabelModel(image=image, labels={t: _label_model(label) for t, label in labels.items()})
+        self._datastore.objects = {**self._datastore.objects, image_id: new}
+        self._update_datastore_file()
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        """The index, for other programs that read it. It is a cache: where it cannot be written, nothing is lost."""
+        text = self._datastore.model_dump_json(exclude={"base_path"}, indent=2)
+        if text == self._written or self._read_only:
+            return
+        path = Path(self._datastore_config_path)
+        part = path.with_name(f".part-{os.getpid()}-{path.name}")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+            self._written = text
+        except OSError as error:
+            logger.warning("%s was not written (%s); it is made anew from the files, so nothing is lost", path, error.strerror)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+    def _take_over(self) -> None:
+        """Gives every label that has no record yet (of an earlier server) what the index says of it; name and description as well."""
+        path = Path(self._datastore_config_path)
+        if not path.is_file():
+            return
+        try:
+            known = LocalDatastoreModel.model_validate(read_json(path, "MONAI Label's index"))
+        except (FlrError, ValueError) as error:
+            logger.warning("%s is left out and made anew: %s", path, " ".join(str(error).split())[:300])
+            return
+        self._datastore.name, self._datastore.description = known.name, known.description
+        try:
+            self._folder.adopt(
+                {
+                    i: (o.image.info, {t: (label.ext, label.info) for t, label in o.labels.items()})
+                    for i, o in known.objects.items()
+                }
+            )
+        except OutputError as error:
+            logger.warning("%s", error)
+
+    # What clients ask for
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        found = split_name(file)
+        if found is None:
+            raise ImageError(f"{file}: expected a name that ends in {', '.join(IMAGE_ENDINGS)}")
+        return found
+
+    def add_image(self, image_id: str | None, image_filename: str, image_info: dict[str, Any] | None) -> str:
+        """Stores an image that can be read. Raises: ClientError."""
+        path = Path(image_filename)
+        with errors_for_client():
+            image_id = image_id or self._to_id(path.name)[0]
+            read_volume(path)
+            stored = self._folder.save_image(image_id, path, {**(image_info or {}), "ts": _seconds(path)})
+            with self._folder.at_rest():
+                ending = stored.name[len(image_id) :]
+                self._datastore.objects = {**self._datastore.objects, image_id: ImageLabelModel(image=DataModel(ext=ending))}
+                self._reload(image_id)
+        return image_id
+
+    def remove_image(self, image_id: str) -> None:
+        """Deletes an image; its labels are set aside. Raises: ClientError for an unknown id."""
+        with errors_for_client():
+            self._require(image_id)
+            with self._folder.at_rest():
+                self._folder.remove_image(image_id)
+                self._datastore.objects = {i: o for i, o in self._datastore.objects.items() if i != image_id}
+                self._update_datastore_file()
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Stores a label; what the tag held stays as a version. Raises: ClientError; then nothing changed."""
+        with errors_for_client():
+            self._require(image_id)
+            tag = str(getattr(label_tag, "value", label_tag))
+            with self._folder.at_rest():
+                submit(self._folder, image_id, tag, Path(label_filename), label_info or {}, read_label, current_user())
+                self._reload(image_id)
+        return image_id
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Takes a label away; nothing comes back in its place. Raises: ClientError."""
+        with errors_for_client():
+            self._require(label_id)
+            with self._folder.at_rest():
+                self._folder.remove_label(label_id, str(getattr(label_tag, "value", label_tag)))
+                self._reload(label_id)
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Keeps more of an image. Raises: ClientError."""
+        with errors_for_client():
+            self._require(image_id)
+            with self._folder.at_rest():
+                self._folder.update_image(image_id, {**self._datastore.objects[image_id].image.info, **info})
+                self._reload(image_id)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Keeps more beside a label: a review. Raises: ClientError."""
+        with errors_for_client():
+            self._require(label_id)
+            with self._folder.at_rest():
+                review(self._folder, label_id, str(getattr(label_tag, "value", label_tag)), info, current_user())
+                self._reload(label_id)
+
+    def labels_of(self, image_id: str) -> dict[str, dict[str, Any]]:
+        """What is kept beside each label of an image, by tag."""
+        known = self._datastore.objects.get(image_id)
+        return {} if known is None else {tag: label.info for tag, label in known.labels.items()}
+
+    def set_name(self, name: str) -> None:
+        """The name that clients see."""
+        self._datastore.name = name
+        self._update_datastore_file()
+
+    def _require(self, image_id: str) -> None:
+        if image_id not in self._datastore.objects:
+            raise LabelError(f"no image {image_id!r:.100} in this server's studies; ask /datastore/ for the ids, or upload it")
+
+    # What others change in the folder
+
+    def _watch(self, root: Path) -> None:
+        patterns = [f"*{e}" for ending in IMAGE_ENDINGS for e in (ending, ending.upper())]
+        handler = PatternMatchingEventHandler(patterns=[*patterns, "*.json"], ignore_patterns=["*/.*"], ignore_directories=True)
+        changed = threading.Event()
+
+        def note(event: FileSystemEvent) -> None:
+            changed.set()
+
+        handler.on_created = handler.on_deleted = handler.on_modified = handler.on_moved = note  # type: ignore[method-assign]
+
+        def look() -> None:
+            changed.wait(_FIRST_LOOK_SECONDS)
+            while True:
+                changed.clear()
+                time.sleep(_CALM_SECONDS)
+                try:
+                    self.refresh()
+                except Exception:  # a thread has nobody to tell, and the next change is looked at again
+                    logger.exception("%s could not be read anew", root)
+                changed.wait()
+
+        self._handler = handler
+        self._observer = PollingObserver() if self._is_on_mount(str(root)) else Observer()
+        try:
+            self._observer.schedule(handler, recursive=True, path=str(root))
+            self._observer.start()
+        except OSError as error:
+            logger.error("changes of files in %s are not seen until the server starts again: %s", root, error)
+            return
+        threading.Thread(target=look, name="studies", daemon=True).start()
+
+
+def read_label(path: Path, info: Mapping[str, Any]) -> tuple[PlanningLabel, Geometry]:
+    """A label file as structures, by the names that came with it, and its grid. Raises: LabelError, ImageError."""
+    held = read_segmentation(path)
+    names = {} if held.names is not None else names_sent(info, str(path))
+    return held.label(held.geometry, str(path), names), held.geometry
+
+
+def folder_options() -> dict[str, Any]:
+    """The host's own settings of a folder (``MONAI_LABEL_DATASTORE_*``), as ``MONAILabelApp`` hands them on."""
+    return {
+        "extensions": tuple(host_settings.MONAI_LABEL_DATASTORE_FILE_EXT),
+        "auto_reload": host_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+        "read_only": host_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+    }
+
+
+def _model(image: StoredImage) -> ImageLabelModel:
+    labels = {tag: _label_model(image.labels[tag]) for tag in sorted(image.labels, key=tag_order)}
+    info = image.info or {"name": image.path.name, "ts": _seconds(image.path)}
+    return ImageLabelModel(image=DataModel(ext=image.ending, info=info), labels=labels)
+
+
+def _label_model(label: StoredLabel) -> DataModel:
+    return DataModel(ext=label.ending, info=label.info)
+
+
+def _seconds(path: Path) -> int:
+    return int(path.stat().st_mtime)

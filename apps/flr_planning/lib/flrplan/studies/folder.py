@@ -1,0 +1,467 @@
+"""The files of a studies folder: images, labels by tag, and beside each label the record of what it is.
+
+``<case>.nii.gz``; ``labels/<tag>/<case>.nii.gz`` and its record ``labels/<tag>/<case>.json``. Tags are MONAI Label's ``final`` and
+``original``, and the ``version_N`` of 3D Slicer's MONAILabelReviewer. A label that another one replaces becomes the next ``version_N``;
+one that is deleted goes to ``labels/.removed/``. ``labels/.images/<case>.json`` is what is known of an image.
+
+A label and its record are two files, so a save has an order that a kill at any instant leaves readable: the old pair becomes a version;
+the new record is written as ``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which
+the save has happened; then its record does. A ``.next`` record counts if the label has its checksum, else the save never was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from flrplan.errors import FlrError, ImageError, LabelError, OutputError
+from flrplan.files import is_junk, link, read_json, replacing, write_json
+
+logger = logging.getLogger(__name__)
+
+FINAL, ORIGINAL = "final", "original"
+"""Tags of MONAI Label: what a person submits, and what a model predicted."""
+
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+LABEL_ENDINGS = (".seg.nrrd", *IMAGE_ENDINGS)
+"""Kinds of image that are one file; ``.seg.nrrd`` is 3D Slicer's segmentation, never an image."""
+
+SCHEMA = 1
+LOCK_SECONDS = 60.0
+_VERSION = "version_"
+_NEXT, _PART = ".next-", ".part-"
+_NAME = re.compile(r"""(?![.~\s])[^/\\:*?"<>|\x00-\x1f\x7f]{1,200}(?<![.\s])""")
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class StoredLabel:
+    """A label file and what is known of it (MONAI Label's ``info``)."""
+
+    path: Path
+    ending: str
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image file, what is known of it, and its labels by tag."""
+
+    path: Path
+    ending: str
+    info: dict[str, Any]
+    labels: dict[str, StoredLabel] = field(default_factory=dict)
+
+
+def split_name(name: str, endings: Sequence[str] = LABEL_ENDINGS) -> tuple[str, str] | None:
+    """Id and ending of a file name, whatever the case of its letters; dots of the id stay. None for other files.
+
+    >>> split_name("1.2.840.113.nii.gz")
+    ('1.2.840.113', '.nii.gz')
+    """
+    ending = next((e for e in endings if name.lower().endswith(e)), None)
+    return None if ending is None or len(name) == len(ending) else (name[: -len(ending)], name[-len(ending) :])
+
+
+def check_id(image_id: str) -> str:
+    """The id itself where it can name a file in the studies folder, and nothing outside it. Raises: LabelError."""
+    if not _NAME.fullmatch(image_id) or len(image_id.encode()) > 220:
+        raise LabelError(f"{image_id!r:.80} is no id of an image: expected a file name without its ending, and no path")
+    return image_id
+
+
+def check_tag(tag: str) -> str:
+    """The tag itself where it can name a folder of labels. Raises: LabelError."""
+    if not _TAG.fullmatch(tag):
+        raise LabelError(f"{tag!r:.80} is no tag of a label: expected letters, digits, '-' and '_', such as final or version_2")
+    return tag
+
+
+def version_number(tag: str) -> int | None:
+    """N of a tag ``version_N``, else None."""
+    number = tag.removeprefix(_VERSION)
+    return int(number) if tag.startswith(_VERSION) and number.isdecimal() else None
+
+
+def tag_order(tag: str) -> tuple[int, int, str]:
+    """Sorts tags as MONAILabelReviewer needs them: the last one says which number comes next."""
+    number = version_number(tag)
+    return (2, number, tag) if number is not None else (0 if tag in (ORIGINAL, FINAL) else 1, 0, tag)
+
+
+class StudiesFolder:
+    """A studies folder on the disk. Every change is made under a lock that other processes respect; readers need none.
+
+    endings: of images. read_only: nothing is ever written.
+    """
+
+    def __init__(self, root: Path, endings: Sequence[str] = IMAGE_ENDINGS, read_only: bool = False) -> None:
+        self.root = Path(root)
+        self.labels = self.root / "labels"
+        self._endings = tuple(endings)
+        self._images = self.labels / ".images"
+        self._removed = self.labels / ".removed"
+        self._read_only = read_only
+        self._thread_lock = threading.RLock()
+        self._file_lock = FileLock(self.root / ".lock", timeout=LOCK_SECONDS, thread_local=False)
+        self._records: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
+        self._told: set[str] = set()
+
+    # Reading
+
+    def scan(self) -> dict[str, StoredImage]:
+        """All images with their labels, by id, sorted. Hidden files, empty files and folders are none; nothing here raises for one file."""
+        found: dict[str, StoredImage] = {}
+        for name in _files_of(self.root):
+            parts = split_name(name, self._endings)
+            if parts is None or name.lower().endswith(".seg.nrrd"):
+                continue
+            image_id, ending = parts
+            path = self.root / name
+            info = self.image_info(image_id)
+            if not _has_bytes(path):
+                self._tell(f"{path} is empty, so it is no image; copy it again")
+            elif image_id in found and info.get("name") != name:
+                self._tell(f"{path} is left out: {found[image_id].path.name} has the same id")
+            else:
+                found[image_id] = StoredImage(path, ending, info)
+        for tag in self.tags():
+            for image_id, label in self._labels_of_tag(tag).items():
+                if image_id in found:
+                    found[image_id].labels[tag] = label
+                else:
+                    self._tell(f"{label.path} is left out: there is no image {image_id}")
+        return found
+
+    def tags(self) -> list[str]:
+        """The tags that have a folder, in :func:`tag_order`."""
+        if not self.labels.is_dir():
+            return []
+        return sorted((p.name for p in self.labels.iterdir() if p.is_dir() and not is_junk(p)), key=tag_order)
+
+    def label(self, image_id: str, tag: str) -> StoredLabel | None:
+        """The label of an image under a tag: the file that its record names, else the newest one."""
+        folder = self.labels / tag
+        files = [folder / (image_id + e) for e in LABEL_ENDINGS]
+        names = [p.name for p in files if p.is_file()]
+        if not names:  # CASE.NII.GZ
+            names = [n for n in _files_of(folder) if (split_name(n) or ("",))[0] == image_id]
+        return self._label(tag, image_id, names, (folder / f"{_NEXT}{image_id}.json").is_file())
+
+    def labels_of(self, image_id: str) -> dict[str, StoredLabel]:
+        """All labels of an image by tag, in :func:`tag_order`."""
+        found = {tag: self.label(image_id, tag) for tag in self.tags()}
+        return {tag: label for tag, label in found.items() if label is not None}
+
+    def require_label(self, image_id: str, tag: str) -> StoredLabel:
+        """As :meth:`label`. Raises: LabelError naming the labels that there are."""
+        label = self.label(check_id(image_id), check_tag(tag))
+        if label is None:
+            there = ", ".join(self.labels_of(image_id)) or "none"
+            raise LabelError(f"image {image_id} has no label {tag!r}; its labels are: {there}")
+        return label
+
+    def is_same_label(self, label: StoredLabel, source: Path, info: Mapping[str, Any]) -> bool:
+        """True where a file holds the very bytes of a stored label, with the same names."""
+        if label.path.stat().st_size != source.stat().st_size or label.info.get("label_info") != info.get("label_info"):
+            return False
+        return _sha256(label.path) == _sha256(source)
+
+    def image_info(self, image_id: str) -> dict[str, Any]:
+        """What is kept of an image; empty where nothing is."""
+        record = self._record(self._images / f"{image_id}.json")
+        return dict(record["info"]) if record else {}
+
+    # Writing
+
+    def save_label(self, image_id: str, tag: str, source: Path, info: Mapping[str, Any]) -> StoredLabel:
+        """Stores a label; what the tag held becomes the next ``version_N`` (``original``, a prediction, is replaced).
+
+        Raises: LabelError for names that are none and for a file that is no image; OutputError where it could not be stored (full
+            disk, read-only folder): then the old label is as it was.
+        """
+        check_id(image_id), check_tag(tag)
+        parts = split_name(source.name)
+        if parts is None:
+            raise LabelError(f"the label of {image_id}: expected a file of {', '.join(LABEL_ENDINGS)}, found {source.name!r}")
+        folder = self.labels / tag
+        target, pending = folder / (image_id + parts[1]), folder / f"{_NEXT}{image_id}.json"
+        with self.locked():
+            before = self.label(image_id, tag)
+            if before is not None and tag != ORIGINAL:
+                self._keep(image_id, before)
+            try:
+                with replacing(target) as part:
+                    shutil.copyfile(source, part)
+                    stored = {**info, "name": target.name}
+                    write_json(pending, _record_of(target.name, stored, _sha256(part)))
+                pending.replace(folder / f"{image_id}.json")
+            except BaseException:
+                with suppress(OSError):
+                    if not self._has_happened(pending, target):
+                        pending.unlink(missing_ok=True)
+                raise
+            for other in self._files(image_id, tag):
+                if other == target:
+                    continue
+                if before is not None and other == before.path:
+                    other.unlink(missing_ok=True)
+                else:
+                    self._set_aside(other, tag)
+        return StoredLabel(target, parts[1], stored)
+
+    def update_label(self, image_id: str, tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps more beside a label; returns all that is kept. Raises: LabelError where there is none, OutputError."""
+        with self.locked():
+            label = self.require_label(image_id, tag)
+            merged = {**label.info, **info}
+            path = label.path.with_name(f"{image_id}.json")
+            known = self._record(path) or {}
+            digest = known["sha256"] if known.get("file") == label.path.name else _sha256(label.path)
+            write_json(path, _record_of(label.path.name, merged, digest))
+            return merged
+
+    def remove_label(self, image_id: str, tag: str) -> None:
+        """Takes a label away, with every file that could come back in its place; all go to ``labels/.removed/``."""
+        with self.locked():
+            for path in self._files(check_id(image_id), check_tag(tag)):
+                self._set_aside(path, tag)
+            with suppress(FileNotFoundError):
+                (self.labels / tag / f"{image_id}.json").unlink()
+
+    def save_image(self, image_id: str, source: Path, info: Mapping[str, Any]) -> Path:
+        """Stores an image under an id that is new, or whose image has no labels yet.
+
+        Raises: LabelError, ImageError for a name or a file that cannot be one, and where labels were drawn on another image; OutputError.
+        """
+        parts = split_name(source.name, self._endings)
+        if parts is None:
+            raise ImageError(f"image {image_id}: expected a file of {', '.join(self._endings)}, found {source.name!r}")
+        target = self.root / (check_id(image_id) + parts[1])
+        with self.locked():
+            old = [self.root / n for n in _files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
+            if old and self._tags_of(image_id) and not any(_sha256(p) == _sha256(source) for p in old):
+                raise ImageError(
+                    f"image {image_id} is there already and has labels, which were drawn on it; upload the new one under another id"
+                )
+            with replacing(target) as part:
+                shutil.copyfile(source, part)
+            self.update_image(image_id, {**info, "name": target.name})
+            for path in old:
+                if path != target:
+                    path.unlink(missing_ok=True)
+        return target
+
+    def update_image(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps more of an image; returns all that is kept. Raises: OutputError."""
+        with self.locked():
+            merged = {**self.image_info(check_id(image_id)), **info}
+            write_json(self._images / f"{image_id}.json", {"schema": SCHEMA, "info": merged})
+            return merged
+
+    def remove_image(self, image_id: str) -> None:
+        """Deletes an image; its labels go to ``labels/.removed/``."""
+        with self.locked():
+            for tag in self._tags_of(check_id(image_id)):
+                self.remove_label(image_id, tag)
+            for name in _files_of(self.root):
+                if (split_name(name, self._endings) or ("",))[0] == image_id:
+                    (self.root / name).unlink(missing_ok=True)
+            (self._images / f"{image_id}.json").unlink(missing_ok=True)
+
+    def adopt(self, known: Mapping[str, tuple[Mapping[str, Any], Mapping[str, tuple[str, Mapping[str, Any]]]]]) -> None:
+        """Writes a record for each label, and each image, that has none: by id what is known of the image, and by tag ending and info.
+
+        Raises: OutputError.
+        """
+        labels = [
+            (self.labels / tag / (image_id + ending), self.labels / tag / f"{image_id}.json", info)
+            for image_id, (_, of_tags) in known.items()
+            for tag, (ending, info) in of_tags.items()
+            if _NAME.fullmatch(image_id) and _TAG.fullmatch(tag)
+        ]
+        labels = [(path, record, info) for path, record, info in labels if path.is_file() and not record.exists()]
+        images = {
+            image_id: info
+            for image_id, (info, _) in known.items()
+            if _NAME.fullmatch(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
+        }
+        if not labels and not images:
+            return
+        with self.locked():
+            for path, record, info in labels:
+                write_json(record, _record_of(path.name, info, _sha256(path)))
+            for image_id, info in images.items():
+                self.update_image(image_id, info)
+
+    def recover(self) -> None:
+        """Ends what a killed process began. Does nothing in a folder that cannot be written."""
+        with suppress(OutputError), self.locked():
+            for tag in self.tags():
+                folder = self.labels / tag
+                for path in sorted(folder.glob(f"{_NEXT}*.json")):
+                    record = self._record(path)
+                    if record and self._has_happened(path, folder / record["file"]):
+                        path.replace(folder / path.name.removeprefix(_NEXT))
+                    else:
+                        path.unlink(missing_ok=True)
+                for path in folder.glob(f"{_PART}*"):
+                    path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While the block runs, no other thread or process changes the folder. Raises: OutputError where it cannot be written."""
+        with self._thread_lock:
+            if self._read_only:
+                raise OutputError(f"{self.root}: opened read-only (MONAI_LABEL_DATASTORE_READ_ONLY); nothing was stored")
+            if self._file_lock.is_locked:
+                yield
+                return
+            try:
+                self._file_lock.acquire()
+            except Timeout:
+                raise OutputError(
+                    f"{self.root}: another process has held {self.root / '.lock'} for {LOCK_SECONDS:.0f} s; nothing was stored, try again"
+                ) from None
+            except OSError as error:
+                raise OutputError(
+                    f"{self.root} cannot be written ({error.strerror or error}); nothing was stored. Make the studies folder "
+                    "writable for the user who runs the server, or free some room on its disk"
+                ) from error
+            try:
+                yield
+            except OutputError:
+                raise
+            except OSError as error:
+                raise OutputError(
+                    f"{self.root}: {error.strerror or error} ({error.filename}); check that the disk has room and the folder is writable"
+                ) from error
+            finally:
+                self._file_lock.release()
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """While the block runs, no other thread of this process changes the folder."""
+        with self._thread_lock:
+            yield
+
+    def _tell(self, warning: str) -> None:
+        if warning not in self._told:
+            self._told.add(warning)
+            logger.warning("%s", warning)
+
+    def _keep(self, image_id: str, label: StoredLabel) -> None:
+        """The next ``version_N``: first the record, so that no version is without one."""
+        numbers = [n for tag in self.tags() if (n := version_number(tag)) and self._files(image_id, tag)]
+        folder = self.labels / f"{_VERSION}{max(numbers, default=0) + 1}"
+        path = folder / label.path.name
+        write_json(folder / f"{image_id}.json", _record_of(path.name, {**label.info, "name": path.name}, _sha256(label.path)))
+        link(label.path, path)
+
+    def _set_aside(self, path: Path, tag: str) -> None:
+        """Moves a label file, and a copy of its record, to where nothing looks for labels."""
+        self._removed.mkdir(parents=True, exist_ok=True)
+        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{tag}-"
+        parts = split_name(path.name)
+        record = path.with_name(f"{parts[0]}.json") if parts else None
+        if record is not None and record.is_file():
+            shutil.copyfile(record, self._removed / (stem + record.name))
+        path.replace(self._removed / (stem + path.name))
+
+    def _has_happened(self, pending: Path, label: Path) -> bool:
+        record = self._record(pending)
+        return record is not None and label.is_file() and record["file"] == label.name and record["sha256"] == _sha256(label)
+
+    def _files(self, image_id: str, tag: str) -> list[Path]:
+        return [self.labels / tag / n for n in _files_of(self.labels / tag) if (split_name(n) or ("",))[0] == image_id]
+
+    def _tags_of(self, image_id: str) -> list[str]:
+        return [tag for tag in self.tags() if self._files(image_id, tag)]
+
+    def _labels_of_tag(self, tag: str) -> dict[str, StoredLabel]:
+        files: dict[str, list[str]] = {}
+        for name in _files_of(self.labels / tag):
+            parts = split_name(name)
+            if parts is not None:
+                files.setdefault(parts[0], []).append(name)
+        begun = {p.name for p in (self.labels / tag).glob(f"{_NEXT}*.json")}
+        found = {i: self._label(tag, i, names, f"{_NEXT}{i}.json" in begun) for i, names in files.items()}
+        return {i: label for i, label in found.items() if label is not None}
+
+    def _label(self, tag: str, image_id: str, names: Sequence[str], begun: bool) -> StoredLabel | None:
+        """Which of these files is the label; ``begun``: there is a ``.next`` record."""
+        folder = self.labels / tag
+        paths = [folder / n for n in names if _has_bytes(folder / n)]
+        if not paths:
+            return None
+        record = self._record(folder / f"{image_id}.json")
+        if begun:
+            coming = self._record(folder / f"{_NEXT}{image_id}.json")
+            if coming and self._has_happened(folder / f"{_NEXT}{image_id}.json", folder / coming["file"]):
+                record = coming
+        path = next((p for p in paths if record and p.name == record["file"]), None)
+        info = dict(record["info"]) if record and path else {}
+        path = path or max(paths, key=lambda p: p.stat().st_mtime_ns)
+        parts = split_name(path.name)
+        return StoredLabel(path, parts[1] if parts else "", info or {"name": path.name, "ts": int(path.stat().st_mtime)})
+
+    def _record(self, path: Path) -> dict[str, Any] | None:
+        """A record as it is on the disk, or None where there is none of ours. Read once as long as the file does not change."""
+        try:
+            stat = path.stat()
+        except OSError:
+            self._records.pop(path, None)
+            return None
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        known = self._records.get(path)
+        if known is None or known[0] != stamp:
+            known = self._records[path] = (stamp, _read_record(path))
+        return known[1]
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        content = read_json(path, "the record of a label", LabelError)
+    except FlrError as error:
+        logger.warning("%s; it is left out", error)
+        return None
+    ours = isinstance(content, dict) and content.get("schema") == SCHEMA and isinstance(content.get("info"), dict)
+    if not ours:
+        logger.warning("%s is no record of this software (schema %d); it is left out", path, SCHEMA)
+    return content if ours else None
+
+
+def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+    return {"schema": SCHEMA, "file": name, "sha256": sha256, "info": dict(info)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files_of(folder: Path) -> list[str]:
+    """Names of the files of a folder, sorted, without junk; nothing where it is missing."""
+    try:
+        return sorted(e.name for e in os.scandir(folder) if e.is_file() and not is_junk(Path(e.path)))
+    except FileNotFoundError:
+        return []
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
