@@ -35,6 +35,7 @@ from flrplan.server.settings import AppSettings
 from flrplan.server.studies import open_studies
 from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
 from flrplan.server.uploads import serve_uploads
+from flrplan.server.worklist import HandOut, serve_worklist
 
 
 class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
@@ -62,8 +63,8 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         return train_tasks(TrainService(self.settings, self._store(), self.studies))
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """MONAI Label's own: a random unlabelled image, or the first."""
-        return {"random": Random(), "first": First()}
+        """MONAI Label's own: a random unlabelled image, or the first, of those that no other annotator has."""
+        return {name: HandOut(own, self.settings.lease_minutes) for name, own in (("random", Random()), ("first", First()))}
 
     def init_scoring_methods(self) -> dict[str, LabelQc]:
         """Label QC of the final labels."""
@@ -86,6 +87,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         super().on_init_complete()
         serve_ohif_colors()
         serve_uploads()
+        serve_worklist(self.datastore)
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
