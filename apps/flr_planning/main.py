@@ -37,6 +37,7 @@ from flrplan.server.studies import open_studies
 from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
 from flrplan.server.train_queue import serve_train_queue
 from flrplan.server.uploads import serve_uploads
+from flrplan.server.worklist import HandOut, serve_worklist
 
 
 class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is untyped
@@ -64,8 +65,8 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         return train_tasks(TrainService(self.settings, self._store(), self.studies))
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """MONAI Label's own: a random unlabelled image, or the first."""
-        return {"random": Random(), "first": First()}
+        """MONAI Label's own: a random unlabelled image, or the first, of those that no other annotator has."""
+        return {name: HandOut(own, self.settings.lease_minutes) for name, own in (("random", Random()), ("first", First()))}
 
     def init_batch_infer(self) -> PlanningBatch:
         """One image after the other, whatever becomes of the others."""
@@ -93,6 +94,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         serve_ohif_colors()
         serve_uploads()
         serve_train_queue()
+        serve_worklist(self.datastore)
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 from collections.abc import Callable
@@ -202,3 +204,20 @@ def test_an_upload_without_an_id_is_called_as_its_file(
     refused = requests.put(f"{server.url}/datastore/image", files={"file": ("junk.nii.gz", b"junk")}, timeout=30)
     assert refused.status_code == 400
     assert "junk.nii.gz" not in [p.name for p in (server.folder / "studies").iterdir()]
+
+
+def test_two_clients_get_two_cases_and_the_work_list_says_so(server: Any, tmp_path: Path) -> None:
+    """The images that were uploaded are the ones without a label."""
+    given = {}
+    for name in ("dora", "emil"):
+        client = MONAILabelClient(server.url, tmpdir=str(tmp_path), client_id=name)
+        given[name] = client.next_sample("first", {})["id"]
+        assert client.next_sample("first", {})["id"] == given[name]
+    assert given == {"dora": "1.2.840.113", "emil": "1.2.840.114"}
+    table = requests.get(f"{server.url}/worklist.csv", timeout=30)
+    assert table.headers["content-type"].startswith("text/csv")
+    held = {line["case"]: line["held by"] for line in csv.DictReader(io.StringIO(table.text))}
+    assert (held["1.2.840.113"], held["1.2.840.114"]) == ("dora", "emil")
+    page = requests.get(f"{server.url}/worklist", timeout=30)
+    assert page.headers["content-type"].startswith("text/html")
+    assert "4 cases" in page.text

@@ -22,8 +22,16 @@ _FILL = 0.22
 
 def finding_png(case: QcCase, finding: Finding) -> bytes:
     """A PNG of the middle slices of the finding's place, axial and coronal, radiological view; of the liver's largest where it has none."""
+    return _png(case, None if finding.box_zyx is None else case.canonical_box(finding.box_zyx))
+
+
+def case_png(case: QcCase) -> bytes:
+    """A PNG of the slices where the liver is largest, as :func:`finding_png`; the middle ones where it has none."""
+    return _png(case, None)
+
+
+def _png(case: QcCase, place: Box | None) -> bytes:
     grid = case.whole
-    place = None if finding.box_zyx is None else case.canonical_box(finding.box_zyx)
     view = case.box if place is not None else _all(case)
     middle = _middle(case, place)
     z_mm, y_mm, x_mm = grid.spacing_zyx_mm

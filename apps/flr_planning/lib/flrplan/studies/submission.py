@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 ReadLabel = Callable[[Path, Mapping[str, Any]], tuple[PlanningLabel, Geometry]]
 """Reads a label file by what is known of it; raises an FlrError where it cannot."""
 
+LEASE = "lease"
+"""Of an image: ``to`` whom it was handed out, ``since`` and ``until`` when (seconds since 1970)."""
 LONGEST_MINUTES = 240.0
 """A case that was taken longer ago was not worked on all the time."""
 
@@ -62,7 +64,11 @@ def submit(
             "minutes": _minutes(folder.image_info(image_id), by, now),
             "changes": changes(base, source, reviewed, read, image_id) if base is not None else None,
         }
-        return folder.save_label(image_id, tag, source, {**reviewed, "ts": int(now), SUBMISSION: submission})
+        stored = folder.save_label(image_id, tag, source, {**reviewed, "ts": int(now), SUBMISSION: submission})
+        lease = folder.image_info(image_id).get(LEASE)
+        if isinstance(lease, Mapping) and lease.get("to") in (by, ""):
+            folder.update_image(image_id, {LEASE: None})
+        return stored
 
 
 def review(folder: StudiesFolder, image_id: str, tag: str, info: Mapping[str, Any], user: str | None = None) -> dict[str, Any]:
@@ -120,7 +126,7 @@ def _origin(before: Mapping[str, StoredLabel], base: StoredLabel | None) -> dict
 
 def _minutes(image_info: Mapping[str, Any], by: str, now: float) -> float | None:
     """Between handing the case out and this label, where the same person has both."""
-    lease = image_info.get("lease")
+    lease = image_info.get(LEASE)
     if not isinstance(lease, Mapping) or lease.get("to") != by or not by:
         return None
     minutes = (now - float(lease.get("since") or 0)) / 60

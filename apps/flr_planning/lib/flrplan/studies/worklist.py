@@ -14,9 +14,10 @@ from typing import Any
 
 from flrplan.files.page import render_page
 from flrplan.studies.review import SUBMISSION, CaseReview, State, Version
+from flrplan.studies.submission import LEASE
 
-LEASE, DOUBLE = "lease", "double_reading"
-"""Keys of what is kept of an image: who has it now; whether a second annotator draws it, too."""
+DOUBLE = "double_reading"
+"""Key of what is kept of an image: whether a second annotator draws it, too."""
 
 
 @dataclass(frozen=True)
