@@ -101,7 +101,6 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     from flrplan.hardware import keep_freed_memory
     from flrplan.image import case_names
     from flrplan.planning.cut_file import plane_of_text
-    from flrplan.planning.index import write_index
 
     keep_freed_memory()
     failed: dict[Path, str] = {}
@@ -169,6 +168,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             say(f"  {planned.interval.describe()}")
         for name, other in planned.compared.items():
             say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
+    from flrplan.planning.index import write_index  # matplotlib, a second of imports that nothing before needs
+
     index = write_index(arguments.out)
     if index is not None:
         note(f"all plans of the folder: {clean(str(index))}")
