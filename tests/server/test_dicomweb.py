@@ -77,6 +77,16 @@ def test_the_newest_seg_of_this_ct_is_the_label(make_store: Callable[..., Planni
     assert make_store().newest_seg("1.2.3") is None
 
 
+def test_a_plan_is_no_label_though_some_of_its_masks_were_given(make_store: Callable[..., PlanningDICOMWebDatastore]) -> None:
+    plan = _seg("9.9", "1.2.3", "20260102", "120000")
+    plan.ContentLabel = "FLRPLAN"
+    store = make_store(_seg("9.1", "1.2.3", "20260101", "120000"), plan)
+    newest = store.newest_seg("1.2.3")
+    assert newest is not None
+    assert newest.SeriesInstanceUID == "9.1"
+    assert make_store(plan).newest_seg("1.2.3") is None
+
+
 def test_an_unknown_series_is_an_error(make_store: Callable[..., PlanningDICOMWebDatastore]) -> None:
     with pytest.raises(ClientError, match=r"no series '4.5.6' at http://dicomweb.invalid; expected a SeriesInstanceUID"):
         make_store().get_image_uri("4.5.6")

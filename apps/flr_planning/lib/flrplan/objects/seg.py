@@ -24,6 +24,7 @@ from flrplan.image import CT
 from flrplan.objects.source import (
     MANUFACTURER,
     NO_SERIAL_NUMBER,
+    PLAN_CONTENT,
     PRIVATE_SCHEME,
     SourceSeries,
     source_series,
@@ -91,7 +92,7 @@ def segmentation(
             manufacturer_model_name=MANUFACTURER,
             software_versions=__version__,
             device_serial_number=NO_SERIAL_NUMBER,
-            content_label="FLRPLAN",
+            content_label=PLAN_CONTENT,
             content_description=description,
             content_creator_name=f"{MANUFACTURER}^",
             series_description=description,

@@ -22,6 +22,8 @@ from flrplan.image.dicom_files import CT_IMAGE_STORAGE, DicomFile, lacks_preambl
 
 MANUFACTURER = "flrplan"
 NO_SERIAL_NUMBER = "none"
+PLAN_CONTENT = "FLRPLAN"
+"""ContentLabel of the SEG of a plan."""
 PRIVATE_SCHEME = "99FLRPLAN"
 _BLANK = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 """Attributes that must be there and may be empty (type 2)."""

@@ -22,6 +22,7 @@ from flrplan.anatomy import PlanningLabel, decode_layers, label_name, to_label_m
 from flrplan.errors import ImageError
 from flrplan.image import CT, read_label_map, write_label_map
 from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
+from flrplan.objects.source import PLAN_CONTENT
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.doors import ids_checked
 from flrplan.server.durable import DurableDatastore
@@ -271,7 +272,9 @@ def _ordered_entries(file: Path, info: dict[str, Any], image_id: str) -> list[di
 
 
 def _labels(seg: Dataset) -> frozenset[str]:
-    """The series that a SEG refers to; none for a prediction."""
+    """The series that a SEG refers to; none for a prediction and for a plan, whose masks may be given in part."""
+    if seg.get("ContentLabel") == PLAN_CONTENT:
+        return frozenset()
     kinds = [str(s.get("SegmentAlgorithmType")) for s in seg.get("SegmentSequence") or []]
     if kinds and set(kinds) == {AUTOMATIC}:
         return frozenset()
