@@ -86,5 +86,6 @@ def correct(
         with page.expect_response(lambda r: r.request.method == "POST" and r.url.rstrip("/").endswith("/studies")):
             page.get_by_role("button", name="Save").last.click()
         page.get_by_text("Label stored").first.wait_for()
+        page.wait_for_timeout(700)  # it fades in
         visit.picture("4-stored")
     return tuple(visit.pictures)
