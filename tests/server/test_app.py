@@ -17,7 +17,7 @@ from monailabel.interfaces.exception import MONAILabelException
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.anatomy import KNOWN_LABEL_NAMES, Structure, structure_mask
+from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import SettingsError
 from flrplan.image import Geometry
@@ -215,7 +215,11 @@ def test_hidden_and_junk_files_of_a_studies_folder_are_no_images(
 
 
 def test_a_batch_goes_on_past_a_broken_ct_and_ends_with_a_list(
-    tmp_path: Path, make_studies: Callable[[Path], Path], make_app: Callable[..., Any], cases: list[SyntheticCase]
+    tmp_path: Path,
+    make_studies: Callable[[Path], Path],
+    make_app: Callable[..., Any],
+    cases: list[SyntheticCase],
+    write_image: Callable[..., Path],
 ) -> None:
     studies = make_studies(tmp_path / "studies")
     (studies / "broken.nii.gz").write_bytes(b"no image")
@@ -223,9 +227,10 @@ def test_a_batch_goes_on_past_a_broken_ct_and_ends_with_a_list(
     one, other = (case.case_id for case in cases)
     host_default = {"model": "liver", "images": "all", "device": "cuda", "multi_gpu": True, "gpus": "all", "logging": "WARNING"}
     host_default |= {"save_label": True, "label_tag": DefaultLabelTag.ORIGINAL, "max_workers": 1, "max_batch_size": 2}
-    label = tmp_path / "label.nii.gz"
-    label.write_bytes((studies / f"{one}.nii.gz").read_bytes())
-    app.datastore().save_label(one, str(label), "original", {})
+    label = write_image(tmp_path / "label.nii.gz", cases[0].planning_zyx, cases[0].geometry)
+    app.datastore().save_label(
+        one, str(label), "original", {"label_info": [{"name": c.label_name, "idx": int(c)} for c in Compartment]}
+    )
     (studies / "labels" / "original").chmod(0o750)
     found = app.batch_infer(host_default)
     assert (found["done"], found["skipped"]) == ([other], [one])
