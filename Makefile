@@ -1,4 +1,4 @@
-# make install | demo | demo-ohif | test | check | docs | demo-models | workflow | benchmark-smoke. Everything goes into .venv/ in this
+# make install | demo | demo-ohif | test | check | docs | demo-models | workflow | benchmark-smoke | wheelhouse. Everything goes into .venv/ in this
 # folder, Snakemake into .venv-workflow/, Sphinx into .venv-docs/.
 PYTHON ?= python3.11
 VENV := .venv
@@ -9,7 +9,13 @@ WORKFLOW_STAMP := $(WORKFLOW)/.installed
 DOCS := .venv-docs
 DOCS_STAMP := $(DOCS)/.installed
 
-.PHONY: install demo demo-ohif test check docs demo-models workflow benchmark-smoke clean
+.PHONY: install demo demo-ohif test check docs demo-models workflow benchmark-smoke wheelhouse clean
+
+# On a machine without a network: make install OFFLINE=FOLDER, with what `make wheelhouse` gave on one with.
+ifdef OFFLINE
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(OFFLINE))
+endif
 
 install: $(STAMP)
 
@@ -59,6 +65,18 @@ demo-models: $(STAMP)
 	$(BIN)/flrplan demo-models --work build/demo-models $(foreach ct,$(REAL),--real '$(ct)')
 
 workflow: $(WORKFLOW_STAMP)
+
+# Wheels of exactly what is installed in the three environments here, for machines of the same system and version of Python.
+# `pip freeze` never names argparse, which unittest2, a requirement of batchgenerators, asks for.
+WHEELHOUSE ?= wheelhouse
+wheelhouse: $(STAMP) $(WORKFLOW_STAMP) $(DOCS_STAMP)
+	mkdir -p $(WHEELHOUSE)
+	for bin in $(BIN) $(WORKFLOW)/bin $(DOCS)/bin; do \
+	  { $$bin/python -m pip freeze --all --exclude-editable && echo argparse; } >$(WHEELHOUSE)/requirements.part && \
+	  $$bin/python -m pip wheel --quiet --no-deps --wheel-dir $(WHEELHOUSE) -r $(WHEELHOUSE)/requirements.part || exit 1; \
+	done
+	rm $(WHEELHOUSE)/requirements.part
+	@echo "$(WHEELHOUSE) and this folder are all that make install OFFLINE=$(WHEELHOUSE) needs"
 
 # An environment of its own: Snakemake's Slurm plugin needs numpy 2, the project needs numpy 1. Snakemake only starts commands,
 # and those run with the Python of $(VENV).

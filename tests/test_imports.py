@@ -96,6 +96,22 @@ def test_what_computes_no_network_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
 
+def test_nothing_that_windows_lacks_is_imported_without_a_fallback() -> None:
+    """Every module, where the modules that only POSIX has are absent; psutil has a Windows file of its own for what it takes of them."""
+    code = """
+import importlib, pkgutil, sys
+import psutil
+for name in ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"):
+    sys.modules[name] = None
+import flrplan
+for module in pkgutil.walk_packages(flrplan.__path__, "flrplan."):
+    importlib.import_module(module.name)
+"""
+    with_user = {**os.environ, "USERNAME": "reader"}  # Windows sets it; torch asks pwd where it is not set
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=120, capture_output=True, text=True, env=with_user)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("package", LAZY)
 def test_names_that_are_imported_at_first_use_are_the_ones_that_mypy_sees(package: str) -> None:
     """They are listed three times: under TYPE_CHECKING, in ``__all__``, and with the module that each is taken from."""

@@ -20,6 +20,7 @@ from flrplan import __version__
 from flrplan.anatomy import KNOWN_LABEL_NAMES
 from flrplan.engine import DEMO_NAME, ModelStore
 from flrplan.errors import SettingsError
+from flrplan.server.batch import PlanningBatch
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.doors import require_known
@@ -34,6 +35,7 @@ from flrplan.server.sessions import PlanningSessions
 from flrplan.server.settings import AppSettings
 from flrplan.server.studies import open_studies
 from flrplan.server.train import StageTrainTask, TrainService, newest_first, train_tasks
+from flrplan.server.train_queue import serve_train_queue
 from flrplan.server.uploads import serve_uploads
 from flrplan.server.worklist import HandOut, serve_worklist
 
@@ -66,6 +68,10 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         """MONAI Label's own: a random unlabelled image, or the first, of those that no other annotator has."""
         return {name: HandOut(own, self.settings.lease_minutes) for name, own in (("random", Random()), ("first", First()))}
 
+    def init_batch_infer(self) -> PlanningBatch:
+        """One image after the other, whatever becomes of the others."""
+        return PlanningBatch()
+
     def init_scoring_methods(self) -> dict[str, LabelQc]:
         """Label QC of the final labels."""
         return {METHOD: LabelQc()}
@@ -88,6 +94,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         serve_ohif_colors()
         serve_uploads()
         serve_worklist(self.datastore)
+        serve_train_queue()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
@@ -120,6 +127,13 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         with errors_for_client():
             require_known("scoring method", request.get("method"), self._scoring_methods)
             result: dict[str, Any] = super().scoring(request, datastore)
+        return result
+
+    def batch_infer(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Runs a batch; an error of ours reaches the task's log, or the client that waits, as its message."""
+        with errors_for_client():
+            require_known("model", request.get("model"), self._infers)
+            result: dict[str, Any] = super().batch_infer(request, datastore)
         return result
 
     def bundle_path(self, model: str | None) -> str:

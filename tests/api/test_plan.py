@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from flrplan.cli import main
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError
 from flrplan.image import CT, Geometry
-from flrplan.method import cascade_result
+from flrplan.method import CascadeResult, Source, cascade_result
+from flrplan.planning import Plane
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -64,6 +67,8 @@ def test_the_lines_of_the_readme_run(
         "plan.json",
         "plan.png",
         "planning.nii.gz",
+        "report.html",
+        "report.pdf",
     ]
 
 
@@ -144,3 +149,82 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
         flrplan.plan(ct.array_zyx, cascade=cascade)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="no such file"):
         flrplan.plan(tmp_path / "nobody.nii.gz", cascade=cascade)
+
+
+class _Instant(Cascade):
+    """A cascade that gives the FLR as everything before the middle of the liver, and loads no network."""
+
+    def run(self, ct: CT, given: Mapping[Structure, Mask] | None = None, *_: object, **__: object) -> CascadeResult:
+        masks = dict(given or {})
+        columns = np.flatnonzero(masks[Structure.LIVER].any(axis=(0, 1)))
+        masks[Structure.FLR] = masks[Structure.LIVER] & (np.arange(ct.array_zyx.shape[2]) < columns.mean())
+        sources = {s: Source.PREDICTED if s is Structure.FLR else Source.GIVEN for s in masks}
+        return CascadeResult(ct, masks, sources, {}, {}, ())
+
+
+@pytest.fixture(scope="module")
+def instant(demo_store: ModelStore) -> Cascade:
+    return _Instant(demo_store, CascadeSettings(device="cpu"))
+
+
+def test_a_given_resection_is_the_plan_and_the_predicted_one_stands_beside_it(
+    instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path
+) -> None:
+    given = {"liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM]}
+    predicted = flrplan.plan(ct, **given, cascade=instant)
+    plan = flrplan.plan(ct, **given, resection=truth[Structure.LRS], at_least=40, cascade=instant)
+    assert np.array_equal(plan.masks[Structure.FLR], truth[Structure.FLR])
+    assert (plan.flr_source, plan.sources[Structure.FLR]) == ("given", "given")
+    assert list(plan.compared) == ["predicted", "at least 40 %"]
+    assert plan.compared["predicted"].volumes == predicted.volumes
+    least = plan.compared["at least 40 %"]
+    assert 0.40 <= least.volumes.flr_fraction < 0.43, "less than one layer of this small grid"
+    assert "arithmetic, not advice" in least.remark
+    report = json.loads(json.dumps(plan.report()))
+    assert report["inputs"]["flr"] == "given"
+    assert report["compared"]["predicted"]["volumes"] == predicted.volumes.to_json()
+    assert report["compared"]["at least 40 %"]["remark"] == least.remark
+    assert np.array_equal(flrplan.plan(ct, **given, flr=truth[Structure.FLR], cascade=instant).label_zyx, plan.label_zyx)
+
+
+def test_a_plane_cuts_and_says_which_side_it_took(instant: Cascade, ct: CT, truth: dict[Structure, Mask]) -> None:
+    given = {"liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM]}
+    x = float(ct.geometry.world_mm(np.argwhere(truth[Structure.LIVER])[:, ::-1].mean(axis=0)[None])[0, 0])
+    plane = Plane((x, 0.0, 0.0), (1.0, 0.0, 0.0))
+    plan = flrplan.plan(ct, **given, cut=plane, cascade=instant)
+    other = flrplan.plan(ct, **given, cut=plane, other_side=True, cascade=instant)
+    assert np.array_equal(plan.masks[Structure.FLR] ^ other.masks[Structure.FLR], truth[Structure.LIVER])
+    assert any("given cut: the side" in warning and "--other-side" in warning for warning in plan.warnings)
+
+
+@pytest.mark.parametrize("of", ["remnant", "resection"])
+def test_everything_on_one_side_is_told_and_has_no_alternative(
+    of: str, instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path
+) -> None:
+    liver, none = truth[Structure.LIVER], np.zeros_like(truth[Structure.CRLM])
+    plan = flrplan.plan(ct, liver=liver, crlm=none, flr=liver if of == "resection" else none, at_least=30, cascade=instant)
+    assert f"the {of} is empty" in plan.warnings
+    assert "at least 30 %: the plan has no cut to move, so no other resection was computed" in plan.warnings
+    plan.save(tmp_path / "plan")
+    assert (tmp_path / "plan" / "report.pdf").is_file()
+
+
+def test_a_resection_that_cannot_be_one_is_told(instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path) -> None:
+    given = {"liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM], "cascade": instant}
+    flr = truth[Structure.FLR]
+    moved = replace(ct.geometry, origin_mm=(500.0, 0.0, 0.0))
+    sitk.WriteImage(moved.image(flr), str(tmp_path / "moved.nii.gz"))
+    with pytest.raises(SettingsError, match="a resection is given in one way, got flr and cut; leave out all but one"):
+        flrplan.plan(ct, **given, flr=flr, cut="plane.mrk.json")
+    with pytest.raises(SettingsError, match="the other side is one of a cut"):
+        flrplan.plan(ct, **given, flr=flr, other_side=True)
+    with pytest.raises(GridError, match=r"moved\.nii\.gz is not on the grid of"):
+        flrplan.plan(ct, **given, flr=tmp_path / "moved.nii.gz")
+    with pytest.raises(LabelError, match=r"the given FLR \(.* ml\) lies outside the liver"):
+        flrplan.plan(ct, **given, flr=~truth[Structure.LIVER])
+    with pytest.raises(LabelError, match="the plane misses the liver"):
+        flrplan.plan(ct, **given, cut=Plane((9999.0, 0.0, 0.0), (1.0, 0.0, 0.0)))
+    with pytest.raises(LabelError, match=r"nothing.stl: the cut cannot be read"):
+        flrplan.plan(ct, **given, cut=tmp_path / "nothing.stl")
+    with pytest.raises(SettingsError, match="cut: expected a file, a Plane or a Mesh"):
+        flrplan.plan(ct, **given, cut=(0, 0, 0, 1, 0, 0))  # type: ignore[arg-type]

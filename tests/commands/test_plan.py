@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
 import re
 from datetime import date
 from pathlib import Path
@@ -44,7 +46,8 @@ def test_plan_writes_map_report_and_picture(
     out = tmp_path / "out"
     assert main(["plan", str(ct_file), "--out", str(out), "--device", "cpu"]) == 0
     folder = out / "patient.one"
-    assert sorted(p.name for p in folder.iterdir()) == ["meshes", "plan.json", "plan.png", "planning.nii.gz"]
+    names = ["meshes", "plan.json", "plan.png", "planning.nii.gz", "report.html", "report.pdf"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     image = sitk.ReadImage(str(folder / "planning.nii.gz"))
     assert small_ct.geometry.is_same_grid(Geometry.of(image))
     report = json.loads((folder / "plan.json").read_text())
@@ -227,8 +230,8 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
         planned[path.parent.name] = name
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
         return SimpleNamespace(
-            ct=SimpleNamespace(slices=()), why_no_dicom="no series", volumes=volumes, warnings=(),
-            assessment=SimpleNamespace(describe=list), save=lambda folder: None,
+            ct=SimpleNamespace(slices=()), why_no_dicom="no series", volumes=volumes, warnings=(), compared={},
+            assessment=SimpleNamespace(describe=list), save=lambda folder: None, interval=None,
         )  # fmt: skip
 
     monkeypatch.setattr("flrplan.api.plan.plan", plan)
@@ -280,3 +283,73 @@ def test_a_models_folder_that_is_none_is_told(tmp_path: Path, ct_file: Path, cap
     ):
         assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--models", str(folder)]) == 1
         assert re.search(said, capsys.readouterr().err)
+
+
+def texts_below(folder: Path) -> str:
+    """All that the files of a folder hold and are called, as text."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        found.append(str(path.relative_to(folder)))
+        if path.is_file():
+            data = path.read_bytes()
+            found.append((gzip.decompress(data) if path.suffix == ".gz" else data).decode("latin-1"))
+    return "\n".join(found)
+
+
+def test_an_anonymized_plan_says_nowhere_whose_it_is(
+    tmp_path: Path,
+    small_ct: CT,
+    small_truth: dict[Structure, Mask],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    series = tmp_path / "Doe_Jane" / "dcm"
+    for file in write_dicom_series(
+        series, small_ct.array_zyx.astype(np.int16), small_ct.geometry, "MRN 4711", SYNTHETIC_DESCRIPTION
+    ):
+        slice_ = pydicom.dcmread(file)
+        slice_.PatientName, slice_.StudyDate, slice_.PatientBirthDate = "Doe^Jane", "20260401", "19560203"
+        slice_.PatientSize, slice_.PatientWeight = "1.7", "80"
+        slice_.save_as(file)
+    (series / "Jane.lost").write_bytes(b"")
+    secrets = ["Doe", "Jane", "4711", "20260401", "2026-04-01", "19560203", str(tmp_path), "Jane.lost", slice_.StudyInstanceUID]
+    command = ["plan", str(series), "--out", str(tmp_path / "out"), "--device", "cpu", "--anonymize"]
+    for structure in (Structure.LIVER, Structure.CRLM):  # fewer predictions, less time
+        mask = write_mask(tmp_path / f"Doe_{structure}.nii.gz", small_truth[structure], small_ct.geometry)
+        command += [f"--{structure}", str(mask)]
+    assert main(command) == 0
+    said = "".join(capsys.readouterr())
+    folder, = (tmp_path / "out").iterdir()  # fmt: skip
+    assert re.fullmatch(r"case-[0-9a-f]{8}", folder.name)
+    report = json.loads((folder / "plan.json").read_text())
+    assert (report["case"], report["anonymized"], report["source"], report["date"]) == (folder.name, True, None, None)
+    assert report["patient"] == {
+        "id": None,
+        "scan_date": None,
+        "height_cm": 170.0,
+        "weight_kg": 80.0,
+        "height_and_weight": "DICOM header",
+    }
+    assert "1 files of the folder are not used (empty): [removed]; is a slice among them?" in report["warnings"]
+    written = texts_below(tmp_path / "out")
+    for secret in secrets:
+        assert secret not in written
+        assert secret not in said + caplog.text
+    assert main(command) == 0
+    assert "already planned, kept" in capsys.readouterr().err
+    assert main([*command, "--raw"]) == 1
+    again = capsys.readouterr().err
+    assert "the plan there was made of something else" in again
+    assert str(tmp_path) not in again
+    logging.getLogger("flrplan").warning("%s is not there", series)  # the filter is gone after the command
+    assert str(series) in caplog.text
+
+
+def test_errors_of_an_anonymized_plan_name_no_file(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = ct_file.with_name("Jane Doe.nii.gz")
+    bad.write_bytes(b"this is no image")
+    assert main(["plan", str(bad), str(tmp_path / "Doe.nrrd"), "--out", str(tmp_path / "out"), "--anonymize"]) == 1
+    said = capsys.readouterr().err
+    assert "2 of 2 cases failed" in said
+    assert "Doe" not in said
+    assert str(tmp_path) not in said

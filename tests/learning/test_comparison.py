@@ -35,6 +35,14 @@ def test_not_worse_by_more_than_the_margin(new: dict[str, float], current: dict[
     assert decide(new, current, 0.0100001, "there is none").publish is publish
 
 
+def test_the_verdict_is_the_comparison_in_a_few_words() -> None:
+    assert decide({"a": 0.876}, {"a": 0.959}, 0.01).verdict == "NOT published: 0.876 < 0.959"
+    assert decide({"a": 0.955}, {"a": 0.959}, 0.01).verdict == "published: 0.955, before 0.959"
+    assert decide({"a": 0.9}, None, 0.01, "none").verdict == "published: 0.900"
+    only_shown = decide({"empty": 1.0, "shows": 0.0}, {"empty": 0.0, "shows": 0.7}, 0.01, showing={"shows"})
+    assert (only_shown.verdict, only_shown.score) == ("NOT published: 0.000 < 0.700", 0.0)
+
+
 def test_the_reason_names_both_means() -> None:
     assert decide({"a": 0.5, "b": 0.7}, {"a": 0.5, "b": 0.5}, 0.02).reason == (
         "mean Dice on 2 hold-out cases: new 0.600, current 0.500, margin 0.02"

@@ -22,7 +22,22 @@ def test_the_keys_that_slicer_shows(tmp_path: Path) -> None:
     for epoch, dice in enumerate([float("nan"), 0.4, 0.3]):
         progress.epoch(report(epoch, dice))
     stats = json.loads(progress.path.read_text())
-    assert (stats["epoch"], stats["total_epochs"], stats["best_metric"], stats["state"]) == (3, 3, 0.4, "training")
+    assert (stats["epoch"], stats["total_epochs"], stats["pseudo_dice"], stats["state"]) == (3, 3, 0.4, "training")
+    assert stats["best_metric"] == 0.0, "the pseudo Dice is not what the new model is compared by"
+
+
+def test_iterations_are_seen_but_not_all_of_them_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("flrplan.learning.progress.time", lambda: now)
+    progress = Progress(tmp_path / "stats.json", 3)
+    seen = []
+    for done in range(1, 10):
+        progress.iteration(done, 750)
+        stats = read_stats(progress.path)
+        seen.append(stats["iteration"])
+        assert (stats["total_iterations"], stats["epoch"], stats["state"]) == (750, 0, "training")
+        now += 0.9
+    assert seen == [1, 1, 1, 4, 4, 4, 7, 7, 7]  # every 2 s
 
 
 def test_stages_are_joined(tmp_path: Path) -> None:
@@ -31,15 +46,19 @@ def test_stages_are_joined(tmp_path: Path) -> None:
     liver = Progress(tmp_path / "liver.json", 3, joined.listener("liver"))
     liver.epoch(report(0, 0.8))
     stats = read_stats(joined.path)
-    assert (stats["epoch"], stats["total_epochs"], stats["best_metric"], stats["state"]) == (1, 6, 0.8, "training")
-    liver.update(state="done")
+    assert (stats["epoch"], stats["total_epochs"], stats["best_metric"], stats["state"]) == (1, 6, 0.0, "training")
+    liver.update(state="comparing", holdout_dice={}, best_metric=0.8)
+    liver.update(state="done", message="published: 0.800")
     crlm = Progress(tmp_path / "crlm.json", 3, joined.listener("crlm"))
     assert read_stats(joined.path)["state"] == "preparing"
     crlm.epoch(report(2, 0.2))
-    crlm.update(state="failed")
+    assert read_stats(joined.path)["best_metric"] == 0.8, "of what has been compared"
+    crlm.update(holdout_dice={}, best_metric=0.2)
+    crlm.update(state="failed", message="no memory")
     stats = read_stats(joined.path)
     assert (stats["epoch"], stats["best_metric"], stats["state"]) == (4, 0.2, "failed")
     assert stats["stages"]["liver"]["best_metric"] == 0.8
+    assert stats["message"] == "liver: published: 0.800; crlm: no memory"
 
 
 def test_stats_that_cannot_be_written_are_told_and_end_nothing(

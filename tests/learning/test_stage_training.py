@@ -75,7 +75,7 @@ def sha(store: ModelStore) -> dict[str, str]:
 def stand_in(value: float | None) -> Callable[..., None]:
     """Instead of a training: the demo model's first fold as the new model, its output shifted by ``value``."""
 
-    def train(request: TrainingRequest, _: Any) -> None:
+    def train(request: TrainingRequest, *_: Any) -> None:
         assert request.held_out == {"never"}
         target = request.model_folder
         shutil.copytree(DEMO / "liver" / "nnunet", target)

@@ -151,7 +151,7 @@ def test_one_run_gives_all_and_a_given_mask_stays(model: ModelFolder, small_ct, 
     assert all(np.array_equal(result.masks[t], boxes[t]) for t in LIVER_CRLM_FLR)
     assert all(np.array_equal(kept[t] >= MASK_FROM, stray if t is Structure.LIVER else boxes[t]) for t in kept)
     assert list(kept) == list(LIVER_CRLM_FLR)
-    assert any(warning.startswith("1 stray pieces") for warning in result.warnings)
+    assert any(warning.startswith("1 stray piece of") for warning in result.warnings)
     empty = np.zeros_like(stray)
     result = cascade.run(small_ct, {Structure.CRLM: empty}, (MULTI,), on_probability=kept.__setitem__)
     assert not result.masks[Structure.CRLM].any()

@@ -131,3 +131,23 @@ def test_the_cascade_hands_on_each_predicted_probability_on_the_grid_of_the_ct(
     seen = region.restore(np.ones(region.geometry.shape_zyx, bool))
     assert 0 < seen.mean() < 1
     assert not probability[~seen].any()
+
+
+def test_each_folds_own_probability_is_that_of_the_fold_alone_and_the_ensemble_stays_as_it_is(
+    demo_store: ModelStore, small_ct: CT, small_truth: dict[Structure, Mask]
+) -> None:
+    cascade = Cascade(demo_store, CascadeSettings(device="cpu"))
+    given = {Structure.LIVER: small_truth[Structure.LIVER]}
+    kept: dict[Structure, Probability] = {}
+    found: list[tuple[Probability, ...]] = []
+    cascade.run(small_ct, given, (CRLM,), on_probability=kept.__setitem__, on_folds={Structure.CRLM: found.append})
+    predictor, _ = demo_store.predictor(CRLM, "nnunet", cascade.device)
+    region = build_stage_input(small_ct.array_zyx, small_ct.geometry, given, CRLM, predictor.folder.input)
+    (folds,) = found
+    assert len(folds) == len(predictor.folder.folds) == 2
+    for fold, own in zip(predictor.folder.folds, folds, strict=True):
+        alone = StagePredictor(predictor.folder.with_folds((fold,)), cascade.device)
+        assert np.array_equal(region.restore(alone.predict_with_probability(region)[Structure.CRLM][1]), own)
+    assert not np.array_equal(*folds)
+    again = predictor.predict_with_probability(region)[Structure.CRLM]
+    assert np.array_equal(region.restore(again[1]), kept[Structure.CRLM]), "the ensemble, with or without its folds"

@@ -18,7 +18,9 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.anatomy import Mask, Structure, structure_mask
-from flrplan.errors import OutputError
+from flrplan.demo.ohif.direct import ask
+from flrplan.demo.ohif.orthanc import find_orthanc, running_orthanc
+from flrplan.errors import OutputError, ServiceError
 from flrplan.image import CT, Geometry, read_ct
 from flrplan.image.dicom_seg import first_voxel
 from flrplan.planning import Plan
@@ -182,11 +184,10 @@ def test_the_report_holds_the_volumetry_and_points_at_the_segments(tmp_path: Pat
     remnant = 8 * 12 * 9 - 2 - 2  # without a metastasis of two voxels, and two voxels of the one that is cut through
     assert values["Liver"] == {"Volume": (pytest.approx(8 * 12 * 16 * ml, abs=1e-3), "mL")}
     assert values["Future liver remnant"]["Volume"][0] == pytest.approx(8 * 12 * 9 * ml, abs=1e-3)
-    whole = values["Plan"]
-    assert whole["Future liver remnant without metastases, volume"] == (pytest.approx(remnant * ml, abs=1e-3), "mL")
-    share = whole["Future liver remnant over liver, both without metastases"]
-    assert share == (pytest.approx(100 * remnant / (8 * 12 * 16 - 16), abs=1e-3), "%")
-    assert not [name for name in whole if "standardised" in name], "height and weight are not known"
+    of_plan = "Future liver remnant without metastases", "Future liver remnant over liver, both without metastases"
+    assert values[of_plan[0]] == {of_plan[0]: (pytest.approx(remnant * ml, abs=1e-3), "mL")}
+    assert values[of_plan[1]][of_plan[1]] == (pytest.approx(100 * remnant / (8 * 12 * 16 - 16), abs=1e-3), "%")
+    assert not [name for name in values if "standardised" in name], "height and weight are not known"
     assert values["CRLM 1"]["Volume"] == (pytest.approx(8 * ml, abs=1e-3), "mL")
     assert values["CRLM 1"]["Diameter"][0] == pytest.approx(np.sqrt(0.8**2 + 0.9**2 + 2.5**2), abs=1e-3)
     assert values["CRLM 1"]["Distance from metastasis to planned cut"] == (pytest.approx(3 * 0.8, abs=1e-3), "mm")
@@ -194,6 +195,10 @@ def test_the_report_holds_the_volumetry_and_points_at_the_segments(tmp_path: Pat
     content = highdicom.sr.srread(sr.filename).content
     groups = content.get_volumetric_roi_measurement_groups()
     assert [g.tracking_identifier for g in groups] == [str(s.SegmentLabel) for s in seg.SegmentSequence]
+    pointed = [item.ReferencedSOPSequence[0] for g in groups for item in g[0].ContentSequence if item.ValueType == "IMAGE"]
+    assert [(p.ReferencedSOPInstanceUID, p.ReferencedSegmentNumber) for p in pointed] == [
+        (seg.SOPInstanceUID, n) for n in range(1, 7)
+    ]
     assert [g.tracking_uid for g in groups] == [str(s.TrackingUID) for s in seg.SegmentSequence]
     evidence = sr.CurrentRequestedProcedureEvidenceSequence[0]
     assert evidence.StudyInstanceUID == seg.StudyInstanceUID == sr.StudyInstanceUID
@@ -293,5 +298,27 @@ def test_what_has_no_voxels_has_no_segment(tmp_path: Path, make_plan: Make, rese
     seg, sr = written(Plan(replace(plan.result, masks=masks)), tmp_path / "out")
     names = ["Liver", "Liver resection" if resected else "Future liver remnant"]
     assert [s.SegmentLabel for s in seg.SegmentSequence] == names
-    assert list(measured(sr)) == ["Plan", *names]
-    assert measured(sr)["Plan"]["Future liver remnant over liver, both without metastases"] == (0 if resected else 100, "%")
+    assert list(measured(sr))[-2:] == names
+    share = "Future liver remnant over liver, both without metastases"
+    assert measured(sr)[share][share] == (0 if resected else 100, "%")
+
+
+def test_orthanc_files_them_in_the_study_of_the_ct_and_gives_back_every_byte(tmp_path: Path, make_plan: Make) -> None:
+    try:
+        find_orthanc()
+    except ServiceError as error:
+        pytest.skip(str(error))
+    plan = make_plan("oblique")
+    written(plan, tmp_path / "out")
+    sent = [tmp_path / "out" / name for name in ("planning.seg.dcm", "plan.sr.dcm")]
+    with running_orthanc(tmp_path / "orthanc", print) as orthanc:
+        study = orthanc.load([file.path for file in plan.ct.slices]).study_uid
+        assert [orthanc.load([file]).study_uid for file in sent] == [study, study]
+        url = f"{orthanc.dicomweb}/studies/{study}/series"
+        listed = ask("GET", url, 30.0).json()
+        assert sorted(series["00080060"]["Value"][0] for series in listed) == ["CT", "SEG", "SR"]
+        held = [
+            ask("GET", f"{orthanc.url}/instances/{i}/file", 30.0).content
+            for i in ask("GET", f"{orthanc.url}/instances", 30.0).json()
+        ]
+    assert {file.read_bytes() for file in sent} <= set(held)

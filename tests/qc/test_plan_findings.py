@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from flrplan.anatomy import NestingReport
 from flrplan.image import CT
@@ -11,6 +14,7 @@ from flrplan.planning import Plan
 from flrplan.preparation import CaseSource, SourceKind
 from flrplan.preparation.table import QC_COUNTS, dataset_csv, dataset_row
 from flrplan.preparation.truth import Truth
+from flrplan.qc import RULES, registry
 
 
 def plan_of(anatomy: Any) -> Plan:
@@ -42,6 +46,17 @@ def test_a_remnant_too_small_to_live_with_is_told(anatomy: Any) -> None:
     anatomy.flr &= anatomy.ball((21, 22, 30), 18.0)
     told = [w for w in plan_of(anatomy).warnings if "nobody resects so much" in w]
     assert len(told) == 1
+
+
+def test_a_rule_that_fails_costs_itself_not_the_plan(anatomy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("no spacing")
+
+    monkeypatch.setattr(registry, "RULES", {**RULES, "voids": replace(RULES["voids"], find=find)})
+    (found,) = plan_of(anatomy).findings
+    assert (found.rule, found.severity) == ("voids", "warning")
+    assert "not checked, the rule failed (ZeroDivisionError: no spacing)" in plan_of(anatomy).warnings[-1]
+    assert registry.check_case(anatomy.case()).not_checked["voids"] == "failed: ZeroDivisionError: no spacing"
 
 
 def test_dataset_csv_counts_the_findings_of_the_labels_as_they_were_prepared(anatomy: Any, tmp_path: Any) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure, structure_mask
 from flrplan.cohort import SyntheticCase, make_case
-from flrplan.demo.ohif.background import free_port, start
+from flrplan.demo.ohif.background import Background, free_port, start
 from flrplan.demo.ohif.server import APP, running_server
 from flrplan.image import Geometry
 from flrplan.server.serve.users import add_user
@@ -117,6 +117,12 @@ def start_server() -> Iterator[Callable[..., RunningServer]]:
     socket.setdefaulttimeout(before)
 
 
+def _stop_tidily(process: Background, folder: Path) -> None:
+    process.stop()
+    left = [str(path) for path in (folder / "tmp").glob("flrplan-serve-*")]
+    assert not left, f"the served app left its temporary folder behind: {left}"
+
+
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Callable[..., RunningServer]]:
     """Starts ``flrplan serve`` on free ports, and ends it with the session; its temporary files go into ``folder/tmp``."""
@@ -132,7 +138,7 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
                 "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(folder / "cache"),
             }
             process = start("flrplan serve", command, folder / "server.log", folder, environment)
-            running.callback(process.stop)
+            running.callback(_stop_tidily, process, folder)
             url = f"http://127.0.0.1:{port}"
             process.wait_until_it_answers(f"{url}/auth/", START_SECONDS, print)
             return RunningServer(url, MONAILabelClient(url, tmpdir=str(folder)), process.log, folder, auth)
@@ -158,7 +164,15 @@ def served(tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Pat
     """``flrplan serve`` on two cases, for one user."""
     folder = tmp_path_factory.mktemp("served")
     add_user(folder / "users", *ANNA)
-    return serve(str(make_studies(folder / "studies")), folder, "--users", str(folder / "users"), auth=ANNA)
+    return serve(
+        str(make_studies(folder / "studies")),
+        folder,
+        "--users",
+        str(folder / "users"),
+        "--audit",
+        str(folder / "audit"),
+        auth=ANNA,
+    )
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelException
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -208,3 +210,29 @@ def test_hidden_and_junk_files_of_a_studies_folder_are_no_images(
     app.datastore().refresh()
     assert app.datastore().get_labeled_images() == []
     assert Path(app.datastore().get_image_uri(cases[0].case_id)).name == f"{cases[0].case_id}.NII.GZ"
+
+
+def test_a_batch_goes_on_past_a_broken_ct_and_ends_with_a_list(
+    tmp_path: Path, make_studies: Callable[[Path], Path], make_app: Callable[..., Any], cases: list[SyntheticCase]
+) -> None:
+    studies = make_studies(tmp_path / "studies")
+    (studies / "broken.nii.gz").write_bytes(b"no image")
+    app = make_app(studies, {})
+    one, other = (case.case_id for case in cases)
+    host_default = {"model": "liver", "images": "all", "device": "cuda", "multi_gpu": True, "gpus": "all", "logging": "WARNING"}
+    host_default |= {"save_label": True, "label_tag": DefaultLabelTag.ORIGINAL, "max_workers": 1, "max_batch_size": 2}
+    label = tmp_path / "label.nii.gz"
+    label.write_bytes((studies / f"{one}.nii.gz").read_bytes())
+    app.datastore().save_label(one, str(label), "original", {})
+    (studies / "labels" / "original").chmod(0o750)
+    found = app.batch_infer(host_default)
+    assert (found["done"], found["skipped"]) == ([other], [one])
+    assert list(found["failed"]) == ["broken"]
+    assert "broken.nii.gz" in found["failed"]["broken"]
+    written = Path(app.datastore().get_label_uri(other, "original"))
+    assert stat.S_IMODE(written.stat().st_mode) == 0o640
+    assert app.batch_infer(host_default)["done"] == [], "what is done is not done again"
+    with pytest.raises(MONAILabelException, match="is no tag"):
+        app.batch_infer({**host_default, "label_tag": "../../x"})
+    with pytest.raises(MONAILabelException, match="no model 'heart' here"):
+        app.batch_infer({**host_default, "model": "heart"})

@@ -41,7 +41,7 @@ def nothing_outside(request: pytest.FixtureRequest, show_log_on_failure: Callabl
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    own = ("tmp", "sessions", "server.log")
+    own = ("tmp", "sessions", "server.log", "audit")
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {
         str(name): path.read_bytes()
@@ -74,7 +74,8 @@ def test_an_inference_takes_no_list_of_files(server: Any, case: SyntheticCase) -
 def test_another_programs_temporary_file_is_no_upload(server: Any, case: SyntheticCase) -> None:
     foreign = server.folder / "tmp" / "report.nii.gz"
     foreign.write_bytes((server.folder / "secret" / "ct.nii.gz").read_bytes())
-    link = server.folder / "tmp" / "tmpabcdefgh.nii.gz"
+    uploads = next((server.folder / "tmp").glob("flrplan-serve-*/requests"), server.folder / "tmp")
+    link = uploads / "tmpabcdefgh.nii.gz"
     link.unlink(missing_ok=True)
     link.symlink_to(server.folder / "secret" / "ct.nii.gz")
     for path in (foreign, link):

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import os
+import stat
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
 
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
-from flrplan.errors import SettingsError
+from flrplan.errors import OutputError, SettingsError
 from flrplan.server.serve import ServeSettings
+from flrplan.server.serve.private_temp import private_temp
+from flrplan.server.serve.proxy import dicomweb_proxy
 from flrplan.server.serve.users import Users, add_user
 
 pytestmark = pytest.mark.timeout(300)
 ANNA = ("anna", "correct horse")
+
+
+def wait_until_planned(plan: str) -> None:
+    until = time.monotonic() + 200
+    while (
+        requests.get(f"{plan}state", auth=ANNA, timeout=30).json()["state"] in ("waiting", "planning")
+        and time.monotonic() < until
+    ):
+        time.sleep(0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +92,12 @@ def test_a_page_of_another_site_changes_nothing(served: Any, case: SyntheticCase
 
 def test_info_does_not_wait_for_an_inference(served: Any, case: SyntheticCase) -> None:
     took = {}
+    answers: list[requests.Response] = []
 
     def infer() -> None:
         begun = time.monotonic()
         url = f"{served.url}/infer/cascade?image={case.case_id}&output=json"
-        assert requests.post(url, data={"params": "{}"}, auth=ANNA, timeout=200).status_code == 200
+        answers.append(requests.post(url, data={"params": "{}"}, auth=ANNA, timeout=200))
         took["infer"] = time.monotonic() - begun
 
     thread = threading.Thread(target=infer)
@@ -89,7 +108,11 @@ def test_info_does_not_wait_for_an_inference(served: Any, case: SyntheticCase) -
         assert requests.get(f"{served.url}/info/", auth=ANNA, timeout=60).status_code == 200
         took["info"] = max(took.get("info", 0.0), time.monotonic() - begun)
     thread.join()
+    assert answers[0].status_code == 200
     assert took["info"] < 0.5 * took["infer"], took
+    plan = f"{served.url}/{answers[0].json()['params']['report']}"
+    wait_until_planned(plan)
+    assert "Future liver remnant" in requests.get(f"{plan}files/report.html", auth=ANNA, timeout=30).text
 
 
 @pytest.fixture
@@ -127,3 +150,185 @@ def test_the_shared_token_enters_without_a_name(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("short\n")
     with pytest.raises(SettingsError, match="fewer than 16 characters; make one with"):
         ServeSettings(str(tmp_path), token_file=tmp_path / "token")
+
+
+def test_the_surgeons_page_plans_with_the_models_of_the_app(
+    served: Any, case: SyntheticCase, read_image: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert requests.get(served.url, auth=ANNA, timeout=30).url == f"{served.url}/planner/"
+    assert requests.get(f"{served.url}/planner/", timeout=30).status_code == 401
+    with (served.folder / "studies" / f"{case.case_id}.nii.gz").open("rb") as image:
+        answer = requests.post(f"{served.url}/planner/plans", files={"files": ("DOE.nii.gz", image)}, auth=ANNA, timeout=60)
+    plan = f"{served.url}/planner/{answer.json()['plan']}"
+    wait_until_planned(plan)
+    label = requests.get(f"{plan}files/planning.nii.gz", auth=ANNA, timeout=30)
+    assert label.status_code == 200, requests.get(plan, auth=ANNA, timeout=30).text
+    (tmp_path / "planning.nii.gz").write_bytes(label.content)
+    _, geometry = read_image(tmp_path / "planning.nii.gz")
+    assert geometry.is_same_grid(case.geometry)
+    assert len([*(served.folder / "tmp").rglob("flrplan-planner-*")]) == 1
+    assert "DOE" not in served.log.read_text(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "more", "status", "told"),
+    [
+        ("POST", "/infer/liver?image=x", {"data": {"params": "{"}}, 400, "params is not plain JSON"),
+        ("POST", "/infer/liver?image=x", {"data": {"params": "[1]"}}, 400, "params must be JSON names with values"),
+        ("POST", "/infer/liver", {"data": {"params": "{}"}}, 400, "no image: name one of the studies"),
+        ("POST", "/infer/liver?image=x&output=dicom_seg", {"data": {"params": "{}"}}, 400, "a DICOM SEG needs DICOM images"),
+        ("POST", "/infer/liver?image=x&output=pdf", {"data": {"params": "{}"}}, 422, "query output: Input should be"),
+        ("PUT", "/datastore/image/info?image=CASE", {"data": {"info": '{"a": NaN}'}}, 400, "info is not plain JSON"),
+        (
+            "PUT",
+            "/datastore/image/info?image=CASE",
+            {"data": {"info": '{"strategy": 1}'}},
+            400,
+            "strategy is written by the server",
+        ),
+        ("PUT", "/datastore/image/info?image=nobody", {"data": {"info": "{}"}}, 404, "nobody not found"),
+        ("PUT", "/session/", {"files": {"files": ("..", b"x")}}, 200, None),
+        ("PUT", "/model/liver", {"files": {"file": ("m.pt", b"x")}}, 400, "NOT configured"),
+        ("GET", "/datastore/image", {}, 422, "query image: Field required"),
+        ("POST", "/activelearning/random", {"data": b"x" * 2**20 + b"x"}, 413, "larger than the 1 MiB that are taken"),
+        ("POST", "/activelearning/random", {"data": (b"x" * 2**16 for _ in range(17))}, 413, "larger than the 1 MiB"),
+        ("POST", "/reload", {}, 404, "Not Found"),
+        ("GET", "/logs/", {}, 404, "Not Found"),
+    ],
+)
+def test_an_error_is_json_that_says_what_to_do(
+    served: Any, case: SyntheticCase, method: str, path: str, more: dict[str, Any], status: int, told: str | None
+) -> None:
+    answer = served.ask(method, path.replace("CASE", case.case_id), headers={"Origin": served.url}, **more)
+    assert answer.status_code == status, answer.text
+    assert told is None or told in answer.json()["detail"]
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_who_did_what_is_written_down_without_names_of_patients(served: Any, case: SyntheticCase) -> None:
+    served.ask("GET", f"/datastore/image/info?image={case.case_id}&PatientName=DOE^JANE")
+    served.ask("POST", "/infer/liver?image=x", data={"params": json.dumps({"image": "another"})})
+    requests.get(f"{served.url}/datastore/", timeout=30)
+    (log,) = (served.folder / "audit").iterdir()
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    read, inferred, refused = map(json.loads, log.read_text().splitlines()[-3:])
+    assert "DOE" not in log.read_text()
+    assert (read["user"], read["from"], read["method"], read["path"]) == ("anna", "127.0.0.1", "GET", "/datastore/image/info")
+    assert (read["image"], read["status"]) == (case.case_id, 200)
+    assert (inferred["path"], inferred["image"], inferred["status"]) == ("/infer/liver", "another", 400)
+    assert (refused["user"], refused["status"]) == (None, 401)
+
+
+def test_a_host_that_is_not_this_machine_is_refused_without_users(tmp_path: Path) -> None:
+    from flrplan.server.serve.access import Door
+
+    app = FastAPI()
+
+    @app.get("/")
+    def page() -> str:
+        return "here"
+
+    app.add_middleware(Door, users=None)
+    assert TestClient(app, base_url="http://127.0.0.1:8000").get("/").status_code == 200
+    answer = TestClient(app, base_url="http://rebound.example").get("/")  # a name that its owner lets point to this machine
+    assert (answer.status_code, "start it with --users FILE" in answer.json()["detail"]) == (400, True)
+
+
+def test_temporary_files_lie_in_a_folder_of_the_servers_own_that_is_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "flrplan-x" / "requests"
+    left.mkdir(parents=True)
+    (left / "of-a-killed-server").touch()
+    with private_temp("x") as folder:
+        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+        assert list(folder.iterdir()) == []
+        with tempfile.NamedTemporaryFile() as file:
+            assert Path(file.name).parent == folder
+        assert os.environ["TMPDIR"] == str(folder.parent / "tasks")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "flrplan-x").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="temporary folder"), private_temp("x"):
+        pass
+
+
+@pytest.fixture
+def dicomweb() -> Iterator[tuple[str, list[str]]]:
+    """A server that answers everything, and what it was asked."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(f"{self.command} {self.path}")
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            self.send_response(200)
+            self.send_header("content-type", "application/dicom+json")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/dicom-web", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_proxy_reaches_dicomweb_and_nothing_else(dicomweb: tuple[str, list[str]]) -> None:
+    url, asked = dicomweb
+    app = FastAPI()
+    app.include_router(dicomweb_proxy(url, requests.Session()))
+    client = TestClient(app)
+    for path in (
+        "qido/studies?PatientID=7",
+        "wado/studies/1.2/series/3.4/instances/5.6/frames/1,2",
+        "qido/studies/1.2/series/3/metadata",
+    ):
+        assert client.get(f"/proxy/dicom/{path}").json() == []
+    assert (
+        client.post("/proxy/dicom/stow/studies", content=b"x", headers={"content-type": "multipart/related"}).status_code == 200
+    )
+    assert asked == [
+        "GET /dicom-web/studies?PatientID=7",
+        "GET /dicom-web/studies/1.2/series/3.4/instances/5.6/frames/1,2",
+        "GET /dicom-web/studies/1.2/series/3/metadata",
+        "POST /dicom-web/studies",
+    ]
+    asked.clear()
+    for path in (
+        "wado/%2e%2e/system", "wado/..%2fsystem", "%2e%2e/%2e%2e/patients", "wado/studies/%2e%2e/%2e%2e/system", "wado/studies/1.2%3f",
+        "wado/studies/1.2/../../../system", "wado//example.com/studies", "wado/studies/1.2%0a/metadata", "wado/servers", "",
+    ):  # fmt: skip
+        assert client.get(f"/proxy/dicom/{path}").status_code == 404, path
+    for path, kind in (
+        ("stow/studies", "application/json"),
+        ("stow/instances", "multipart/related"),
+        ("wado/tools/reset", "multipart/related"),
+    ):
+        assert client.post(f"/proxy/dicom/{path}", content=b"x", headers={"content-type": kind}).status_code == 404
+    assert asked == []
+
+
+def test_two_hundred_requests_that_nobody_would_send(
+    tmp_path: Path, make_studies: Callable[[Path], Path], serve: Callable[..., Any], show_log_on_failure: Callable[[Any], None]
+) -> None:
+    """A short form of benchmark/fuzz_server.py, on studies of its own: uploads that are sound are kept."""
+    from fuzz_server import Fuzz, is_clear, samples
+
+    server = serve(str(make_studies(tmp_path / "studies")), tmp_path, "--audit", str(tmp_path / "audit"))
+    show_log_on_failure(server)
+    before = {path for path in tmp_path.rglob("*") if path.relative_to(tmp_path).parts[0] not in ("studies", "sessions", "tmp")}
+    fuzz = Fuzz(server.url, None, 0, samples())
+    asked = [fuzz.ask() for _ in range(200)]
+    assert [(words, answer.text[:300]) for words, answer in asked if not is_clear(answer)] == []
+    assert min(sum(answer.status_code == status for _, answer in asked) for status in (200, 400, 404, 422)) > 20
+    after = {path for path in tmp_path.rglob("*") if path.relative_to(tmp_path).parts[0] not in ("studies", "sessions", "tmp")}
+    assert after == before
+    assert {path.name for path in (tmp_path / "studies").iterdir() if path.is_dir()} == {"labels"}
+    assert [path.name for path in tmp_path.glob("tmp/flrplan-serve-*/requests/*") if path.is_file()] == []

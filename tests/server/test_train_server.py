@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from monailabel.client.client import MONAILabelClientException
 
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, make_case
@@ -98,10 +99,10 @@ def weights(server: Any, case: SyntheticCase, model: str = "liver") -> dict[str,
 
 
 def test_without_labels_the_task_says_what_to_do(server: Any) -> None:
-    server.client.train_start("liver", {})
-    task = ended(server)
-    assert task["status"] == "ERROR"
-    assert "no image has a final label, so nothing can be learned. Draw a structure" in text(task)
+    with pytest.raises(MONAILabelClientException) as caught:
+        server.client.train_start("liver", {})
+    assert "Status: 400" in caught.value.msg
+    assert "no image has a final label, so nothing can be learned. Draw a structure" in caught.value.msg
 
 
 def test_a_new_liver_is_trained_watched_and_served(
@@ -120,7 +121,10 @@ def test_a_new_liver_is_trained_watched_and_served(
     first, stats = next(iter(server.client.info()["train_stats"].items()))
     assert first == "liver"  # 3D Slicer shows the first entry
     assert (stats["epoch"], stats["total_epochs"], stats["state"], stats["published"]) == (6, 6, "done", True)
-    assert 0 <= stats["best_metric"] <= 1
+    assert stats["best_metric"] == round(stats["holdout_dice"]["new"][next(iter(stats["holdout_dice"]["new"]))], 4)
+    assert (stats["iteration"], stats["total_iterations"]) == (150, 150)
+    assert stats["message"].startswith(f"published: {stats['best_metric']:.3f}; mean Dice")
+    assert '"verdict": "published: ' in task["details"][-1]
     _, params = server.client.infer("liver", six[0].case_id, {})
     assert params["models"]["liver"]["weights_sha256"] != before["liver"]
     assert params["demo_models"] is False

@@ -1,4 +1,4 @@
-"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, serve, studies, doctor, demo, demo-ohif, demo-models."""
+"""The command ``flrplan``: plan, qc, cohort, train, train-many, networks, models, calibrate, serve, studies, doctor, demo, demo-ohif, demo-models."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ COMMANDS = (
     "train-many",
     "networks",
     "models",
+    "calibrate",
     "serve",
     "studies",
     "demo",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
+from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
 from flrplan.engine import Cascade, NoteStep
 from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
@@ -21,8 +22,13 @@ from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_g
 from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.masks import binary_mask
-from flrplan.method import CASCADE, Probability, Stage, stage_named
-from flrplan.planning import REPORT_NAME, Clinical, LiverState, Plan
+from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
+from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
+from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run, uncalibrated
+from flrplan.planning.cut_file import Plane, read_cut
+from flrplan.planning.evidence import Evidence, disagreement_of, evidence_of
+from flrplan.planning.given import NOT_ADVICE, at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
+from flrplan.planning.meshes import Mesh
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
 from flrplan.workfolder import ModelIdentity, require_same
 
@@ -34,6 +40,11 @@ def plan(
     *,
     liver: PathLike | NDArray[Any] | None = None,
     crlm: PathLike | NDArray[Any] | None = None,
+    flr: PathLike | NDArray[Any] | None = None,
+    resection: PathLike | NDArray[Any] | None = None,
+    cut: PathLike | Plane | Mesh | None = None,
+    other_side: bool = False,
+    at_least: float | None = None,
     series: str | None = None,
     name: str | None = None,
     cascade: Cascade | None = None,
@@ -46,6 +57,8 @@ def plan(
     weeks: float | None = None,
     hepatic_veins: PathLike | NDArray[Any] | None = None,
     portal_veins: PathLike | NDArray[Any] | None = None,
+    disagreement: bool = False,
+    anonymize: bool = False,
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
@@ -59,6 +72,11 @@ def plan(
         ct: what :func:`flrplan.image.ct.read_ct` reads (NIfTI, NRRD, MetaImage, a DICOM folder), or the CT that it gave.
         liver, crlm: masks that are taken and not predicted. A file (NIfTI, NRRD, DICOM SEG) must lie on the CT's grid; an array
             ``(Z, Y, X)``, bool or 0 and one other value, must have the CT's shape, in the CT's own axis order.
+        flr, resection, cut: a resection of a person's own, one of the three; the predicted plan then stands beside it (``compared``). Masks like
+            ``liver``; a cut is a plane, a mesh, or a file of one (:mod:`flrplan.planning.cut_file`), and its side that holds more of the
+            metastases is resected (:func:`flrplan.planning.given.remnant_of_cut`); other_side: the other one.
+        at_least: percent of the parenchyma: the largest resection that leaves it, its cut parallel to the plan's, stands beside the plan.
+            Arithmetic, not advice.
         series: SeriesInstanceUID, where a DICOM folder holds several.
         name: what the case is called; by default after the file or the PatientID.
         cascade: models, device and how they run; given several times, it keeps its models loaded. None: the app's models (the demo
@@ -70,12 +88,22 @@ def plan(
         liver_state: ``normal``, ``chemotherapy`` or ``injured``, which decides about the thresholds; None: none is judged.
         prior: ``plan.json`` of the volumetry before an embolisation. weeks: from the embolisation to this CT.
         hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
+        disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
+        anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
+            digest of where the CT lies (:mod:`flrplan.api.anonymous`), and no DICOM object is made.
 
     Raises: ImageError for a CT that cannot be used; GridError for a mask on another grid; LabelError for one that is not binary;
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
         missing or damaged; SettingsError. All are FlrError.
     """
     cascade = Cascade() if cascade is None else cascade
+    drawn = {n: v for n, v in (("flr", flr), ("resection", resection)) if v is not None}
+    own = {**drawn, **({} if cut is None else {"cut": cut})}
+    if len(own) > 1:
+        raise SettingsError(f"a resection is given in one way, got {' and '.join(own)}; leave out all but one")
+    if other_side and cut is None:
+        raise SettingsError("the other side is one of a cut; give a cut, or leave it out")
+    wanted = None if at_least is None else at_least_percent(at_least)
     masks = {s: mask for s, mask in ((Structure.LIVER, liver), (Structure.CRLM, crlm)) if mask is not None}
     veins = {n: mask for n, mask in (("hepatic_veins", hepatic_veins), ("portal_veins", portal_veins)) if mask is not None}
     stated = Patient(height_cm, weight_kg)
@@ -93,21 +121,100 @@ def plan(
     clinical = Clinical(patient, state, before, weeks)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
     of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
+    of_own = {n: _mask(mask, image, Structure.FLR if n == "flr" else n) for n, mask in drawn.items()}
+    surface, frame_note = _cut(cut) if cut is not None else (None, "")
     if image.array_zyx.dtype.kind == "f":  # a CT of the caller's own; read_ct has looked
         require_finite(count_non_finite(image.array_zyx), image.array_zyx.size, f"case {image.name}")
     image = replace(image, warnings=(*image.warnings, *notes))
-    planned = run_plan(cascade, image, given, on_step=on_step, raw=raw)
-    for mask in planned.masks.values():
-        mask.setflags(write=False)  # volumes and warnings are computed from them later
-    asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins}
+    if anonymize:
+        clean = Anonymizer([] if path is None else [path])
+        called = name or ("case" if path is None else pseudonym(request_of(path, {}, {})["ct"]))
+        image = CT(image.array_zyx, image.geometry, called, "the CT", tuple(clean(w) for w in image.warnings))
+        frame_note = frame_note and f"the given cut {frame_note.partition(' ')[2]}"
+    planned = run_plan(cascade, image, given, on_step=on_step, raw=raw, disagreement=disagreement)
+    if own:
+        planned = _with_given(planned, of_own, surface, other_side, [frame_note] if frame_note else [])
+    if wanted is not None:
+        planned = _with_alternative(planned, wanted)
+    for of in (planned, *planned.compared.values()):
+        for mask in of.masks.values():
+            mask.setflags(write=False)  # volumes and warnings are computed from them later
+    plane = [*cut.point_lps_mm, *cut.normal_lps] if isinstance(cut, Plane) else None
+    asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins, **own}
+    if plane is not None:
+        del asked["cut"]
     if prior is not None:
         asked["prior"] = prior
     files = {n: Path(f) for n, f in asked.items() if isinstance(f, str | os.PathLike)}
     request = None
     if path is not None and len(files) == len(asked):
-        options = {"raw": raw, "height_cm": height_cm, "weight_kg": weight_kg, "liver_state": state, "weeks": weeks}
+        options: dict[str, Any] = {
+            "raw": raw,
+            "height_cm": height_cm,
+            "weight_kg": weight_kg,
+            "liver_state": state,
+            "weeks": weeks,
+        }
+        options |= {"plane": plane, "other_side": other_side or None, "at_least": at_least}
+        options |= {"disagreement": True} if disagreement else {}
         request = request_of(path, files, options)
-    return replace(planned, request=request, clinical=clinical, veins=of_veins)
+        request = anonymous_request(request) if anonymize else request
+    settings = {
+        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}"
+    }
+    if planned.raw is not None:
+        settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
+    return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
+
+
+def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:
+    """The cut, read where it is a file, and what was assumed of its frame."""
+    if isinstance(cut, Plane | Mesh):
+        return cut, ""
+    if isinstance(cut, str | os.PathLike):
+        return read_cut(Path(cut))
+    raise SettingsError(f"cut: expected a file, a Plane or a Mesh of flrplan.planning, got {type(cut).__name__}")
+
+
+def _with_given(
+    predicted: Plan, drawn: Mapping[str, Mask], surface: Plane | Mesh | None, other_side: bool, notes: list[str]
+) -> Plan:
+    """The plan of a given resection, the predicted one beside it."""
+    result = predicted.result
+    liver, crlm, grid = result.masks[Structure.LIVER], result.masks[Structure.CRLM], result.ct.geometry
+    if surface is None:
+        flr, said = remnant_of_masks(drawn.get("flr"), drawn.get("resection"), liver, grid.voxel_volume_ml)
+        notes = [*notes, *said]
+    else:
+        flr, side = remnant_of_cut(surface, liver, crlm, grid, other_side)
+        notes = [*notes, f"given cut: {side}"]
+    changed = replace(
+        result,
+        masks={**result.masks, Structure.FLR: flr},
+        sources={**result.sources, Structure.FLR: Source.GIVEN},
+        warnings=(*result.warnings, *notes),
+    )
+    return Plan(changed, compared={"predicted": predicted})
+
+
+def _with_alternative(planned: Plan, percent: float) -> Plan:
+    """The plan with the largest resection beside it that leaves so much of the parenchyma; a warning where there is no cut to move."""
+    name, result = f"at least {percent:g} %", planned.result
+    liver, crlm, flr = (planned.masks[s] for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    found = largest_resection(liver, crlm, flr, result.ct.geometry, percent)
+    if found is None:
+        note = f"{name}: the plan has no cut to move, so no other resection was computed"
+        return replace(planned, result=replace(result, warnings=(*result.warnings, note)))
+    other_flr, moved_mm = found
+    way = "more is resected" if moved_mm > 0 else "less is resected"
+    where = (
+        f"the cut of this plan moved by {abs(moved_mm):.0f} mm, {way}" if round(moved_mm) else "the cut of this plan as it is"
+    )
+    other = Plan(
+        replace(result, masks={**result.masks, Structure.FLR: other_flr}),
+        remark=f"{name} of the parenchyma: {where}; {NOT_ADVICE}",
+    )
+    return replace(planned, compared={**planned.compared, name: other})
 
 
 def liver_state_named(name: LiverState | str) -> LiverState:
@@ -143,18 +250,57 @@ def run_plan(
     stages: Sequence[Stage] = CASCADE,
     on_step: NoteStep | None = None,
     raw: bool = False,
+    disagreement: bool = False,
 ) -> Plan:
     """The plan of what a cascade gives for these stages, coherent unless ``raw``. Raises as :meth:`flrplan.engine.cascade.Cascade.run`."""
     if raw:
-        return Plan(cascade.run(ct, given, stages, on_step=on_step))
+        folds: list[tuple[Probability, ...]] = []
+        plan = Plan(
+            cascade.run(ct, given, stages, on_step=on_step, on_folds={Structure.FLR: folds.append} if disagreement else None)
+        )
+        return _with_disagreement(plan, folds)
+    plan, evidence = coherent_plan(cascade, ct, given, stages, on_step, disagreement)
+    return plan if evidence is None else replace(plan, interval=interval_of(cascade, evidence, plan.result.models))
+
+
+def coherent_plan(
+    cascade: Cascade,
+    ct: CT,
+    given: Mapping[Structure, Mask],
+    stages: Sequence[Stage] = CASCADE,
+    on_step: NoteStep | None = None,
+    disagreement: bool = False,
+) -> tuple[Plan, Evidence | None]:
+    """The coherent plan without its interval, and what there is to be sure or unsure of it; None unless its FLR is predicted."""
     flr: list[Probability] = []
+    folds: list[tuple[Probability, ...]] = []
 
     def keep_flr(structure: Structure, probability: Probability) -> None:
         if structure is Structure.FLR:
             flr.append(probability)
 
-    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr)
-    return Plan.coherent(result, flr[0] if flr else None)
+    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr, on_folds={Structure.FLR: folds.append})
+    plan = Plan.coherent(result, flr[0] if flr else None)
+    evidence = None
+    if plan.raw is not None and flr and Structure.CRLM in result.masks:
+        evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds[0])
+    return _with_disagreement(plan, folds if disagreement else []), evidence
+
+
+def _with_disagreement(plan: Plan, folds: Sequence[tuple[Probability, ...]]) -> Plan:
+    liver = plan.masks.get(Structure.LIVER)
+    return replace(plan, disagreement_zyx=disagreement_of(liver, folds[0])) if folds and liver is not None else plan
+
+
+def interval_of(cascade: Cascade, evidence: Evidence, models: Mapping[str, ModelIdentity]) -> Interval:
+    """The interval by the calibration of these very models, run as the cascade runs them, or why there is none. Raises: ModelError."""
+    settings = cascade.settings
+    ran = settings_of_run(settings.mirroring, settings.largest_liver)
+    for path in cascade.store.files(CALIBRATION_NAME):
+        calibration = Calibration.read(path, settings.architecture)
+        if calibration is not None and calibration.is_of(models, ran):
+            return calibration.interval(evidence)
+    return uncalibrated(evidence, "there is no calibration of these models, run in this way (flrplan calibrate makes one)")
 
 
 def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
@@ -201,7 +347,9 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         before, models = None, {}
     # 0.1.0 names no options, and knew no other plan than the raw one.
-    before = {"options": {**dict.fromkeys(request["options"]), "raw": True}, **(before or {})}
+    if "options" in request:
+        before = {"options": {**dict.fromkeys(request["options"]), "raw": True}, **(before or {})}
+    before = before or {}
     now = {"models": {stage: cascade.identity(stage_named(stage)).decides for stage in models}, **request}
     remedy = "use another --out, or --force to replace it"
     require_same({"models": models, **before}, now, f"{folder}: the plan there", remedy)

@@ -172,7 +172,11 @@ def prepare(request: TrainingRequest) -> Path | None:
     return request.weights
 
 
-def train(request: TrainingRequest, on_epoch: Callable[[EpochReport], None] | None = None) -> Path:
+def train(
+    request: TrainingRequest,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_iteration: Callable[[int, int], None] | None = None,
+) -> Path:
     """Checks, prepares, trains and publishes; a stopped training goes on where it was. Returns the published checkpoint.
 
     Example::
@@ -180,7 +184,7 @@ def train(request: TrainingRequest, on_epoch: Callable[[EpochReport], None] | No
         request = flrplan.TrainingRequest(flrplan.STAGES["liver"], fold=0, cases=Path("cohort"), work=Path("training"))
         flrplan.train(request, on_epoch=lambda report: print(report.epoch, report.train_loss))
 
-    on_epoch: told after each epoch.
+    on_epoch: told after each epoch. on_iteration: told after each optimizer step, how many of how many.
     Raises: SettingsError for an unknown fold or size, a held-out case in the fold, weights that have seen one, or a work folder that was
         prepared from something else; LabelError where a case lacks a label or no training case holds the target; ModelError where the
         model folder holds folds of another plan, or the weights do not fit; TrainingError where memory or batches fail, or the fold is
@@ -200,6 +204,7 @@ def train(request: TrainingRequest, on_epoch: Callable[[EpochReport], None] | No
         device,
         half=request.half,
         on_epoch=on_epoch,
+        on_iteration=on_iteration,
         held_out={*request.held_out, *split.test},
         architecture=request.network,
         pretrained=weights,

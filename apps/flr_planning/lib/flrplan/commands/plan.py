@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
 from flrplan.planning import LiverState
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
+OWN = ("flr", "resection", "cut")
 VEINS = ("hepatic_veins", "portal_veins")
 OF_ONE_PATIENT = ("height_cm", "weight_kg", "liver_state", "weeks")
 
@@ -31,6 +33,22 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="one folder per case is written here")
     for structure in GIVEN:
         parser.add_argument(f"--{structure}", type=Path, metavar="MASK", help=f"take this {structure} mask (one INPUT only)")
+    own = parser.add_argument_group("a resection of your own, the predicted one beside it (one INPUT only)")
+    own.add_argument("--flr", type=Path, metavar="MASK", help="what stays")
+    own.add_argument("--resection", type=Path, metavar="MASK", help="what is resected")
+    own.add_argument(
+        "--cut",
+        metavar="FILE",
+        help="a plane of 3D Slicer (.mrk.json), a mesh (.stl, .ply, .vtp), or --cut=x,y,z,nx,ny,nz: a point and the normal of a plane, LPS mm; "
+        "the side with more metastases is resected",
+    )
+    own.add_argument("--other-side", action="store_true", help="of the cut: resect the other side")
+    parser.add_argument(
+        "--at-least",
+        type=float,
+        metavar="PERCENT",
+        help="beside the plan: the largest resection that leaves so much of the parenchyma, its cut parallel to the plan's; arithmetic, not advice",
+    )
     parser.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
     clinical = parser.add_argument_group("what is known of the patient (one INPUT only)")
     clinical.add_argument("--height-cm", type=float, metavar="CM", help="for sFLR; by default that of the DICOM header")
@@ -43,36 +61,80 @@ def add_parser(commands: Any) -> None:
     for veins in VEINS:
         clinical.add_argument(f"--{veins.replace('_', '-')}", type=Path, metavar="MASK", help="measured against the cut")
     parser.add_argument("--raw", action="store_true", help="keep the network's remnant as it is, with shell and crumbs")
+    parser.add_argument("--disagreement", action="store_true", help="also write where the models' folds differ, for a viewer")
     parser.add_argument("--force", action="store_true", help="plan cases again that are already in --out")
+    parser.add_argument(
+        "--anonymize",
+        action="store_true",
+        help="no name, id, date or path of the patient in what is written and said; cases are called case-<digest>, and no DICOM is written",
+    )
     add_cascade_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
+    if not arguments.anonymize:
+        return _plan_all(arguments, str)
+    from flrplan.api.anonymous import Anonymizer, AnonymousLog
+
+    files = [getattr(arguments, name) for name in (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")]
+    clean = Anonymizer([Path(path) for path in (*arguments.inputs, *files) if path], [arguments.out])
+    log = AnonymousLog(clean)
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(log)
+    try:
+        return _plan_all(arguments, clean)
+    except FlrError as error:
+        raise type(error)(clean(str(error))) from None
+    finally:
+        for handler in handlers:
+            handler.removeFilter(log)
+
+
+def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int:
+    """The same. clean: what is done to every text that may name an input."""
+    from flrplan.api.anonymous import anonymous_request, pseudonym
     from flrplan.api.plan import is_planned, plan, request_of
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.hardware import keep_freed_memory
     from flrplan.image import case_names
+    from flrplan.planning.cut_file import plane_of_text
+    from flrplan.planning.index import write_index
 
     keep_freed_memory()
     failed: dict[Path, str] = {}
-    cases = _cases(arguments.inputs, arguments.series, failed)
-    names = (*(s.value for s in GIVEN), *VEINS, "prior")
+    cases = _cases(arguments.inputs, arguments.series, failed, clean)
+    names = (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")
     files = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     known = {name: getattr(arguments, name) for name in OF_ONE_PATIENT}
+    plane = None if arguments.cut is None else plane_of_text(arguments.cut)
+    if arguments.cut is not None:
+        files["cut"] = Path(arguments.cut)
+    other_side, at_least = arguments.other_side or None, arguments.at_least
+    options = {"raw": arguments.raw, **known, "plane": None, "other_side": other_side, "at_least": at_least}
+    options |= {"disagreement": True} if arguments.disagreement else {}
     single = [*files, *(name for name in OF_ONE_PATIENT if known[name] is not None)]
     if single and len(cases) != 1:
         option = single[0].replace("_", "-")
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
+    if plane is not None:
+        del files["cut"]
+        options["plane"] = [*plane.point_lps_mm, *plane.normal_lps]
     settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
     cascade = Cascade(model_store(arguments), settings)
-    folders = case_names(cases, arguments.series)
+    if arguments.anonymize:
+        folders = {path: pseudonym(request_of(path, {}, {})["ct"]) for path in cases}
+    else:
+        folders = case_names(cases, arguments.series)
     for number, path in enumerate(cases, 1):
         folder = arguments.out / folders[path]
         note(f"[{number}/{len(cases)}] {folder.name}")
         try:
-            if not arguments.force and is_planned(folder, request_of(path, files, {"raw": arguments.raw, **known}), cascade):
+            request = request_of(path, files, options)
+            request = anonymous_request(request) if arguments.anonymize else request
+            if not arguments.force and is_planned(folder, request, cascade):
                 note("  already planned, kept (--force plans it again)")
                 continue
             planned = plan(
@@ -82,15 +144,19 @@ def run(arguments: argparse.Namespace) -> int:
                 cascade=cascade,
                 on_step=lambda step: note(f"  {step}"),
                 raw=arguments.raw,
-                **files,
+                disagreement=arguments.disagreement,
+                other_side=arguments.other_side,
+                anonymize=arguments.anonymize,
+                at_least=at_least,
+                **{**files, **({} if plane is None else {"cut": plane})},
                 **known,
             )
             planned.save(folder)
         except OutputError:
             raise  # a full disk fails every case after it as well
         except FlrError as error:
-            failed[path] = str(error)
-            note(f"  failed: {error}")
+            failed[path] = clean(str(error))
+            note(f"  failed: {failed[path]}")
             continue
         if not planned.ct.slices:  # of a series that cannot be referred to, a warning says so
             note(f"  no DICOM SEG and SR: {planned.why_no_dicom}")
@@ -99,15 +165,22 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{folder.name}: {planned.volumes.describe()}")
         for line in planned.assessment.describe():
             say(f"  {line}")
+        if planned.interval is not None:
+            say(f"  {planned.interval.describe()}")
+        for name, other in planned.compared.items():
+            say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
+    index = write_index(arguments.out)
+    if index is not None:
+        note(f"all plans of the folder: {clean(str(index))}")
     if failed:
         note(f"{len(failed)} of {len({*cases, *failed})} cases failed:")
         for path, message in failed.items():
-            note(f"  {path}: {message.splitlines()[0]}")
+            note(clean(f"  {path}: {message.splitlines()[0]}"))
         return 1
     return 0
 
 
-def _cases(inputs: Sequence[Path], series: str | None, failed: dict[Path, str]) -> list[Path]:
+def _cases(inputs: Sequence[Path], series: str | None, failed: dict[Path, str], clean: Callable[[str], str]) -> list[Path]:
     """The cases of the inputs; an input that is none goes into ``failed``. Raises ImageError where two share a name."""
     from flrplan.image import find_cases
 
@@ -117,6 +190,6 @@ def _cases(inputs: Sequence[Path], series: str | None, failed: dict[Path, str]) 
             find_cases([path])
             usable.append(path)
         except ImageError as error:
-            failed[path] = str(error)
-            note(f"failed: {error}")
+            failed[path] = clean(str(error))
+            note(f"failed: {failed[path]}")
     return find_cases(usable, series) if usable else []

@@ -10,6 +10,7 @@ from typing import Any
 
 from flrplan.commands.say import note, say
 from flrplan.errors import ServiceError, SettingsError
+from flrplan.planner import PlannerSettings
 from flrplan.server.serve import ServeSettings
 from flrplan.server.serve.settings import APP, LOOPBACK
 
@@ -28,11 +29,25 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="a secret that all share, in place of users or beside them"
     )
+    parser.add_argument("--audit", type=Path, metavar="DIR", help="folder of the audit log (logs/ of the app)")
+    parser.add_argument("--max-upload-gib", type=float, default=2.0, metavar="N", help="the largest upload that is taken (2)")
     parser.add_argument(
         "--root-path", default="", metavar="/PATH", help="the path under which a reverse proxy shows the server"
     )
     parser.add_argument(
         "--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a setting of the app; repeatable"
+    )
+    page = parser.add_argument_group("the page /planner/, on which a CT is dropped and planned")
+    default = PlannerSettings()
+    page.add_argument(
+        "--uploads", type=Path, metavar="DIR", help="where CTs and plans lie while they are kept (temporary files)"
+    )
+    page.add_argument(
+        "--keep-hours",
+        type=float,
+        default=default.keep_hours,
+        metavar="H",
+        help=f"until a plan is deleted ({default.keep_hours:g})",
     )
     parser.set_defaults(run=run)
 
@@ -50,8 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         users=arguments.users,
         token_file=arguments.token_file,
+        audit=arguments.audit,
+        max_upload_gib=arguments.max_upload_gib,
         root_path=arguments.root_path,
         conf=dict(arguments.conf),
+        planner=PlannerSettings(arguments.uploads, arguments.max_upload_gib, arguments.keep_hours),
     )
     with _listening(settings) as listener:
         from flrplan.server.serve.run import serve

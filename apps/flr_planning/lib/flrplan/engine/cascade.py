@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 NoteStep = Callable[[str], None]
 TakeProbability = Callable[[Structure, Probability], object]
-Prediction = tuple[Mask, Probability | None]
+TakeFolds = Mapping[Structure, Callable[[tuple[Probability, ...]], object]]
+Prediction = tuple[Mask, Probability | None, tuple[Probability, ...]]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Run:
     masks: dict[Structure, Mask]
     sources: dict[Structure, Source]
     on_probability: TakeProbability | None
+    on_folds: TakeFolds | None
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Cascade:
         stages: Sequence[Stage] = CASCADE,
         on_step: NoteStep | None = None,
         on_probability: TakeProbability | None = None,
+        on_folds: TakeFolds | None = None,
     ) -> CascadeResult:
         """Predicts what the stages ask for and what they need, unless it is given.
 
@@ -89,6 +92,8 @@ class Cascade:
             on_probability: called with each predicted structure and its probability on the CT's grid, also with a liver that is
                 then found empty; ``{}.__setitem__`` keeps them. Raw: pieces that are dropped from the mask are in it. None: no
                 probability is made.
+            on_folds: by structure what is called with the probability of each fold by itself; the mask stays the ensemble's. The
+                networks run no more often for it, but each fold is resampled.
 
         Raises:
             EmptyLiverError: the given or the predicted liver is empty.
@@ -100,7 +105,7 @@ class Cascade:
                 raise GridError(f"case {ct.name}: the given {structure} has shape {mask.shape}, the CT {ct.geometry.shape_zyx}")
         if Structure.LIVER in given and not given[Structure.LIVER].any():
             raise EmptyLiverError(f"case {ct.name}: the given liver mask is empty; draw the liver, or let it be predicted")
-        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), on_probability, warnings=list(ct.warnings))
+        run = _Run(ct, dict(given), dict.fromkeys(given, Source.GIVEN), on_probability, on_folds, warnings=list(ct.warnings))
         for stage in stages:
             self._provide(stage, run, on_step)
         if Structure.LIVER in run.masks:
@@ -129,11 +134,14 @@ class Cascade:
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        for target, (mask, probability) in self._predicted(stage_input, predictor, run).items():
+        with_folds = run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets)
+        for target, (mask, probability, folds) in self._predicted(stage_input, predictor, run, with_folds).items():
             if target in run.masks:  # given, so not predicted
                 continue
             if run.on_probability is not None and probability is not None:
                 run.on_probability(target, stage_input.restore(probability))
+            if run.on_folds is not None and target in run.on_folds:
+                run.on_folds[target](tuple(stage_input.restore(fold) for fold in folds))
             mask = stage_input.restore(mask)
             run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
             run.sources[target] = Source.PREDICTED
@@ -142,13 +150,17 @@ class Cascade:
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 
-    def _predicted(self, given: StageInput, predictor: StagePredictor, run: _Run) -> Mapping[Structure, Prediction]:
+    def _predicted(
+        self, given: StageInput, predictor: StagePredictor, run: _Run, with_folds: bool
+    ) -> Mapping[Structure, Prediction]:
         """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
 
         def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
-            if run.on_probability is None:
-                return {target: (mask, None) for target, mask in predictor.predict(given).items()}
-            return predictor.predict_with_probability(given)
+            if with_folds:
+                return predictor.predict_with_folds(given)
+            if run.on_probability is not None:
+                return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given).items()}
+            return {target: (mask, None, ()) for target, mask in predictor.predict(given).items()}
 
         try:
             return by(predictor)
@@ -177,5 +189,6 @@ class Cascade:
         kept = pieces == sizes.argmax()
         dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
         if dropped_ml > 0:
-            run.warnings.append(f"{count - 1} stray pieces of the predicted liver ({dropped_ml:.1f} ml) were dropped")
+            what = "1 stray piece" if count == 2 else f"{count - 1} stray pieces"
+            run.warnings.append(f"{what} of the predicted liver ({dropped_ml:.1f} ml) dropped")
         return np.asarray(kept)

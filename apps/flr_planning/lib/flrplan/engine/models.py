@@ -114,6 +114,10 @@ class ModelStore:
         """Where the trained model of a stage belongs, be it there or not."""
         return self.root / stage.name / architecture
 
+    def files(self, name: str) -> list[Path]:
+        """The files of this name that lie beside the stages: the trained models' before the demo models'."""
+        return [path for root in (self.root, self.demo) if root is not None and (path := root / name).is_file()]
+
     def predictor(
         self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False
     ) -> tuple[StagePredictor, ModelIdentity]:

@@ -10,7 +10,6 @@ CUDA_VISIBLE_DEVICES, and "0" is not known to be the same as "GPU-<UUID>". Loads
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import re
 import subprocess
@@ -25,6 +24,7 @@ from tempfile import gettempdir
 from urllib.parse import quote
 
 from flrplan.errors import OutputError, SettingsError
+from flrplan.hardware.flock import flock
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA programs look at: numbers, UUIDs (``GPU-...``) or MIG instances (``MIG-...``), separated by commas."""
@@ -54,13 +54,14 @@ class GpuPool:
 
     def __init__(self, devices: Sequence[str], folder: Path | None = None) -> None:
         self.devices = tuple(devices)
-        self.folder = folder or Path(gettempdir()) / f"flrplan-gpus-{os.getuid()}"
+        user = os.getuid() if hasattr(os, "getuid") else 0  # Windows has none; there no lock is taken in the end
+        self.folder = folder or Path(gettempdir()) / f"flrplan-gpus-{user}"
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             owner = self.folder.lstat().st_uid
         except OSError as error:
             raise OutputError(f"{self.folder}: no folder for the locks of the GPUs: {error.strerror}; set TMPDIR") from error
-        if owner != os.getuid():
+        if owner != user:
             raise OutputError(f"{self.folder} belongs to user {owner}, so it cannot hold the locks of our GPUs; set TMPDIR")
 
     @contextmanager
@@ -92,12 +93,10 @@ class GpuPool:
         """
         taken: list[str] = []
         descriptors = [_open(self.folder, os.O_RDONLY)]
-        fcntl.flock(descriptors[0], fcntl.LOCK_SH)
+        flock(descriptors[0], shared=True)
         for device in self.devices:
             descriptor = _open(self.folder / f"{quote(device, safe='')}.lock", os.O_RDWR | os.O_CREAT)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not flock(descriptor):
                 os.close(descriptor)
                 continue
             taken.append(device)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import re
-import resource
 import sys
 from pathlib import Path
+
+import psutil
 
 
 def peak_memory_bytes() -> int:
@@ -18,6 +19,10 @@ def peak_memory_bytes() -> int:
     found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
     if found:
         return int(found[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # absent on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 

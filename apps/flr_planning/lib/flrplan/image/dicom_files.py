@@ -176,7 +176,7 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
     if uid is None and path.is_file():
         uid = _read_header(path).text("SeriesInstanceUID")
     files, lost = _sort_out(files_below(folder, hidden=True) if path.is_dir() else _files_of(folder))
-    found = _group([frame for file in files for frame in _frames(_read_header(file))])
+    found = _series_of(files)
     if not found:
         empty = f" ({named(lost)} {lost[0].reason})" if lost else ""
         raise ImageError(f"{folder}: no DICOM images in this folder{empty}; expected the slices of a CT series")
@@ -184,6 +184,15 @@ def choose_series(path: Path, uid: str | None = None) -> Series:
     _refuse_lost_slices(folder, chosen, lost)
     others = [file for series in found if series is not chosen and len(series.slices) < 2 for file in series.slices]
     return replace(chosen, warnings=tuple(_unused(chosen, others, lost)))
+
+
+def ct_volumes(folder: Path) -> list[Series]:
+    """The series of a DICOM folder and its subfolders that hold two or more CT slices, the largest first.
+
+    Raises: ImageError for an unreadable DICOM file.
+    """
+    files, _ = _sort_out(files_below(folder, hidden=True))
+    return sorted((s for s in _series_of(files) if len(s.slices) >= 2), key=lambda s: -len(s.slices))
 
 
 def first_image(folder: Path, series: str | None = None) -> DicomFile | None:
@@ -288,8 +297,8 @@ def _listing(found: Sequence[Series]) -> str:
 
 def _refuse_lost_slices(folder: Path, chosen: Series, lost: Sequence[_Lost]) -> None:
     """Raises ImageError where files that are called like the slices are no DICOM: slices that were lost on the way."""
-    slices = {_called(path) for path in chosen.files}
-    gone = [entry for entry in lost if entry.reason != "hidden" and _called(entry.path) in slices]
+    slices = {called(path) for path in chosen.files}
+    gone = [entry for entry in lost if entry.reason != "hidden" and called(entry.path) in slices]
     if gone:
         reasons = ", ".join(sorted({entry.reason or "no DICOM" for entry in gone}))
         raise ImageError(
@@ -298,7 +307,7 @@ def _refuse_lost_slices(folder: Path, chosen: Series, lost: Sequence[_Lost]) -> 
         )
 
 
-def _called(path: Path) -> tuple[Path, str]:
+def called(path: Path) -> tuple[Path, str]:
     """Folder and name without DICOM's ending, every number as one sign: alike for the slices of an export."""
     name = path.stem if path.suffix.lower() in _DICOM_SUFFIXES else path.name
     return path.parent, re.sub(r"[0-9a-f]{8,}|\d+", "#", name.lower())
@@ -426,6 +435,10 @@ def _frame_header(common: Any, shared: Any, own: Any) -> Any:
     if "FrameType" in kind:
         header.add_new("ImageType", "CS", kind["FrameType"].value)  # an assignment would change the element of all frames
     return header
+
+
+def _series_of(files: Sequence[Path]) -> list[Series]:
+    return _group([frame for file in files for frame in _frames(_read_header(file))])
 
 
 def _group(files: Sequence[DicomFile]) -> list[Series]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
-    from flrplan.learning.annotations import AnnotatedImage, Annotations, read_annotations
+    from flrplan.learning.annotations import AnnotatedImage, Annotations, read_annotations, require_enough_of
     from flrplan.learning.progress import Progress, TaskProgress, read_stats
     from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
     from flrplan.learning.stage_training import RetrainingFolder, StageTraining
@@ -28,6 +28,7 @@ __all__ = [
     "TrainingChoice",
     "read_annotations",
     "read_stats",
+    "require_enough_of",
 ]
 
 import_at_first_use(
@@ -37,6 +38,7 @@ import_at_first_use(
             "AnnotatedImage",
             "Annotations",
             "read_annotations",
+            "require_enough_of",
         ),
         "flrplan.learning.settings": (
             "RetrainingSettings",

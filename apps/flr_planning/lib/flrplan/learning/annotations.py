@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 LEAST_CASES = 4
 """Fewest cases that train a stage: one is held out to compare the new model with the current one."""
 
+_NO_LABEL = "no image has a final label, so nothing can be learned. Draw a structure, name it, and submit the label"
 _USED = frozenset(s for stage in STAGES.values() for s in (*stage.needs, *stage.targets))
 
 
@@ -124,30 +125,66 @@ def read_annotations(images: Iterable[AnnotatedImage], folder: Path, held_out: C
     cases, out = [], []
     never = set(held_out)
     for image in sorted(images, key=lambda i: i.case_id):
-        names = sorted(({image.case_id} | image.patients) & set(held_out))
-        if names:
+        if _held_out_as(image, held_out):
             never.add(image.case_id)
-            known_as = "" if image.case_id in names else f" (PatientID {names[0]})"
-            out.append(LeftOut(image.case_id, f"held out by the split file{known_as}"))
-            continue
-        try:
-            ct = read_ct(image.image)
-            for warning in ct.warnings:
-                logger.warning("case %s: %s", image.case_id, warning)
-            label = image.label(ct)
-            if label is None:
-                raise LabelError("it has no final label")
-        except FlrError as error:
-            out.append(LeftOut(image.case_id, " ".join(str(error).split())))
-            continue
-        cases.append(_written(image, ct, label, folder))
+        opened = _open(image, held_out)
+        if isinstance(opened, LeftOut):
+            out.append(opened)
+        else:
+            cases.append(_written(image, *opened, folder))
     if not cases and not out:
-        raise LabelError(
-            "no image has a final label, so nothing can be learned. Draw a structure, name it, and submit the label"
-        )
+        raise LabelError(_NO_LABEL)
     for entry in out:
         logger.warning("left out: %s: %s", entry.case_id, entry.reason)
     return Annotations(tuple(cases), tuple(out), frozenset(never))
+
+
+def require_enough_of(images: Iterable[AnnotatedImage], stages: Sequence[Stage], held_out: Collection[str] = ()) -> None:
+    """Raises LabelError, which names every reason, unless one of the stages can be trained; reads no more labels than that takes."""
+    cases, out = [], []
+    for image in sorted(images, key=lambda i: i.case_id):
+        opened = _open(image, held_out)
+        if isinstance(opened, LeftOut):
+            out.append(opened)
+            continue
+        cases.append(Annotation(Case(image.case_id, image.image, TruthFiles()), _voxels(opened[1])))
+        found = Annotations(tuple(cases), tuple(out))
+        if any(len(found.for_stage(stage).cases) >= LEAST_CASES for stage in stages):
+            return
+    if not cases and not out:
+        raise LabelError(_NO_LABEL)
+    reasons = []
+    for stage in stages:
+        try:
+            Annotations(tuple(cases), tuple(out)).for_stage(stage).require_enough()
+        except LabelError as error:
+            reasons.append(str(error))
+    raise LabelError(" ".join(reasons))
+
+
+def _held_out_as(image: AnnotatedImage, held_out: Collection[str]) -> list[str]:
+    return sorted(({image.case_id} | image.patients) & set(held_out))
+
+
+def _open(image: AnnotatedImage, held_out: Collection[str]) -> tuple[CT, PlanningLabel] | LeftOut:
+    """The CT and its label, or why it cannot train; of one that is held out no file is opened."""
+    if names := _held_out_as(image, held_out):
+        known_as = "" if image.case_id in names else f" (PatientID {names[0]})"
+        return LeftOut(image.case_id, f"held out by the split file{known_as}")
+    try:
+        ct = read_ct(image.image)
+        for warning in ct.warnings:
+            logger.warning("case %s: %s", image.case_id, warning)
+        label = image.label(ct)
+        if label is None:
+            raise LabelError("it has no final label")
+    except FlrError as error:
+        return LeftOut(image.case_id, " ".join(str(error).split()))
+    return ct, label
+
+
+def _voxels(label: PlanningLabel) -> dict[Structure, int]:
+    return {s: int(np.count_nonzero(label.masks[s])) for s in sorted(_USED & label.holds)}
 
 
 def _written(image: AnnotatedImage, ct: CT, label: PlanningLabel, folder: Path) -> Annotation:
@@ -155,8 +192,7 @@ def _written(image: AnnotatedImage, ct: CT, label: PlanningLabel, folder: Path) 
     files = {s: folder / image.case_id / f"{s}{IMAGE_SUFFIX}" for s in held}
     for structure, path in files.items():
         write_label_map(path, label.masks[structure].astype(np.uint8), ct.geometry)
-    voxels = {s: int(np.count_nonzero(label.masks[s])) for s in held}
-    return Annotation(Case(image.case_id, image.image, TruthFiles(masks=files)), voxels)
+    return Annotation(Case(image.case_id, image.image, TruthFiles(masks=files)), _voxels(label))
 
 
 def _unusable(annotation: Annotation, stage: Stage) -> str | None:

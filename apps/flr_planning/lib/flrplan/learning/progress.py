@@ -19,6 +19,8 @@ from flrplan.nnunet.train import EpochReport
 logger = logging.getLogger(__name__)
 
 STATS_NAME = "train_stats.json"
+_SECONDS_BETWEEN = 2.0
+"""Between two writes: a step may take milliseconds."""
 ENDED = ("done", "failed", "stopped")
 """States after which nothing more comes; ``stopped``: the process that trained is gone, or its cascade ended before the stage."""
 
@@ -43,7 +45,9 @@ def write_shown(path: Path, content: Mapping[str, Any]) -> None:
 class Progress:
     """The ``train_stats`` of one stage: ``epoch, total_epochs, start_ts, total_time, best_metric`` (3D Slicer shows these) and more.
 
-    ``run``: the :class:`Run` that writes them. ``best_metric`` is the best pseudo Dice of an epoch on the hold-out, 0..1, 0 before the first.
+    ``run``: the :class:`Run` that writes them. ``iteration, total_iterations`` of the whole training, written every few seconds.
+    ``best_metric`` is the mean Dice on the hold-out by which the new model is compared, 0..1, 0 before; ``pseudo_dice`` the best of an
+    epoch's patches, which is another number.
     """
 
     def __init__(
@@ -56,9 +60,12 @@ class Progress:
             "state": "preparing",
             "epoch": 0,
             "total_epochs": epochs,
+            "iteration": 0,
+            "total_iterations": 0,
             "start_ts": int(self._started),
             "total_time": "0:00:00",
             "best_metric": 0.0,
+            "pseudo_dice": 0.0,
             "run": asdict(run) if run else None,
         }
         self.update()
@@ -76,6 +83,13 @@ class Progress:
         if self.values["state"] not in ENDED:
             self.update(state="failed", message=message)
 
+    def iteration(self, done: int, total: int) -> None:
+        """Takes an optimizer step, the ``done``-th of ``total``; the file is written every few seconds, and at the first."""
+        if done > 1 and time() - self.values["updated_ts"] < _SECONDS_BETWEEN:
+            self.values |= {"iteration": done}
+        else:
+            self.update(state="training", iteration=done, total_iterations=total)
+
     def epoch(self, report: EpochReport) -> None:
         """Takes the report of a finished epoch."""
         dice = report.pseudo_dice if report.pseudo_dice == report.pseudo_dice else 0.0
@@ -83,7 +97,7 @@ class Progress:
             state="training",
             epoch=report.epoch + 1,
             total_epochs=report.epochs,
-            best_metric=round(max(self.values["best_metric"], dice), 4),
+            pseudo_dice=round(max(self.values["pseudo_dice"], dice), 4),
             train_loss=report.train_loss,
             validation_loss=report.validation_loss,
         )
@@ -101,7 +115,8 @@ def read_stats(path: Path) -> dict[str, Any]:
 class JoinedProgress:
     """The ``train_stats`` of several stages, one after the other, as one, with those of each stage in ``stages``.
 
-    Epochs are added up; ``best_metric`` is the lowest of the stages that have begun.
+    Epochs and iterations are added up; ``best_metric`` is the lowest of the stages whose new model has been compared; ``message`` says of each
+    stage that has ended how.
     """
 
     def __init__(self, path: Path, epochs: Mapping[str, int], run: Run | None = None) -> None:
@@ -110,7 +125,15 @@ class JoinedProgress:
         self._error: str | None = None
         self._started = time()
         self._stages: dict[str, Mapping[str, Any]] = {
-            name: {"state": "waiting", "epoch": 0, "total_epochs": count, "best_metric": 0.0} for name, count in epochs.items()
+            name: {
+                "state": "waiting",
+                "epoch": 0,
+                "total_epochs": count,
+                "iteration": 0,
+                "total_iterations": 0,
+                "best_metric": 0.0,
+            }
+            for name, count in epochs.items()
         }
         self._write()
 
@@ -137,15 +160,23 @@ class JoinedProgress:
                 "state": _state([s["state"] for s in stages]) if self._error is None else "failed",
                 "epoch": sum(s["epoch"] for s in stages),
                 "total_epochs": sum(s["total_epochs"] for s in stages),
+                "iteration": sum(s["iteration"] for s in stages),
+                "total_iterations": sum(s["total_iterations"] for s in stages),
                 "start_ts": int(self._started),
                 "updated_ts": time(),
                 "total_time": str(timedelta(seconds=int(time() - self._started))),
-                "best_metric": min((s["best_metric"] for s in stages if s["epoch"]), default=0.0),
+                "best_metric": min((s["best_metric"] for s in stages if "holdout_dice" in s), default=0.0),
                 "stages": self._stages,
                 "run": asdict(self.run) if self.run else None,
-                **({} if self._error is None else {"message": self._error}),
+                **self._message(),
             },
         )
+
+    def _message(self) -> dict[str, str]:
+        if self._error is not None:
+            return {"message": self._error}
+        ended = [f"{name}: {values['message']}" for name, values in self._stages.items() if "message" in values]
+        return {"message": "; ".join(ended)} if ended else {}
 
 
 class TaskProgress:

@@ -154,7 +154,7 @@ class StageTraining:
             with _emptied(folder.work(self.stage.name)) as work:
                 write_json(file, self.record)  # without "ended": it runs, or was killed
                 decision = self._train(work)
-            self.progress.update(state="done", published=decision.publish, message=decision.reason)
+            self.progress.update(state="done", published=decision.publish, message=str(decision))
         except Exception as error:  # whatever it was, the viewer and the record say so, and it goes on
             self.record |= {"published": False, "error": str(error)}
             self.progress.update(state="failed", message=str(error))
@@ -186,14 +186,15 @@ class StageTraining:
             FROM_DEMO: start is not None and (start.demo or start.from_demo),
             "pretrained": read_json_object(candidate / "fold_0" / RUN_NAME).get("pretrained"),
             "published": decision.publish,
+            "verdict": decision.verdict,
             "reason": decision.reason,
         }
         if not decision.publish:
-            self._say(f"NOT published, the current model stays: {decision.reason}")
+            self._say(f"{decision}; the current model stays")
             return decision
         write_json(candidate / PUBLISHED_NAME, {**self.record, "when": _now()})
         place = replace_model(candidate, self.store.folder(self.stage, self.choice.architecture))
-        self._say(f"published in {place}: {decision.reason}")
+        self._say(f"{decision}; in {place}")
         return decision
 
     def _current(self) -> tuple[FoundModel | None, str]:
@@ -245,7 +246,7 @@ class StageTraining:
         self._say(
             f"training {recipe.training.epochs} epochs on {request.device}, {'anew' if start is None else start.folder.path}"
         )
-        train(request, self._epoch)
+        train(request, self._epoch, self.progress.iteration)
         return request.model_folder
 
     def _epoch(self, report: EpochReport) -> None:
@@ -266,8 +267,9 @@ class StageTraining:
             current, why_none = score_current(found.folder, holdout, device)
         self.record["holdout_dice"] = {"new": new, "current": current}
         self.record["margin"] = self.settings.margin
-        self.progress.update(holdout_dice=self.record["holdout_dice"])
-        return decide(new, current, self.settings.margin, why_none, self.cases.showing)
+        decision = decide(new, current, self.settings.margin, why_none, self.cases.showing)
+        self.progress.update(holdout_dice=self.record["holdout_dice"], best_metric=round(decision.score, 4))
+        return decision
 
     def _say(self, text: str) -> None:
         logger.info("%s: %s", self.stage, text)

@@ -18,6 +18,7 @@ from highdicom.sr import (
     ObservationContext,
     ObserverContext,
     ReferencedSegment,
+    SourceSeriesForSegmentation,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
@@ -33,7 +34,8 @@ SERIES_NUMBER = 9002
 _DECIMALS = 3
 _DEVICE = CodedConcept("121007", "DCM", "Device")
 _ENGLISH = CodedConcept("en", "RFC5646", "English")
-_TITLE = CodedConcept("126000", "DCM", "Imaging Measurement Report")
+_TITLE = CodedConcept("126001", "DCM", "Oncology Measurement Report")
+"""Of CID 7021. OHIF shows a 126000 only as outlines on images, of which this report has none, and every other as text."""
 _PROCEDURE = CodedConcept("25045-6", "LN", "CT unspecified body region")
 
 
@@ -115,7 +117,12 @@ def _group(thing: MeasuredThing, seg: Dataset) -> Any:
     described = seg.SegmentSequence[thing.segment - 1]
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(described.TrackingUID, thing.title),
-        referenced_segment=ReferencedSegment.from_segmentation(seg, segment_number=thing.segment),
+        referenced_segment=ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=thing.segment,
+            source_series=SourceSeriesForSegmentation(seg.ReferencedSeriesSequence[0].SeriesInstanceUID),
+        ),
         **common,
     )
 

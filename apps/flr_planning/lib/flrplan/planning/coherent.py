@@ -116,7 +116,7 @@ def coherent_flr(
         return result
     p = found.astype(np.float32) / np.float32(1 if found.dtype == np.bool_ else 255)
     remnant = inside & (_carried_to_capsule(inside, p, geometry.spacing_zyx_mm, settings) > 0.5)
-    remnant = _whole_metastases(remnant, crlm[box] & inside)
+    remnant = whole_metastases(remnant, crlm[box] & inside)
     result[box] = _without_crumbs(inside, remnant, settings.smallest_part_ml / geometry.voxel_volume_ml)
     return result
 
@@ -190,7 +190,7 @@ def _random_walker(part: Values, p: Values, weight: Values, reach: NDArray[np.fl
     return np.asarray(found)
 
 
-def _whole_metastases(remnant: Mask, crlm: Mask) -> Mask:
+def whole_metastases(remnant: Mask, crlm: Mask) -> Mask:
     """No cut goes through a metastasis: each lies on the side that holds more of it, in the resection where both hold the same."""
     lesions, count = ndimage.label(crlm, TOUCHING)
     sizes = np.bincount(lesions.ravel(), minlength=count + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ def _private(value: str, meaning: str) -> CodedConcept:
 
 # No standard scheme has these.
 _PLAN = _private("PLAN", "Planned liver resection, whole")
-_FLR_ML = _private("FLR_ML", "Future liver remnant without metastases, volume")
-_FUNCTIONAL_ML = _private("FTLV", "Liver without metastases, volume")
-_TUMOUR_ML = _private("TV", "Liver metastases, total volume")
+_FLR_ML = _private("FLR_ML", "Future liver remnant without metastases")
+_FUNCTIONAL_ML = _private("FTLV", "Liver without metastases")
+_TUMOUR_ML = _private("TV", "Liver metastases, all")
 _FLR_PERCENT = _private("FLR_PERCENT", "Future liver remnant over liver, both without metastases")
 _SFLR_PERCENT = _private("SFLR_PERCENT", "Future liver remnant over standardised liver (Vauthey 2002, Mosteller)")
 _FLR_TO_WEIGHT = _private("FLR_TO_WEIGHT", "Future liver remnant over body weight, 1 ml for 1 g")
@@ -179,7 +180,8 @@ def _measured(plan: Plan, numbers: dict[str, int]) -> list[MeasuredThing]:
         Measured(_SFLR_PERCENT, assessment.sflr_percent, _PERCENT),
         Measured(_FLR_TO_WEIGHT, assessment.flr_to_weight_percent, _PERCENT),
     ]
-    things = [MeasuredThing("Plan", _PLAN, _LIVER, whole)]
+    # A group each: viewers that print the tree (OHIF) give the title of a group and no name of a number.
+    things = [MeasuredThing(m.name.meaning, _PLAN, _LIVER, [m]) for m in whole if not math.isnan(m.value)]
     for structure, volume_ml in (
         (Structure.LIVER, volumes.liver_ml),
         (Structure.FLR, volumes.flr_ml),

@@ -191,17 +191,20 @@ class Vessel:
 
 def vessel_of(name: str, vein: Mask, label_zyx: NDArray[np.uint8], geometry: Geometry) -> Vessel:
     """The veins of a mask ``(Z, Y, X) bool`` in a planning map on the same grid. An empty mask has 0 ml and no distance."""
-    liver, flr = structure_mask(label_zyx, Structure.LIVER), structure_mask(label_zyx, Structure.FLR)
-    kept, gone = vein & flr, vein & liver & ~flr
     spacing, distance = geometry.spacing_zyx_mm, math.nan
+    around = Region.of(label_zyx > 0, spacing)
+    label, inside = label_zyx[around.box], vein[around.box]
+    liver, flr = around.crop_zyx, structure_mask(label, Structure.FLR)
+    kept, gone = inside & flr, inside & liver & ~flr
     if kept.any() and gone.any() and (ndimage.binary_dilation(kept) & gone).any():
         distance = 0.0
     elif kept.any():
         corners = cut_of(Region.of(liver, spacing), Region.of(flr, spacing)).points_zyx
         if len(corners):
-            around = Region.of(kept, spacing).surface.points_zyx
-            distance = float(cKDTree(corners * spacing).query(around * spacing)[0].min())
-    kept_ml, gone_ml, outside_ml = (np.count_nonzero(m) * geometry.voxel_volume_ml for m in (kept, gone, vein & ~liver))
+            surface = Region.of(kept, spacing).surface.points_zyx
+            distance = float(cKDTree(corners * spacing).query(surface * spacing)[0].min())
+    stay, go, all_of_it = (np.count_nonzero(m) for m in (kept, gone, vein))
+    kept_ml, gone_ml, outside_ml = (n * geometry.voxel_volume_ml for n in (stay, go, all_of_it - stay - go))
     return Vessel(name, kept_ml, gone_ml, outside_ml, distance)
 
 

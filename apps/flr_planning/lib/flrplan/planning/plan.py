@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ from flrplan.method import CascadeResult, Probability, Source
 from flrplan.objects.source import why_no_objects
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
+from flrplan.planning.interval import Interval
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
+from flrplan.planning.record import SCHEMA, checked_plan
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
 
@@ -30,6 +33,7 @@ RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
+DISAGREEMENT_NAME = "disagreement.nii.gz"
 SEG_NAME = "planning.seg.dcm"
 SR_NAME = "plan.sr.dcm"
 MESH_FOLDER = "meshes"
@@ -50,7 +54,11 @@ class Plan:
     result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
-    veins: masks on the CT's grid by name, which no volume counts.
+    veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
+    sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
+    the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
+    them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
+    by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written.
     """
 
     result: CascadeResult
@@ -58,6 +66,13 @@ class Plan:
     raw: CascadeResult | None = None
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
+    interval: Interval | None = None
+    disagreement_zyx: NDArray[np.uint8] | None = None
+    compared: Mapping[str, Plan] = field(default_factory=dict)
+    remark: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    anonymized: bool = False
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
@@ -151,15 +166,21 @@ class Plan:
     @property
     def why_no_dicom(self) -> str | None:
         """Why :meth:`save` writes no DICOM SEG and SR, in words; None where it does."""
-        return why_no_objects(self.ct)
+        return (
+            "the plan is anonymous; a SEG and an SR name the study they belong to"
+            if self.anonymized
+            else why_no_objects(self.ct)
+        )
 
     def report(self) -> dict[str, Any]:
-        """The content of ``plan.json``: plain values, undefined ones None."""
+        """The content of ``plan.json`` (:class:`flrplan.planning.record.PlanRecord`): plain values, undefined ones None."""
         geometry = self.ct.geometry
-        content = {
+        content: dict[str, Any] = {
+            "schema": SCHEMA,
             "case": self.ct.name,
+            "anonymized": self.anonymized,
             "source": self.ct.source,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "date": self.made_on,
             "software": f"flrplan {__version__}",
             "use": RESEARCH_ONLY,
             "size_xyz": list(geometry.size_xyz),
@@ -167,41 +188,57 @@ class Plan:
             "flr_source": self.flr_source,
             "volumes": self.volumes.to_json(),
             "raw_volumes": None if self.raw_volumes is None else self.raw_volumes.to_json(),
+            "interval": None if self.interval is None else self.interval.to_json(),
             "flr_partial_volume_ml": round(partial_volume_ml(self.label_zyx, geometry), 3),
             **self.assessment.to_json(),
             **self.parts.to_json(),
+            "compared": {name: other.summary() for name, other in self.compared.items()},
             "veins": [vessel.to_json() for vessel in self.vessels],
             "inputs": {str(s): source.value for s, source in self.sources.items()},
             "models": {stage: model.to_json() for stage, model in self.result.models.items()},
             "demo_models": self.result.demo,
             "seconds": dict(self.result.seconds),
+            "settings": dict(self.settings),
             "warnings": list(self.warnings),
             "findings": [finding.as_dict() for finding in self.findings],
             "dicom": {"seg": SEG_NAME, "sr": SR_NAME} if self.why_no_dicom is None else {"not_written": self.why_no_dicom},
         }
+        if self.anonymized:
+            content |= {"source": None, "date": None, "patient": {**content["patient"], "id": None, "scan_date": None}}
+            content["growth"] = content["growth"] and {**content["growth"], "prior": None}
         return {**content, "request": dict(self.request)} if self.request else content
+
+    def summary(self) -> dict[str, Any]:
+        """What ``plan.json`` holds of a plan that stands beside another."""
+        return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
 
-        ``planning.nii.gz``, ``plan.png``, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm`` (:attr:`why_no_dicom`) and,
-        last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
+        The map, picture, report as page and PDF, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm``
+        (:attr:`why_no_dicom`), ``disagreement.nii.gz`` where it was asked for, and, last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
         # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
         from flrplan.planning.objects import write_dicom, write_meshes
-        from flrplan.planning.picture import write_picture
+        from flrplan.planning.picture import key_views, write_picture
+        from flrplan.planning.report import write_report
 
         folder = Path(folder)
         report = self.report()
+        checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in (REPORT_NAME, SEG_NAME, SR_NAME, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}"):
-                for file in folder.glob(old):
-                    file.unlink()  # beside a new map it would be wrong
+            old = (REPORT_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
+            for file in [file for pattern in old for file in folder.glob(pattern)]:
+                file.unlink()  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
-        write_picture(folder / PICTURE_NAME, self.ct, self.label_zyx, self.volumes)
+        if self.disagreement_zyx is not None:
+            write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
+        views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
+        write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
+        write_report(folder, self)
         write_meshes(self, folder)
         if self.why_no_dicom is None:
             write_dicom(self, folder)

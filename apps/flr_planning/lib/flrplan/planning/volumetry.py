@@ -53,7 +53,7 @@ class Volumes:
 
 def measure_volumes(label_zyx: NDArray[np.uint8], voxel_volume_ml: float) -> Volumes:
     """Volumes of a planning label map ``(Z, Y, X) uint8``. An empty map gives 0 ml everywhere and NaN fractions."""
-    counts = np.bincount(label_zyx.ravel(), minlength=max(Compartment) + 1)
+    counts = {c: np.count_nonzero(label_zyx == c) for c in Compartment}
 
     def volume_ml(structure: Structure) -> float:
         return float(sum(counts[c] for c in COMPARTMENTS_OF[structure])) * voxel_volume_ml

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from flrplan.qc.rules import (
     voids,
     volumes,
 )
+
+_LOG = logging.getLogger(__name__)
 
 RULES: Mapping[str, Rule] = {
     rule.name: rule
@@ -82,7 +85,7 @@ class Checked:
 def check_case(case: QcCase, settings: Settings | None = None, rules: Collection[str] | None = None) -> Checked:
     """Applies the rules (None: all) to a case; the worst findings come first.
 
-    Raises: SettingsError for an unknown rule or threshold.
+    A rule that fails unexpectedly is a warning, and among those not checked. Raises: SettingsError for an unknown rule or threshold.
     """
     chosen = check_settings(settings or {}, RULES if rules is None else rules)
     found: list[Finding] = []
@@ -92,7 +95,16 @@ def check_case(case: QcCase, settings: Settings | None = None, rules: Collection
         if lacking := rule.lacks(case):
             not_checked[name] = lacking
             continue
-        found += [replace(f, rule=rule.name, source=rule.source) for f in rule.find(case, **thresholds)]
+        try:
+            said = list(rule.find(case, **thresholds))
+        except Exception as error:  # a label nobody thought of: it costs one rule, not the plan or the case; the log says where
+            _LOG.exception("case %s, rule %s", case.name, name)
+            not_checked[name] = f"failed: {type(error).__name__}: {error}"
+            message = (
+                f"{rule.title}: not checked, the rule failed ({type(error).__name__}: {error}); look yourself, and report it"
+            )
+            said = [Finding(case.name, name, Severity.WARNING, message)]
+        found += [replace(f, rule=rule.name, source=rule.source) for f in said]
     return Checked(case.name, tuple(sorted(found, key=lambda f: f.severity.rank)), not_checked)
 
 

@@ -34,7 +34,7 @@ def answer(
 
     ``label_zyx`` is what the label file holds, its values named by ``names``; ``labels_present`` are those with voxels.
     ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None. ``raw_volumes`` are those
-    of the network's own remnant, where ``plan`` is coherent and another.
+    of the network's own remnant, where ``plan`` is coherent and another. ``interval`` says how sure the remnant is, in words under ``text``.
     """
     result = plan.result
     volumes, raw_volumes, warnings = _volumes(plan)
@@ -45,6 +45,7 @@ def answer(
         "plan": options.plan.value,
         "volumes": volumes,
         "raw_volumes": raw_volumes,
+        "interval": None if plan.interval is None else plan.interval.to_json(),
         "inputs": options.inputs.value,
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),

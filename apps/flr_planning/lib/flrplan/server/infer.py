@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from flrplan.anatomy import Structure
 from flrplan.api.plan import run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
+from flrplan.errors import FlrError
 from flrplan.image import read_ct
 from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
+from flrplan.planning import Plan
 from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer
 from flrplan.server.host import IMAGE_ID, image_path
@@ -34,14 +36,18 @@ logger = logging.getLogger(__name__)
 CASCADE_TASK = "cascade"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Service:
-    """What all tasks share: models stay warm in one store, and one inference runs at a time (endpoints may use threads)."""
+    """What all tasks share: models stay warm in one store, and one inference runs at a time (endpoints may use threads).
+
+    keep_plan: keeps the plan of an answer to be read, and returns its place below the server's address; ``flrplan serve`` sets it.
+    """
 
     settings: AppSettings
     store: ModelStore
     datastore: PlanningDatastore
     lock: threading.Lock = field(default_factory=threading.Lock)
+    keep_plan: Callable[[Plan], str] | None = None
 
 
 class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
@@ -97,6 +103,11 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         params = answer(plan, label, self._names, options, {"read": read - started, "write": perf_counter() - predicted})
         params |= {"label": label_used, "warnings": [*warnings, *params["warnings"]]}
         params["seconds"]["total"] = round(perf_counter() - started, 3)  # with the checks of the plan, which the answer makes
+        if self.plans and self._service.keep_plan is not None:
+            try:
+                params["report"] = self._service.keep_plan(plan)
+            except FlrError as error:
+                params["warnings"].append(f"no report of this answer can be read: {error}")
         return str(path), params
 
 

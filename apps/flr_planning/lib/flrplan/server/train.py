@@ -20,7 +20,9 @@ from flrplan.learning import (
     TrainingChoice,
     read_annotations,
     read_stats,
+    require_enough_of,
 )
+from flrplan.learning.annotations import LEAST_CASES
 from flrplan.learning.progress import ENDED, stopped
 from flrplan.method import CASCADE, PAPER_STAGES, Stage
 from flrplan.server.annotations import annotated_images
@@ -33,7 +35,7 @@ from flrplan.workfolder import read_split
 
 logger = logging.getLogger(__name__)
 
-_TOLD = ("published", "reason", "error", "holdout_dice")
+_TOLD = ("verdict", "published", "reason", "error", "holdout_dice")
 """Of a stage's record, what the host prints as the result of the task."""
 
 
@@ -44,6 +46,11 @@ class TrainService:
     settings: AppSettings
     store: ModelStore
     studies: str = ""
+
+    @property
+    def remote(self) -> bool:
+        """True where the studies are a DICOMweb server's."""
+        return self.studies.startswith(("http://", "https://"))
 
     @property
     def folder(self) -> RetrainingFolder:
@@ -88,6 +95,18 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
         if not stats or stats.get("state") in ENDED or folder.is_held_by(stats.get("run"), [s.name for s in self.stages]):
             return stats
         return stopped(stats)
+
+    def require_trainable(self, request: dict[str, Any], datastore: PlanningDatastore) -> None:
+        """Raises FlrError, before a process is started, for options that are unknown, and where no stage has labels enough.
+
+        Of a DICOMweb server, which would have to send all its images first, labels are counted, and read only where they are few.
+        """
+        training_choice(request, self.config(), train_task_names())
+        held_out, _ = self._service.held_out(datastore)
+        datastore.forget_lists()
+        if self._service.remote and len(set(datastore.get_labeled_images()) - held_out) >= LEAST_CASES:
+            return
+        require_enough_of(annotated_images(datastore)[0], self.stages, held_out)
 
     def __call__(self, request: dict[str, Any], datastore: PlanningDatastore) -> dict[str, Any]:
         """What became of each stage; all of it stands in its ``training.json``. Raises FlrError, whose message is meant for the user."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shlex
 import shutil
@@ -18,6 +17,7 @@ import psutil
 
 from flrplan.errors import SettingsError
 from flrplan.files import write_json
+from flrplan.hardware.flock import flock
 from flrplan.workflow.jobs import Job
 from flrplan.workflow.settings import BenchmarkSettings, Rule
 from flrplan.workfolder import WorkFolder
@@ -149,10 +149,8 @@ def only_run(work: Path) -> Iterator[tuple[Path, int]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"{work}: another run of the benchmark is at work there; wait for it or stop it") from None
+        if not flock(descriptor):
+            raise SettingsError(f"{work}: another run of the benchmark is at work there; wait for it or stop it")
         yield path.parent, descriptor
     finally:
         os.close(descriptor)

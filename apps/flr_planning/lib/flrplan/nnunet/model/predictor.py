@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from flrplan.workfolder import ModelIdentity
 
 logger = logging.getLogger(__name__)
 
-Found = dict[Structure, tuple[Mask, Probability | None]]
+Found = dict[Structure, tuple[Mask, Probability | None, tuple[Probability, ...]]]
+"""Of each target the mask and, where they are asked for, its probability and that of each fold."""
 
 
 class StagePredictor:
@@ -115,7 +117,7 @@ class StagePredictor:
         Raises: ModelError where ``given`` was built for another stage, or the prediction fails; DeviceMemoryError where an
         accelerator's memory ran out.
         """
-        return {target: mask for target, (mask, _) in self._checked(given, with_probability=False).items()}
+        return {target: mask for target, (mask, *_) in self._checked(given, with_probability=False).items()}
 
     def predict_with_probability(self, given: StageInput) -> dict[Structure, tuple[Mask, Probability]]:
         """The masks as :meth:`predict` gives them, and each target's probability that its mask comes from, on the same grid.
@@ -126,14 +128,22 @@ class StagePredictor:
         labels is 0.6 outside the mask. Of regions (sigmoids) it is the greatest of those inside the target: they lie in each other.
         """
         found = self._checked(given, with_probability=True)
-        return {target: (mask, probability) for target, (mask, probability) in found.items() if probability is not None}
+        return {target: (mask, probability) for target, (mask, probability, _) in found.items() if probability is not None}
 
-    def _checked(self, given: StageInput, with_probability: bool) -> Found:
+    def predict_with_folds(self, given: StageInput) -> dict[Structure, tuple[Mask, Probability, tuple[Probability, ...]]]:
+        """As :meth:`predict_with_probability`, and the probability of each fold by itself, in the order of the folds.
+
+        The networks run as often as without: each fold's logits are kept until they are averaged, and resampled once more.
+        """
+        found = self._checked(given, with_probability=True, with_folds=True)
+        return {target: (mask, p, folds) for target, (mask, p, folds) in found.items() if p is not None}
+
+    def _checked(self, given: StageInput, with_probability: bool, with_folds: bool = False) -> Found:
         if given.stage != self.stage:
             raise ModelError(f"{self.folder.path} is of stage {self.stage}, the input was built for stage {given.stage}")
         threads = torch.get_num_threads()
         try:
-            return self._predict(given, with_probability)
+            return self._predict(given, with_probability, with_folds)
         except (RuntimeError, MemoryError) as error:  # nnU-Net's and torch's, out of memory among them
             if isinstance(error, ModelError):
                 raise
@@ -146,7 +156,7 @@ class StagePredictor:
                 "with more"
             ) from error
 
-    def _predict(self, given: StageInput, with_probability: bool) -> Found:
+    def _predict(self, given: StageInput, with_probability: bool, with_folds: bool) -> Found:
         """The masks, and the probabilities where they are asked for."""
         predictor = self._predictor
         with self._lock, warnings.catch_warnings():
@@ -161,8 +171,12 @@ class StagePredictor:
                 predictor.configuration_manager,
                 predictor.dataset_json,
             )
-            logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).float()
+            of_folds = list(self._fold_logits(torch.from_numpy(data)))
             del data
+            logits = of_folds[0].clone()
+            for of_fold in of_folds[1:]:
+                logits += of_fold
+            logits = (logits / len(of_folds)).float()  # as nnU-Net averages them
             if not bool(torch.isfinite(logits).all()):
                 raise ModelError(
                     f"{self.folder.path}: the network's output is NaN or infinite, so it says nothing; its training diverged, "
@@ -170,11 +184,33 @@ class StagePredictor:
                 )
             logits = self._resampled(logits, properties)
             found = {target: self._target(logits, values, with_probability) for target, values in self._values.items()}
+            del logits
+            parts: dict[Structure, list[Probability]] = {target: [] for target in found}
+            for of_fold in of_folds if with_folds else ():
+                resampled = self._resampled(of_fold.float(), properties)
+                for target, values in self._values.items():
+                    _, part = self._target(resampled, values, with_probability=True)
+                    if part is not None:
+                        parts[target].append(part)
 
         def whole(array: NDArray[Any]) -> NDArray[Any]:
             return self._turned(self._uncropped(array, properties))
 
-        return {target: (whole(mask), None if p is None else whole(p)) for target, (mask, p) in found.items()}
+        return {
+            target: (whole(mask), None if p is None else whole(p), tuple(whole(part) for part in parts[target]))
+            for target, (mask, p) in found.items()
+        }
+
+    def _fold_logits(self, data: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The logits of one fold after the other, at the resolution of the network."""
+        predictor = self._predictor
+        folds = predictor.list_of_parameters
+        try:
+            for weights in folds:
+                predictor.list_of_parameters = [weights]
+                yield predictor.predict_logits_from_preprocessed_data(data)
+        finally:
+            predictor.list_of_parameters = folds
 
     def _resampled(self, logits: torch.Tensor, properties: dict[str, Any]) -> torch.Tensor:
         """Logits ``(C, Z, Y, X)`` on the grid of the input, as nnU-Net's ``convert_predicted_logits_to_segmentation...`` does it."""

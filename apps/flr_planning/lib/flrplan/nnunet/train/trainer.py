@@ -67,16 +67,20 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         on_epoch: Callable[[EpochReport], None] | None = None,
         held_out: Collection[str] = (),
         trained_on: TrainedOn | None = None,
+        on_iteration: Callable[[int, int], None] | None = None,
     ) -> None:
         """Takes what nnU-Net's constructor cannot carry. The plan names the architecture, whose recommendations fill the settings.
 
         ``held_out``: ids that never train, whatever the folds say. ``trained_on``: its data; a state that continues must have the same.
+        ``on_iteration``: told after each optimizer step how many there were since the training's first epoch, and how many there will be.
         """
         architecture = planned_architecture(self.plans_manager.plans)
         settings = settings.resolved(architecture)
         self.enable_deep_supervision = architecture.deep_supervision
         self.settings = settings
         self.on_epoch = on_epoch
+        self.on_iteration = on_iteration
+        self.steps = 0
         self.held_out = frozenset(held_out)
         self.trained_on = trained_on
         self.initial_lr = float(settings.learning_rate or 0)
@@ -166,6 +170,9 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         loss = self.accumulation.attempt(lambda: self._add_gradients(batch), self._free_memory)
         with in_one_piece("taking the optimizer's step"):
             self._take_step()
+        self.steps += 1
+        if self.on_iteration is not None and self.local_rank == 0:
+            self.on_iteration(self.steps, self.num_epochs * self.num_iterations_per_epoch)
         return {"loss": loss}
 
     def _add_gradients(self, batch: dict[str, Any]) -> NDArray[Any]:
@@ -253,6 +260,7 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     def on_epoch_start(self) -> None:
         """Seeds the epoch, so that a training that continues draws what it would have drawn."""
         super().on_epoch_start()
+        self.steps = self.current_epoch * self.num_iterations_per_epoch
         seed_everything(self.settings.seed, self.fold, self.current_epoch, self.local_rank)
 
     def on_epoch_end(self) -> None:

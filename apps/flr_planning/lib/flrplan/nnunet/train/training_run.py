@@ -48,6 +48,7 @@ def train_fold(
     *,
     half: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    on_iteration: Callable[[int, int], None] | None = None,
     held_out: Collection[str] = (),
     architecture: str = ARCHITECTURES[0],
     pretrained: Path | None = None,
@@ -80,7 +81,7 @@ def train_fold(
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
         trainer = _new_trainer(plans, fold, dataset, device)
         data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids)
-        trainer.apply(recipe.training, on_epoch, forbidden, data)
+        trainer.apply(recipe.training, on_epoch, forbidden, data, on_iteration)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:
                 started_from = _train(trainer, work, pretrained, () if validation_seen else validation_ids)

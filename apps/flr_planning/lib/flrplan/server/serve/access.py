@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from anyio import to_thread
 from fastapi import APIRouter, Form, HTTPException
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flrplan.server.serve.settings import is_loopback
 from flrplan.server.serve.users import Users
@@ -18,7 +18,7 @@ from flrplan.server.user import current_user, set_current_user
 OPEN_PATHS = ("/auth/", "/auth/token", "/favicon.ico")
 """What is answered before a log-in: that one is needed, and the log-in itself."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_CHALLENGE = {"WWW-Authenticate": 'Basic realm="flr-planning", charset="UTF-8", Bearer'}
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="flr-planning", charset="UTF-8"'}  # with Bearer beside it, Chromium asks nobody
 
 
 class Door:
@@ -41,7 +41,7 @@ class Door:
             set_current_user(user)
             if not enters and _path(scope) not in OPEN_PATHS:
                 refused = JSONResponse({"detail": "log in with your name and password (or a token)"}, 401, _CHALLENGE)
-        await (refused or self._app)(scope, receive, send)
+        await (refused or self._app)(scope, receive, _closed(send))
 
     def _refused(self, method: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
@@ -55,6 +55,20 @@ class Door:
         if method not in _SAFE and _of_another_site(headers, host):
             return JSONResponse({"detail": "a page of another site may not change anything here"}, 403)
         return None
+
+
+def _closed(send: Send) -> Send:
+    """What is sent is taken for what it says it is, shown in no other site's frame, and a patient's data stay in no cache."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["X-Frame-Options"] = "SAMEORIGIN"
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return sent
 
 
 def _of_another_site(headers: Headers, host: str) -> bool:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse, RedirectResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import RedirectResponse
 from monailabel import app as host
-from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.main import Main
 
 from flrplan import __version__
+from flrplan.engine import Cascade, CascadeSettings
+from flrplan.planner import Jobs, PlannerSettings, planner_router
 from flrplan.server.serve.access import Door, login_routes
+from flrplan.server.serve.audit import Audit
+from flrplan.server.serve.errors import tell_errors
 from flrplan.server.serve.host_routes import host_routes
+from flrplan.server.serve.limits import Limits
+from flrplan.server.serve.ohif import ohif_routes
+from flrplan.server.serve.proxy import dicomweb_proxy
 from flrplan.server.serve.settings import ServeSettings
 from flrplan.server.serve.users import Users
 
@@ -34,22 +38,35 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
     """
     users = Users(settings) if settings.protected else None
     planning, added = _open_host(settings)
-    app = FastAPI(title="FLR planning", version=__version__, docs_url=None, redoc_url=None, root_path=settings.root_path)
+    app = FastAPI(title="FLR planning", version=__version__, docs_url=None, redoc_url=None)
     app.state.planning, app.state.settings = planning, settings
-    for router in (login_routes(users), *routers):
+    for router in (login_routes(users), planner_of(planning, settings.planner), *routers, ohif_routes(settings.root_path)):
         app.include_router(router)
-    app.router.routes.extend(added)
-    app.include_router(host_routes())
     if settings.remote:
-        app.mount("/ohif", StaticFiles(directory=Path(host.static_dir) / "ohif", html=True))
-    app.add_exception_handler(MONAILabelException, _told)
-    app.add_middleware(Door, users=users)
+        app.include_router(dicomweb_proxy(planning.studies, planning.datastore().session))
+    app.include_router(host_routes(settings.remote, added))
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
-        return RedirectResponse("ohif/" if settings.remote else "info/")
+        return RedirectResponse("/ohif/" if settings.remote else "planner/")
 
+    tell_errors(app)
+    app.add_middleware(Limits, upload_bytes=int(settings.max_upload_gib * 2**30))
+    app.add_middleware(Door, users=users)
+    app.add_middleware(Audit, folder=settings.audit_folder)
     return app
+
+
+def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
+    """The surgeon's page, with the models of the app, which are used by one at a time; the plans of inferences can be read there as well."""
+    service, own = planning.service, planning.settings
+
+    def cascade() -> Cascade:
+        return Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
+
+    jobs = Jobs(settings, cascade, service.lock)
+    service.keep_plan = jobs.keep
+    return planner_router(jobs)
 
 
 def _open_host(settings: ServeSettings) -> tuple[Any, list[Any]]:
@@ -66,8 +83,3 @@ def _open_host(settings: ServeSettings) -> tuple[Any, list[Any]]:
     planning.server_mode(True)
     planning.on_init_complete()
     return planning, [route for route in host.app.router.routes if route not in before]
-
-
-async def _told(_: Request, error: Exception) -> JSONResponse:
-    """An error of MONAI Label's own, which its server answers with a bare 500."""
-    return JSONResponse({"detail": str(getattr(error, "msg", error))}, getattr(error, "status_code", 400))

@@ -7,11 +7,15 @@ from dataclasses import field
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated
+
+from pydantic import Field
 
 import flrplan
 from flrplan.errors import SettingsError
 from flrplan.files import read_text
 from flrplan.files.checked import checked
+from flrplan.planner import PlannerSettings
 
 LOOPBACK = "127.0.0.1"
 APP = Path(flrplan.__file__).resolve().parents[2]
@@ -25,8 +29,9 @@ class ServeSettings:
 
     studies: a folder, or the URL of a DICOMweb server. app: the folder with main.py.
     users: a password file as ``htpasswd -B`` writes it; or token_file: a file with one secret that all share.
+    audit: the folder of the audit log; None is the app's ``logs``. max_upload_gib: the largest upload.
     root_path: the path under which a reverse proxy shows the server, such as ``/flr``.
-    conf: settings of the app, as ``--conf KEY VALUE``.
+    conf: settings of the app, as ``--conf KEY VALUE``. planner: of the surgeon's page.
     """
 
     studies: str
@@ -35,8 +40,11 @@ class ServeSettings:
     port: int = 8000
     users: Path | None = None
     token_file: Path | None = None
+    audit: Path | None = None
+    max_upload_gib: Annotated[float, Field(gt=0)] = 2.0
     root_path: str = ""
     conf: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
 
     def __post_init__(self) -> None:
         if not (self.app / "main.py").is_file():
@@ -73,6 +81,11 @@ class ServeSettings:
     def protected(self) -> bool:
         """True where a client must say who it is."""
         return self.users is not None or self.token_file is not None
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the audit log lies."""
+        return self.app / "logs" if self.audit is None else self.audit
 
     def token(self) -> str:
         """The shared secret; empty where there is none. Raises SettingsError where its file cannot be read."""

@@ -1,0 +1,115 @@
+"""Plans that do not say whose they are: a name made from the input, and texts without paths, names, identifiers and dates of the input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from flrplan.files import files_below
+from flrplan.image.cases import case_name
+from flrplan.image.dicom_files import is_dicom
+
+REMOVED = "[removed]"
+_IDENTIFYING = [
+    "PatientName",
+    "PatientID",
+    "OtherPatientIDs",
+    "PatientBirthDate",
+    "PatientAddress",
+    "PatientTelephoneNumbers",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "SeriesDate",
+    "AcquisitionDate",
+    "ContentDate",
+    "InstanceCreationDate",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "InstitutionName",
+    "InstitutionAddress",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+    "StationName",
+    "DeviceSerialNumber",
+]
+_SHORTEST = 3
+"""Shorter values, such as a PatientID ``7``, would take numbers out of every sentence; nothing writes them."""
+
+
+class Anonymizer:
+    """Takes out of a text what tells whose the inputs are: their paths, the names of their files, and values of their DICOM headers.
+
+    places: paths that are taken out as they are, without a look into them.
+    """
+
+    def __init__(self, inputs: Iterable[Path], places: Iterable[Path] = ()) -> None:
+        words = {text for place in places for text in (str(place), os.path.abspath(place), str(Path(place).resolve()))}
+        for path in inputs:
+            path = Path(path)
+            words |= {str(path), os.path.abspath(path), str(path.resolve())}
+            files = files_below(path) if path.is_dir() else [path]
+            words |= {f"'{case_name(path)}'", *(f.name for f in files if not re.fullmatch(r"\d{1,5}", f.name))}
+            words |= {str(p) for f in files for p in (f, f.parent.resolve() / f.name)}
+            seen: set[Path] = set()
+            for file in files:
+                if file.parent not in seen and file.is_file() and is_dicom(file):
+                    seen.add(file.parent)  # one header a folder: it holds a series
+                    words |= _of_header(file)
+        words = {w for w in words if len(w) >= _SHORTEST}
+        pattern = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if pattern else None
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        return text if self._pattern is None else self._pattern.sub(REMOVED, text)
+
+
+def _of_header(file: Path) -> set[str]:
+    header = pydicom.dcmread(file, force=True, specific_tags=_IDENTIFYING)
+    words: set[str] = {str(file.parent), file.parent.name if len(file.parent.name) > 2 * _SHORTEST else ""}
+    for keyword in _IDENTIFYING:
+        value = str(header.get(keyword) or "").strip()
+        words |= {value, value.replace("^", " ").strip(), re.sub(r"[^\w.-]+", "_", value).strip("._-")}  # as case names hold it
+        if keyword.endswith("Name"):
+            words |= {part for part in re.split(r"[\^=\s]+", value) if part}
+        if keyword.endswith("Date") and re.fullmatch(r"\d{8}", value):
+            words.add(f"{value[:4]}-{value[4:6]}-{value[6:]}")
+    return words
+
+
+class AnonymousLog(logging.Filter):
+    """Takes the same out of what is logged."""
+
+    def __init__(self, clean: Anonymizer) -> None:
+        super().__init__()
+        self._clean = clean
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Changes the record; nothing is held back."""
+        record.msg, record.args = self._clean(record.getMessage()), ()
+        return True
+
+
+def pseudonym(stamp: object) -> str:
+    """The name of a case from the stamp of its CT (:func:`flrplan.api.plan.request_of`): ``case-`` and eight digits of its SHA-256."""
+    return f"case-{_digest(stamp)[:8]}"
+
+
+def anonymous_request(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for as a digest, which tells whether a later run asks the same, and nothing else."""
+    return {"sha256": _digest(request)}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

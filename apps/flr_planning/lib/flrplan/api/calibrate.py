@@ -1,0 +1,87 @@
+"""From cases with a known remnant to the calibration of models: what their plans' errors are, given the masks and from the CT alone."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from flrplan.anatomy import Structure, to_compartments
+from flrplan.api.plan import coherent_plan
+from flrplan.engine import Cascade
+from flrplan.errors import EmptyLiverError, SettingsError
+from flrplan.method import CASCADE, Source
+from flrplan.planning.calibration import Calibration, KnownCase, settings_of_run
+from flrplan.planning.volumetry import measure_volumes
+from flrplan.workfolder import WorkFolder, map_cases, require_same
+from flrplan.workfolder.cases import Case, find_labelled_cases
+from flrplan.workfolder.records import RunRecord
+
+logger = logging.getLogger(__name__)
+
+TRUTH = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+
+
+def calibrate(cases: Path, out: Path, cascade: Cascade | None = None) -> Calibration:
+    """Plans every case of a folder twice, from its true liver and metastases and from the CT alone, and keeps the errors in ``out``.
+
+    The file is written after each case; what is in it is not planned again, so a run that was stopped goes on, and cases of another
+    folder are added. A predicted liver that is empty leaves out that kind of inputs.
+
+    Args:
+        cases: as :func:`flrplan.workfolder.cases.find_labelled_cases` reads it; none that the models have learned from.
+        out: ``calibration.json`` in the folder of the models.
+
+    Raises: SettingsError for cases that trained the models, or a file of other models; LabelError, ImageError, ModelError, OutputError.
+    """
+    cascade = Cascade() if cascade is None else cascade
+    found = find_labelled_cases(cases)
+    _require_unseen([case.case_id for case in found], cascade)
+    settings = cascade.settings
+    own = Calibration(
+        {stage.name: cascade.identity(stage).decides for stage in CASCADE},
+        settings_of_run(settings.mirroring, settings.largest_liver),
+        "synthetic cases" if WorkFolder(cases).cohort.is_file() else "cases",
+        {},
+    )
+    before = Calibration.read(out, settings.architecture)
+    if before is not None:
+        now, then = ({"models": c.models, "settings": c.settings, "calibrated_on": c.calibrated_on} for c in (own, before))
+        require_same(then, now, f"{out}: the calibration there", "delete it, or give another --out")
+        own = before
+    missing = [case for case in found if case.case_id not in own.cases]
+    for case, kinds in zip(missing, map_cases(partial(_known, cascade), missing, 1, "cases"), strict=True):
+        own = replace(own, cases={**own.cases, case.case_id: kinds})
+        own.write(out, settings.architecture)
+    return own
+
+
+def _known(cascade: Cascade, case: Case) -> dict[str, KnownCase]:
+    """What a case adds, by kind of inputs; nothing where its liver holds no parenchyma."""
+    ct, truth = case.load(TRUTH)
+    volumes = measure_volumes(to_compartments(*(truth[s] for s in TRUTH))[0], ct.geometry.voxel_volume_ml)
+    known = {}
+    for source in Source:
+        given = {s: truth[s] for s in (Structure.LIVER, Structure.CRLM)} if source is Source.GIVEN else {}
+        try:
+            _, evidence = coherent_plan(cascade, ct, given)
+        except EmptyLiverError as error:
+            logger.warning("%s; left out", error)
+            continue
+        if evidence is not None and volumes.functional_liver_ml > 0:
+            known[source.value] = KnownCase(evidence, volumes.flr_functional_ml, volumes.flr_fraction)
+    return known
+
+
+def _require_unseen(case_ids: list[str], cascade: Cascade) -> None:
+    """Raises SettingsError naming the cases that a model has learned from: of those its errors are too small."""
+    for stage in CASCADE:
+        folder = cascade.store.find(stage, cascade.settings.architecture).folder
+        for fold in folder.folds:
+            seen = RunRecord.read(folder.checkpoint(fold).parent).learned_from
+            if trained := sorted(seen.intersection(case_ids)):
+                raise SettingsError(
+                    f"{stage}, fold {fold} has learned from {len(trained)} of these cases ({', '.join(trained[:5])}); its errors there "
+                    "are smaller than on new ones. Take them out"
+                )

@@ -1,0 +1,162 @@
+"""``calibration.json``: what the errors of some models were on cases with a known remnant; from it the interval of a new case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flrplan.errors import ModelError
+from flrplan.planning.coherent import COHERENT
+from flrplan.planning.conformal import PredictiveDistribution, predictive_distribution
+from flrplan.planning.evidence import Evidence
+from flrplan.planning.interval import COVERAGE, THRESHOLDS_PERCENT, Bounds, Interval
+from flrplan.workfolder import ModelIdentity
+from flrplan.workfolder.records import read_record, write_record
+
+CALIBRATION_NAME = "calibration.json"
+"""In a folder of models, beside their stages."""
+
+LEAST_CASES = 30
+"""Below this there is no interval. Of 19 cases the outermost ends are a 90 % interval; the rest is for what is learned from them."""
+
+_BEYOND = 0.1
+"""A case is like the others up to so much of their range beyond it, and up to a hundredth of its end, where they are all the same."""
+_CASES = "cases"
+
+
+@dataclass(frozen=True)
+class KnownCase:
+    """What a case with a known remnant adds: the evidence of its plan, and the truth (remnant parenchyma, ml and over all parenchyma)."""
+
+    evidence: Evidence
+    true_flr_ml: float
+    true_flr_fraction: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            **self.evidence.to_json(),
+            "true_flr_ml": round(self.true_flr_ml, 2),
+            "true_flr_fraction": round(self.true_flr_fraction, 5),
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> KnownCase:
+        """From plain values. Raises TypeError or KeyError for others."""
+        rest = dict(content)
+        truth = {name: rest.pop(name) for name in ("true_flr_ml", "true_flr_fraction")}
+        return cls(Evidence.from_json(rest), **truth)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The known cases of one set of models.
+
+    models: of each stage, what its answers depend on (:attr:`flrplan.workfolder.records.ModelIdentity.decides`). settings: how they ran.
+    calibrated_on: what the cases are, in words, plural. cases: by id, of each kind of inputs.
+    """
+
+    models: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    calibrated_on: str
+    cases: Mapping[str, Mapping[str, KnownCase]]
+
+    @classmethod
+    def read(cls, path: Path, architecture: str) -> Calibration | None:
+        """That of an architecture; None where the file, or the architecture in it, is not there. Raises ModelError for a damaged one."""
+        content = read_record(path, ModelError).get(architecture)
+        if content is None:
+            return None
+        try:
+            cases = {
+                case: {kind: KnownCase.from_json(known) for kind, known in kinds.items()}
+                for case, kinds in content[_CASES].items()
+            }
+            return cls(content["models"], content["settings"], str(content["calibrated_on"]), cases)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} is damaged ({error}); copy it again, or make it anew: flrplan calibrate") from error
+
+    def write(self, path: Path, architecture: str) -> None:
+        """Writes it beside those of other architectures. Raises OutputError."""
+        cases = {case: {kind: known.to_json() for kind, known in kinds.items()} for case, kinds in sorted(self.cases.items())}
+        own = {"models": self.models, "settings": self.settings, "calibrated_on": self.calibrated_on, _CASES: cases}
+        write_record(path, {**read_record(path, ModelError), architecture: own})
+
+    def is_of(self, models: Mapping[str, ModelIdentity], settings: Mapping[str, Any]) -> bool:
+        """Whether these models, run in this way, are those of the known cases."""
+        same = all(self.models.get(stage) == model.decides for stage, model in models.items())
+        return same and dict(self.settings) == dict(settings)
+
+    def of_kind(self, inputs: str) -> list[KnownCase]:
+        """The known cases with these inputs that label QC has nothing against, by id."""
+        found = (kinds[inputs] for _, kinds in sorted(self.cases.items()) if inputs in kinds)
+        return [known for known in found if not known.evidence.unlike]
+
+    def interval(self, evidence: Evidence) -> Interval:
+        """The interval of a new case, or why there is none."""
+        known = self.of_kind(evidence.inputs)
+        unsure = Interval(
+            evidence.inputs,
+            len(known) >= LEAST_CASES,
+            len(known),
+            calibrated_on=self.calibrated_on,
+            fold_fractions=evidence.fold_fractions,
+        )
+        if not unsure.calibrated:
+            there = f"{len(known)} {self.calibrated_on} with these inputs ({evidence.inputs})"
+            return replace(unsure, not_valid=(f"the models met {there}, at least {LEAST_CASES} are needed",))
+        if reasons := (*evidence.unlike, *_out_of_range(evidence, [k.evidence for k in known])):
+            return replace(unsure, not_valid=tuple(reasons))
+        fraction = _distribution(known, evidence, [k.true_flr_fraction for k in known])
+        # Over the plan's own parenchyma, so that a liver of another size is no error by itself.
+        of_plan = _distribution(known, evidence, [k.true_flr_ml / k.evidence.parenchyma_ml for k in known])
+        low, high = of_plan.bounds(COVERAGE)
+        return replace(
+            unsure,
+            flr_fraction=Bounds(*(float(np.clip(end, 0, 1)) for end in fraction.bounds(COVERAGE))),
+            flr_ml=Bounds(max(low, 0.0) * evidence.parenchyma_ml, high * evidence.parenchyma_ml),
+            below={t: fraction.below(t / 100) for t in THRESHOLDS_PERCENT},
+        )
+
+
+def settings_of_run(mirroring: bool, largest_liver: bool) -> dict[str, Any]:
+    """What, beside the models, an error depends on."""
+    return {"mirroring": mirroring, "largest_liver": largest_liver, "coherent": asdict(COHERENT)}
+
+
+def features_of(evidence: Evidence) -> NDArray[np.float64]:
+    """What location and scale of the error are learned from (docs/uncertainty.md: which were tried)."""
+    return np.array([evidence.flr_fraction, evidence.undecided])
+
+
+def _distribution(known: list[KnownCase], new: Evidence, true: list[float]) -> PredictiveDistribution:
+    features = np.array([features_of(k.evidence) for k in known])
+    predicted = np.array([k.evidence.flr_fraction for k in known])
+    return predictive_distribution(features, predicted, np.array(true), features_of(new), new.flr_fraction)
+
+
+def _out_of_range(new: Evidence, known: list[Evidence]) -> list[str]:
+    """In what a case lies outside the known ones. Thinner slices than theirs are no reason: the networks see them at their own spacing."""
+    found = []
+    for name, what, unit, both in (
+        ("slice_mm", "slices", "mm", False),
+        ("liver_hu", "a liver", "HU", True),
+        ("parenchyma_ml", "a liver without metastases", "ml", True),
+        ("crlm_ml", "metastases", "ml", True),
+    ):
+        values = [getattr(k, name) for k in known]
+        value, low, high = getattr(new, name), min(values), max(values)
+        slack = max(_BEYOND * (high - low), 0.01 * abs(high))
+        if value > high + slack or (both and value < low - slack):
+            found.append(f"{what} of {value:.{0 if unit != 'mm' else 1}f} {unit}, theirs {low:.0f} to {high:.0f} {unit}")
+    return found
+
+
+def uncalibrated(evidence: Evidence, reason: str) -> Interval:
+    """No interval, since there is no calibration."""
+    return Interval(evidence.inputs, False, 0, not_valid=(reason,), fold_fractions=evidence.fold_fractions)

@@ -1,0 +1,124 @@
+"""What can be seen of one plan, without its truth, that says how sure it is: how the folds differ, and how far it is like other cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flrplan.anatomy import Mask, Structure, to_compartments
+from flrplan.image import CT, Geometry
+from flrplan.method import CascadeResult, Probability, Source
+from flrplan.planning.coherent import COHERENT, coherent_flr
+from flrplan.planning.volumetry import measure_volumes
+from flrplan.qc import QcCase, Severity, check_case
+
+_UNLIKE = ("in_view", "not_liver", "swapped", "volumes")
+"""Rules of label QC after whose errors a liver is not one that a network was trained on, or not a whole one."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Numbers of one coherent plan.
+
+    inputs: ``given``: liver and metastases were, ``predicted``: neither was, else which was.
+    flr_fraction: FLR over all parenchyma (0..1); raw_flr_fraction: of the networks' own mask; fold_fractions: of the coherent plan of each
+        fold by itself, on the same liver and metastases.
+    soft_fraction: mean probability of the FLR over the parenchyma; undecided: mean of ``4 p (1 - p)``, 0 where the network is sure, 1
+        where p is 0.5. Both weighted as the coherent plan trusts the probability: less near the capsule.
+    parenchyma_ml, crlm_ml, slice_mm (the largest spacing), liver_hu (median of the parenchyma): how the case is like others.
+    unlike: what label QC says against the liver, in sentences.
+    """
+
+    inputs: str
+    flr_fraction: float
+    raw_flr_fraction: float
+    fold_fractions: tuple[float, ...]
+    soft_fraction: float
+    undecided: float
+    parenchyma_ml: float
+    crlm_ml: float
+    slice_mm: float
+    liver_hu: float
+    unlike: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, four digits of each."""
+        return {n: _short(v) for n, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Evidence:
+        """From plain values. Raises TypeError or KeyError for others."""
+        lists = {name: tuple(content[name]) for name in ("fold_fractions", "unlike")}
+        return cls(**{**content, **lists})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_short(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def evidence_of(raw: CascadeResult, flr: Mask, probability: Probability, folds: Sequence[Probability]) -> Evidence | None:
+    """The evidence of a plan; None where the liver holds no parenchyma.
+
+    raw: what the cascade gave. flr: the coherent one. probability: the FLR's, of the ensemble and of each fold, as the cascade hands them on.
+    """
+    liver, crlm = raw.masks[Structure.LIVER], raw.masks[Structure.CRLM]
+    box = ndimage.find_objects(liver.view(np.uint8))[0] if liver.any() else None
+    if box is None:
+        return None
+    whole = raw.ct.geometry
+    geometry = whole.crop(box)
+    liver, crlm = liver[box], crlm[box]
+    parenchyma = liver & ~crlm
+    if not parenchyma.any():
+        return None
+
+    def fraction(remnant: Mask) -> float:
+        label, _ = to_compartments(liver, crlm, remnant & liver)
+        return measure_volumes(label, geometry.voxel_volume_ml).flr_fraction
+
+    given = [s.value for s in (Structure.LIVER, Structure.CRLM) if raw.sources[s] is Source.GIVEN]
+    p = probability[box][parenchyma].astype(np.float32) / np.float32(255)
+    weight = _trusted(liver, geometry)[parenchyma]
+    return Evidence(
+        inputs={0: Source.PREDICTED.value, 2: Source.GIVEN.value}.get(len(given), f"{''.join(given)} given"),
+        flr_fraction=fraction(flr[box]),
+        raw_flr_fraction=fraction(raw.masks[Structure.FLR][box]),
+        fold_fractions=tuple(fraction(coherent_flr(liver, crlm, fold[box], geometry)) for fold in folds),
+        soft_fraction=float(np.average(p, weights=weight)),
+        undecided=float(np.average(4 * p * (1 - p), weights=weight)),
+        parenchyma_ml=float(np.count_nonzero(parenchyma)) * geometry.voxel_volume_ml,
+        crlm_ml=float(np.count_nonzero(crlm & liver)) * geometry.voxel_volume_ml,
+        slice_mm=float(max(geometry.spacing_mm)),
+        liver_hu=float(np.median(raw.ct.array_zyx[box][parenchyma])),
+        unlike=_against(raw.ct, raw.masks[Structure.LIVER]),
+    )
+
+
+def disagreement_of(liver: Mask, folds: Sequence[Probability]) -> NDArray[np.uint8]:
+    """How far the folds differ about each voxel of the liver: the standard deviation of their FLR probability in percent.
+
+    ``(Z, Y, X) uint8``, 0 to 50; 0 outside the liver, and everywhere with one fold.
+    """
+    result = np.zeros(liver.shape, np.uint8)
+    for z in np.flatnonzero(liver.any(axis=(1, 2))):
+        of_folds = np.stack([fold[z] for fold in folds]).astype(np.float32)
+        result[z] = np.where(liver[z], np.rint(of_folds.std(axis=0) * np.float32(100 / 255)), 0)
+    return result
+
+
+def _trusted(liver: Mask, geometry: Geometry) -> NDArray[np.floating[Any]]:
+    """As the coherent plan weighs the probability, on the voxels themselves."""
+    depth = ndimage.distance_transform_edt(np.pad(liver, 1), sampling=geometry.spacing_zyx_mm)[1:-1, 1:-1, 1:-1]
+    return np.asarray(np.minimum(depth / COHERENT.trusted_depth_mm, 1.0) ** 2 + 1e-3)
+
+
+def _against(ct: CT, liver: Mask) -> tuple[str, ...]:
+    found = check_case(QcCase(ct.name, ct.geometry, {Structure.LIVER: liver}, ct), rules=_UNLIKE).findings
+    return tuple(f.message for f in found if f.severity is Severity.ERROR)

@@ -1,0 +1,166 @@
+"""How sure a plan is, from the models to its files: calibrated on cases with truth, shown by a plan, the folds' disagreement."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from flrplan.anatomy import Structure, structure_mask, to_compartments
+from flrplan.api import calibrate as module
+from flrplan.api.calibrate import calibrate
+from flrplan.api.plan import plan, run_plan
+from flrplan.cli import main
+from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
+from flrplan.errors import LabelError, SettingsError
+from flrplan.image import CT, Geometry, write_label_map, write_volume
+from flrplan.planning import Plan
+from flrplan.planning.calibration import Calibration, KnownCase
+
+Masks = dict[Structure, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def truth(small_truth: Masks) -> Masks:
+    """Of the liver and four voxels around it: networks compute less."""
+    hits = [np.flatnonzero(small_truth[Structure.LIVER].any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    box = tuple(slice(max(0, hit[0] - 4), hit[-1] + 5) for hit in hits)
+    return {"box": box, **{s: m[box] for s, m in small_truth.items()}}  # type: ignore[dict-item]
+
+
+@pytest.fixture(scope="module")
+def ct(small_ct: CT, truth: Masks) -> CT:
+    array = small_ct.array_zyx[truth["box"]]  # type: ignore[index]
+    return CT(array, Geometry(array.shape[::-1], small_ct.geometry.spacing_mm), "case-1", "synthetic")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models without models: the demo models serve, and a calibration of its own lies here."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def cascade(root: Path) -> Cascade:
+    return Cascade(ModelStore(root, demo=MODEL_ROOT / "demo"), CascadeSettings(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory, ct: CT, truth: Masks) -> Path:
+    folder = tmp_path_factory.mktemp("cases")
+    write_volume(folder / "images" / "case-1.nii.gz", ct.array_zyx, ct.geometry)
+    label, _ = to_compartments(truth[Structure.LIVER], truth[Structure.CRLM], truth[Structure.FLR])
+    write_label_map(folder / "labels" / "case-1.nii.gz", label, ct.geometry)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibrated(root: Path, cases: Path, cascade: Cascade) -> Calibration:
+    """One case, planned for real."""
+    return calibrate(cases, root / "calibration.json", cascade)
+
+
+@pytest.fixture(scope="module")
+def planned(ct: CT, truth: Masks, cascade: Cascade, calibrated: Calibration) -> Plan:
+    given = {s: truth[s] for s in (Structure.LIVER, Structure.CRLM)}
+    return run_plan(cascade, ct, given, disagreement=True)
+
+
+def test_a_case_is_planned_from_its_true_masks_and_from_the_ct_alone(
+    calibrated: Calibration, planned: Plan, truth: Masks
+) -> None:
+    kinds = calibrated.cases["case-1"]
+    assert set(kinds) == {"given", "predicted"}
+    assert {kinds[inputs].evidence.inputs for inputs in kinds} == {"given", "predicted"}
+    liver = truth[Structure.LIVER] & ~truth[Structure.CRLM]
+    for known in kinds.values():
+        assert known.true_flr_fraction == pytest.approx((truth[Structure.FLR] & liver).sum() / liver.sum())
+        assert len(known.evidence.fold_fractions) == 2
+    assert kinds["given"].evidence.flr_fraction == pytest.approx(planned.volumes.flr_fraction)
+    assert set(calibrated.models) == {"liver", "crlm", "flr"}
+    assert calibrated.calibrated_on == "cases"
+
+
+def test_what_is_in_the_file_is_not_planned_again(
+    cases: Path, root: Path, cascade: Cascade, calibrated: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "coherent_plan", None)
+    assert calibrate(cases, root / "calibration.json", cascade).cases.keys() == calibrated.cases.keys()
+    (root / "another.json").unlink(missing_ok=True)
+    replace(calibrated, models={"flr": {"0": "of others"}}).write(root / "another.json", "nnunet")
+    with pytest.raises(
+        SettingsError, match=r"another\.json: the calibration there was made of something else .*delete it, or give another"
+    ):
+        calibrate(cases, root / "another.json", cascade)
+
+
+def test_cases_that_a_model_has_learned_from_are_refused(tmp_path: Path, cases: Path, cascade: Cascade) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "synth-1-0003.nii.gz").write_bytes((cases / folder / "case-1.nii.gz").read_bytes())
+    with pytest.raises(SettingsError, match=r"has learned from 1 of these cases \(synth-1-0003\)"):
+        calibrate(tmp_path, tmp_path / "calibration.json", cascade)
+    with pytest.raises(LabelError, match="found no image"):
+        calibrate(tmp_path / "images", tmp_path / "calibration.json", cascade)
+    assert not (tmp_path / "calibration.json").exists()
+
+
+def test_a_plan_of_uncalibrated_models_says_so_and_one_of_calibrated_ones_has_an_interval(
+    planned: Plan, ct: CT, truth: Masks, root: Path, cascade: Cascade, calibrated: Calibration
+) -> None:
+    assert planned.interval is not None
+    assert "not calibrated: the models met 1 cases with these inputs (given), at least 30" in planned.interval.describe()
+    own = calibrated.cases["case-1"]["given"]
+    like = {}
+    for n in range(40):  # a little larger and smaller livers and lesions
+        share = 0.9 + 0.2 * n / 39
+        evidence = replace(own.evidence, parenchyma_ml=own.evidence.parenchyma_ml * share, crlm_ml=own.evidence.crlm_ml * share)
+        like[f"like-{n:02d}"] = {"given": KnownCase(evidence, own.true_flr_ml, own.true_flr_fraction - n / 200)}
+    replace(calibrated, cases=like).write(root / "calibration.json", "nnunet")
+    given = {s: truth[s] for s in (Structure.LIVER, Structure.CRLM)}
+    try:
+        sure = plan(ct, cascade=cascade, liver=given[Structure.LIVER], crlm=given[Structure.CRLM])
+        raw = run_plan(cascade, ct, given, raw=True, disagreement=True)
+    finally:
+        calibrated.write(root / "calibration.json", "nnunet")
+    assert sure.interval is not None
+    assert sure.interval.valid
+    assert sure.interval.flr_fraction is not None
+    # Of forty errors, the third and the last but two: 41 x 0.05 = 2.05.
+    assert sure.interval.flr_fraction == pytest.approx(
+        (own.true_flr_fraction - 38 / 200, own.true_flr_fraction - 1 / 200), abs=1e-3
+    )
+    assert raw.interval is None
+    assert np.array_equal(raw.disagreement_zyx, planned.disagreement_zyx)  # type: ignore[arg-type]
+    assert sure.disagreement_zyx is None
+
+
+def test_the_files_of_a_plan_say_how_sure_it_is(planned: Plan, ct: CT, tmp_path: Path) -> None:
+    planned.save(tmp_path)
+    content = json.loads((tmp_path / "plan.json").read_text())["interval"]
+    assert content["calibrated"] is content["valid"] is False
+    assert content["flr_fraction"] is None
+    assert len(content["fold_flr_fractions"]) == 2
+    image = sitk.ReadImage(str(tmp_path / "disagreement.nii.gz"))
+    assert ct.geometry.is_same_grid(Geometry.of(image))
+    found = sitk.GetArrayFromImage(image)
+    assert 5 < found.max() <= 50
+    assert not found[structure_mask(planned.label_zyx, Structure.LIVER) == 0].any()
+    replace(planned, disagreement_zyx=None).save(tmp_path)
+    assert not (tmp_path / "disagreement.nii.gz").exists(), "of the plan before"
+
+
+def test_the_command_counts_the_cases_of_each_kind(
+    cases: Path, root: Path, calibrated: Calibration, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", "--cases", str(cases), "--models", str(root), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    used = len(calibrated.of_kind("given"))
+    assert (
+        f"inputs given: {used} cases, {1 - used} more with a liver that is cut or no liver; not calibrated, at least 30" in said
+    )
+    assert f"calibration: {root / 'calibration.json'}" in said

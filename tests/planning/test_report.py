@@ -1,0 +1,134 @@
+"""The report of a plan as page and PDF: what stands in it, that it needs nothing else, and what becomes of plans without a cut."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flrplan.anatomy import Structure
+from flrplan.image import CT, Geometry
+from flrplan.method import CascadeResult, Source
+from flrplan.planning import Clinical, LiverState, Plan
+from flrplan.planning.interval import Bounds, Interval
+from flrplan.planning.patient import Patient
+from flrplan.planning.picture import key_views
+from flrplan.planning.report import report_content, write_report
+
+GRID = Geometry((40, 36, 14), (2.0, 2.0, 5.0), (-40.0, -36.0, 100.0))
+
+
+def plan_of(flr_to: int, state: LiverState | None = LiverState.INJURED) -> Plan:
+    """A box of 48 x 48 x 50 mm; remnant are its voxels before column ``flr_to``, a metastasis lies at columns 26 to 28."""
+    liver, crlm, flr = np.zeros((3, *GRID.shape_zyx), bool)
+    liver[2:12, 6:30, 8:32] = True
+    crlm[5:7, 14:17, 26:29] = True
+    flr[liver] = True
+    flr[:, :, flr_to:] = False
+    ct = CT(np.where(liver, 100, -50).astype(np.int16), GRID, "ca<se & 1", "synthetic")
+    masks = {Structure.LIVER: liver, Structure.CRLM: crlm, Structure.FLR: flr}
+    result = CascadeResult(ct, masks, dict.fromkeys(masks, Source.GIVEN), {}, {}, ("a warning",))
+    return Plan(result, clinical=Clinical(Patient(170.0, 80.0), state), veins={"portal veins": flr & ~crlm})
+
+
+class _Page(HTMLParser):
+    """Sources and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.outside += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith(("data:", "#"))]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data + " "
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(folder, plan_of(20))
+    return folder
+
+
+def test_the_page_says_the_remnant_the_threshold_and_each_metastasis_and_needs_no_other_file(written: Path) -> None:
+    text = (written / "report.html").read_text(encoding="utf-8")
+    page = _Page(text)
+    parenchyma = (24 * 24 * 10 - 18) * 0.02
+    flr = 12 * 24 * 10 * 0.02  # 57.6 ml
+    assert f"FLR {flr:.0f} ml" in page.words
+    assert f"{100 * flr / parenchyma:.1f} %" in page.words
+    assert "met: 40 % over measured liver without tumours (Azoulay 2000; fibrosis or cirrhosis), here 50.2 %" in page.words
+    assert re.search(r"1\s+0\.4\s+\S+\s+resected\s+12", page.words), "number, 18 voxels, diameter, fate, six columns of 2 mm"
+    assert "a warning" in page.words
+    assert "for research use only" in page.words
+    assert "Plan of ca<se & 1" in page.words, "escaped"
+    assert page.outside == []
+    assert not re.search(r"https?://|url\(|@import", text.replace("http://www.w3.org", ""))
+    assert len(text) < 3e6
+
+
+def test_the_3d_view_holds_closed_parts_in_millimetres(written: Path) -> None:
+    text = (written / "report.html").read_text(encoding="utf-8")
+    scene = json.loads(re.search(r'id="scene">(.*?)</script>', text, re.S)[1])  # type: ignore[index]
+    assert [part["name"] for part in scene["parts"]] == ["cut", "resected", "portal veins", "remnant", "resection"]
+    assert scene["radius"] == pytest.approx(np.linalg.norm([48, 48, 50]) / 2, rel=0.1)
+    label = scene["labels"][0]
+    assert (label["text"], label["moves"]) == ("1", True)
+    assert label["place"] == pytest.approx([15, -5, -5], abs=0.5)
+    assert scene["away"][0] > 0.9 * scene["radius"], "the resection lies to the left"
+
+
+def test_the_pdf_has_two_pages_and_no_clock(written: Path, tmp_path: Path) -> None:
+    pdf = (written / "report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert pdf.count(b"/Type /Page\n") == 2
+    assert b"(D:2000" in pdf
+
+
+@pytest.mark.parametrize(("flr_to", "said"), [(40, "the resection is empty"), (0, "the remnant is empty")])
+def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: Path) -> None:
+    write_report(tmp_path, plan_of(flr_to, None))
+    words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert said in words
+    assert "no threshold is judged: the state of the liver is not stated" in words
+
+
+def test_the_interval_is_shown_and_where_there_is_none_the_reason(tmp_path: Path) -> None:
+    plan = plan_of(20)
+    sure = Interval("given", True, 300, Bounds(50.0, 64.0), Bounds(0.44, 0.56), {30.0: 0.02}, calibrated_on="synthetic cases")
+    write_report(tmp_path, replace(plan, interval=sure))
+    words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert "90 % interval: 44 to 56 %, 50 to 64 ml" in words
+    assert sure.describe() in words
+    content = report_content(replace(plan, interval=Interval("given", False, 3, not_valid=("3 cases",))), with_scene=False)
+    assert content.sure == ("no interval", "how sure: no interval, not calibrated: 3 cases")
+
+
+def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> None:
+    other = replace(plan_of(28), remark="arithmetic, not advice")
+    plan = replace(plan_of(20), compared={"predicted": other})
+    write_report(tmp_path, plan)
+    words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert re.search(r"metastases\s+1 resected\s+1 cut through", words)
+    assert "arithmetic, not advice" in words
+    assert "white, dash-dotted: the cut predicted" in words
+
+
+def test_key_images_show_the_cut_and_the_smallest_margin_in_radiological_view() -> None:
+    plan = plan_of(20)
+    plan.masks[Structure.FLR][4:8, 6:30, 20:24] = True  # most of the cut across z lies where the remnant has a shelf
+    axial, coronal, sagittal, *_ = key_views(plan.ct, plan.label_zyx, plan.parts.lesions)
+    assert (axial.letters, coronal.letters, sagittal.letters) == (("R", "L"), ("R", "L"), ("A", "P"))
+    assert axial.spacing_mm == (2.0, 2.0)
+    assert coronal.spacing_mm == sagittal.spacing_mm == (5.0, 2.0)
+    resected = np.argwhere(axial.label == 2)
+    assert resected[:, 1].min() > np.argwhere(axial.label == 1)[:, 1].min(), "the patient's left is on the right"
