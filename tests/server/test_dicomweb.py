@@ -18,6 +18,7 @@ from flrplan.image.dicom_write import write_dicom_series
 from flrplan.server.client_error import ClientError
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore
 from flrplan.server.host import IMAGE_ID, image_path
+from flrplan.studies.review import LabelUse
 
 GRID = Geometry((4, 4, 2), (1.0, 1.0, 5.0))
 
@@ -184,3 +185,18 @@ def test_a_download_that_stopped_half_way_is_made_again(tmp_path: Path) -> None:
     server.stated = 9
     with pytest.raises(ClientError, match=r"series 1.2.3: 3 images that http://dicomweb.invalid lists did not come"):
         store.get_image_uri("1.2.3")
+
+
+def test_a_seg_of_somebody_else_does_not_take_the_confirmed_labels_place(
+    make_store: Callable[..., PlanningDICOMWebDatastore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The label in the cache was confirmed; then a SEG of another program came to the server."""
+    store = make_store(_seg("2.1", "1.2.3", "20260102", "090000"), _seg("2.2", "1.2.3", "20260103", "090000"))
+    meta = {"status": "approved", "approvedBy": "ben", "editTime": 10}
+    confirmed = {"ts": 5, "client_id": "anna", "segmentationMeta": meta, "SeriesInstanceUID": "2.1"}
+    monkeypatch.setattr(store, "labels_of", lambda _: {"final": dict(confirmed), "version_1": {"ts": 1, "client_id": "anna"}})
+    case = store.submitted("1.2.3")
+    assert [v.tag for v in case.versions] == ["version_1", "version_2", "final"]
+    assert case.choose(LabelUse.ALL).tag == "version_2"
+    confirmed["SeriesInstanceUID"] = "2.2"
+    assert store.submitted("1.2.3").choose(LabelUse.ALL).tag == "final"

@@ -29,6 +29,7 @@ from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_check import checked_upload
 from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, read_stored_label, segment_entry
 from flrplan.studies import FINAL
+from flrplan.studies.folder import next_version
 from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
 SUBMITTED = "FLR planning: submitted label"
@@ -120,7 +121,10 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         return stored if stored and Path(stored).is_file() else str(super().get_label_uri(label_id, label_tag, image_id))
 
     def submitted(self, image_id: str) -> CaseReview:
-        """The newest SEG of the server is ``final``; versions and reviews are those that this server keeps in its cache."""
+        """The newest SEG of the server is ``final``; versions and reviews are those that this server keeps in its cache.
+
+        A SEG that is not in the cache yet makes the ``final`` there the next version, as it will be once the SEG is adopted.
+        """
         labels = self.labels_of(image_id)
         final = labels.pop(DefaultLabelTag.FINAL.value, {})
         seg = self.newest_seg(image_id)
@@ -128,6 +132,8 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
             return CaseReview.of(labels)
         if final.get("SeriesInstanceUID") == str(seg.SeriesInstanceUID):
             return CaseReview.of({**labels, FINAL: final})
+        if final:
+            labels[next_version(labels)] = final
         last = max((Version.of(tag, info).saved for tag, info in labels.items()), default=0.0)
         return CaseReview.of(
             {**labels, FINAL: {SUBMISSION: {"saved": last + 1, "by": str(seg.get("ContentCreatorName") or "")}}}
@@ -158,6 +164,8 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
     def label(self, image_id: str, tag: str, ct: CT) -> PlanningLabel | None:
         """The newest SEG at the server is ``final``; the file in the cache is used if it is that SEG's own, with all names."""
         if tag != FINAL:
+            if self._folder.label(image_id, tag) is None:
+                self.label(image_id, FINAL, ct)  # adopts a SEG that is new, which makes the label before it a version
             stored = self._folder.label(image_id, tag)
             return None if stored is None else read_stored_label(stored.path, stored.info, {}, ct.geometry, ct.source)
         seg = self.newest_seg(image_id)

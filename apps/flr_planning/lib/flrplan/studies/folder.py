@@ -18,7 +18,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +93,11 @@ def version_number(tag: str) -> int | None:
     """N of a tag ``version_N``, else None."""
     number = tag.removeprefix(_VERSION)
     return int(number) if tag.startswith(_VERSION) and number.isdecimal() else None
+
+
+def next_version(tags: Iterable[str]) -> str:
+    """The ``version_N`` after all of these tags."""
+    return f"{_VERSION}{max((version_number(tag) or 0 for tag in tags), default=0) + 1}"
 
 
 def tag_order(tag: str) -> tuple[int, int, str]:
@@ -364,8 +369,7 @@ class StudiesFolder:
 
     def _keep(self, image_id: str, label: StoredLabel) -> None:
         """The next ``version_N``: first the record, so that no version is without one."""
-        numbers = [n for tag in self.tags() if (n := version_number(tag)) and self._files(image_id, tag)]
-        folder = self.labels / f"{_VERSION}{max(numbers, default=0) + 1}"
+        folder = self.labels / next_version(self._tags_of(image_id))
         path = folder / label.path.name
         write_json(folder / f"{image_id}.json", _record_of(path.name, {**label.info, "name": path.name}, _sha256(label.path)))
         link(label.path, path)
