@@ -110,7 +110,7 @@ def test_the_interval_is_shown_and_where_there_is_none_the_reason(tmp_path: Path
     assert "90 % interval: 44 to 56 %, 50 to 64 ml" in words
     assert sure.describe() in words
     content = report_content(replace(plan, interval=Interval("given", False, 3, not_valid=("3 cases",))), with_scene=False)
-    assert content.sure == ("no interval", "how sure: no interval, not calibrated: 3 cases")
+    assert content.sure == ("no interval", "not calibrated: 3 cases")
 
 
 def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> 
     words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert re.search(r"metastases\s+1 resected\s+1 cut through", words)
     assert "arithmetic, not advice" in words
-    assert "white, dash-dotted: the cut predicted" in words
+    assert "white, dash-dotted: the cut of the plan “predicted”" in words
 
 
 def test_key_images_show_the_cut_and_the_smallest_margin_in_radiological_view() -> None:
