@@ -88,6 +88,7 @@ Developer <docs/developer>
 docs/inputs
 docs/planning
 docs/objects
+docs/uncertainty
 apps/flr_planning/model/README
 apps/flr_planning/model/demo/README
 docs/status

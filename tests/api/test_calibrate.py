@@ -15,11 +15,13 @@ from flrplan.api import calibrate as module
 from flrplan.api.calibrate import calibrate
 from flrplan.api.plan import plan, run_plan
 from flrplan.cli import main
+from flrplan.demo.held_out import CALIBRATION_SEED
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import CT, Geometry, write_label_map, write_volume
+from flrplan.method import CASCADE
 from flrplan.planning import Plan
-from flrplan.planning.calibration import Calibration, KnownCase
+from flrplan.planning.calibration import CALIBRATION_NAME, LEAST_CASES, Calibration, KnownCase, settings_of_run
 
 Masks = dict[Structure, np.ndarray]
 
@@ -164,3 +166,12 @@ def test_the_command_counts_the_cases_of_each_kind(
         f"inputs given: {used} cases, {1 - used} more with a liver that is cut or no liver; not calibrated, at least 30" in said
     )
     assert f"calibration: {root / 'calibration.json'}" in said
+
+
+def test_the_demo_models_ship_with_a_calibration_that_is_of_them(demo_store: ModelStore) -> None:
+    found = Calibration.read(MODEL_ROOT / "demo" / CALIBRATION_NAME, "nnunet")
+    assert found is not None
+    cascade = Cascade(demo_store, CascadeSettings(device="cpu"))
+    assert found.is_of({stage.name: cascade.identity(stage) for stage in CASCADE}, settings_of_run(False, True))
+    assert all(len(found.of_kind(inputs)) >= LEAST_CASES for inputs in ("given", "predicted"))
+    assert {case.rsplit("-", 1)[0] for case in found.cases} == {f"synth-{CALIBRATION_SEED}"}

@@ -71,12 +71,14 @@ def test_a_browser_runs_the_cascade_in_ohif(tmp_path: Path) -> None:
 
 def corrects_a_label(demo: Demo, folder: Path, said: Says) -> None:
     """The true plan is submitted; a reader paints a part of the resection as remnant and exports it; the server measures that."""
+    direct = requests.Session()
+    direct.trust_env = False  # the proxy is for nobody here
     url, case, series = demo.server.url, demo.case, demo.series[0]
     names = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
     sitk.WriteImage(case.geometry.image(case.planning_zyx), str(folder / "label.nii.gz"))
     with (folder / "label.nii.gz").open("rb") as file:
         params = {"params": json.dumps({"label_info": names})}
-        stored = requests.put(
+        stored = direct.put(
             f"{url}/datastore/label?image={series.series_uid}",
             data=params,
             files={"label": ("label.nii.gz", file)},
@@ -89,12 +91,13 @@ def corrects_a_label(demo: Demo, folder: Path, said: Says) -> None:
     with open_page() as page:
         pictures = correct(page, demo.server, series, "remnant", (start, end), "Ann Otator", folder, said.append)
     assert len(pictures) == 4
-    assert requests.get(f"{url}/info/", timeout=60).json()["datastore"]["completed"] == 1
-    answer = requests.post(f"{url}/infer/measure?image={series.series_uid}&output=json", timeout=120).json()["params"]
+    assert direct.get(f"{url}/info/", timeout=60).json()["datastore"]["completed"] == 1
+    answer = direct.post(f"{url}/infer/measure?image={series.series_uid}&output=json", timeout=120).json()
+    assert "volumes" in answer, answer
     before, after = stored["volumes"], answer["volumes"]
     assert after["liver_ml"] >= before["liver_ml"] - 1
     assert 1 < after["flr_ml"] - before["flr_ml"] < before["lrs_ml"], "what was painted is remnant now"
-    kept = requests.get(f"{url}/datastore/label/info?label={series.series_uid}&tag=final", timeout=60).json()
+    kept = direct.get(f"{url}/datastore/label/info?label={series.series_uid}&tag=final", timeout=60).json()
     assert (kept["origin"]["author"], kept["origin"]["author_verified"]) == ("Ann Otator", False)
     assert kept["origin"]["description"] == "corrected by Ann Otator"
     assert kept["origin"]["date"]

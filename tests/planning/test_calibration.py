@@ -66,11 +66,12 @@ def test_below_the_least_number_it_says_not_calibrated_and_gives_no_bounds() -> 
     ("change", "reason"),
     [
         ({"unlike": ("the liver is cut by the field of view (superior)",)}, "the liver is cut by the field of view (superior)"),
-        ({"slice_mm": 7.5}, "slices of 7.5 mm, theirs 2 to 5 mm"),
+        ({"slice_mm": 7.5}, "slices of 7.5 mm, theirs 2.0 to 5.0 mm"),
         ({"liver_hu": 45.0}, "a liver of 45 HU, theirs 80 to 120 HU"),
         ({"liver_hu": 160.0}, "a liver of 160 HU, theirs 80 to 120 HU"),
         ({"parenchyma_ml": 400.0}, "a liver without metastases of 400 ml, theirs 800 to 1200 ml"),
         ({"crlm_ml": 900.0}, "metastases of 900 ml, theirs 0 to 100 ml"),
+        ({"undecided": 0.8}, "networks that are undecided about 80 % of the liver, there about 40 to 40 %"),
     ],
 )
 def test_a_case_unlike_the_known_ones_has_no_bounds_but_a_reason(change: dict[str, object], reason: str) -> None:

@@ -100,6 +100,8 @@ def test_the_cascade_answers_with_compartments_and_volumes(
     file, raw = infer("cascade", case.case_id, plan="raw")
     assert (params["plan"], raw["plan"], raw["raw_volumes"]) == ("coherent", "raw", None)
     assert params["raw_volumes"] == raw["volumes"] != params["volumes"]
+    assert params["interval"]["text"].startswith("how sure: ")
+    assert (params["interval"]["inputs"], raw["interval"]) == ("predicted", None)
     pieces = [ndimage.label(np.isin(of, (2, 3)), np.ones((3, 3, 3)))[1] for of in (label, read_image(file)[0])]
     assert pieces[0] <= 3 < 10 < pieces[1], "the viewers get a plan, the network's own mask on request"
 

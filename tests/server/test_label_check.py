@@ -16,6 +16,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Geometry, read_ct, read_grid
 from flrplan.image.segmentation import read_segmentation
+from flrplan.server import label_check
 from flrplan.server.annotations import given_masks
 from flrplan.server.client_error import ClientError
 from flrplan.server.label_check import last_summary
@@ -146,6 +147,23 @@ def test_what_an_inference_would_refuse_is_refused_and_kept_aside(
     assert kept.read_bytes() == file.read_bytes()
     assert json.loads((kept.parent / "why.json").read_text())["info"] == info
     assert last_summary(case.case_id) == {}
+
+
+def test_whatever_goes_wrong_in_the_check_the_upload_is_kept(
+    datastore: PlanningLocalDatastore,
+    case: SyntheticCase,
+    tmp_path: Path,
+    write_image: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(path: Path) -> None:
+        raise MemoryError("no room for it")
+
+    monkeypatch.setattr(label_check, "read_segmentation", fail)
+    file = write_image(tmp_path / "up.nii.gz", case.planning_zyx, case.geometry)
+    with pytest.raises(ClientError, match=r"could not be read \(MemoryError: no room for it\)\. Nothing was stored") as refused:
+        datastore.save_label(case.case_id, str(file), "final", {})
+    assert Path(refused.value.detail.split("kept as ")[1].rstrip(".")).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize("info", [[1], {"label_info": 5}, {"label_info": "liver"}, {"label_info": [["liver", 1]]}])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,17 @@ from monailabel.client.client import MONAILabelClientException
 from monailabel.config import settings as host_settings
 from numpy.typing import NDArray
 
-from flrplan.anatomy import Structure
+from flrplan.anatomy import APPEARANCE, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
 from flrplan.demo.ohif.orthanc import Orthanc, find_orthanc, running_orthanc
 from flrplan.errors import ServiceError
-from flrplan.image import Geometry, read_ct
+from flrplan.image import CT, Geometry, read_ct
 from flrplan.image.dicom_seg import read_dicom_seg
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.learning import read_annotations
 from flrplan.method import CRLM, LIVER, Recipe
 from flrplan.nnunet.prepare import StageWork, prepare_stage, read_prepared
+from flrplan.objects.seg import Segment, segmentation
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import open_dicomweb
 from flrplan.workfolder import Split
@@ -186,6 +188,73 @@ def test_a_saved_liver_comes_back_from_the_server_and_from_orthanc(
         assert np.array_equal(label > 0, liver), step
         for cached in server.folder.glob("cache/*/labels/final/*.nii.gz"):
             cached.unlink()
+
+
+def overlapping_seg(ct: CT, masks: Mapping[Structure, NDArray[np.bool_]], author: str, kind: str) -> pydicom.Dataset:
+    """A SEG that another program stores: the structures whole, one over the other, cropped to their slices."""
+    partition = np.zeros(ct.geometry.shape_zyx, np.uint8)
+    for bit, mask in enumerate(masks.values()):
+        partition[mask] |= 1 << bit
+    count = range(1, 1 << len(masks))
+    segments = [
+        Segment(s.value.upper(), APPEARANCE[s], frozenset(v for v in count if v >> bit & 1)) for bit, s in enumerate(masks)
+    ]
+    seg = segmentation(partition, segments, ct, "drawn elsewhere")
+    seg.ContentCreatorName = author
+    tomorrow = datetime.now() + timedelta(days=1)
+    seg.ContentDate = seg.SeriesDate = tomorrow.strftime("%Y%m%d")
+    for segment in seg.SegmentSequence:
+        segment.SegmentAlgorithmType = kind
+    return seg
+
+
+@pytest.mark.usefixtures("saved_liver")
+def test_a_seg_that_somebody_else_stored_is_adopted_at_once_and_a_prediction_is_none(
+    orthanc: Orthanc,
+    series: str,
+    case: SyntheticCase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host_settings, "MONAI_LABEL_DICOMWEB_CACHE_PATH", str(tmp_path / "cache"))
+    datastore = open_dicomweb(orthanc.dicomweb)
+    ct = read_ct(datastore.source_of(series, Path(datastore.get_image_uri(series))))
+    drawn = read_ct_masks(case, ct)
+    stored: list[str] = []
+
+    def store(kind: str) -> None:
+        buffer = BytesIO()
+        overlapping_seg(ct, drawn, "Ann^Otator", kind).save_as(buffer)
+        answer = requests.post(f"{orthanc.url}/instances", data=buffer.getvalue(), timeout=SECONDS)
+        assert answer.ok, answer.text
+        stored.append(answer.json()["ID"])
+
+    try:
+        before = datastore.label_stamp(series)
+        store("AUTOMATIC")
+        assert datastore.label_stamp(series) == before, "a prediction is no label"
+        store("MANUAL")
+        assert datastore.get_labeled_images() == [series]
+        label = datastore.final_label(series, ct)
+        assert label is not None
+        for structure, mask in drawn.items():
+            assert np.array_equal(label.masks[structure], mask), structure
+        info = datastore.get_label_info(series, "final")
+        assert (info["origin"]["author"], info["origin"]["author_verified"]) == ("Ann^Otator", False)
+        assert info["origin"]["description"] == "drawn elsewhere"
+        again = datastore.final_label(series, ct)
+        assert again is not None
+        assert np.array_equal(again.masks[Structure.CRLM], drawn[Structure.CRLM]), "as it is kept here"
+    finally:
+        for instance in stored:
+            requests.delete(f"{orthanc.url}/instances/{instance}", timeout=SECONDS)
+
+
+def read_ct_masks(case: SyntheticCase, ct: CT) -> dict[Structure, NDArray[np.bool_]]:
+    """The true plan on the grid of the series as it is read."""
+    masks = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+    label = {s: structure_mask(case.planning_zyx, s) for s in masks}
+    return label if ct.geometry.is_same_grid(case.geometry) else {s: m[::-1] for s, m in label.items()}
 
 
 @pytest.mark.usefixtures("saved_liver")

@@ -11,7 +11,7 @@ from flrplan.cohort.settings import COHORT_VERSION, GRID_LIMITS
 from flrplan.demo.bounds import what_bounds
 from flrplan.demo.build import COHORT_NAME
 from flrplan.demo.goals import judge
-from flrplan.demo.held_out import FOLDS, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, TRAIN_SEED
+from flrplan.demo.held_out import CALIBRATION_SEED, FOLDS, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.demo.real_ct import RealScore
 from flrplan.demo.strata import STRATA, by_stratum
@@ -33,6 +33,8 @@ so. Use them to try the software; never for a decision about a person.
 - Training: `make demo-models`, the project's own training path with `recipe.yaml` (not the paper's recipe), on a CPU. `run.json`
   beside each checkpoint holds versions, cases, settings and time.
 - Files: `<stage>/nnunet/` are plain nnU-Net trained-model folders, weights in float16.
+- `calibration.json`: what plans by these very models were off by on synthetic cases of seed {CALIBRATION_SEED}, which they have not seen. From it comes how
+  sure a plan is (docs/uncertainty.md). After another training: `flrplan calibrate`.
 - Licence: Apache-2.0, as the repository.
 
 Known weaknesses: the phantoms' organs are smoother than real ones; the FLR follows the phantoms' resection rule, which is not a

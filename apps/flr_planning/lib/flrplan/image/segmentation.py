@@ -144,7 +144,7 @@ def whole_numbers(array: NDArray[Any], source: str) -> NDArray[Any]:
 def _names(header: Mapping[str, str], layers: int, source: str) -> tuple[dict[str, int], ...]:
     """Of each layer, the names of its segments and their values."""
     numbers = sorted({int(found[1]) for key in header if (found := _SEGMENT.fullmatch(key))})
-    called = [header.get(f"Segment{n}_Name") or header[f"Segment{n}_ID"] for n in numbers]
+    called = [header.get(f"Segment{n}_Name") or header.get(f"Segment{n}_ID", "") for n in numbers]
     if len(set(called)) != len(called):
         raise LabelError(f"{source}: its segments {sorted(called)} are not all called differently; rename them")
     names: tuple[dict[str, int], ...] = tuple({} for _ in range(layers))

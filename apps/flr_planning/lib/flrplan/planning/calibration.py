@@ -130,8 +130,8 @@ def settings_of_run(mirroring: bool, largest_liver: bool) -> dict[str, Any]:
 
 
 def features_of(evidence: Evidence) -> NDArray[np.float64]:
-    """What location and scale of the error are learned from (docs/uncertainty.md: which were tried)."""
-    return np.array([evidence.flr_fraction, evidence.undecided])
+    """What location and scale of the error are learned from; the folds' spread and the tumours' volume added nothing (docs/uncertainty.md)."""
+    return np.array([evidence.flr_fraction, evidence.soft_fraction - evidence.flr_fraction, evidence.undecided])
 
 
 def _distribution(known: list[KnownCase], new: Evidence, true: list[float]) -> PredictiveDistribution:
@@ -143,17 +143,18 @@ def _distribution(known: list[KnownCase], new: Evidence, true: list[float]) -> P
 def _out_of_range(new: Evidence, known: list[Evidence]) -> list[str]:
     """In what a case lies outside the known ones. Thinner slices than theirs are no reason: the networks see them at their own spacing."""
     found = []
-    for name, what, unit, both in (
-        ("slice_mm", "slices", "mm", False),
-        ("liver_hu", "a liver", "HU", True),
-        ("parenchyma_ml", "a liver without metastases", "ml", True),
-        ("crlm_ml", "metastases", "ml", True),
+    for name, words, scale, both in (
+        ("slice_mm", "slices of {:.1f} mm, theirs {:.1f} to {:.1f} mm", 1, False),
+        ("liver_hu", "a liver of {:.0f} HU, theirs {:.0f} to {:.0f} HU", 1, True),
+        ("parenchyma_ml", "a liver without metastases of {:.0f} ml, theirs {:.0f} to {:.0f} ml", 1, True),
+        ("crlm_ml", "metastases of {:.0f} ml, theirs {:.0f} to {:.0f} ml", 1, True),
+        ("undecided", "networks that are undecided about {:.0f} % of the liver, there about {:.0f} to {:.0f} %", 100, False),
     ):
-        values = [getattr(k, name) for k in known]
-        value, low, high = getattr(new, name), min(values), max(values)
+        values = [scale * getattr(k, name) for k in known]
+        value, low, high = scale * getattr(new, name), min(values), max(values)
         slack = max(_BEYOND * (high - low), 0.01 * abs(high))
         if value > high + slack or (both and value < low - slack):
-            found.append(f"{what} of {value:.{0 if unit != 'mm' else 1}f} {unit}, theirs {low:.0f} to {high:.0f} {unit}")
+            found.append(words.format(value, low, high))
     return found
 
 

@@ -19,10 +19,10 @@ Values = NDArray[np.float64]
 
 PARTS = 10
 """The past cases are cut into so many parts, by their order."""
-_RIDGE = 3.0
+_LOCATION_PENALTY, _SCALE_PENALTY = 10.0, 50.0
 """Strength of the penalty on the coefficients of standardised features, in cases: with few past cases a feature changes little."""
-_LEAST_ERROR = 0.005
-"""Errors below half a point are taken for half a point where the scale is learned: an error that is small by luck says nothing."""
+_LEAST_ERROR = 0.02
+"""Errors below two points are taken for two points where the scale is learned: an error that is small by luck says nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +81,9 @@ class _Line:
         mean, spread = features.mean(axis=0), features.std(axis=0)
         spread[spread < 1e-9] = 1.0
         z = (features - mean) / spread
-        shift = _ridge(z, error)
+        shift = _ridge(z, error, _LOCATION_PENALTY)
         rest = np.abs(error - _at(z, shift))
-        return cls(mean, spread, shift, _ridge(z, np.log(np.maximum(rest, _LEAST_ERROR))))
+        return cls(mean, spread, shift, _ridge(z, np.log(np.maximum(rest, _LEAST_ERROR)), _SCALE_PENALTY))
 
     def of(self, features: Values) -> tuple[Values, Values]:
         """Signed error and scale that are expected; features are taken no farther than three standard deviations out."""
@@ -91,10 +91,10 @@ class _Line:
         return _at(z, self.shift), np.exp(_at(z, self.scale))
 
 
-def _ridge(z: Values, y: Values) -> Values:
+def _ridge(z: Values, y: Values, strength: float) -> Values:
     """Intercept, which is not penalised, and coefficients."""
     own = np.column_stack([np.ones(len(z)), z])
-    penalty = _RIDGE * np.eye(own.shape[1])
+    penalty = strength * np.eye(own.shape[1])
     penalty[0, 0] = 0.0
     return np.asarray(np.linalg.solve(own.T @ own + penalty, own.T @ y))
 

@@ -50,7 +50,7 @@ _FLR_ML = _private("FLR_ML", "Future liver remnant without metastases")
 _FUNCTIONAL_ML = _private("FTLV", "Liver without metastases")
 _TUMOUR_ML = _private("TV", "Liver metastases, all")
 _FLR_PERCENT = _private("FLR_PERCENT", "Future liver remnant over liver, both without metastases")
-_SFLR_PERCENT = _private("SFLR_PERCENT", "Future liver remnant over standardised liver (Vauthey 2002, Mosteller)")
+_SFLR_PERCENT = _private("SFLR_PERCENT", "Future liver remnant over standardised liver (Vauthey 2002)")
 _FLR_TO_WEIGHT = _private("FLR_TO_WEIGHT", "Future liver remnant over body weight, 1 ml for 1 g")
 _MARGIN = _private("MARGIN", "Distance from metastasis to planned cut")
 

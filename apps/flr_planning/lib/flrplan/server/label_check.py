@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,8 @@ from flrplan.image.segmentation import Segmentation, read_segmentation
 from flrplan.planning import measure_volumes
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import names_sent
+
+logger = logging.getLogger(__name__)
 
 REFUSED = "refused"
 """Folder beside the studies' images: the uploads that were refused, each with its reason."""
@@ -128,6 +131,10 @@ def checked_upload(
             raise type(error)(
                 f"{str(error).rstrip('.')}. {_keep_aside(studies, image_id, Path(file), tag, info, error)}"
             ) from error
+        except Exception as error:  # whatever it is, a person's work is not lost by it
+            logger.exception("the label of %s", image_id)
+            reason = LabelError(f"the label of {image_id} could not be read ({type(error).__name__}: {error})")
+            raise LabelError(f"{reason}. {_keep_aside(studies, image_id, Path(file), tag, info, reason)}") from error
         summary = checked.summary()
         _LAST.set((image_id, summary))
         yield str(stored), {**(info or {}), **({"label_info": names} if names else {}), "flrplan": summary}

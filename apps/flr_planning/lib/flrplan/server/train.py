@@ -106,7 +106,7 @@ class StageTrainTask(TrainTask):  # type: ignore[misc]  # monailabel is untyped
         datastore.forget_lists()
         if self._service.remote and len(set(datastore.get_labeled_images()) - held_out) >= LEAST_CASES:
             return
-        require_enough_of(annotated_images(datastore)[0], self.stages, held_out)
+        require_enough_of(annotated_images(datastore, self._service.settings.train_labels)[0], self.stages, held_out)
 
     def __call__(self, request: dict[str, Any], datastore: PlanningDatastore) -> dict[str, Any]:
         """What became of each stage; all of it stands in its ``training.json``. Raises FlrError, whose message is meant for the user."""

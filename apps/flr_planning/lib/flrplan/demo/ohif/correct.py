@@ -55,6 +55,9 @@ def correct(
         label.wait_for()
         page.wait_for_function(_HAS_IMAGE)
         page.wait_for_timeout(2000)
+        banner = page.get_by_role("button", name="Confirm and Hide")
+        if banner.count():
+            banner.click()
         label.dblclick()
         page.get_by_role("button", name="Yes").first.click()
         page.wait_for_function(_LOADED)
