@@ -14,7 +14,7 @@ import pytest
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Geometry
-from flrplan.planning.cut_file import Plane, read_cut
+from flrplan.planning.cut_file import Plane, plane_of_text, read_cut
 from flrplan.planning.given import at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
 from flrplan.planning.meshes import Mesh, cut_mesh, surface_mesh
 
@@ -255,3 +255,10 @@ def test_the_largest_resection_keeps_the_threshold_by_less_than_one_layer() -> N
 def test_a_wanted_percentage_is_one(value: float, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         at_least_percent(value)
+
+
+def test_six_numbers_are_a_plane_and_a_path_is_none() -> None:
+    assert plane_of_text("-1,2.5, 3, 0,0,-1") == Plane((-1.0, 2.5, 3.0), (0.0, 0.0, -1.0))
+    assert plane_of_text("plane.mrk.json") is None
+    with pytest.raises(LabelError, match=r"a cutting plane is six numbers.* got '1,2,3'"):
+        plane_of_text("1,2,3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_the_interval_is_shown_and_where_there_is_none_the_reason(tmp_path: Path
     assert "90 % interval: 44 to 56 %, 50 to 64 ml" in words
     assert sure.describe() in words
     content = report_content(replace(plan, interval=Interval("given", False, 3, not_valid=("3 cases",))), with_scene=False)
-    assert content.sure == ("no interval", "how sure: no interval, not calibrated: 3 cases")
+    assert content.sure == ("no interval", "not calibrated: 3 cases")
 
 
 def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> 
     words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert re.search(r"metastases\s+1 resected\s+1 cut through", words)
     assert "arithmetic, not advice" in words
-    assert "white, dash-dotted: the cut predicted" in words
+    assert "white, dash-dotted: the cut of the plan “predicted”" in words
 
 
 def test_key_images_show_the_cut_and_the_smallest_margin_in_radiological_view() -> None:
@@ -132,3 +133,33 @@ def test_key_images_show_the_cut_and_the_smallest_margin_in_radiological_view() 
     assert coronal.spacing_mm == sagittal.spacing_mm == (5.0, 2.0)
     resected = np.argwhere(axial.label == 2)
     assert resected[:, 1].min() > np.argwhere(axial.label == 1)[:, 1].min(), "the patient's left is on the right"
+
+
+def test_in_a_browser_the_3d_view_turns_and_shows_the_metastasis_and_the_page_prints_on_two_sheets(written: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="flrplan[ohif] is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    errors: list[str] = []
+    with playwright.sync_playwright() as running:
+        flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        browser = running.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_context(offline=True).new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto((written / "report.html").as_uri())
+        page.get_by_role("button", name="from the left").click()
+        for part in ("remnant", "portal veins", "resection"):
+            page.get_by_role("checkbox", name=part, exact=True).uncheck()
+        yellow = page.evaluate(
+            """() => { const canvas = document.querySelector("canvas"), gl = canvas.getContext("webgl");
+            const seen = new Uint8Array(4 * canvas.width * canvas.height);
+            gl.readPixels(0, 0, canvas.width, canvas.height, gl.RGBA, gl.UNSIGNED_BYTE, seen);
+            let count = 0;
+            for (let k = 0; k < seen.length; k += 4) if (seen[k] > 100 && seen[k + 1] > 80 && seen[k + 2] < 20) count++;
+            return count; }"""
+        )
+        sheets = page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n")
+        browser.close()
+    assert errors == []
+    assert yellow > 50
+    assert sheets == 2

@@ -50,9 +50,8 @@ def write_pdf(path: Path, of: ReportContent) -> None:
             escape(f"{of.lines}. Scale: 50 mm with a tick every 10 mm. R, L, A, P: the patient's right, left, front and back."),
             _SMALL,
         ),
-        *_table(of.lesions, _WIDTH),
     ]
-    second: list[Any] = [part for table in of.tables for part in _table(table, _WIDTH)]
+    second: list[Any] = [part for table in (of.lesions, *of.tables) for part in _table(table, _WIDTH)]
     second.append(Paragraph(f"To check ({len(of.warnings)})", _HEADING))
     second += [Paragraph(f"• {escape(line)}", _TEXT) for line in of.warnings] or [Paragraph("nothing was found", _TEXT)]
     if of.notes:

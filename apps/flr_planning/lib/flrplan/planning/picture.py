@@ -190,10 +190,13 @@ def thresholds_png(assessment: Assessment, interval: tuple[float, float] | None 
         axes.text(0, 0.23 - number, f"{percent:.1f} % of {over.value}", fontsize=8, fontweight="bold", va="bottom")
         if interval is not None and over is Denominator.MEASURED:
             low, high = (100 * end for end in interval)
-            axes.errorbar((low + high) / 2, -number, xerr=(high - low) / 2, color="black", capsize=5, linewidth=2)
+            for colour, width in (("white", 5), ("black", 2)):  # legible on the bar and beside it
+                axes.errorbar(
+                    (low + high) / 2, -number, xerr=(high - low) / 2, color=colour, capsize=5, capthick=width, linewidth=width
+                )
         placed = sorted({(t.percent, t.source.split(",")[0]) for t, _, _ in judged if t.over is over})
         for least in sorted({p for p, _ in placed}):
-            axes.plot([least] * 2, [-0.27 - number, 0.27 - number], color="black", linewidth=1.6, linestyle=(0, (2, 1)))
+            axes.plot([least] * 2, [-0.27 - number, 0.19 - number], color="black", linewidth=1.6, linestyle=(0, (2, 1)))
         words = "; ".join(f"{p:g} % {source}" for p, source in placed)
         axes.text(100, 0.23 - number, words, fontsize=7, va="bottom", ha="right")
     axes.set_xlim(0, 100)

@@ -91,7 +91,9 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
     others = {name: other.masks[Structure.FLR] for name, other in plan.compared.items()}
     views = key_views(plan.ct, plan.label_zyx, lesions, plan.veins, others)
     lines = [_OUTLINES]
-    lines += [f"white, {line}: the cut {name}" for line, name in zip(("dash-dotted", "dotted"), others, strict=False)]
+    lines += [
+        f"white, {line}: the cut of the plan “{name}”" for line, name in zip(("dash-dotted", "dotted"), others, strict=False)
+    ]
     lines += [f"blue, {'dotted' if 'portal' in name else 'thin'}: {name}" for name in plan.veins]
     return ReportContent(
         title=f"Plan of {plan.ct.name}",
@@ -138,7 +140,7 @@ def _sure(plan: Plan) -> tuple[str, str] | None:
     if found is None:
         return None
     if found.flr_fraction is None or found.flr_ml is None:
-        return "no interval", found.describe()
+        return "no interval", found.describe().removeprefix("how sure: no interval, ")
     low, high = (100 * end for end in found.flr_fraction)
     return (
         f"{100 * found.coverage:g} % interval: {low:.0f} to {high:.0f} %, {found.flr_ml.lower:.0f} to {found.flr_ml.upper:.0f} ml",

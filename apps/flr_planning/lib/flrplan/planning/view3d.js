@@ -75,6 +75,7 @@
     canvas.width = wide * fine; canvas.height = high * fine;
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(1, 1, 1, 1);
+    gl.depthMask(true); // else the depths of the picture before stay, and hide the same parts of this one
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
     const rows = turn(), unit = zoom / (0.85 * scene.radius), less = Math.min(wide, high);
     const scale = [unit * less / wide, unit * less / high, 0.3 / scene.radius];

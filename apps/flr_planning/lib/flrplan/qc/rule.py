@@ -66,12 +66,14 @@ def piece_findings(
     the largest ones and one for all others.
     """
     found = [pieces.pieces[i] for i in chosen]
-    alone = [case.finding(severity, said.format(ml=f"{p.ml:.2g} ml"), structure, p.box, p.ml, "ml") for p in found[:MANY]]
+    alone = [case.finding(severity, said.format(ml=_ml(p.ml)), structure, p.box, p.ml, "ml") for p in found[:MANY]]
     if len(found) > MANY:
         rest = sum(p.ml for p in found[MANY:])
         alone.append(
-            case.finding(
-                severity, f"{len(found) - MANY} more of this kind, {rest:.2g} ml together", structure, None, rest, "ml"
-            )
+            case.finding(severity, f"{len(found) - MANY} more of this kind, {_ml(rest)} together", structure, None, rest, "ml")
         )
     return alone
+
+
+def _ml(volume: float) -> str:
+    return f"{volume:.2g} ml" if volume < 10 else f"{volume:.0f} ml"
