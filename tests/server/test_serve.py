@@ -110,7 +110,7 @@ def test_info_does_not_wait_for_an_inference(served: Any, case: SyntheticCase) -
     thread.join()
     assert answers[0].status_code == 200
     assert took["info"] < 0.5 * took["infer"], took
-    plan = f"{served.url}/{answers[0].json()['params']['report']}"
+    plan = f"{served.url}/{answers[0].json()['report']}"
     wait_until_planned(plan)
     assert "<h1>Plan of " in requests.get(f"{plan}files/report.html", auth=ANNA, timeout=30).text
 
