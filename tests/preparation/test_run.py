@@ -49,7 +49,7 @@ def work(tree: Any, tmp_path: Path) -> Path:
 
 def test_complete_cases_are_kept_and_others_made_again(tree: Any, work: Path) -> None:
     before = files(work)
-    assert len(before) == 14  # image, map, three masks and two layers of instances a case
+    assert len(before) == 18  # image, map, three masks, two veins and two layers of instances a case
     assert run(tree.root, work).kept == ("CRLM-CT-1001", "CRLM-CT-1002")
     assert files(work) == before
     (work / "prepared/CRLM-CT-1001.json").unlink()  # killed before its record
@@ -169,7 +169,7 @@ def test_a_dry_run_writes_nothing(tree: Any, tmp_path: Path, capsys: pytest.Capt
     assert command("prepare").main(["tcia", root, "--cases", "CRLM-CT-1001", "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "'Liver Remnant' -> flr" in said
-    assert "'Portal' -> vessel, not used" in said
+    assert "'Portal' -> portal_veins" in said
     assert "'Tumor_2' -> crlm" in said
     assert sorted(tmp_path.rglob("*")) == before
 

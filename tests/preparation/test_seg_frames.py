@@ -114,8 +114,8 @@ def test_what_is_no_binary_seg_is_refused(masks: Any, make_seg: Any, tmp_path: P
         ("Tumor_1", SegmentRole.TUMOUR),
         ("Tumor 12", SegmentRole.TUMOUR),
         ("tumour3", SegmentRole.TUMOUR),
-        ("Hepatic", SegmentRole.VESSEL),
-        ("Portal", SegmentRole.VESSEL),
+        ("Hepatic", SegmentRole.HEPATIC),
+        ("Portal", SegmentRole.PORTAL),
         ("Tumor bed", SegmentRole.UNKNOWN),
     ],
 )

@@ -12,9 +12,10 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.anatomy import Structure
-from flrplan.image import read_ct
+from flrplan.image import read_ct, read_label_map
 from flrplan.preparation import Prepared, PrepareSettings, ProblemKind, SourceKind, find_tcia_cases, prepare
-from flrplan.workfolder import find_labelled_cases
+from flrplan.preparation.record import record_path, remove_case
+from flrplan.workfolder import WorkFolder, find_labelled_cases
 
 
 def prepared(root: Path, out: Path, **settings: Any) -> Prepared:
@@ -41,6 +42,25 @@ def test_overlapping_segments_on_a_slab_become_masks_on_the_grid_of_the_ct(
     assert np.array_equal(truth[Structure.CRLM], masks["Tumor_1"] | masks["Tumor_2"] | masks["Tumor_3"])
     planning = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "W/labels/CRLM-CT-1001.nii.gz")))
     assert np.bincount(planning.ravel()).tolist() == [8 * 16 * 16 - 320, 160 - 9, 160 - 2, 2, 9]
+
+
+def test_veins_of_the_download_are_kept_for_plans_and_go_with_their_case(tree: Any, masks: Any, tmp_path: Path) -> None:
+    tree.add("CRLM-CT-1001")
+    tree.add("CRLM-CT-1002", {name: mask for name, mask in masks.items() if name != "Portal"})
+    work = WorkFolder(tmp_path / "W")
+    assert prepared(tree.save(), work.root).ready == ("CRLM-CT-1001", "CRLM-CT-1002")
+    ct = read_ct(work.image("CRLM-CT-1001"))
+    for name, segment in (("hepatic_veins", "Hepatic"), ("portal_veins", "Portal")):
+        array, geometry = read_label_map(work.vein("CRLM-CT-1001", name))
+        assert geometry.is_same_grid(ct.geometry)
+        assert np.array_equal(array != 0, masks[segment])
+    assert not work.vein("CRLM-CT-1002", "portal_veins").exists()
+    assert (
+        work.vein("CRLM-CT-1001", "portal_veins").relative_to(work.root).as_posix()
+        in json.loads((record_path(work.root, "CRLM-CT-1001")).read_text())["outputs"]
+    ), "so that a lost one is made again"
+    remove_case(work.root, "CRLM-CT-1001")
+    assert not (work.veins / "CRLM-CT-1001").exists()
 
 
 def test_the_table_holds_volumes_counts_and_what_the_map_could_not_hold(tree: Any, tmp_path: Path) -> None:

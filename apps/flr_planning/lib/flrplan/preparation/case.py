@@ -94,12 +94,15 @@ def _prepare(task: CaseTask, stamp: str) -> None:
     names = output_paths(source.case_id)
     for structure, mask in _masks(truth).items():
         write_label_map(out / names[structure], mask, ct.geometry)
+    for name, vein in truth.veins.items():
+        write_label_map(WorkFolder(out).vein(source.case_id, name), vein, ct.geometry)
     layers = []
     if truth.instances is not None:
         layers = write_instances(WorkFolder(out).instances / source.case_id, truth.instances, ct.geometry)
     write_label_map(out / names["label"], planning, ct.geometry)
     write_volume(out / names["image"], ct.array_zyx, ct.geometry)  # last: a folder of images holds no case without a label
-    written = [*names.values(), *(path.relative_to(out).as_posix() for path in layers)]
+    of_veins = [WorkFolder(out).vein(source.case_id, name) for name in truth.veins]
+    written = [*names.values(), *(path.relative_to(out).as_posix() for path in (*layers, *of_veins))]
     outputs = {name: sha256_of([out / name]) for name in written}
     write_record(out, Record(source.case_id, task.kind, stamp, outputs, row))
 

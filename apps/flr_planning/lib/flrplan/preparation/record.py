@@ -13,6 +13,7 @@ from typing import Any
 
 from flrplan.errors import OutputError, SettingsError
 from flrplan.files import is_junk, write_json
+from flrplan.preparation.segment_roles import VEINS
 from flrplan.preparation.sources import CaseSource, SourceKind
 from flrplan.workfolder import IMAGE_SUFFIX, TRUTH, WorkFolder
 
@@ -102,13 +103,14 @@ def remove_case(out: Path, case_id: str) -> None:
     try:
         record_path(out, case_id).unlink(missing_ok=True)
         instances = WorkFolder(out).instances / case_id
-        paths = [*(out / name for name in output_paths(case_id).values()), *instances.glob("layer*.nii.gz")]
+        veins = [WorkFolder(out).vein(case_id, name) for name in VEINS]
+        paths = [*(out / name for name in output_paths(case_id).values()), *instances.glob("layer*.nii.gz"), *veins]
         paths += instances.glob(".part-*-layer*.nii.gz")
         for path in paths:
             path.unlink(missing_ok=True)
             for part in path.parent.glob(f".part-*-{escape(path.name)}"):  # of a run that was killed while it wrote
                 part.unlink(missing_ok=True)
-        for folder in (WorkFolder(out).masks / case_id, instances):
+        for folder in (WorkFolder(out).masks / case_id, instances, WorkFolder(out).veins / case_id):
             with suppress(OSError):  # not there, or it holds files that are not ours
                 folder.rmdir()
     except OSError as error:

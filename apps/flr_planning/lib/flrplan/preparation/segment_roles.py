@@ -1,4 +1,4 @@
-"""What a segment of the data set is, by its label: ``Liver``, ``Liver Remnant``, ``Tumor_1`` .. ``Tumor_n``, vessels."""
+"""What a segment of the data set is, by its label: ``Liver``, ``Liver Remnant``, ``Tumor_1`` .. ``Tumor_n``, ``Hepatic``, ``Portal``."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from enum import StrEnum
 
 
 class SegmentRole(StrEnum):
-    """What becomes of a segment. Vessels and unknown segments are named in the notes and used for nothing."""
+    """What becomes of a segment. Veins are kept for plans, no score counts them; unknown segments are named in the notes and used for nothing."""
 
     LIVER = "liver"
     REMNANT = "flr"
     TUMOUR = "crlm"
-    VESSEL = "vessel, not used"
+    HEPATIC = "hepatic_veins"
+    PORTAL = "portal_veins"
     UNKNOWN = "unknown, not used"
 
+
+VEINS = (SegmentRole.HEPATIC, SegmentRole.PORTAL)
 
 _TUMOUR = re.compile(r"tumou?r ?\d*")
 _NAMED = {
     "liver": SegmentRole.LIVER,
     "liver remnant": SegmentRole.REMNANT,
-    "hepatic": SegmentRole.VESSEL,
-    "portal": SegmentRole.VESSEL,
+    "hepatic": SegmentRole.HEPATIC,
+    "portal": SegmentRole.PORTAL,
 }
 
 

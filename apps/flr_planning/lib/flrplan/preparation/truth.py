@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from flrplan.image.orientation import in_axis_order
 from flrplan.metrics.region import Region
 from flrplan.preparation.lesion_instances import Voxels, frame_voxels, instances_of, nearest_instances, read_original
 from flrplan.preparation.seg_frames import open_seg, seg_frames, segment_labels
-from flrplan.preparation.segment_roles import SegmentRole, segment_role
+from flrplan.preparation.segment_roles import VEINS, SegmentRole, segment_role
 from flrplan.preparation.slice_offsets import slice_offsets_mm
 from flrplan.preparation.sources import CaseSource, FileLabels, MaskFile, SegLabel
 from flrplan.workfolder import Instances
@@ -32,7 +33,7 @@ class Truth:
 
     told_by: :data:`SEGMENTS`, :data:`NEAREST_SEGMENTS`, or :data:`PIECES` without instances.
     tumour_overlap_voxels: voxels of more than one tumour; the mask holds their union, the instances each.
-    notes: what a person should know, one sentence each.
+    veins: of the SEG, by name (``hepatic_veins``, ``portal_veins``), where it has them. notes: what a person should know, one sentence each.
     """
 
     liver: Mask
@@ -42,6 +43,7 @@ class Truth:
     told_by: str = PIECES
     tumour_overlap_voxels: int = 0
     notes: tuple[str, ...] = ()
+    veins: Mapping[str, Mask] = field(default_factory=dict)
 
 
 def read_truth_of(source: CaseSource, ct: CT) -> Truth:
@@ -72,7 +74,8 @@ def _from_seg(label: SegLabel, ct: CT, offsets_mm: NDArray[np.float64] | None) -
     roles = {number: segment_role(name) for number, name in labels.items()}
     _check_roles(labels, roles, what)
     shape = ct.geometry.shape_zyx
-    masks = {role: np.zeros(shape, np.bool_) for role in (SegmentRole.LIVER, SegmentRole.REMNANT)}
+    single = (SegmentRole.LIVER, SegmentRole.REMNANT, *(role for role in VEINS if role in roles.values()))
+    masks = {role: np.zeros(shape, np.bool_) for role in single}
     tumours_here: NDArray[np.uint8] = np.zeros(shape, np.uint8)
     tumours = {n: name for n, name in labels.items() if roles[n] is SegmentRole.TUMOUR}
     tumour_voxels: dict[int, list[Voxels]] = {n: [] for n in tumours}
@@ -95,7 +98,8 @@ def _from_seg(label: SegLabel, ct: CT, offsets_mm: NDArray[np.float64] | None) -
     instances = instances_of(tumour_voxels, tumours, ct.geometry)
     overlap = int(np.count_nonzero(tumours_here > 1))
     liver, flr = masks[SegmentRole.LIVER], masks[SegmentRole.REMNANT]
-    return Truth(liver, tumours_here > 0, flr, instances, SEGMENTS, overlap, tuple(notes))
+    veins = {role.value: masks[role] for role in VEINS if role in masks}
+    return Truth(liver, tumours_here > 0, flr, instances, SEGMENTS, overlap, tuple(notes), veins)
 
 
 def _divided(truth: Truth, source: CaseSource, ct: CT) -> Truth:

@@ -23,6 +23,7 @@ class WorkFolder:
     ``labels/<case>.nii.gz``                 planning map
     ``masks/<case>/<structure>.nii.gz``      binary truth, which goes before the planning map
     ``instances/<case>/layer1.nii.gz``, ...  lesions told apart (:mod:`flrplan.workfolder.instances`)
+    ``veins/<case>/hepatic_veins.nii.gz``    where a download has them, ``portal_veins`` too; for plans, no score counts them
     ``splits.json``                          :class:`flrplan.workfolder.split.Split`
     ``dataset.csv``                          what is known of the cases, from ``prepare.py``
     ``cohort.json``                          of a synthetic cohort: settings and facts
@@ -57,6 +58,11 @@ class WorkFolder:
     def instances(self) -> Path:
         """Folders of layers that tell lesions apart."""
         return self.root / "instances"
+
+    @property
+    def veins(self) -> Path:
+        """Folders of masks of veins."""
+        return self.root / "veins"
 
     @property
     def splits(self) -> Path:
@@ -119,6 +125,10 @@ class WorkFolder:
     def mask(self, case: str, structure: Structure) -> Path:
         """The binary truth of one structure."""
         return self.masks / case / f"{structure}{IMAGE_SUFFIX}"
+
+    def vein(self, case: str, name: str) -> Path:
+        """The mask of ``hepatic_veins`` or ``portal_veins``."""
+        return self.veins / case / f"{name}{IMAGE_SUFFIX}"
 
     def prediction(self, row: str, column: str, case: str) -> Path:
         """The predicted mask of a case."""
