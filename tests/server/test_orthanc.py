@@ -30,6 +30,7 @@ from flrplan.learning import read_annotations
 from flrplan.method import CRLM, LIVER, Recipe
 from flrplan.nnunet.prepare import StageWork, prepare_stage, read_prepared
 from flrplan.objects.seg import Segment, segmentation
+from flrplan.objects.source import LABEL_CONTENT
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import open_dicomweb
 from flrplan.workfolder import Split
@@ -199,7 +200,7 @@ def overlapping_seg(ct: CT, masks: Mapping[Structure, NDArray[np.bool_]], author
     segments = [
         Segment(s.value.upper(), APPEARANCE[s], frozenset(v for v in count if v >> bit & 1)) for bit, s in enumerate(masks)
     ]
-    seg = segmentation(partition, segments, ct, "drawn elsewhere")
+    seg = segmentation(partition, segments, ct, "drawn elsewhere", content=LABEL_CONTENT)
     seg.ContentCreatorName = author
     tomorrow = datetime.now() + timedelta(days=1)
     seg.ContentDate = seg.SeriesDate = tomorrow.strftime("%Y%m%d")

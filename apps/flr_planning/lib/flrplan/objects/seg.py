@@ -67,10 +67,11 @@ def segmentation(
     ct: CT,
     description: str,
     anonymize: bool = False,
+    content: str = PLAN_CONTENT,
 ) -> Dataset:
     """The SEG of a partition ``(Z, Y, X)`` uint8 or uint16 on the CT's grid: values are disjoint regions, 0 is none.
 
-    Only slices with voxels are stored. Segments are numbered from 1 in their order. anonymize: see :func:`source_series`.
+    Only slices with voxels are stored. Segments are numbered from 1 in their order. anonymize: see :func:`source_series`. content: the ContentLabel.
     Raises: OutputError where the CT has no series to refer to; GridError for another shape.
     """
     if partition_zyx.shape != ct.geometry.shape_zyx:
@@ -92,7 +93,7 @@ def segmentation(
             manufacturer_model_name=MANUFACTURER,
             software_versions=__version__,
             device_serial_number=NO_SERIAL_NUMBER,
-            content_label=PLAN_CONTENT,
+            content_label=content,
             content_description=description,
             content_creator_name=f"{MANUFACTURER}^",
             series_description=description,

@@ -23,7 +23,9 @@ from flrplan.image.dicom_files import CT_IMAGE_STORAGE, DicomFile, lacks_preambl
 MANUFACTURER = "flrplan"
 NO_SERIAL_NUMBER = "none"
 PLAN_CONTENT = "FLRPLAN"
-"""ContentLabel of the SEG of a plan."""
+"""ContentLabel of the SEG of a plan, which is nobody's label, though masks in it may be given."""
+LABEL_CONTENT = "SEGMENTATION"
+"""ContentLabel of the SEG of a label, which counts as one where it is stored at a DICOMweb server."""
 PRIVATE_SCHEME = "99FLRPLAN"
 _BLANK = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 """Attributes that must be there and may be empty (type 2)."""

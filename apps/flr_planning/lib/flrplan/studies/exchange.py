@@ -230,6 +230,7 @@ def write_seg(
     Raises: GridError where the label does not lie on that series; OutputError where the series cannot be referred to.
     """
     from flrplan.objects.seg import Segment, segmentation  # highdicom: seconds of imports that only a SEG needs
+    from flrplan.objects.source import LABEL_CONTENT
 
     ct = read_ct(series)
     label = read(ct.geometry, str(series), names)
@@ -241,7 +242,7 @@ def write_seg(
         Segment(s.value, APPEARANCE[s], frozenset(v for v in range(1, 1 << len(drawn)) if v >> bit & 1))
         for bit, (s, _) in enumerate(drawn)
     ]
-    seg = segmentation(partition, segments, ct, "FLR planning: published label", anonymize=True)
+    seg = segmentation(partition, segments, ct, "FLR planning: published label", anonymize=True, content=LABEL_CONTENT)
     with replacing(path) as part:
         seg.save_as(part)
 
