@@ -139,6 +139,10 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
             flrplan.plan(ct, crlm=odd, cascade=cascade)
     with pytest.raises(ImageError, match=r"case liver: \d+ of \d+ voxels are NaN"):
         flrplan.plan(replace(ct, array_zyx=np.full(shape, np.nan, np.float32)), cascade=cascade)
+    with pytest.raises(ImageError, match="expected a volume, found a single slice"):
+        flrplan.plan(
+            CT(ct.array_zyx[:1], replace(ct.geometry, size_xyz=(*ct.geometry.size_xyz[:2], 1)), "x", "x"), cascade=cascade
+        )
     for no_hu, found in ((ct.array_zyx.tolist(), "list"), (empty, "bool")):
         with pytest.raises(ImageError, match=f"synthetic: expected the HU as a numpy array of numbers, found {found}"):
             replace(ct, array_zyx=no_hu)

@@ -103,6 +103,15 @@ def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: P
     assert "no threshold is judged: the state of the liver is not stated" in words
 
 
+def test_a_liver_in_one_thick_slice_has_its_report(tmp_path: Path) -> None:
+    plan = plan_of(20)
+    grid = replace(GRID, spacing_mm=(2.0, 2.0, 12.0))
+    only = np.arange(GRID.size_xyz[2])[:, None, None] == 5
+    masks = {structure: mask & only for structure, mask in plan.masks.items()}
+    write_report(tmp_path, Plan(replace(plan.result, ct=replace(plan.ct, geometry=grid), masks=masks)))
+    assert "resection" in _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+
+
 def test_the_interval_is_shown_and_where_there_is_none_the_reason(tmp_path: Path) -> None:
     plan = plan_of(20)
     sure = Interval("given", True, 300, Bounds(50.0, 64.0), Bounds(0.44, 0.56), {30.0: 0.02}, calibrated_on="synthetic cases")
