@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reportlab.lib.pagesizes import A4
+from reportlab.pdfbase.pdfmetrics import stringWidth
+from reportlab.pdfgen.canvas import Canvas
 
 from flrplan.anatomy import Structure
 from flrplan.image import CT, Geometry
@@ -95,6 +98,15 @@ def test_the_pdf_has_two_pages_and_no_clock(written: Path, tmp_path: Path) -> No
     assert b"(D:2000" in pdf
 
 
+def test_the_footer_of_a_very_long_name_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(Canvas, "drawString", lambda _canvas, _x, _y, text: lines.append(text))
+    plan = plan_of(20)
+    write_report(tmp_path, replace(plan, result=replace(plan.result, ct=replace(plan.ct, name="x" * 250))))
+    assert len(lines) == 2
+    assert all(stringWidth(line, "DejaVuSans", 6.5) < 500 < A4[0] for line in lines)
+
+
 @pytest.mark.parametrize(("flr_to", "said"), [(40, "the resection is empty"), (0, "the remnant is empty")])
 def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: Path) -> None:
     write_report(tmp_path, plan_of(flr_to, None))
@@ -167,6 +179,8 @@ def test_in_a_browser_the_3d_view_turns_and_shows_the_metastasis_and_the_page_pr
             for (let k = 0; k < seen.length; k += 4) if (seen[k] > 100 && seen[k + 1] > 80 && seen[k + 2] < 20) count++;
             return count; }"""
         )
+        page.evaluate("document.querySelector('h1').textContent = 'x'.repeat(250)")  # a file may be called so
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a long name wraps"
         sheets = page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n")
         browser.close()
     assert errors == []
