@@ -98,6 +98,26 @@ def test_the_pdf_has_two_pages_and_no_clock(written: Path, tmp_path: Path) -> No
     assert b"(D:2000" in pdf
 
 
+def test_what_is_not_defined_is_said_in_words(tmp_path: Path) -> None:
+    nothing, tumour = plan_of(0), plan_of(20)
+    masks = {**tumour.masks, Structure.CRLM: tumour.masks[Structure.LIVER]}
+    for folder, plan in (
+        ("no remnant", replace(nothing, compared={"predicted": nothing})),
+        (
+            "no parenchyma",
+            replace(nothing, result=replace(tumour.result, masks=masks), raw=replace(tumour.result, masks=masks)),
+        ),
+    ):
+        content = report_content(plan, with_scene=False)
+        texts = [cell for table in content.tables for row in table.rows for cell in row]
+        assert "undefined" in " ".join(texts), folder
+        assert not [t for t in texts if "nan" in t.split()], folder
+    assert (
+        "not applicable: 40 % over measured liver without tumours (Azoulay 2000; fibrosis or cirrhosis), here no parenchyma"
+        in (text for _, text in content.verdicts)
+    )
+
+
 def test_the_footer_of_a_very_long_name_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(Canvas, "drawString", lambda _canvas, _x, _y, text: lines.append(text))

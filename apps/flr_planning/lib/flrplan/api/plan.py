@@ -196,7 +196,7 @@ def _with_given(
         sources={**result.sources, Structure.FLR: Source.GIVEN},
         warnings=(*result.warnings, *notes),
     )
-    return Plan(changed, compared={"predicted": predicted})
+    return Plan(changed, compared={"predicted": predicted}, disagreement_zyx=predicted.disagreement_zyx)
 
 
 def _with_alternative(planned: Plan, percent: float) -> Plan:
