@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,6 +140,10 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
             flrplan.plan(ct, crlm=odd, cascade=cascade)
     with pytest.raises(ImageError, match=r"case liver: \d+ of \d+ voxels are NaN"):
         flrplan.plan(replace(ct, array_zyx=np.full(shape, np.nan, np.float32)), cascade=cascade)
+    with pytest.raises(ImageError, match="expected a volume, found a single slice"):
+        flrplan.plan(
+            CT(ct.array_zyx[:1], replace(ct.geometry, size_xyz=(*ct.geometry.size_xyz[:2], 1)), "x", "x"), cascade=cascade
+        )
     for no_hu, found in ((ct.array_zyx.tolist(), "list"), (empty, "bool")):
         with pytest.raises(ImageError, match=f"synthetic: expected the HU as a numpy array of numbers, found {found}"):
             replace(ct, array_zyx=no_hu)
@@ -154,11 +159,15 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
 class _Instant(Cascade):
     """A cascade that gives the FLR as everything before the middle of the liver, and loads no network."""
 
-    def run(self, ct: CT, given: Mapping[Structure, Mask] | None = None, *_: object, **__: object) -> CascadeResult:
+    def run(
+        self, ct: CT, given: Mapping[Structure, Mask] | None = None, *_: object, on_folds: Any = None, **__: object
+    ) -> CascadeResult:
         masks = dict(given or {})
         columns = np.flatnonzero(masks[Structure.LIVER].any(axis=(0, 1)))
         masks[Structure.FLR] = masks[Structure.LIVER] & (np.arange(ct.array_zyx.shape[2]) < columns.mean())
         sources = {s: Source.PREDICTED if s is Structure.FLR else Source.GIVEN for s in masks}
+        if on_folds:
+            on_folds[Structure.FLR](tuple(fold * masks[Structure.FLR].astype(np.uint8) for fold in (255, 51)))
         return CascadeResult(ct, masks, sources, {}, {}, ())
 
 
@@ -185,6 +194,15 @@ def test_a_given_resection_is_the_plan_and_the_predicted_one_stands_beside_it(
     assert report["compared"]["predicted"]["volumes"] == predicted.volumes.to_json()
     assert report["compared"]["at least 40 %"]["remark"] == least.remark
     assert np.array_equal(flrplan.plan(ct, **given, flr=truth[Structure.FLR], cascade=instant).label_zyx, plan.label_zyx)
+
+
+def test_where_the_folds_differ_is_saved_beside_a_given_resection_as_well(
+    instant: Cascade, ct: CT, truth: dict[Structure, Mask]
+) -> None:
+    given = {"liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM], "flr": truth[Structure.FLR]}
+    plan = flrplan.plan(ct, **given, disagreement=True, cascade=instant)
+    assert plan.disagreement_zyx is not None
+    assert set(np.unique(plan.disagreement_zyx)) == {0, 40}, "100 % and 20 % of the predicted remnant"
 
 
 def test_a_plane_cuts_and_says_which_side_it_took(instant: Cascade, ct: CT, truth: dict[Structure, Mask]) -> None:

@@ -17,6 +17,7 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.anatomy import Mask, Structure, structure_mask
+from flrplan.api.anonymous import anonymous_request
 from flrplan.api.plan import patient_of_ct
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
@@ -343,6 +344,35 @@ def test_an_anonymized_plan_says_nowhere_whose_it_is(
     assert str(tmp_path) not in again
     logging.getLogger("flrplan").warning("%s is not there", series)  # the filter is gone after the command
     assert str(series) in caplog.text
+
+
+def test_errors_of_an_anonymized_plan_name_no_patient_of_a_mixed_folder_or_a_prior(
+    tmp_path: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series, hu = tmp_path / "dcm", small_ct.array_zyx.astype(np.int16)
+    files = write_dicom_series(series, hu, small_ct.geometry, "MRN 4711", SYNTHETIC_DESCRIPTION)
+    prior = tmp_path / "before.json"
+    content = {"volumes": {"flr_functional_ml": 300.0}, "patient": {"id": "MRN 815", "scan_date": "2019-05-06"}}
+    prior.write_text(json.dumps(content))
+    command = ["plan", str(series), "--out", str(tmp_path / "out"), "--device", "cpu", "--anonymize"]
+    assert main([*command, "--prior", str(prior)]) == 1
+    said = capsys.readouterr().err
+    assert "is of patient [removed], this CT of [removed]" in said
+    assert "815" not in said
+    last = pydicom.dcmread(files[-1])
+    last.PatientID = "MRN 0815"
+    last.save_as(files[-1])
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "holds slices of 2 patients (PatientID '[removed]', '[removed]')" in said
+    assert "0815" not in said
+
+
+def test_an_anonymous_request_is_the_same_where_a_version_knows_more_options() -> None:
+    asked = {"ct": ["ct.nii.gz", 1, 2], "options": {"raw": False, "weeks": None}}
+    more = {**asked, "options": {**asked["options"], "what_is_new": None}}
+    assert anonymous_request(asked) == anonymous_request(more)
+    assert anonymous_request(asked) != anonymous_request({**asked, "options": {"raw": True}})
 
 
 def test_errors_of_an_anonymized_plan_name_no_file(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -252,6 +252,17 @@ def test_patient_and_study_follow_the_series_or_stay_empty(tmp_path: Path, make_
         assert not [w for w in (*words, "rgen", "Case^One") if w.encode() in held or w.encode("latin-1") in held]
 
 
+@pytest.mark.parametrize(("charset", "name"), [("ISO_IR 100", "Müller^Jürgen"), ("ISO_IR 192", "王^小东=Иванов^Иван")])
+def test_a_name_beyond_ascii_is_written_with_its_character_set(
+    tmp_path: Path, make_ct: Callable[..., CT], make_plan: Make, charset: str, name: str
+) -> None:
+    make_ct()
+    plan = make_plan(retag(tmp_path / "ct", SpecificCharacterSet=charset, PatientName=name))
+    for content in written(plan, tmp_path / "out"):
+        assert (content.SpecificCharacterSet, str(content.PatientName)) == ("ISO_IR 192", name)
+    assert all(name.encode() in file.read_bytes() for file in (tmp_path / "out").iterdir()), "UTF-8"
+
+
 def test_values_that_dicom_does_not_allow_are_left_out(tmp_path: Path, make_ct: Callable[..., CT], make_plan: Make) -> None:
     make_ct()
     tags = {
@@ -291,9 +302,12 @@ def test_a_series_that_cannot_be_referred_to_is_planned_without_dicom(
         write_dicom(plan, out)
 
 
-def test_a_series_without_a_frame_of_reference_gets_one(tmp_path: Path, make_ct: Callable[..., CT], make_plan: Make) -> None:
+@pytest.mark.parametrize("stated", ["", "no uid"])
+def test_a_series_without_a_frame_of_reference_gets_one(
+    tmp_path: Path, make_ct: Callable[..., CT], make_plan: Make, stated: str
+) -> None:
     make_ct()
-    seg, _ = written(make_plan(retag(tmp_path / "ct", FrameOfReferenceUID="")), tmp_path / "out")
+    seg, _ = written(make_plan(retag(tmp_path / "ct", FrameOfReferenceUID=stated)), tmp_path / "out")
     assert seg.FrameOfReferenceUID.startswith("2.25.")
 
 

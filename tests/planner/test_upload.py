@@ -144,6 +144,33 @@ def test_a_damaged_zip_is_told(upload: MakeUpload, broken: Callable[[bytes], byt
         unpacked(upload, content)
 
 
+def test_a_cut_off_zip_is_told(upload: MakeUpload) -> None:
+    made = upload({"ct.zip": zipped(("ct.nii.gz", os.urandom(1000)))[:-100]})
+    assert not is_lone_zip(made)
+    with pytest.raises(ImageError, match=r"ct\.zip: this zip is cut off or damaged; pack it again"):
+        made.choices()
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_an_image_that_unpacks_beyond_bounds_is_not_read(upload: MakeUpload, tmp_path: Path, ending: str) -> None:
+    image = sitk.Image([200, 100, 50], sitk.sitkInt16)  # 2 MB of zeros, some kB packed
+    sitk.WriteImage(image, str(tmp_path / f"ct{ending}"), useCompression=True)
+    made = upload({f"DOE{ending}": (tmp_path / f"ct{ending}").read_bytes()})
+    with pytest.raises(ImageError, match=r"DOE\S+: its header announces 1000000 voxels, which unpack to more than 1\.0 MB"):
+        made.choices()
+
+
+def test_a_series_that_unpacks_beyond_bounds_is_not_read(upload: MakeUpload, series: Path) -> None:
+    files = {}
+    for file in series.iterdir():
+        slice_ = pydicom.dcmread(file)
+        slice_.Rows = slice_.Columns = 1000  # as of a packed picture: here the pixels are fewer
+        slice_.save_as(stream := io.BytesIO())
+        files[file.name] = stream.getvalue()
+    with pytest.raises(ImageError, match="the DICOM series: its header announces 12000000 voxels"):
+        upload(files).choices()
+
+
 def test_a_zip_in_a_zip_is_named(upload: MakeUpload) -> None:
     made = unpacked(upload, zipped(("inner.zip", zipped(("IM1.dcm", b"one")))))
     with pytest.raises(ImageError, match=r"no CT in the upload, but inner.zip, a zip beside or inside it; unpack it"):

@@ -134,8 +134,12 @@ def test_growth_since_a_prior_volumetry() -> None:
             lambda: Clinical(Patient(scan_date=date(2026, 1, 1)), prior=Prior(1.0, date(2026, 2, 1), None, "before.json")),
             r"before.json was scanned on 2026-02-01, after this CT \(2026-01-01\)",
         ),
+        (
+            lambda: Clinical(Patient(), prior=Prior(1.0, date(9999, 1, 1), None, "before.json")),
+            "before.json was scanned on 9999-01-01, after today",
+        ),
     ],
-    ids=["metres", "no weight", "nan", "weeks alone", "no weeks", "another patient", "a prior of the future"],
+    ids=["metres", "no weight", "nan", "weeks alone", "no weeks", "another patient", "a prior of the future", "of a day to come"],
 )  # fmt: skip
 def test_bad_input_is_told(make: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):

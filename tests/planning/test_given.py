@@ -128,7 +128,7 @@ def test_a_plane_cuts_the_same_from_every_file_and_takes_the_side_of_the_metasta
 
 
 def test_without_metastases_the_smaller_side_is_resected_whichever_way_the_normal_points() -> None:
-    for x in (1.0, -1.0):
+    for x in (1.0, -1.0, 1e-200, -1e200):
         flr, said = remnant_of_cut(Plane((0.5, 0.0, 0.0), (x, 0.0, 0.0)), LIVER, np.zeros_like(LIVER), GRID)
         assert np.array_equal(flr, LIVER & ~LEFT_OF_X0)
         assert "the smaller side is resected" in said
@@ -201,6 +201,7 @@ def test_a_cut_that_misses_the_liver_says_where_both_lie(cut: Plane | Mesh, said
         ("cut.ply", ply(Mesh(SQUARE, TRIANGLES + 2), False), "name vertices that are not among its 4"),
         ("cut.vtp", vtp(SQUARE_MESH, "binary")[:-40], "the file is damaged"),
         ("cut.mrk.json", b"{", "the file is damaged"),
+        ("cut.mrk.json", b"[" * 100_000, "the file is damaged"),
         ("cut.mrk.json", json.dumps({"markups": [{"type": "Line"}]}).encode(), "expected one plane among the markups, found 0"),
         ("cut.mrk.json", markup(center=[0, 0, 0], normal=[0, 0, 0]), "a normal that is not 0"),
         ("cut.mrk.json", markup(center=[0, 0], normal=[0, 0, 1]), "the file is damaged"),

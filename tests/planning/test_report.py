@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reportlab.lib.pagesizes import A4
+from reportlab.pdfbase.pdfmetrics import stringWidth
+from reportlab.pdfgen.canvas import Canvas
 
 from flrplan.anatomy import Structure
 from flrplan.image import CT, Geometry
@@ -95,12 +98,50 @@ def test_the_pdf_has_two_pages_and_no_clock(written: Path, tmp_path: Path) -> No
     assert b"(D:2000" in pdf
 
 
+def test_what_is_not_defined_is_said_in_words(tmp_path: Path) -> None:
+    nothing, tumour = plan_of(0), plan_of(20)
+    masks = {**tumour.masks, Structure.CRLM: tumour.masks[Structure.LIVER]}
+    for folder, plan in (
+        ("no remnant", replace(nothing, compared={"predicted": nothing})),
+        (
+            "no parenchyma",
+            replace(nothing, result=replace(tumour.result, masks=masks), raw=replace(tumour.result, masks=masks)),
+        ),
+    ):
+        content = report_content(plan, with_scene=False)
+        texts = [cell for table in content.tables for row in table.rows for cell in row]
+        assert "undefined" in " ".join(texts), folder
+        assert not [t for t in texts if "nan" in t.split()], folder
+    assert (
+        "not applicable: 40 % over measured liver without tumours (Azoulay 2000; fibrosis or cirrhosis), here no parenchyma"
+        in (text for _, text in content.verdicts)
+    )
+
+
+def test_the_footer_of_a_very_long_name_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(Canvas, "drawString", lambda _canvas, _x, _y, text: lines.append(text))
+    plan = plan_of(20)
+    write_report(tmp_path, replace(plan, result=replace(plan.result, ct=replace(plan.ct, name="x" * 250))))
+    assert len(lines) == 2
+    assert all(stringWidth(line, "DejaVuSans", 6.5) < 500 < A4[0] for line in lines)
+
+
 @pytest.mark.parametrize(("flr_to", "said"), [(40, "the resection is empty"), (0, "the remnant is empty")])
 def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: Path) -> None:
     write_report(tmp_path, plan_of(flr_to, None))
     words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert said in words
     assert "no threshold is judged: the state of the liver is not stated" in words
+
+
+def test_a_liver_in_one_thick_slice_has_its_report(tmp_path: Path) -> None:
+    plan = plan_of(20)
+    grid = replace(GRID, spacing_mm=(2.0, 2.0, 12.0))
+    only = np.arange(GRID.size_xyz[2])[:, None, None] == 5
+    masks = {structure: mask & only for structure, mask in plan.masks.items()}
+    write_report(tmp_path, Plan(replace(plan.result, ct=replace(plan.ct, geometry=grid), masks=masks)))
+    assert "resection" in _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
 
 
 def test_the_interval_is_shown_and_where_there_is_none_the_reason(tmp_path: Path) -> None:
@@ -158,6 +199,8 @@ def test_in_a_browser_the_3d_view_turns_and_shows_the_metastasis_and_the_page_pr
             for (let k = 0; k < seen.length; k += 4) if (seen[k] > 100 && seen[k + 1] > 80 && seen[k + 2] < 20) count++;
             return count; }"""
         )
+        page.evaluate("document.querySelector('h1').textContent = 'x'.repeat(250)")  # a file may be called so
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "a long name wraps"
         sheets = page.pdf(prefer_css_page_size=True).count(b"/Type /Page\n")
         browser.close()
     assert errors == []

@@ -13,9 +13,11 @@ from typing import Any
 
 import pydicom
 
+from flrplan.errors import SettingsError
 from flrplan.files import files_below
 from flrplan.image.cases import case_name
 from flrplan.image.dicom_files import is_dicom
+from flrplan.planning.patient import read_prior
 
 REMOVED = "[removed]"
 _IDENTIFYING = [
@@ -61,11 +63,11 @@ class Anonymizer:
             files = files_below(path) if path.is_dir() else [path]
             words |= {f"'{case_name(path)}'", *(f.name for f in files if not re.fullmatch(r"\d{1,5}", f.name))}
             words |= {str(p) for f in files for p in (f, f.parent.resolve() / f.name)}
-            seen: set[Path] = set()
-            for file in files:
-                if file.parent not in seen and file.is_file() and is_dicom(file):
-                    seen.add(file.parent)  # one header a folder: it holds a series
+            for file in files:  # each: a folder may hold slices of several patients, which an error names
+                if file.is_file() and is_dicom(file):
                     words |= _of_header(file)
+            if path.suffix.lower() == ".json":
+                words |= _of_prior(path)
         words = {w for w in words if len(w) >= _SHORTEST}
         pattern = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if pattern else None
@@ -75,8 +77,17 @@ class Anonymizer:
         return text if self._pattern is None else self._pattern.sub(REMOVED, text)
 
 
+def _of_prior(file: Path) -> set[str]:
+    """Whose an earlier plan is, and when it was scanned; nothing of a file that is none, which an error names."""
+    try:
+        prior = read_prior(file)
+    except SettingsError:
+        return set()
+    return {str(prior.patient_id or ""), str(prior.scan_date or "")}
+
+
 def _of_header(file: Path) -> set[str]:
-    header = pydicom.dcmread(file, force=True, specific_tags=_IDENTIFYING)
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=_IDENTIFYING)
     words: set[str] = {str(file.parent), file.parent.name if len(file.parent.name) > 2 * _SHORTEST else ""}
     for keyword in _IDENTIFYING:
         value = str(header.get(keyword) or "").strip()
@@ -107,8 +118,12 @@ def pseudonym(stamp: object) -> str:
 
 
 def anonymous_request(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for as a digest, which tells whether a later run asks the same, and nothing else."""
-    return {"sha256": _digest(request)}
+    """What was asked for as a digest, which tells whether a later run asks the same, and nothing else.
+
+    Options that were not used take no part, so that a version that knows more of them asks the same.
+    """
+    options = {name: value for name, value in request.get("options", {}).items() if value is not None}
+    return {"sha256": _digest({**request, "options": options})}
 
 
 def _digest(value: object) -> str:

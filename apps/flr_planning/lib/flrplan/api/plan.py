@@ -21,6 +21,7 @@ from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
 from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
+from flrplan.image.hounsfield import check_grid
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
 from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
@@ -123,7 +124,8 @@ def plan(
     of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
     of_own = {n: _mask(mask, image, Structure.FLR if n == "flr" else n) for n, mask in drawn.items()}
     surface, frame_note = _cut(cut) if cut is not None else (None, "")
-    if image.array_zyx.dtype.kind == "f":  # a CT of the caller's own; read_ct has looked
+    check_grid(image.geometry, image.source)  # this and the next of a CT of the caller's own; read_ct has looked
+    if image.array_zyx.dtype.kind == "f":
         require_finite(count_non_finite(image.array_zyx), image.array_zyx.size, f"case {image.name}")
     image = replace(image, warnings=(*image.warnings, *notes))
     if anonymize:
@@ -194,7 +196,7 @@ def _with_given(
         sources={**result.sources, Structure.FLR: Source.GIVEN},
         warnings=(*result.warnings, *notes),
     )
-    return Plan(changed, compared={"predicted": predicted})
+    return Plan(changed, compared={"predicted": predicted}, disagreement_zyx=predicted.disagreement_zyx)
 
 
 def _with_alternative(planned: Plan, percent: float) -> Plan:

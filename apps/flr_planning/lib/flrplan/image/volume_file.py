@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +33,17 @@ class Volume:
 def image_suffix(path: Path) -> str | None:
     """The ending of an image file, ``.nii.gz`` in one piece, lower case; None where the name has none of them."""
     return next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), None)
+
+
+def announced_voxels(path: Path) -> int:
+    """How many voxels the header of an image file announces, before any is read or unpacked; 0 where that cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0
+    return int(math.prod(reader.GetSize()) * reader.GetNumberOfComponents())
 
 
 def read_volume(path: Path) -> Volume:

@@ -26,6 +26,7 @@ from flrplan.objects.source import (
     NO_SERIAL_NUMBER,
     PLAN_CONTENT,
     PRIVATE_SCHEME,
+    UTF_8,
     SourceSeries,
     source_series,
     without_highdicom_warnings,
@@ -99,6 +100,7 @@ def segmentation(
             series_description=description,
             coding_schemes=[coding_scheme()],
         )
+    seg.SpecificCharacterSet = UTF_8
     _refer_to_frames(seg, series, stored)
     return seg
 

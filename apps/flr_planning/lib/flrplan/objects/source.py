@@ -27,6 +27,8 @@ PLAN_CONTENT = "FLRPLAN"
 LABEL_CONTENT = "SEGMENTATION"
 """ContentLabel of the SEG of a label, which counts as one where it is stored at a DICOMweb server."""
 PRIVATE_SCHEME = "99FLRPLAN"
+UTF_8 = "ISO_IR 192"
+"""SpecificCharacterSet of what is written: highdicom states none, and without one a name beyond ASCII is lost."""
 _BLANK = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 """Attributes that must be there and may be empty (type 2)."""
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
@@ -55,14 +57,15 @@ def why_no_objects(ct: CT) -> str | None:
 def source_series(ct: CT, anonymize: bool = False) -> SourceSeries:
     """The series of a CT. anonymize: patient and study stay empty, but for the UIDs, without which nothing refers to the series.
 
-    A series without FrameOfReferenceUID gets one of its own. Raises: OutputError where nothing can refer to it, or a file is gone.
+    A series without a FrameOfReferenceUID that is one gets one of its own. Raises: OutputError where nothing can refer to it, or a file is gone.
     """
     why = why_no_objects(ct)
     if why is not None:
         raise OutputError(f"{ct.source}: no DICOM SEG or SR can be written: {why}; export the series again")
     first = _patient_and_study(ct.slices[0], anonymize)
     grid = ct.geometry
-    frame_of_reference = str(first.get("FrameOfReferenceUID") or generate_uid(prefix=None))
+    stated = UID(str(first.get("FrameOfReferenceUID") or ""))
+    frame_of_reference = stated if stated.is_valid else generate_uid(prefix=None)
     cosines = [format_number_as_ds(float(c)) for c in grid.direction_matrix[:, :2].T.ravel()]
     positions = grid.world_mm(np.array([(0, 0, z) for z in range(grid.size_xyz[2])], float))
     images = []
@@ -70,7 +73,7 @@ def source_series(ct: CT, anonymize: bool = False) -> SourceSeries:
         image = Dataset()
         image.update(first)
         image.SOPClassUID, image.SOPInstanceUID = UID(file.kind or CT_IMAGE_STORAGE), UID(file.instance)
-        image.SeriesInstanceUID, image.FrameOfReferenceUID = UID(file.text("SeriesInstanceUID")), UID(frame_of_reference)
+        image.SeriesInstanceUID, image.FrameOfReferenceUID = UID(file.text("SeriesInstanceUID")), frame_of_reference
         image.Modality = "CT"
         image.Rows, image.Columns = grid.size_xyz[1], grid.size_xyz[0]
         image.PixelSpacing = [format_number_as_ds(round(grid.spacing_mm[axis], 9)) for axis in (1, 0)]

@@ -28,7 +28,7 @@ from flrplan import __version__
 from flrplan.anatomy import CodedConcept
 from flrplan.image import CT
 from flrplan.objects.seg import Dataset, coding_scheme, concept
-from flrplan.objects.source import MANUFACTURER, NO_SERIAL_NUMBER, source_series, without_highdicom_warnings
+from flrplan.objects.source import MANUFACTURER, NO_SERIAL_NUMBER, UTF_8, source_series, without_highdicom_warnings
 
 SERIES_NUMBER = 9002
 _DECIMALS = 3
@@ -84,7 +84,7 @@ def measurement_report(
             title=concept(_TITLE),
             language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(concept(_ENGLISH)),
         )
-        return ComprehensiveSR(
+        report = ComprehensiveSR(
             evidence=[seg, *series.images],
             content=content[0],
             series_instance_uid=generate_uid(prefix=None),
@@ -101,6 +101,8 @@ def measurement_report(
             series_description=description,
             coding_schemes=[coding_scheme()],
         )
+    report.SpecificCharacterSet = UTF_8
+    return report
 
 
 def _group(thing: MeasuredThing, seg: Dataset) -> Any:

@@ -7,6 +7,7 @@ climb out of the folder, and no patient's name stands in one.
 from __future__ import annotations
 
 import io
+import math
 import re
 import stat
 import struct
@@ -22,7 +23,7 @@ from flrplan.errors import ImageError, OutputError
 from flrplan.files import is_junk, require_room
 from flrplan.files.space import size
 from flrplan.image.dicom_files import called, ct_volumes, is_dicom
-from flrplan.image.volume_file import IMAGE_SUFFIXES, image_suffix
+from flrplan.image.volume_file import IMAGE_SUFFIXES, announced_voxels, image_suffix
 
 _DETACHED = (".mhd", ".nhdr")
 """Headers whose voxels lie in a file that they name."""
@@ -31,6 +32,8 @@ _MOST_FILES = 20_000
 _KEPT_FREE_BYTES = 500_000_000
 _LOOK_EVERY_BYTES = 1 << 26
 _COPIED_AT_ONCE = 1 << 20
+_BYTES_OF_VOXEL = 2
+"""Of HU."""
 _LONGEST_LIST_BYTES = 1 << 24
 """Of a zip's directory of 46 bytes and a name for each file: room for 20,000 files with names of 700 letters."""
 _OUR_NAME = re.compile(r"(?:\d{3}/)?(file-\d{5})(?:\.nii\.gz|\.\w+)?")
@@ -98,7 +101,8 @@ class Upload:
     def choices(self) -> list[Choice]:
         """The CTs of the upload, by header: image files, and series of two or more CT slices.
 
-        Raises: ImageError where there is none, with what was found, and for DICOM files that cannot be read.
+        Raises: ImageError where there is none, with what was found, for DICOM files that cannot be read, and for an image that would be larger
+        than the upload may be.
         """
         volumes = [p for p in self.files if image_suffix(p)]
         if detached := [p for p in volumes if image_suffix(p) in _DETACHED]:
@@ -106,14 +110,22 @@ class Upload:
                 f"{self.name_of(detached[0])} names the file that its voxels lie in, which an upload does not keep; save it as .mha or .nrrd, "
                 "which hold both"
             )
+        for path in volumes:
+            self._require_bounded(self.name_of(path), announced_voxels(path))
         has_dicom = any(not image_suffix(p) and is_dicom(p) for p in self.files)
         series = ct_volumes(self.folder) if has_dicom else []
         found = [Choice(p, None, self.name_of(p)) for p in volumes]
         for one in series:
+            sides = [one.slices[0].text(keyword) for keyword in ("Rows", "Columns")]
+            if all(side.isdecimal() for side in sides):  # else reading it says what is wrong
+                self._require_bounded("the DICOM series", math.prod(map(int, sides)) * len(one.slices))
             title = f"{one.slices[0].text('SeriesDescription') or 'CT without a description'}, {len(one.slices)} slices"
             found.append(Choice(self.folder, one.uid if len(series) + len(volumes) > 1 else None, title))
         if found or has_dicom:
             return found or [Choice(self.folder, None, "")]  # reading it says what the DICOM files are
+        broken = [n for p in self.files if (n := self.name_of(p)).lower().endswith(".zip") and not zipfile.is_zipfile(p)]
+        if broken:
+            raise ImageError(f"{broken[0]}: this zip is cut off or damaged; pack it again, or upload the folder")
         zips = [self.name_of(p) for p in self.files if zipfile.is_zipfile(p)]
         if zips:
             raise ImageError(
@@ -121,6 +133,14 @@ class Upload:
             )
         names = ", ".join(self.name_of(p) for p in self.files[:3]) + (" and others" if len(self.files) > 3 else "")
         raise ImageError(f"no CT in the upload ({names or 'it is empty'}); expected {EXPECTED}")
+
+    def _require_bounded(self, name: str, voxels: int) -> None:
+        """A compressed image unpacks to a thousand times its size, in memory: what its header announces is bounded as well."""
+        if voxels * _BYTES_OF_VOXEL > self._largest_bytes:
+            raise ImageError(
+                f"{name}: its header announces {voxels} voxels, which unpack to more than {size(self._largest_bytes)}, the most that is taken; "
+                "upload one CT"
+            )
 
 
 def too_large(largest_bytes: int) -> ImageError:

@@ -83,7 +83,7 @@ def read_cut(path: Path) -> tuple[Plane | Mesh, str]:
         raise LabelError(f"{path}: {error}") from error
     except OSError as error:
         raise LabelError(f"{path}: the cut cannot be read ({error.strerror}); check the path") from error
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ElementTree.ParseError, zlib.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, ElementTree.ParseError, zlib.error) as error:
         raise LabelError(f"{path}: expected a cut as {FORMATS}, the file is damaged ({error}); export it again") from error
     if frame.upper() not in ("LPS", "RAS", ""):
         raise LabelError(f"{path}: expected the frame LPS or RAS, found {frame!r}; export it again")

@@ -86,7 +86,8 @@ def remnant_of_cut(
 
 def _linear(grid: Geometry, point: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
     """The signed distance of each voxel centre to a plane, mm."""
-    unit = normal / np.linalg.norm(normal)
+    unit = normal / np.abs(normal).max()  # first, since the length of one that is very long or short is none
+    unit /= np.linalg.norm(unit)
     x, y, z = unit @ (grid.direction_matrix * np.asarray(grid.spacing_mm))
     iz, iy, ix = np.ogrid[: grid.shape_zyx[0], : grid.shape_zyx[1], : grid.shape_zyx[2]]
     return np.asarray(float(unit @ (np.asarray(grid.origin_mm) - point)) + z * iz + y * iy + x * ix)

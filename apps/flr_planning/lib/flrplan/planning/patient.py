@@ -90,9 +90,11 @@ def check_prior(prior: Prior, patient: Patient) -> list[str]:
         raise SettingsError(
             f"{prior.source} is of patient {prior.patient_id}, this CT of {patient.patient_id}; give a prior of the same"
         )
-    if prior.scan_date is not None and patient.scan_date is not None and prior.scan_date > patient.scan_date:
+    latest = patient.scan_date or date.today()  # a day as scanners write it, that of no time zone
+    if prior.scan_date is not None and prior.scan_date > latest:
+        this = f"this CT ({latest})" if patient.scan_date else f"today ({latest})"
         raise SettingsError(
-            f"{prior.source} was scanned on {prior.scan_date}, after this CT ({patient.scan_date}); a prior is the earlier one: exchange them"
+            f"{prior.source} was scanned on {prior.scan_date}, after {this}; a prior is the earlier one: exchange them"
         )
     unknown = []
     if prior.patient_id is None or patient.patient_id is None:

@@ -24,6 +24,8 @@ from flrplan.files import replacing
 from flrplan.planning.report import Picture, ReportContent, Table
 
 _WIDTH = A4[0] - 24 * mm
+_LONGEST_TITLE = 80
+"""Letters in a footer, which is one line; the whole title stands on the first page."""
 _FONT, _BOLD = "DejaVuSans", "DejaVuSans-Bold"
 _TEXT = ParagraphStyle("text", fontName=_FONT, fontSize=7.6, leading=9.6)
 _SMALL = ParagraphStyle("small", _TEXT, fontSize=6.6, leading=8.2)
@@ -60,7 +62,8 @@ def write_pdf(path: Path, of: ReportContent) -> None:
 
     def footer(canvas: Any, document: Any) -> None:
         canvas.setFont(_FONT, 6.5)
-        canvas.drawString(12 * mm, 6 * mm, f"{of.title}; {of.use}")
+        title = of.title if len(of.title) <= _LONGEST_TITLE else f"{of.title[:_LONGEST_TITLE]}..."
+        canvas.drawString(12 * mm, 6 * mm, f"{title}; {of.use}")
         canvas.drawRightString(A4[0] - 12 * mm, 6 * mm, f"page {document.page}")
 
     buffer = io.BytesIO()

@@ -281,11 +281,11 @@ def _colour(compartment: Compartment) -> tuple[float, float, float]:
 def _around(
     label: NDArray[np.uint8], spacing_mm: tuple[float, ...], margin_mm: float = MARGIN_MM
 ) -> tuple[slice, slice, slice]:
-    """The bounding box of what is not 0, and a margin; all of an empty map."""
+    """The bounding box of what is not 0, and a margin of a voxel at least; all of an empty map."""
     cuts = []
     for axis, (size, spacing) in enumerate(zip(label.shape, spacing_mm, strict=True)):
         hit = np.flatnonzero(label.any(axis=tuple({0, 1, 2} - {axis})))
-        margin = round(margin_mm / spacing)
+        margin = max(1, round(margin_mm / spacing))  # else what lies in one thick slice has no outline
         cuts.append(slice(max(0, int(hit[0]) - margin), min(size, int(hit[-1]) + 1 + margin)) if hit.size else slice(0, size))
     return cuts[0], cuts[1], cuts[2]
 

@@ -22,6 +22,7 @@ from flrplan.planning.picture import View, key_views, outside_jpeg, thresholds_p
 
 if TYPE_CHECKING:
     from flrplan.planning.plan import Plan
+    from flrplan.planning.volumetry import Volumes
 
 PAGE_NAME = "report.html"
 PDF_NAME = "report.pdf"
@@ -87,7 +88,6 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
     from flrplan.planning.scene import scene_of
 
     volumes, lesions = plan.volumes, plan.parts.lesions
-    share = "undefined" if math.isnan(volumes.flr_fraction) else f"{100 * volumes.flr_fraction:.1f} %"
     others = {name: other.masks[Structure.FLR] for name, other in plan.compared.items()}
     views = key_views(plan.ct, plan.label_zyx, lesions, plan.veins, others)
     lines = [_OUTLINES]
@@ -98,7 +98,7 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
     return ReportContent(
         title=f"Plan of {plan.ct.name}",
         use=RESEARCH_ONLY,
-        headline=(f"FLR {volumes.flr_functional_ml:.0f} ml", share),
+        headline=(f"FLR {volumes.flr_functional_ml:.0f} ml", _share(volumes)),
         about=f"remnant parenchyma, of {volumes.functional_liver_ml:.0f} ml liver without metastases ({_flr_source(plan)})",
         sure=_sure(plan),
         verdicts=_verdicts(plan),
@@ -154,7 +154,8 @@ def _verdicts(plan: Plan) -> list[tuple[bool | None, str]]:
         return [(None, "no threshold is judged: the state of the liver is not stated (normal, chemotherapy or injured)")]
     said = []
     for threshold, percent, verdict in judged:
-        here = f"{percent:.1f} %" if not math.isnan(percent) else "height and weight are not known"
+        unknown = "no parenchyma" if threshold.over is Denominator.MEASURED else "height and weight are not known"
+        here = unknown if math.isnan(percent) else f"{percent:.1f} %"
         said.append(({"met": True, "not met": False}.get(verdict), f"{verdict}: {threshold.describe()}, here {here}"))
     return [(None, f"liver stated as {state.value}"), *said]
 
@@ -165,6 +166,10 @@ def _caption(view: View) -> str:
 
 def _mm(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _share(volumes: Volumes) -> str:
+    return "undefined" if math.isnan(volumes.flr_fraction) else f"{100 * volumes.flr_fraction:.1f} %"
 
 
 def _ml(value: float) -> str:
@@ -191,17 +196,16 @@ def _lesions(plan: Plan) -> Table:
 
 def _volumes(plan: Plan) -> Table:
     v, raw = plan.volumes, plan.raw_volumes
-    share = "undefined" if math.isnan(v.flr_fraction) else f"{100 * v.flr_fraction:.1f} %"
     rows = [
         ("liver with metastases (TLV)", f"{_ml(v.liver_ml)} ml"),
         ("metastases (TV)", f"{_ml(v.crlm_ml)} ml"),
         ("liver without metastases", f"{_ml(v.functional_liver_ml)} ml"),
-        ("remnant parenchyma (FLR)", f"{_ml(v.flr_functional_ml)} ml, {share}"),
+        ("remnant parenchyma (FLR)", f"{_ml(v.flr_functional_ml)} ml, {_share(v)}"),
         ("remnant with the metastases left in it", f"{_ml(v.flr_ml)} ml"),
         ("resection", f"{_ml(v.lrs_ml)} ml in {len(plan.parts.resection)} part{'s' * (len(plan.parts.resection) != 1)}"),
     ]
     if raw is not None:
-        rows.append(("FLR of the networks' own mask", f"{_ml(raw.flr_functional_ml)} ml, {100 * raw.flr_fraction:.1f} %"))
+        rows.append(("FLR of the networks' own mask", f"{_ml(raw.flr_functional_ml)} ml, {_share(raw)}"))
     assessment = plan.assessment
     if not math.isnan(assessment.sflr_percent):
         stlv = assessment.flr_percent(Denominator.VAUTHEY)
@@ -236,15 +240,16 @@ def _compared(plan: Plan) -> Table:
             "none" if p.parts.closest is None else f"{_mm(p.parts.closest.margin_mm)} mm (metastasis {p.parts.closest.number})"
         )
 
-    def share(p: Plan) -> str:
-        return "undefined" if math.isnan(p.volumes.flr_fraction) else f"{100 * p.volumes.flr_fraction:.1f} %"
+    def overlap(p: Plan) -> str:
+        same = dice(plan.masks[Structure.FLR], p.masks[Structure.FLR])
+        return "undefined" if math.isnan(same) else f"{same:.2f}"
 
     rows = [
-        row("FLR", lambda p: f"{_ml(p.volumes.flr_functional_ml)} ml, {share(p)}"),
+        row("FLR", lambda p: f"{_ml(p.volumes.flr_functional_ml)} ml, {_share(p.volumes)}"),
         row("resection", lambda p: f"{_ml(p.volumes.lrs_ml)} ml, parts: {len(p.parts.resection)}"),
         row("metastases", fates),
         row("smallest margin", margin),
-        row("remnant as this plan's (Dice)", lambda p: f"{dice(plan.masks[Structure.FLR], p.masks[Structure.FLR]):.2f}"),
+        row("remnant as this plan's (Dice)", overlap),
     ]
     notes = [other.remark for other in plan.compared.values() if other.remark]
     return Table("Beside it", ("", *shown), rows, "; ".join(notes))
