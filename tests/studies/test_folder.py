@@ -130,15 +130,50 @@ def test_hidden_and_empty_files_are_no_images(studies: StudiesFolder, caplog: py
     assert "a.nrrd is left out: a.nii.gz has the same id" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 99, "info": {}}', "\0\0"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"schema": 99, "info": {}}', '{"schema": 1, "info": {}, "file": "b.nii.gz"}', "\0\0"]
+)
 def test_a_damaged_record_costs_the_names_and_not_the_label(
     studies: StudiesFolder, save: Callable[..., None], content: str
 ) -> None:
     save("mine")
     (studies.labels / "final" / "a.json").write_text(content)
     assert held(studies) == {"final": ("mine", "?")}
+    (studies.labels / "final" / ".next-a.json").write_text(content)
+    StudiesFolder(studies.root).recover()
+    assert held(studies) == {"final": ("mine", "?")}
     save("next")
     assert held(studies)["final"] == ("next", "next")
+
+
+def test_links_to_themselves_and_names_that_are_no_ids_stop_nothing(
+    studies: StudiesFolder, save: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (studies.root / "b.nii.gz", studies.labels / "final" / "a.nrrd"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(path)
+    names = (b"0:1.nii.gz", b" x.nii.gz", b"y .nii.gz", b"\xff.nii.gz")
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(studies.root), name))).write_bytes(b"image")
+    save("mine")
+    assert list(studies.scan()) == ["a"]
+    assert held(studies) == {"final": ("mine", "mine")}
+    assert caplog.text.count("its name can be no id of an image; rename it, such as case-1.nii.gz") >= len(names)
+
+
+def test_info_that_nobody_could_read_back_is_refused(studies: StudiesFolder, save: Callable[..., None], tmp_path: Path) -> None:
+    save("old")
+    (tmp_path / "new.nii.gz").write_text("new")
+    half = {"comment": "half a character: \ud83d"}
+    for store in (
+        lambda: studies.save_label("a", "final", tmp_path / "new.nii.gz", half),
+        lambda: studies.update_label("a", "final", half),
+        lambda: studies.update_image("a", half),
+        lambda: studies.save_image("b", tmp_path / "new.nii.gz", half),
+    ):
+        with pytest.raises(LabelError, match="its params are not plain JSON"):
+            store()
+    assert held(studies) == {"final": ("old", "old")}
 
 
 class Killed(BaseException):

@@ -12,6 +12,7 @@ the save has happened; then its record does. A ``.next`` record counts if the la
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -42,7 +43,7 @@ SCHEMA = 1
 LOCK_SECONDS = 60.0
 _VERSION = "version_"
 _NEXT, _PART = ".next-", ".part-"
-_NAME = re.compile(r"""(?![.~\s])[^/\\:*?"<>|\x00-\x1f\x7f]{1,200}(?<![.\s])""")
+_NAME = re.compile(r"""(?![.~\s])[^/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]{1,200}(?<![.\s])""")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -77,9 +78,21 @@ def split_name(name: str, endings: Sequence[str] = LABEL_ENDINGS) -> tuple[str, 
 
 def check_id(image_id: str) -> str:
     """The id itself where it can name a file in the studies folder, and nothing outside it. Raises: LabelError."""
-    if not _NAME.fullmatch(image_id) or len(image_id.encode()) > 220:
+    if not _is_id(image_id):
         raise LabelError(f"{image_id!r:.80} is no id of an image: expected a file name without its ending, and no path")
     return image_id
+
+
+def _is_id(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(name.encode()) <= 220
+
+
+def check_info(info: Mapping[str, Any], what: str) -> None:
+    """Raises: LabelError where the info is no plain JSON: with half a character in it, nothing could list the folder any more."""
+    try:
+        json.dumps(info, ensure_ascii=False, default=str).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LabelError(f"{what}: its params are not plain JSON ({error}); send names with values, such as {{}}") from error
 
 
 def check_tag(tag: str) -> str:
@@ -127,7 +140,10 @@ class StudiesFolder:
     # Reading
 
     def scan(self) -> dict[str, StoredImage]:
-        """All images with their labels, by id, sorted. Hidden files, empty files and folders are none; nothing here raises for one file."""
+        """All images with their labels, by id, sorted. Nothing here raises for one file.
+
+        No images are: hidden and empty files, folders, and files whose name can be no id.
+        """
         found: dict[str, StoredImage] = {}
         for name in _files_of(self.root):
             parts = split_name(name, self._endings)
@@ -135,6 +151,9 @@ class StudiesFolder:
                 continue
             image_id, ending = parts
             path = self.root / name
+            if not _is_id(image_id):
+                self._tell(f"{path} is left out: its name can be no id of an image; rename it, such as case-1{ending.lower()}")
+                continue
             info = self.image_info(image_id)
             if not _has_bytes(path):
                 self._tell(f"{path} is empty, so it is no image; copy it again")
@@ -198,6 +217,7 @@ class StudiesFolder:
             disk, read-only folder): then the old label is as it was.
         """
         check_id(image_id), check_tag(tag)
+        check_info(info, f"the label of {image_id}")
         parts = split_name(source.name)
         if parts is None:
             raise LabelError(f"the label of {image_id}: expected a file of {', '.join(LABEL_ENDINGS)}, found {source.name!r}")
@@ -229,6 +249,7 @@ class StudiesFolder:
 
     def update_label(self, image_id: str, tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
         """Keeps more beside a label; returns all that is kept. Raises: LabelError where there is none, OutputError."""
+        check_info(info, f"image {image_id}, {tag}")
         with self.locked():
             label = self.require_label(image_id, tag)
             merged = {**label.info, **info}
@@ -255,6 +276,7 @@ class StudiesFolder:
         if parts is None:
             raise ImageError(f"image {image_id}: expected a file of {', '.join(self._endings)}, found {source.name!r}")
         target = self.root / (check_id(image_id) + parts[1])
+        check_info(info, f"image {image_id}")
         with self.locked():
             old = [self.root / n for n in _files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
             if old and self._tags_of(image_id) and not any(_sha256(p) == _sha256(source) for p in old):
@@ -270,7 +292,8 @@ class StudiesFolder:
         return target
 
     def update_image(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
-        """Keeps more of an image; returns all that is kept. Raises: OutputError."""
+        """Keeps more of an image; returns all that is kept. Raises: LabelError, OutputError."""
+        check_info(info, f"image {image_id}")
         with self.locked():
             merged = {**self.image_info(check_id(image_id)), **info}
             write_json(self._images / f"{image_id}.json", {"schema": SCHEMA, "info": merged})
@@ -295,13 +318,13 @@ class StudiesFolder:
             (self.labels / tag / (image_id + ending), self.labels / tag / f"{image_id}.json", info)
             for image_id, (_, of_tags) in known.items()
             for tag, (ending, info) in of_tags.items()
-            if _NAME.fullmatch(image_id) and _TAG.fullmatch(tag)
+            if _is_id(image_id) and _TAG.fullmatch(tag)
         ]
         labels = [(path, record, info) for path, record, info in labels if path.is_file() and not record.exists()]
         images = {
             image_id: info
             for image_id, (info, _) in known.items()
-            if _NAME.fullmatch(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
+            if _is_id(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
         }
         if not labels and not images:
             return
@@ -365,7 +388,7 @@ class StudiesFolder:
     def _tell(self, warning: str) -> None:
         if warning not in self._told:
             self._told.add(warning)
-            logger.warning("%s", warning)
+            logger.warning("%s", warning.encode(errors="backslashreplace").decode())
 
     def _keep(self, image_id: str, label: StoredLabel) -> None:
         """The next ``version_N``: first the record, so that no version is without one."""
@@ -444,7 +467,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     ours = isinstance(content, dict) and content.get("schema") == SCHEMA and isinstance(content.get("info"), dict)
     if not ours:
         logger.warning("%s is no record of this software (schema %d); it is left out", path, SCHEMA)
-    return content if ours else None
+        return None
+    # Without file and checksum, as of an image or of a record that was damaged, it says nothing of any label's file.
+    said = {key: content[key] if isinstance(content.get(key), str) else "" for key in ("file", "sha256")}
+    return {**content, **said}
 
 
 def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any]:
@@ -459,9 +485,16 @@ def _sha256(path: Path) -> str:
 def _files_of(folder: Path) -> list[str]:
     """Names of the files of a folder, sorted, without junk; nothing where it is missing."""
     try:
-        return sorted(e.name for e in os.scandir(folder) if e.is_file() and not is_junk(Path(e.path)))
+        return sorted(e.name for e in os.scandir(folder) if _is_file(e) and not is_junk(Path(e.path)))
     except FileNotFoundError:
         return []
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _has_bytes(path: Path) -> bool:
