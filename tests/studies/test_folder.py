@@ -197,6 +197,7 @@ def test_ended_at_any_step_the_old_or_the_new_label_is_there_with_its_names(
         if labels["final"] == ("new", "new"):
             assert labels["version_1"] == ("old", "old")
         assert all(content == says for content, says in labels.values())
+    assert len(labels) == 1 + (labels["final"] == ("new", "new")), "no version of what was not replaced"
     assert not [p for p in (studies.labels / "final").iterdir() if p.name.startswith(".")]
     save("last", ending=ending)
     assert held(studies)["final"] == ("last", "last")
@@ -234,7 +235,7 @@ def test_a_full_disk_leaves_everything_as_it_was(
         save("new", tag)
     with pytest.raises(OutputError, match="No space left"):
         studies.update_label("a", tag, {"more": 1})
-    assert held(studies)[tag] == ("old", "old")
+    assert held(studies) == {tag: ("old", "old")}
     (tmp_path / "full").rmdir()
     save("new", tag)
     assert held(studies)[tag] == ("new", "new")

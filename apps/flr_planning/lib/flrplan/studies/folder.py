@@ -4,8 +4,8 @@
 ``original``, and the ``version_N`` of 3D Slicer's MONAILabelReviewer. A label that another one replaces becomes the next ``version_N``;
 one that is deleted goes to ``labels/.removed/``. ``labels/.images/<case>.json`` is what is known of an image.
 
-A label and its record are two files, so a save has an order that a kill at any instant leaves readable: the old pair becomes a version;
-the new record is written as ``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which
+A label and its record are two files, so a save has an order that a kill at any instant leaves readable: the new label is written beside
+the old one; the old pair becomes a version (which is taken back where the save ends here); the new record is written as ``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which
 the save has happened; then its record does. A ``.next`` record counts if the label has its checksum, else the save never was.
 """
 
@@ -225,11 +225,11 @@ class StudiesFolder:
         target, pending = folder / (image_id + parts[1]), folder / f"{_NEXT}{image_id}.json"
         with self.locked():
             before = self.label(image_id, tag)
-            if before is not None and tag != ORIGINAL:
-                self._keep(image_id, before)
             try:
                 with replacing(target) as part:
                     shutil.copyfile(source, part)
+                    if before is not None and tag != ORIGINAL:
+                        self._keep(image_id, before)
                     stored = {**info, "name": target.name}
                     write_json(pending, _record_of(target.name, stored, _sha256(part)))
                 pending.replace(folder / f"{image_id}.json")
@@ -237,6 +237,7 @@ class StudiesFolder:
                 with suppress(OSError):
                     if not self._has_happened(pending, target):
                         pending.unlink(missing_ok=True)
+                        self._take_back(image_id, before)
                 raise
             for other in self._files(image_id, tag):
                 if other == target:
@@ -346,6 +347,9 @@ class StudiesFolder:
                     else:
                         path.unlink(missing_ok=True)
                 for path in folder.glob(f"{_PART}*"):
+                    begun = split_name(path.name.removeprefix(_PART).partition("-")[2])
+                    if begun is not None and tag != ORIGINAL:  # killed before its label took its place
+                        self._take_back(begun[0], self.label(begun[0], tag))
                     path.unlink(missing_ok=True)
 
     @contextmanager
@@ -392,10 +396,27 @@ class StudiesFolder:
 
     def _keep(self, image_id: str, label: StoredLabel) -> None:
         """The next ``version_N``: first the record, so that no version is without one."""
+        if self._kept(image_id, label) is not None:
+            return
         folder = self.labels / next_version(self._tags_of(image_id))
         path = folder / label.path.name
         write_json(folder / f"{image_id}.json", _record_of(path.name, {**label.info, "name": path.name}, _sha256(label.path)))
         link(label.path, path)
+
+    def _kept(self, image_id: str, label: StoredLabel) -> StoredLabel | None:
+        """The newest version of the image, if it is this very label, with the same record."""
+        numbers = [n for tag in self._tags_of(image_id) if (n := version_number(tag)) is not None]
+        version = self.label(image_id, f"{_VERSION}{max(numbers)}") if numbers else None
+        if version is None or version.path == label.path or {**version.info, "name": ""} != {**label.info, "name": ""}:
+            return None
+        return version if _sha256(version.path) == _sha256(label.path) else None
+
+    def _take_back(self, image_id: str, label: StoredLabel | None) -> None:
+        """Removes the version that a label became for a save that did not happen."""
+        version = None if label is None else self._kept(image_id, label)
+        if version is not None:
+            version.path.unlink(missing_ok=True)
+            version.path.with_name(f"{image_id}.json").unlink(missing_ok=True)
 
     def _set_aside(self, path: Path, tag: str) -> None:
         """Moves a label file, and a copy of its record, to where nothing looks for labels."""
