@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import stat
 import tempfile
 import threading
@@ -121,6 +122,13 @@ def test_info_does_not_wait_for_an_inference(served: Any, case: SyntheticCase) -
 def users(tmp_path: Path) -> Path:
     add_user(tmp_path / "users", *ANNA)
     return tmp_path / "users"
+
+
+def test_headers_without_end_are_refused_before_they_come(served: Any) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as line:
+        line.sendall(b"GET /auth/ HTTP/1.1\r\nX: " + b"a" * 2**16)
+        assert line.recv(64).startswith(b"HTTP/1.1 400")
 
 
 def test_a_token_ends_with_the_password_it_was_given_for(tmp_path: Path, users: Path) -> None:

@@ -107,12 +107,15 @@ def test_what_is_deleted_is_set_aside(studies: StudiesFolder, save: Callable[...
     assert json.loads(aside["a.json"].read_text())["info"]["says"] == "mine"
 
 
-def test_of_two_files_without_a_record_the_newer_is_the_label(studies: StudiesFolder) -> None:
+def test_of_two_files_without_a_record_the_newer_is_the_label(studies: StudiesFolder, save: Callable[..., None]) -> None:
     (studies.labels / "final").mkdir(parents=True)
     for name, seconds in (("a.nii.gz", 1000), ("a.nrrd", 2000)):
         (studies.labels / "final" / name).write_text(name)
         os.utime(studies.labels / "final" / name, (seconds, seconds))
     assert held(studies) == {"final": ("a.nrrd", "?")}
+    save("new")
+    assert held(studies) == {"final": ("new", "new"), "version_1": ("a.nrrd", "?")}
+    assert [p.read_text() for p in (studies.labels / ".removed").iterdir()] == ["a.nii.gz"]
 
 
 def test_hidden_and_empty_files_are_no_images(studies: StudiesFolder, caplog: pytest.LogCaptureFixture) -> None:
@@ -159,6 +162,27 @@ def test_links_to_themselves_and_names_that_are_no_ids_stop_nothing(
     assert list(studies.scan()) == ["a"]
     assert held(studies) == {"final": ("mine", "mine")}
     assert caplog.text.count("its name can be no id of an image; rename it, such as case-1.nii.gz") >= len(names)
+
+
+def test_a_link_that_leads_out_is_neither_an_image_nor_a_label(
+    studies: StudiesFolder, save: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    save("mine")
+    save("again")
+    (studies.labels / "version_1" / "a.nii.gz").unlink()
+    for name in ("leak.nii.gz", "labels/version_1/a.nii.gz", "labels/final/a.nrrd"):
+        (studies.root / name).symlink_to(tmp_path / "secret")
+    (studies.root / "b.nii.gz").symlink_to("a.nii.gz")
+    assert list(studies.scan()) == ["a", "b"]
+    assert held(studies) == {"final": ("again", "again")}
+    assert "leak.nii.gz is left out: it is a link that leads out of the studies; copy the file there" in caplog.text
+    save("new")
+    assert (tmp_path / "secret").read_text() == "secret"
+    moved = tmp_path / "another disk"
+    studies.labels.rename(moved)
+    studies.labels.symlink_to(moved)  # how an administrator lays out the folder is the administrator's
+    assert held(studies)["final"] == ("new", "new")
 
 
 def test_info_that_nobody_could_read_back_is_refused(studies: StudiesFolder, save: Callable[..., None], tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from flrplan.server.label_table import names_sent
 from flrplan.server.user import current_user
 from flrplan.studies import StudiesFolder
 from flrplan.studies.folder import IMAGE_ENDINGS, StoredImage, StoredLabel, split_name, tag_order
-from flrplan.studies.submission import review, submit
+from flrplan.studies.submission import LEASE, review, submit
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,10 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         with errors_for_client():
             image_id = image_id or self._to_id(path.name)[0]
             read_volume(path)
-            stored = self._folder.save_image(image_id, path, {**(image_info or {}), "ts": _seconds(path)})
+            info = {
+                key: value for key, value in (image_info or {}).items() if key != LEASE
+            }  # nobody takes a case by uploading it
+            stored = self._folder.save_image(image_id, path, {**info, "ts": _seconds(path)})
             with self._folder.at_rest():
                 ending = stored.name[len(image_id) :]
                 self._datastore.objects = {**self._datastore.objects, image_id: ImageLabelModel(image=DataModel(ext=ending))}

@@ -142,10 +142,10 @@ class StudiesFolder:
     def scan(self) -> dict[str, StoredImage]:
         """All images with their labels, by id, sorted. Nothing here raises for one file.
 
-        No images are: hidden and empty files, folders, and files whose name can be no id.
+        No images are: hidden and empty files, folders, links that lead out, and files whose name can be no id.
         """
         found: dict[str, StoredImage] = {}
-        for name in _files_of(self.root):
+        for name in self._files_of(self.root):
             parts = split_name(name, self._endings)
             if parts is None or name.lower().endswith(".seg.nrrd"):
                 continue
@@ -179,9 +179,9 @@ class StudiesFolder:
         """The label of an image under a tag: the file that its record names, else the newest one."""
         folder = self.labels / tag
         files = [folder / (image_id + e) for e in LABEL_ENDINGS]
-        names = [p.name for p in files if p.is_file()]
+        names = [p.name for p in files if p.is_file() and self._is_inside(p)]
         if not names:  # CASE.NII.GZ
-            names = [n for n in _files_of(folder) if (split_name(n) or ("",))[0] == image_id]
+            names = [n for n in self._files_of(folder) if (split_name(n) or ("",))[0] == image_id]
         return self._label(tag, image_id, names, (folder / f"{_NEXT}{image_id}.json").is_file())
 
     def labels_of(self, image_id: str) -> dict[str, StoredLabel]:
@@ -225,6 +225,8 @@ class StudiesFolder:
         target, pending = folder / (image_id + parts[1]), folder / f"{_NEXT}{image_id}.json"
         with self.locked():
             before = self.label(image_id, tag)
+            if target.is_file() and (before is None or target != before.path):  # an earlier server kept one of each ending
+                self._set_aside(target, tag)
             try:
                 with replacing(target) as part:
                     shutil.copyfile(source, part)
@@ -279,7 +281,7 @@ class StudiesFolder:
         target = self.root / (check_id(image_id) + parts[1])
         check_info(info, f"image {image_id}")
         with self.locked():
-            old = [self.root / n for n in _files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
+            old = [self.root / n for n in self._files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
             if old and self._tags_of(image_id) and not any(_sha256(p) == _sha256(source) for p in old):
                 raise ImageError(
                     f"image {image_id} is there already and has labels, which were drawn on it; upload the new one under another id"
@@ -305,7 +307,7 @@ class StudiesFolder:
         with self.locked():
             for tag in self._tags_of(check_id(image_id)):
                 self.remove_label(image_id, tag)
-            for name in _files_of(self.root):
+            for name in self._files_of(self.root):
                 if (split_name(name, self._endings) or ("",))[0] == image_id:
                     (self.root / name).unlink(missing_ok=True)
             (self._images / f"{image_id}.json").unlink(missing_ok=True)
@@ -389,6 +391,30 @@ class StudiesFolder:
         with self._thread_lock:
             yield
 
+    def _files_of(self, folder: Path) -> list[str]:
+        """Names of the files of a folder, sorted, without junk and links that lead out; nothing where it is missing."""
+        try:
+            found = [e for e in os.scandir(folder) if not is_junk(Path(e.path))]
+        except FileNotFoundError:
+            return []
+        return sorted(
+            e.name
+            for e in found
+            if (os.path.isfile(e.path) and self._is_inside(Path(e.path)) if e.is_symlink() else e.is_file())
+        )
+
+    def _is_inside(self, path: Path) -> bool:
+        """False for a link to a file outside the studies: clients read and write what lies in them, and nothing else."""
+        if not path.is_symlink():
+            return True
+        target = path.resolve()
+        inside = any(target.is_relative_to(place.resolve()) for place in (self.root, path.parent))
+        if not inside:
+            self._tell(
+                f"{path} is left out: it is a link that leads out of the studies; copy the file there, or link it with ln"
+            )
+        return inside
+
     def _tell(self, warning: str) -> None:
         if warning not in self._told:
             self._told.add(warning)
@@ -433,14 +459,14 @@ class StudiesFolder:
         return record is not None and label.is_file() and record["file"] == label.name and record["sha256"] == _sha256(label)
 
     def _files(self, image_id: str, tag: str) -> list[Path]:
-        return [self.labels / tag / n for n in _files_of(self.labels / tag) if (split_name(n) or ("",))[0] == image_id]
+        return [self.labels / tag / n for n in self._files_of(self.labels / tag) if (split_name(n) or ("",))[0] == image_id]
 
     def _tags_of(self, image_id: str) -> list[str]:
         return [tag for tag in self.tags() if self._files(image_id, tag)]
 
     def _labels_of_tag(self, tag: str) -> dict[str, StoredLabel]:
         files: dict[str, list[str]] = {}
-        for name in _files_of(self.labels / tag):
+        for name in self._files_of(self.labels / tag):
             parts = split_name(name)
             if parts is not None:
                 files.setdefault(parts[0], []).append(name)
@@ -501,21 +527,6 @@ def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files_of(folder: Path) -> list[str]:
-    """Names of the files of a folder, sorted, without junk; nothing where it is missing."""
-    try:
-        return sorted(e.name for e in os.scandir(folder) if _is_file(e) and not is_junk(Path(e.path)))
-    except FileNotFoundError:
-        return []
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link to itself
-        return False
 
 
 def _has_bytes(path: Path) -> bool:
