@@ -24,7 +24,7 @@ from typing import Any
 from monailabel.config import settings as host_settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
-from watchdog.events import FileSystemEvent, PatternMatchingEventHandler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
@@ -44,6 +44,7 @@ from flrplan.studies.submission import LEASE, review, submit
 logger = logging.getLogger(__name__)
 
 INDEX = "datastore_v2.json"
+_WATCHED = (*IMAGE_ENDINGS, ".json")
 _CALM_SECONDS = 0.3
 """How long changes of files are gathered before they are looked at."""
 _FIRST_LOOK_SECONDS = 2.0
@@ -196,7 +197,8 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         with errors_for_client():
             self._require(image_id)
             with self._folder.at_rest():
-                self._folder.update_image(image_id, {**self._datastore.objects[image_id].image.info, **info})
+                known = self._folder.image_info(image_id) or self._datastore.objects[image_id].image.info
+                self._folder.update_image(image_id, {**known, **info})
                 self._reload(image_id)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
@@ -224,12 +226,14 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
     # What others change in the folder
 
     def _watch(self, root: Path) -> None:
-        patterns = [f"*{e}" for ending in IMAGE_ENDINGS for e in (ending, ending.upper())]
-        handler = PatternMatchingEventHandler(patterns=[*patterns, "*.json"], ignore_patterns=["*/.*"], ignore_directories=True)
+        handler = FileSystemEventHandler()  # watchdog's patterns are of names or of whole paths, by its version
         changed = threading.Event()
 
         def note(event: FileSystemEvent) -> None:
-            changed.set()
+            names = [os.path.basename(os.fsdecode(p)).lower() for p in (event.src_path, getattr(event, "dest_path", "")) if p]
+            told = event.event_type != "modified" if event.is_directory else any(n.endswith(_WATCHED) for n in names)
+            if told and not all(name.startswith(".") for name in names):
+                changed.set()
 
         handler.on_created = handler.on_deleted = handler.on_modified = handler.on_moved = note  # type: ignore[method-assign]
 
