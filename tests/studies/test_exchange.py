@@ -166,6 +166,10 @@ def test_an_export_done_again_holds_nothing_that_does_not_count_any_more(studies
 def test_what_cannot_be_exported_is_told(studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["studies", "export", str(studies), "--out", str(tmp_path / "o")]) == 1
     assert "no label to export; P1: it has no final label; P2: it has no final label" in capsys.readouterr().err
+    assert main(["studies", "export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "o")]) == 1
+    assert "nowhere: no such folder; expected the --studies folder of a server" in capsys.readouterr().err
+    assert main(["studies", "restore", str(studies), "P1"]) == 1
+    assert "P1 has no label that somebody submitted" in capsys.readouterr().err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     assert main(["studies", "export", str(studies), "--out", str(tmp_path / "mine")]) == 1

@@ -109,7 +109,8 @@ def _export(arguments: argparse.Namespace) -> int:
     from flrplan.studies.exchange import ExportRequest, export_labels
     from flrplan.studies.review import LabelUse
 
-    request = ExportRequest(arguments.studies, arguments.out, LabelUse(arguments.labels), arguments.dicom, arguments.images)
+    root = _folder(arguments.studies).root
+    request = ExportRequest(root, arguments.out, LabelUse(arguments.labels), arguments.dicom, arguments.images)
     found = export_labels(request, names_sent, say)
     _end(found, f"{len(found.done)} cases in {arguments.out}")
     return 0
