@@ -95,7 +95,7 @@ def test_voxels_that_are_none_of_the_image_are_refused(
     with pytest.raises(GridError, match="is not on the grid of CT"):
         read_segmentation(write_slicer(path, finer, drawn)).on(geometry, "CT")
     shorter = geometry.crop((slice(0, 8), slice(0, 20), slice(0, 24)))
-    with pytest.raises(GridError, match=r"150 drawn voxels lie beside the image CT; was it drawn on another image\?"):
+    with pytest.raises(GridError, match=r"150 drawn voxels lie beside CT; was it drawn on another image\?"):
         read_segmentation(write_slicer(path, geometry, {"liver": drawn["Liver"]})).on(shorter, "CT")
     sitk.WriteImage(shorter.image(np.ones(shorter.shape_zyx, np.uint8)), str(tmp_path / "crop.nii.gz"))
     with pytest.raises(GridError, match="is not on the grid of CT"):  # a plain label map says nothing of what it leaves out

@@ -15,7 +15,9 @@ import pytest
 from monailabel.interfaces.exception import MONAILabelException
 
 from flrplan.image import write_volume
+from flrplan.server import durable
 from flrplan.server.studies import PlanningLocalDatastore
+from flrplan.studies import StudiesFolder
 from kill_saves import GRID, kill_savers
 
 LIVER = {"label_info": [{"name": "liver", "idx": 1}]}
@@ -129,14 +131,27 @@ def test_an_unknown_image_is_told(studies: Path, draw: Callable[..., str], call:
         getattr(PlanningLocalDatastore(str(studies)), call)("nobody", *arguments)
 
 
-def test_what_others_put_into_the_folder_is_seen(studies: Path, draw: Callable[..., str]) -> None:
+def test_what_others_put_into_the_folder_is_seen(
+    studies: Path, draw: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "_FIRST_LOOK_SECONDS", 0.0)
     store = PlanningLocalDatastore(str(studies), auto_reload=True)
+    time.sleep(3 * durable._CALM_SECONDS)  # the first look is over: the rest is told by the watch
     os.rename(draw(name="b.nii.gz"), studies / "b.nii.gz")  # as rsync does
     PlanningLocalDatastore(str(studies)).save_label("a", draw(), "original", LIVER)  # as a batch inference does
     end = time.monotonic() + 20
     while time.monotonic() < end and not ("b" in store.list_images() and store.labels_of("a")):
         time.sleep(0.05)
     assert store.list_images() == ["1.2.840.113", "a", "b"]
+    StudiesFolder(studies).update_image("a", {"double_reading": True})  # as flrplan studies double does
+    (studies / "b.nii.gz").unlink()
+    while time.monotonic() < end and not ("b" not in store.list_images() and store.get_image_info("a").get("double_reading")):
+        time.sleep(0.05)
+    assert store.list_images() == ["1.2.840.113", "a"]
+    assert store.get_image_info("a")["double_reading"] is True
+    StudiesFolder(studies).update_image("a", {"double_reading": False})
+    store.update_image_info("a", {"strategy": "first"})  # though the watch has not told yet
+    assert store.get_image_info("a")["double_reading"] is False
     assert store.labels_of("a")["original"]["label_info"] == LIVER["label_info"]
 
 

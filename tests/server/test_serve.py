@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import socket
 import stat
 import tempfile
 import threading
@@ -24,6 +26,7 @@ from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import OutputError, SettingsError
 from flrplan.server.serve import ServeSettings
+from flrplan.server.serve.access import Door, login_routes
 from flrplan.server.serve.private_temp import private_temp
 from flrplan.server.serve.proxy import dicomweb_proxy
 from flrplan.server.serve.users import Users, add_user
@@ -121,6 +124,13 @@ def users(tmp_path: Path) -> Path:
     return tmp_path / "users"
 
 
+def test_headers_without_end_are_refused_before_they_come(served: Any) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as line:
+        line.sendall(b"GET /auth/ HTTP/1.1\r\nX: " + b"a" * 2**16)
+        assert line.recv(64).startswith(b"HTTP/1.1 400")
+
+
 def test_a_token_ends_with_the_password_it_was_given_for(tmp_path: Path, users: Path) -> None:
     known = Users(ServeSettings(str(tmp_path), users=users))
     token = known.log_in(*ANNA)
@@ -139,6 +149,29 @@ def test_a_forged_token_is_none(tmp_path: Path, users: Path) -> None:
     known = Users(ServeSettings(str(tmp_path), users=users))
     for key, algorithm in (("", "none"), ("x" * 32, "HS256")):
         assert known.by_token(jwt.encode({"sub": "anna"}, key, algorithm=algorithm)) == (False, None)
+
+
+def test_a_password_file_that_was_damaged_lets_nobody_in(tmp_path: Path, users: Path) -> None:
+    known = Users(ServeSettings(str(tmp_path), users=users))
+    whole = users.read_text()
+    assert known.by_password(*ANNA) == (True, "anna")
+    users.write_text("a line without a colon\n")  # and anna is taken out
+    assert [known.by_password(*ANNA) for _ in range(3)] == [(False, None)] * 3
+    users.write_text(whole)
+    assert known.by_password(*ANNA) == (True, "anna")
+
+
+def test_a_password_may_have_any_letters(tmp_path: Path) -> None:
+    add_user(tmp_path / "users", "jörg", "Zürcher Straße")
+    app = FastAPI()
+    known = Users(ServeSettings(str(tmp_path), users=tmp_path / "users"))
+    app.include_router(login_routes(known))
+    app.add_middleware(Door, users=known)
+    client = TestClient(app, base_url="http://127.0.0.1:8000")
+    for encoding in ("utf-8", "latin-1"):  # browsers and curl; Python's requests
+        sent = base64.b64encode("jörg:Zürcher Straße".encode(encoding)).decode()
+        answer = client.get("/auth/token/valid", headers={"Authorization": f"Basic {sent}"})
+        assert answer.json()["username"] == "jörg", encoding
 
 
 def test_the_shared_token_enters_without_a_name(tmp_path: Path) -> None:
@@ -221,8 +254,6 @@ def test_who_did_what_is_written_down_without_names_of_patients(served: Any, cas
 
 
 def test_a_host_that_is_not_this_machine_is_refused_without_users(tmp_path: Path) -> None:
-    from flrplan.server.serve.access import Door
-
     app = FastAPI()
 
     @app.get("/")
@@ -233,6 +264,9 @@ def test_a_host_that_is_not_this_machine_is_refused_without_users(tmp_path: Path
     assert TestClient(app, base_url="http://127.0.0.1:8000").get("/").status_code == 200
     answer = TestClient(app, base_url="http://rebound.example").get("/")  # a name that its owner lets point to this machine
     assert (answer.status_code, "start it with --users FILE" in answer.json()["detail"]) == (400, True)
+    client = TestClient(app, base_url="http://127.0.0.1:8000")
+    assert client.get("/", headers={"Host": "[::1"}).status_code == 400
+    assert client.post("/", headers={"Origin": "http://[::1"}).status_code == 403
 
 
 def test_temporary_files_lie_in_a_folder_of_the_servers_own_that_is_emptied(

@@ -21,7 +21,7 @@ from flrplan.server.durable import DurableDatastore
 from flrplan.server.studies import PlanningLocalDatastore
 from flrplan.server.user import set_current_user
 from flrplan.server.worklist import HandOut, rows
-from flrplan.studies.worklist import as_csv, as_page
+from flrplan.studies.worklist import Lease, as_csv, as_page
 
 GRID = Geometry((10, 8, 6), (1.0, 1.0, 2.0))
 LIVER = {"label_info": [{"name": "liver", "idx": 1}]}
@@ -88,6 +88,13 @@ def test_a_case_comes_back_when_its_time_is_over_or_another_is_asked_for(
     monkeypatch.setattr(worklist.time, "time", lambda: now + 601)
     assert ask("ben") == "c0"
     assert ask("cleo") == "c1"  # given back by ben
+
+
+@pytest.mark.parametrize(("set_back", "held"), [(0, True), (60, True), (7199, True), (7201, False), (1e9, False)])
+def test_a_lease_ends_though_the_clock_was_set_back(set_back: float, held: bool) -> None:
+    lease = {"lease": {"to": "anna", "since": 2e9, "until": 2e9 + 7200}}
+    assert (Lease.of(lease, 2e9 - set_back) is not None) is held
+    assert Lease.of(lease, 2e9 + 7201) is None
 
 
 def test_a_case_that_was_submitted_is_nobodys(

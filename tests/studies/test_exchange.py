@@ -147,9 +147,29 @@ def test_confirmed_labels_are_published_and_prepare_reads_them_back(
     assert [c["case"] for c in json.loads((out / "manifest.json").read_text())["cases"]] == ["P1", "P2"]
 
 
+def test_an_export_done_again_holds_nothing_that_does_not_count_any_more(studies: Path, tmp_path: Path) -> None:
+    for case in ("P1", "P2"):
+        submit(studies, case, tmp_path, status="approved", approvedBy="Bob")
+    out = tmp_path / "out"
+    assert main(["studies", "export", str(studies), "--out", str(out), "--images"]) == 0
+    (out / "README.md").write_text("mine")
+    submit(studies, "P2", tmp_path, status="flagged", approvedBy="Bob")
+    StudiesFolder(studies).remove_label("P2", "version_1")
+    assert main(["studies", "export", str(studies), "--out", str(out), "--images"]) == 0
+    assert not [path for path in out.rglob("*") if path.is_file() and "P2" in path.as_posix()], "P2 was sent back"
+    assert (out / "README.md").exists()
+    (out / "manifest.json").write_text("{}")
+    assert main(["studies", "export", str(studies), "--out", str(out)]) == 1
+    assert main(["studies", "export", str(studies), "--out", str(out / "README.md")]) == 1
+
+
 def test_what_cannot_be_exported_is_told(studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["studies", "export", str(studies), "--out", str(tmp_path / "o")]) == 1
     assert "no label to export; P1: it has no final label; P2: it has no final label" in capsys.readouterr().err
+    assert main(["studies", "export", str(tmp_path / "nowhere"), "--out", str(tmp_path / "o")]) == 1
+    assert "nowhere: no such folder; expected the --studies folder of a server" in capsys.readouterr().err
+    assert main(["studies", "restore", str(studies), "P1"]) == 1
+    assert "P1 has no label that somebody submitted" in capsys.readouterr().err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     assert main(["studies", "export", str(studies), "--out", str(tmp_path / "mine")]) == 1

@@ -107,12 +107,15 @@ def test_what_is_deleted_is_set_aside(studies: StudiesFolder, save: Callable[...
     assert json.loads(aside["a.json"].read_text())["info"]["says"] == "mine"
 
 
-def test_of_two_files_without_a_record_the_newer_is_the_label(studies: StudiesFolder) -> None:
+def test_of_two_files_without_a_record_the_newer_is_the_label(studies: StudiesFolder, save: Callable[..., None]) -> None:
     (studies.labels / "final").mkdir(parents=True)
     for name, seconds in (("a.nii.gz", 1000), ("a.nrrd", 2000)):
         (studies.labels / "final" / name).write_text(name)
         os.utime(studies.labels / "final" / name, (seconds, seconds))
     assert held(studies) == {"final": ("a.nrrd", "?")}
+    save("new")
+    assert held(studies) == {"final": ("new", "new"), "version_1": ("a.nrrd", "?")}
+    assert [p.read_text() for p in (studies.labels / ".removed").iterdir()] == ["a.nii.gz"]
 
 
 def test_hidden_and_empty_files_are_no_images(studies: StudiesFolder, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,15 +133,71 @@ def test_hidden_and_empty_files_are_no_images(studies: StudiesFolder, caplog: py
     assert "a.nrrd is left out: a.nii.gz has the same id" in caplog.text
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 99, "info": {}}', "\0\0"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"schema": 99, "info": {}}', '{"schema": 1, "info": {}, "file": "b.nii.gz"}', "\0\0"]
+)
 def test_a_damaged_record_costs_the_names_and_not_the_label(
     studies: StudiesFolder, save: Callable[..., None], content: str
 ) -> None:
     save("mine")
     (studies.labels / "final" / "a.json").write_text(content)
     assert held(studies) == {"final": ("mine", "?")}
+    (studies.labels / "final" / ".next-a.json").write_text(content)
+    StudiesFolder(studies.root).recover()
+    assert held(studies) == {"final": ("mine", "?")}
     save("next")
     assert held(studies)["final"] == ("next", "next")
+
+
+def test_links_to_themselves_and_names_that_are_no_ids_stop_nothing(
+    studies: StudiesFolder, save: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (studies.root / "b.nii.gz", studies.labels / "final" / "a.nrrd"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(path)
+    names = (b"0:1.nii.gz", b" x.nii.gz", b"y .nii.gz", b"\xff.nii.gz")
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(studies.root), name))).write_bytes(b"image")
+    save("mine")
+    assert list(studies.scan()) == ["a"]
+    assert held(studies) == {"final": ("mine", "mine")}
+    assert caplog.text.count("its name can be no id of an image; rename it, such as case-1.nii.gz") >= len(names)
+
+
+def test_a_link_that_leads_out_is_neither_an_image_nor_a_label(
+    studies: StudiesFolder, save: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    save("mine")
+    save("again")
+    (studies.labels / "version_1" / "a.nii.gz").unlink()
+    for name in ("leak.nii.gz", "labels/version_1/a.nii.gz", "labels/final/a.nrrd"):
+        (studies.root / name).symlink_to(tmp_path / "secret")
+    (studies.root / "b.nii.gz").symlink_to("a.nii.gz")
+    assert list(studies.scan()) == ["a", "b"]
+    assert held(studies) == {"final": ("again", "again")}
+    assert "leak.nii.gz is left out: it is a link that leads out of the studies; copy the file there" in caplog.text
+    save("new")
+    assert (tmp_path / "secret").read_text() == "secret"
+    moved = tmp_path / "another disk"
+    studies.labels.rename(moved)
+    studies.labels.symlink_to(moved)  # how an administrator lays out the folder is the administrator's
+    assert held(studies)["final"] == ("new", "new")
+
+
+def test_info_that_nobody_could_read_back_is_refused(studies: StudiesFolder, save: Callable[..., None], tmp_path: Path) -> None:
+    save("old")
+    (tmp_path / "new.nii.gz").write_text("new")
+    half = {"comment": "half a character: \ud83d"}
+    for store in (
+        lambda: studies.save_label("a", "final", tmp_path / "new.nii.gz", half),
+        lambda: studies.update_label("a", "final", half),
+        lambda: studies.update_image("a", half),
+        lambda: studies.save_image("b", tmp_path / "new.nii.gz", half),
+    ):
+        with pytest.raises(LabelError, match="its params are not plain JSON"):
+            store()
+    assert held(studies) == {"final": ("old", "old")}
 
 
 class Killed(BaseException):
@@ -162,6 +221,7 @@ def test_ended_at_any_step_the_old_or_the_new_label_is_there_with_its_names(
         if labels["final"] == ("new", "new"):
             assert labels["version_1"] == ("old", "old")
         assert all(content == says for content, says in labels.values())
+    assert len(labels) == 1 + (labels["final"] == ("new", "new")), "no version of what was not replaced"
     assert not [p for p in (studies.labels / "final").iterdir() if p.name.startswith(".")]
     save("last", ending=ending)
     assert held(studies)["final"] == ("last", "last")
@@ -199,7 +259,7 @@ def test_a_full_disk_leaves_everything_as_it_was(
         save("new", tag)
     with pytest.raises(OutputError, match="No space left"):
         studies.update_label("a", tag, {"more": 1})
-    assert held(studies)[tag] == ("old", "old")
+    assert held(studies) == {tag: ("old", "old")}
     (tmp_path / "full").rmdir()
     save("new", tag)
     assert held(studies)[tag] == ("new", "new")

@@ -118,6 +118,38 @@ def test_any_version_can_be_restored(studies: StudiesFolder, send: Callable[...,
         restore(studies, "a", "version_9", read)
 
 
+def test_a_clock_that_was_set_back_does_not_make_an_older_label_the_newest(
+    studies: StudiesFolder, send: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(100)
+    review(studies, "a", "final", {META: {"status": "approved", "approvedBy": "ben"}})
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600)
+    send(110, by="cleo")
+    found = case(studies)
+    assert found.newest is not None
+    assert (found.newest.tag, found.newest.by, found.first_reader) == ("final", "cleo", "anna")
+    assert (found.state, found.outdated) == (State.REFINED, True)
+
+
+def test_a_review_does_not_change_whose_label_it_is(studies: StudiesFolder, send: Callable[..., dict[str, Any]]) -> None:
+    said = send(100, user="anna")["submission"]
+    review(studies, "a", "final", {META: {"status": "flagged", "comment": "cut"}}, "ben")
+    forged = {"submission": {"by": "ben", "by_verified": True}, "client_id": "ben", "ts": 1, "reviews": []}
+    kept = review(studies, "a", "final", forged, "anna")
+    assert (kept["submission"], kept["client_id"], len(kept["reviews"])) == (said, "anna", 1)
+    with pytest.raises(LabelError, match="anna drafted this case; a second reader must confirm it"):
+        review(studies, "a", "final", {META: {"status": "approved"}}, "anna")
+    assert send(110, user="ben", **forged)["submission"]["by_verified"] is True
+    assert case(studies).first_reader == "anna"
+
+
+@pytest.mark.parametrize("lease", [5, {"to": "anna", "since": "noon"}, {"to": "anna", "since": [1]}, {"to": "anna"}])
+def test_a_lease_that_is_none_stops_no_label(studies: StudiesFolder, send: Callable[..., dict[str, Any]], lease: Any) -> None:
+    studies.update_image("a", {"lease": lease})
+    assert send(100)["submission"]["minutes"] is None
+
+
 def test_minutes_are_known_where_the_same_person_took_the_case(
     studies: StudiesFolder, send: Callable[..., dict[str, Any]]
 ) -> None:

@@ -109,7 +109,8 @@ def _export(arguments: argparse.Namespace) -> int:
     from flrplan.studies.exchange import ExportRequest, export_labels
     from flrplan.studies.review import LabelUse
 
-    request = ExportRequest(arguments.studies, arguments.out, LabelUse(arguments.labels), arguments.dicom, arguments.images)
+    root = _folder(arguments.studies).root
+    request = ExportRequest(root, arguments.out, LabelUse(arguments.labels), arguments.dicom, arguments.images)
     found = export_labels(request, names_sent, say)
     _end(found, f"{len(found.done)} cases in {arguments.out}")
     return 0
@@ -218,6 +219,7 @@ def _pictures(studies: Path, out: Path, cases: list[str]) -> dict[str, str]:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
+    from flrplan.errors import LabelError
     from flrplan.studies.review import CaseReview
     from flrplan.studies.submission import restore
     from flrplan.studies.worklist import clock
@@ -225,7 +227,10 @@ def _restore(arguments: argparse.Namespace) -> int:
     folder = _folder(arguments.studies)
     if arguments.tag is None:
         labels = folder.labels_of(arguments.case)
-        for version in CaseReview.of({tag: label.info for tag, label in labels.items()}).versions:
+        versions = CaseReview.of({tag: label.info for tag, label in labels.items()}).versions
+        if not versions:
+            raise LabelError(f"{arguments.studies}: {arguments.case} has no label that somebody submitted")
+        for version in versions:
             say(f"{version.tag}: {clock(version.saved)} by {version.who}{f', {version.status}' if version.status else ''}")
         return 0
     restore(folder, arguments.case, arguments.tag, _read, arguments.by)

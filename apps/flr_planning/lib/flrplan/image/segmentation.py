@@ -182,7 +182,7 @@ class _Way:
         inside = xyz[tuple(slice(max(a - f, 0), max(b - f, 0)) for a, b, f in zip(low, high, self.first_xyz, strict=True))]
         beside = np.count_nonzero(xyz) - np.count_nonzero(inside)
         if beside:
-            raise GridError(f"{source}: {beside} drawn voxels lie beside the image {grid_of}; was it drawn on another image?")
+            raise GridError(f"{source}: {beside} drawn voxels lie beside {grid_of}; was it drawn on another image?")
         if (high > low).all():
             target[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = inside
         return np.ascontiguousarray(target.transpose(2, 1, 0))

@@ -24,7 +24,7 @@ from typing import Any
 from monailabel.config import settings as host_settings
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
-from watchdog.events import FileSystemEvent, PatternMatchingEventHandler
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
@@ -39,11 +39,12 @@ from flrplan.server.label_table import names_sent
 from flrplan.server.user import current_user
 from flrplan.studies import StudiesFolder
 from flrplan.studies.folder import IMAGE_ENDINGS, StoredImage, StoredLabel, split_name, tag_order
-from flrplan.studies.submission import review, submit
+from flrplan.studies.submission import LEASE, review, submit
 
 logger = logging.getLogger(__name__)
 
 INDEX = "datastore_v2.json"
+_WATCHED = (*IMAGE_ENDINGS, ".json")
 _CALM_SECONDS = 0.3
 """How long changes of files are gathered before they are looked at."""
 _FIRST_LOOK_SECONDS = 2.0
@@ -154,7 +155,10 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         with errors_for_client():
             image_id = image_id or self._to_id(path.name)[0]
             read_volume(path)
-            stored = self._folder.save_image(image_id, path, {**(image_info or {}), "ts": _seconds(path)})
+            info = {
+                key: value for key, value in (image_info or {}).items() if key != LEASE
+            }  # nobody takes a case by uploading it
+            stored = self._folder.save_image(image_id, path, {**info, "ts": _seconds(path)})
             with self._folder.at_rest():
                 ending = stored.name[len(image_id) :]
                 self._datastore.objects = {**self._datastore.objects, image_id: ImageLabelModel(image=DataModel(ext=ending))}
@@ -193,7 +197,8 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         with errors_for_client():
             self._require(image_id)
             with self._folder.at_rest():
-                self._folder.update_image(image_id, {**self._datastore.objects[image_id].image.info, **info})
+                known = self._folder.image_info(image_id) or self._datastore.objects[image_id].image.info
+                self._folder.update_image(image_id, {**known, **info})
                 self._reload(image_id)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
@@ -221,12 +226,14 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
     # What others change in the folder
 
     def _watch(self, root: Path) -> None:
-        patterns = [f"*{e}" for ending in IMAGE_ENDINGS for e in (ending, ending.upper())]
-        handler = PatternMatchingEventHandler(patterns=[*patterns, "*.json"], ignore_patterns=["*/.*"], ignore_directories=True)
+        handler = FileSystemEventHandler()  # watchdog's patterns are of names or of whole paths, by its version
         changed = threading.Event()
 
         def note(event: FileSystemEvent) -> None:
-            changed.set()
+            names = [os.path.basename(os.fsdecode(p)).lower() for p in (event.src_path, getattr(event, "dest_path", "")) if p]
+            told = event.event_type != "modified" if event.is_directory else any(n.endswith(_WATCHED) for n in names)
+            if told and not all(name.startswith(".") for name in names):
+                changed.set()
 
         handler.on_created = handler.on_deleted = handler.on_modified = handler.on_moved = note  # type: ignore[method-assign]
 

@@ -25,6 +25,7 @@ from flrplan.image.segmentation import Segmentation, read_segmentation
 from flrplan.planning import measure_volumes
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import names_sent
+from flrplan.studies.folder import check_info
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ def checked_upload(
         try:
             if info is not None and not isinstance(info, Mapping):
                 raise LabelError(f'the label of {image_id}: expected params like {{"label_info": [...]}}, got {info!r}')
+            check_info(info or {}, f"the label of {image_id}")
             if image_id not in studies.list_images():
                 raise ImageError(f"no image {image_id!r} in this server's studies; ask /datastore/ for the ids")
             image = Path(studies.get_image_uri(image_id))
@@ -203,7 +205,10 @@ def _keep_aside(studies: Studies, image_id: str, file: Path, tag: str, info: obj
         kept = folder / f"label{''.join(file.suffixes)}"
         shutil.copyfile(file, kept)
         why = {"image": image_id, "tag": tag, "info": info, "reason": str(error), "date": now.isoformat(timespec="seconds")}
-        write_json(folder / "why.json", why)
+        try:
+            write_json(folder / "why.json", why)
+        except (TypeError, ValueError):  # info that JSON cannot hold
+            write_json(folder / "why.json", {**why, "info": ascii(info)})
     except (OSError, TypeError) as failed:
         return f"The upload could not be kept ({failed}): do not close your viewer before it is saved elsewhere."
     return f"Nothing was stored; the label before, if any, is untouched. The upload is kept as {kept}."

@@ -15,7 +15,7 @@ import numpy as np
 from flrplan import __version__
 from flrplan.anatomy import APPEARANCE, Compartment, Mask, PlanningLabel, Structure, to_compartments, to_label_map
 from flrplan.errors import FlrError, LabelError, OutputError
-from flrplan.files import link, replacing, write_json, write_text
+from flrplan.files import link, read_json, replacing, write_json, write_text
 from flrplan.image import Geometry, case_names, find_cases, read_ct, read_grid, write_label_map
 from flrplan.image.segmentation import read_segmentation
 from flrplan.studies.folder import ORIGINAL, StoredImage, StudiesFolder
@@ -126,13 +126,13 @@ class _Readers:
 
 def export_labels(request: ExportRequest, names: Names, tell: Tell) -> Exchanged:
     """Writes the labels that count as a data set: ``masks/<case>/<structure>.nii.gz``, planning maps as ``labels/<case>.nii.gz``, SEGs as
-    ``seg/<case>.dcm``, :data:`MANIFEST` and :data:`SUMS` (``sha256sum -c``). Readers are numbers in it, not names.
+    ``seg/<case>.dcm``, :data:`MANIFEST` and :data:`SUMS` (``sha256sum -c``). Readers are numbers in it, not names. Done again, what an
+    earlier export wrote there and this one does not is removed: nobody publishes a label that was sent back since.
 
     Raises: OutputError where it cannot be written, or the folder holds something else; LabelError where no label counts. Other errors
         of a case leave that case out.
     """
-    if request.out.exists() and any(request.out.iterdir()) and not (request.out / MANIFEST).is_file():
-        raise OutputError(f"{request.out} holds something else; choose an empty folder")
+    before = _exported(request.out)
     images = StudiesFolder(request.studies, read_only=True).scan()
     series = _series(request.dicom)
     readers = _Readers()
@@ -154,6 +154,11 @@ def export_labels(request: ExportRequest, names: Names, tell: Tell) -> Exchanged
             f"{request.studies}: no label to export; {'; '.join(f'{c}: {r}' for c, r in out.items()) or 'no images'}"
         )
     files = {name: digest for entry in cases for name, digest in entry["files"].items()}
+    for name in before - files.keys():
+        try:
+            (request.out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{request.out / name} of an earlier export cannot be removed ({error.strerror})") from error
     manifest = {
         "schema": SCHEMA,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -165,6 +170,19 @@ def export_labels(request: ExportRequest, names: Names, tell: Tell) -> Exchanged
     write_text(request.out / SUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items())))
     write_json(request.out / MANIFEST, manifest)
     return Exchanged(tuple(entry["case"] for entry in cases), out)
+
+
+def _exported(out: Path) -> set[str]:
+    """The files that an earlier export wrote into the folder. Raises: OutputError where it holds something else."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return set()
+    if not (out / MANIFEST).is_file():
+        raise OutputError(f"{out} holds something else; choose an empty folder")
+    try:
+        names = [name for case in read_json(out / MANIFEST, "a manifest", OutputError)["cases"] for name in case["files"]]
+    except (KeyError, TypeError) as error:
+        raise OutputError(f"{out / MANIFEST} is of no export of this software; choose an empty folder") from error
+    return {name for name in names if (out / name).resolve().is_relative_to(out.resolve())}
 
 
 def _series(folder: Path | None) -> dict[str, Path]:

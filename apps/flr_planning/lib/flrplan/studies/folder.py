@@ -4,14 +4,15 @@
 ``original``, and the ``version_N`` of 3D Slicer's MONAILabelReviewer. A label that another one replaces becomes the next ``version_N``;
 one that is deleted goes to ``labels/.removed/``. ``labels/.images/<case>.json`` is what is known of an image.
 
-A label and its record are two files, so a save has an order that a kill at any instant leaves readable: the old pair becomes a version;
-the new record is written as ``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which
+A label and its record are two files, so a save has an order that a kill at any instant leaves readable: the new label is written beside
+the old one; the old pair becomes a version (which is taken back where the save ends here); the new record is written as ``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which
 the save has happened; then its record does. A ``.next`` record counts if the label has its checksum, else the save never was.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -42,7 +43,7 @@ SCHEMA = 1
 LOCK_SECONDS = 60.0
 _VERSION = "version_"
 _NEXT, _PART = ".next-", ".part-"
-_NAME = re.compile(r"""(?![.~\s])[^/\\:*?"<>|\x00-\x1f\x7f]{1,200}(?<![.\s])""")
+_NAME = re.compile(r"""(?![.~\s])[^/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]{1,200}(?<![.\s])""")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -77,9 +78,21 @@ def split_name(name: str, endings: Sequence[str] = LABEL_ENDINGS) -> tuple[str, 
 
 def check_id(image_id: str) -> str:
     """The id itself where it can name a file in the studies folder, and nothing outside it. Raises: LabelError."""
-    if not _NAME.fullmatch(image_id) or len(image_id.encode()) > 220:
+    if not _is_id(image_id):
         raise LabelError(f"{image_id!r:.80} is no id of an image: expected a file name without its ending, and no path")
     return image_id
+
+
+def _is_id(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and len(name.encode()) <= 220
+
+
+def check_info(info: Mapping[str, Any], what: str) -> None:
+    """Raises: LabelError where the info is no plain JSON: with half a character in it, nothing could list the folder any more."""
+    try:
+        json.dumps(info, ensure_ascii=False, default=str).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LabelError(f"{what}: its params are not plain JSON ({error}); send names with values, such as {{}}") from error
 
 
 def check_tag(tag: str) -> str:
@@ -127,14 +140,20 @@ class StudiesFolder:
     # Reading
 
     def scan(self) -> dict[str, StoredImage]:
-        """All images with their labels, by id, sorted. Hidden files, empty files and folders are none; nothing here raises for one file."""
+        """All images with their labels, by id, sorted. Nothing here raises for one file.
+
+        No images are: hidden and empty files, folders, links that lead out, and files whose name can be no id.
+        """
         found: dict[str, StoredImage] = {}
-        for name in _files_of(self.root):
+        for name in self._files_of(self.root):
             parts = split_name(name, self._endings)
             if parts is None or name.lower().endswith(".seg.nrrd"):
                 continue
             image_id, ending = parts
             path = self.root / name
+            if not _is_id(image_id):
+                self._tell(f"{path} is left out: its name can be no id of an image; rename it, such as case-1{ending.lower()}")
+                continue
             info = self.image_info(image_id)
             if not _has_bytes(path):
                 self._tell(f"{path} is empty, so it is no image; copy it again")
@@ -160,9 +179,9 @@ class StudiesFolder:
         """The label of an image under a tag: the file that its record names, else the newest one."""
         folder = self.labels / tag
         files = [folder / (image_id + e) for e in LABEL_ENDINGS]
-        names = [p.name for p in files if p.is_file()]
+        names = [p.name for p in files if p.is_file() and self._is_inside(p)]
         if not names:  # CASE.NII.GZ
-            names = [n for n in _files_of(folder) if (split_name(n) or ("",))[0] == image_id]
+            names = [n for n in self._files_of(folder) if (split_name(n) or ("",))[0] == image_id]
         return self._label(tag, image_id, names, (folder / f"{_NEXT}{image_id}.json").is_file())
 
     def labels_of(self, image_id: str) -> dict[str, StoredLabel]:
@@ -198,6 +217,7 @@ class StudiesFolder:
             disk, read-only folder): then the old label is as it was.
         """
         check_id(image_id), check_tag(tag)
+        check_info(info, f"the label of {image_id}")
         parts = split_name(source.name)
         if parts is None:
             raise LabelError(f"the label of {image_id}: expected a file of {', '.join(LABEL_ENDINGS)}, found {source.name!r}")
@@ -205,11 +225,13 @@ class StudiesFolder:
         target, pending = folder / (image_id + parts[1]), folder / f"{_NEXT}{image_id}.json"
         with self.locked():
             before = self.label(image_id, tag)
-            if before is not None and tag != ORIGINAL:
-                self._keep(image_id, before)
+            if target.is_file() and (before is None or target != before.path):  # an earlier server kept one of each ending
+                self._set_aside(target, tag)
             try:
                 with replacing(target) as part:
                     shutil.copyfile(source, part)
+                    if before is not None and tag != ORIGINAL:
+                        self._keep(image_id, before)
                     stored = {**info, "name": target.name}
                     write_json(pending, _record_of(target.name, stored, _sha256(part)))
                 pending.replace(folder / f"{image_id}.json")
@@ -217,6 +239,7 @@ class StudiesFolder:
                 with suppress(OSError):
                     if not self._has_happened(pending, target):
                         pending.unlink(missing_ok=True)
+                        self._take_back(image_id, before)
                 raise
             for other in self._files(image_id, tag):
                 if other == target:
@@ -229,6 +252,7 @@ class StudiesFolder:
 
     def update_label(self, image_id: str, tag: str, info: Mapping[str, Any]) -> dict[str, Any]:
         """Keeps more beside a label; returns all that is kept. Raises: LabelError where there is none, OutputError."""
+        check_info(info, f"image {image_id}, {tag}")
         with self.locked():
             label = self.require_label(image_id, tag)
             merged = {**label.info, **info}
@@ -255,8 +279,9 @@ class StudiesFolder:
         if parts is None:
             raise ImageError(f"image {image_id}: expected a file of {', '.join(self._endings)}, found {source.name!r}")
         target = self.root / (check_id(image_id) + parts[1])
+        check_info(info, f"image {image_id}")
         with self.locked():
-            old = [self.root / n for n in _files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
+            old = [self.root / n for n in self._files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
             if old and self._tags_of(image_id) and not any(_sha256(p) == _sha256(source) for p in old):
                 raise ImageError(
                     f"image {image_id} is there already and has labels, which were drawn on it; upload the new one under another id"
@@ -270,7 +295,8 @@ class StudiesFolder:
         return target
 
     def update_image(self, image_id: str, info: Mapping[str, Any]) -> dict[str, Any]:
-        """Keeps more of an image; returns all that is kept. Raises: OutputError."""
+        """Keeps more of an image; returns all that is kept. Raises: LabelError, OutputError."""
+        check_info(info, f"image {image_id}")
         with self.locked():
             merged = {**self.image_info(check_id(image_id)), **info}
             write_json(self._images / f"{image_id}.json", {"schema": SCHEMA, "info": merged})
@@ -281,7 +307,7 @@ class StudiesFolder:
         with self.locked():
             for tag in self._tags_of(check_id(image_id)):
                 self.remove_label(image_id, tag)
-            for name in _files_of(self.root):
+            for name in self._files_of(self.root):
                 if (split_name(name, self._endings) or ("",))[0] == image_id:
                     (self.root / name).unlink(missing_ok=True)
             (self._images / f"{image_id}.json").unlink(missing_ok=True)
@@ -295,13 +321,13 @@ class StudiesFolder:
             (self.labels / tag / (image_id + ending), self.labels / tag / f"{image_id}.json", info)
             for image_id, (_, of_tags) in known.items()
             for tag, (ending, info) in of_tags.items()
-            if _NAME.fullmatch(image_id) and _TAG.fullmatch(tag)
+            if _is_id(image_id) and _TAG.fullmatch(tag)
         ]
         labels = [(path, record, info) for path, record, info in labels if path.is_file() and not record.exists()]
         images = {
             image_id: info
             for image_id, (info, _) in known.items()
-            if _NAME.fullmatch(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
+            if _is_id(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
         }
         if not labels and not images:
             return
@@ -323,6 +349,9 @@ class StudiesFolder:
                     else:
                         path.unlink(missing_ok=True)
                 for path in folder.glob(f"{_PART}*"):
+                    begun = split_name(path.name.removeprefix(_PART).partition("-")[2])
+                    if begun is not None and tag != ORIGINAL:  # killed before its label took its place
+                        self._take_back(begun[0], self.label(begun[0], tag))
                     path.unlink(missing_ok=True)
 
     @contextmanager
@@ -362,17 +391,58 @@ class StudiesFolder:
         with self._thread_lock:
             yield
 
+    def _files_of(self, folder: Path) -> list[str]:
+        """Names of the files of a folder, sorted, without junk and links that lead out; nothing where it is missing."""
+        try:
+            found = [e for e in os.scandir(folder) if not is_junk(Path(e.path))]
+        except FileNotFoundError:
+            return []
+        return sorted(
+            e.name
+            for e in found
+            if (os.path.isfile(e.path) and self._is_inside(Path(e.path)) if e.is_symlink() else e.is_file())
+        )
+
+    def _is_inside(self, path: Path) -> bool:
+        """False for a link to a file outside the studies: clients read and write what lies in them, and nothing else."""
+        if not path.is_symlink():
+            return True
+        target = path.resolve()
+        inside = any(target.is_relative_to(place.resolve()) for place in (self.root, path.parent))
+        if not inside:
+            self._tell(
+                f"{path} is left out: it is a link that leads out of the studies; copy the file there, or link it with ln"
+            )
+        return inside
+
     def _tell(self, warning: str) -> None:
         if warning not in self._told:
             self._told.add(warning)
-            logger.warning("%s", warning)
+            logger.warning("%s", warning.encode(errors="backslashreplace").decode())
 
     def _keep(self, image_id: str, label: StoredLabel) -> None:
         """The next ``version_N``: first the record, so that no version is without one."""
+        if self._kept(image_id, label) is not None:
+            return
         folder = self.labels / next_version(self._tags_of(image_id))
         path = folder / label.path.name
         write_json(folder / f"{image_id}.json", _record_of(path.name, {**label.info, "name": path.name}, _sha256(label.path)))
         link(label.path, path)
+
+    def _kept(self, image_id: str, label: StoredLabel) -> StoredLabel | None:
+        """The newest version of the image, if it is this very label, with the same record."""
+        numbers = [n for tag in self._tags_of(image_id) if (n := version_number(tag)) is not None]
+        version = self.label(image_id, f"{_VERSION}{max(numbers)}") if numbers else None
+        if version is None or version.path == label.path or {**version.info, "name": ""} != {**label.info, "name": ""}:
+            return None
+        return version if _sha256(version.path) == _sha256(label.path) else None
+
+    def _take_back(self, image_id: str, label: StoredLabel | None) -> None:
+        """Removes the version that a label became for a save that did not happen."""
+        version = None if label is None else self._kept(image_id, label)
+        if version is not None:
+            version.path.unlink(missing_ok=True)
+            version.path.with_name(f"{image_id}.json").unlink(missing_ok=True)
 
     def _set_aside(self, path: Path, tag: str) -> None:
         """Moves a label file, and a copy of its record, to where nothing looks for labels."""
@@ -389,14 +459,14 @@ class StudiesFolder:
         return record is not None and label.is_file() and record["file"] == label.name and record["sha256"] == _sha256(label)
 
     def _files(self, image_id: str, tag: str) -> list[Path]:
-        return [self.labels / tag / n for n in _files_of(self.labels / tag) if (split_name(n) or ("",))[0] == image_id]
+        return [self.labels / tag / n for n in self._files_of(self.labels / tag) if (split_name(n) or ("",))[0] == image_id]
 
     def _tags_of(self, image_id: str) -> list[str]:
         return [tag for tag in self.tags() if self._files(image_id, tag)]
 
     def _labels_of_tag(self, tag: str) -> dict[str, StoredLabel]:
         files: dict[str, list[str]] = {}
-        for name in _files_of(self.labels / tag):
+        for name in self._files_of(self.labels / tag):
             parts = split_name(name)
             if parts is not None:
                 files.setdefault(parts[0], []).append(name)
@@ -444,7 +514,10 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     ours = isinstance(content, dict) and content.get("schema") == SCHEMA and isinstance(content.get("info"), dict)
     if not ours:
         logger.warning("%s is no record of this software (schema %d); it is left out", path, SCHEMA)
-    return content if ours else None
+        return None
+    # Without file and checksum, as of an image or of a record that was damaged, it says nothing of any label's file.
+    said = {key: content[key] if isinstance(content.get(key), str) else "" for key in ("file", "sha256")}
+    return {**content, **said}
 
 
 def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any]:
@@ -454,14 +527,6 @@ def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files_of(folder: Path) -> list[str]:
-    """Names of the files of a folder, sorted, without junk; nothing where it is missing."""
-    try:
-        return sorted(e.name for e in os.scandir(folder) if e.is_file() and not is_junk(Path(e.path)))
-    except FileNotFoundError:
-        return []
 
 
 def _has_bytes(path: Path) -> bool:

@@ -6,6 +6,7 @@ with ``status``, ``level``, ``approvedBy``, ``comment``, ``editTime``), and unde
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,13 +68,13 @@ class Version:
         approved_by = _name(meta.get("approvedBy"))
         return cls(
             tag,
-            _number(submission.get("saved"), _number(info.get("ts"))),
+            number(submission.get("saved"), number(info.get("ts"))),
             _name(submission.get("by")) or _name(info.get("client_id")) or ("" if tag == FINAL else approved_by),
             submission.get("by_verified") is True,
             str(meta.get("status") or ""),
             approved_by,
             meta.get("verified") is True,
-            _number(meta.get("at"), _number(meta.get("editTime"))),
+            number(meta.get("at"), number(meta.get("editTime"))),
             str(meta.get("comment") or ""),
             str(meta.get("level") or ""),
             info,
@@ -114,6 +115,12 @@ class CaseReview:
     def first_reader(self) -> str:
         """Who drafted the case; empty where nobody is named."""
         return self.versions[0].by if self.versions else ""
+
+    @property
+    def latest(self) -> float:
+        """When the last label was saved, or the last review made; seconds since 1970."""
+        times = (max(v.saved, number(_mapping(v.info.get(META)).get("at"))) for v in self.versions)
+        return max(times, default=0.0)
 
     @property
     def confirmed(self) -> Version | None:
@@ -182,8 +189,9 @@ def reviewed_info(
     known, new: what is kept beside the label and what the client sends. user: who is signed in; None: names are what the client says.
     Raises: LabelError for a review that is none, and for a signed-in first reader who approves.
     """
+    new = {key: value for key, value in new.items() if key not in (SUBMISSION, REVIEWS)}  # written here alone
     if META not in new:
-        return dict(new)
+        return new
     meta, before = new[META], _mapping(known.get(META))
     if not isinstance(meta, Mapping) or any(isinstance(v, (list, dict)) for v in meta.values()):
         raise LabelError(f"{what}: segmentationMeta must hold {', '.join(_KEYS)}, got {meta!r:.200}")
@@ -217,11 +225,13 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _number(value: object, otherwise: float = 0.0) -> float:
+def number(value: object, otherwise: float = 0.0) -> float:
+    """A finite number that others wrote, else ``otherwise``."""
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         return otherwise
+    return found if math.isfinite(found) else otherwise
 
 
 def _name(value: object) -> str:

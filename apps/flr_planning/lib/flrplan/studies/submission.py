@@ -13,7 +13,7 @@ from flrplan.errors import FlrError
 from flrplan.image import Geometry
 from flrplan.metrics.overlap import dice
 from flrplan.studies.folder import FINAL, ORIGINAL, StoredLabel, StudiesFolder, check_id, check_tag
-from flrplan.studies.review import META, REVIEWS, SUBMISSION, CaseReview, Version, outdated_review, reviewed_info
+from flrplan.studies.review import META, REVIEWS, SUBMISSION, CaseReview, Version, number, outdated_review, reviewed_info
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def submit(
         base = before.get(tag) or (before[case.newest.tag] if case.newest else before.get(ORIGINAL))
         now = time.time()
         submission = {
-            "saved": round(now, 3),
+            "saved": round(max(now, case.latest + 0.001), 3),  # in order, though the clock was set back
             "by": by,
             "by_verified": user is not None,
             "from": _origin(before, base),
@@ -77,6 +77,7 @@ def review(folder: StudiesFolder, image_id: str, tag: str, info: Mapping[str, An
         labels = folder.labels_of(image_id)
         first = CaseReview.of({t: label.info for t, label in labels.items()}).first_reader
         known = labels[tag].info if tag in labels else {}
+        info = {key: value for key, value in info.items() if key not in _OF_ITS_AUTHOR}
         return folder.update_label(image_id, tag, reviewed_info(known, info, first, user, f"image {image_id}, {tag}"))
 
 
@@ -87,7 +88,9 @@ def restore(folder: StudiesFolder, image_id: str, tag: str, read: ReadLabel, by:
     return submit(folder, image_id, FINAL, label.path, {**kept, "client_id": by, "restored": tag}, read)
 
 
-_OF_ONE_SUBMISSION = (SUBMISSION, META, REVIEWS, "client_id", "ts", "name", "restored")
+_OF_ITS_AUTHOR = ("client_id", "ts", "name")
+"""Keys that stay as they were stored: a review does not say whose label it is, nor when it was saved."""
+_OF_ONE_SUBMISSION = (SUBMISSION, META, REVIEWS, "restored", *_OF_ITS_AUTHOR)
 """Keys that an older label does not hand on when it is restored."""
 
 
@@ -129,5 +132,5 @@ def _minutes(image_info: Mapping[str, Any], by: str, now: float) -> float | None
     lease = image_info.get(LEASE)
     if not isinstance(lease, Mapping) or lease.get("to") != by or not by:
         return None
-    minutes = (now - float(lease.get("since") or 0)) / 60
+    minutes = (now - number(lease.get("since"))) / 60
     return round(minutes, 2) if 0 <= minutes <= LONGEST_MINUTES else None

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from flrplan.files.page import render_page
-from flrplan.studies.review import SUBMISSION, CaseReview, State, Version
+from flrplan.studies.review import SUBMISSION, CaseReview, State, Version, number
 from flrplan.studies.submission import LEASE
 
 DOUBLE = "double_reading"
@@ -30,7 +30,10 @@ class Lease:
 
     @classmethod
     def of(cls, info: Mapping[str, Any], now: float) -> Lease | None:
-        """What is kept of an image; None where nobody has it, or had it for too long."""
+        """What is kept of an image; None where nobody has it, or had it for too long.
+
+        One that begins later from now than it lasts was given by a clock that has been set back since.
+        """
         kept = info.get(LEASE)
         if not isinstance(kept, Mapping):
             return None
@@ -38,7 +41,7 @@ class Lease:
             lease = cls(str(kept.get("to") or ""), float(kept["since"]), float(kept["until"]))
         except (KeyError, TypeError, ValueError):
             return None
-        return lease if lease.until > now else None
+        return lease if lease.until > now > 2 * lease.since - lease.until else None
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def minutes_of(version: Version) -> float | None:
     """From handing the case out to this label, where it is known."""
     kept = version.info.get(SUBMISSION)
     minutes = kept.get("minutes") if isinstance(kept, Mapping) else None
-    return float(minutes) if isinstance(minutes, (int, float)) else None
+    return number(minutes) if isinstance(minutes, (int, float)) else None
 
 
 def changes_of(version: Version) -> list[Change]:
@@ -112,7 +115,11 @@ def changes_of(version: Version) -> list[Change]:
     changes = kept.get("changes") if isinstance(kept, Mapping) else None
     if not isinstance(changes, Mapping):
         return []
-    return [Change(s, c.get("dice"), c["ml"] - c["ml_before"]) for s, c in changes.items() if "ml" in c and "ml_before" in c]
+    return [
+        Change(s, None if c.get("dice") is None else number(c["dice"]), number(c["ml"]) - number(c["ml_before"]))
+        for s, c in changes.items()
+        if isinstance(c, Mapping) and "ml" in c and "ml_before" in c
+    ]
 
 
 def counts(rows: Iterable[Row]) -> dict[str, int]:
@@ -180,8 +187,11 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A time as people read it, of this machine's zone."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    """A time as people read it, of this machine's zone; ``?`` for one that no calendar has."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+    except (ValueError, OverflowError, OSError):
+        return "?"
 
 
 def as_page(rows: Sequence[Row], title: str, csv_link: str = "", pictures: Mapping[str, str] | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from anyio import to_thread
 from fastapi import APIRouter, Form, HTTPException
@@ -45,7 +45,7 @@ class Door:
 
     def _refused(self, method: str, headers: Headers) -> JSONResponse | None:
         host = headers.get("host", "")
-        if self._users is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        if self._users is None and not is_loopback(_split(f"//{host}").hostname or ""):
             return JSONResponse(
                 {
                     "detail": "this server has no users, so it answers this machine alone; start it with --users FILE to let others in"
@@ -76,7 +76,15 @@ def _of_another_site(headers: Headers, host: str) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc != host
+    return origin is not None and _split(origin).netloc != host
+
+
+def _split(url: str) -> SplitResult:
+    """Its parts; none of what is no address."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _path(scope: Scope) -> str:
@@ -91,9 +99,13 @@ def _asked(users: Users, authorization: str) -> tuple[bool, str | None]:
         return users.by_token(value.strip())
     if kind.lower() == "basic":
         try:
-            name, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+            sent = base64.b64decode(value, validate=True)
         except ValueError:
             return False, None
+        try:
+            name, _, password = sent.decode().partition(":")
+        except ValueError:  # as Python's requests sends it
+            name, _, password = sent.decode("latin-1").partition(":")
         return users.by_password(name, password)
     return False, None
 

@@ -37,6 +37,7 @@ def serve(settings: ServeSettings, listener: socket.socket, up: Callable[[], obj
         config = uvicorn.Config(
             serve_app(settings),
             root_path=settings.root_path,
+            http="h11",  # bounds the headers (64 KiB), which uvicorn's other one gathers before anybody is asked who it is
             log_config=str(logging),
             access_log=False,
             server_header=False,

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import jwt
@@ -83,11 +84,12 @@ class Users:
             return None
         try:
             self._file.load_if_changed()
-            return self._file.get_hash(name) or None
-        except OSError:
+        except (OSError, ValueError):
             logger.exception("the password file cannot be read: nobody enters")
-        except ValueError:  # a name that no password file can hold
-            pass
+            self._file.load_string("")  # else whoever stood in the one before would enter; the next request reads it again
+            return None
+        with suppress(ValueError):  # a name that no password file can hold
+            return self._file.get_hash(name) or None
         return None
 
     def _key(self, kept: bytes) -> bytes:
