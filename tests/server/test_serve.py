@@ -222,6 +222,7 @@ def test_the_surgeons_page_plans_with_the_models_of_the_app(
         ("PUT", "/datastore/image/info?image=nobody", {"data": {"info": "{}"}}, 400, "no image 'nobody' in this"),
         ("PUT", "/session/", {"files": {"files": ("..", b"x")}}, 200, None),
         ("PUT", "/model/liver", {"files": {"file": ("m.pt", b"x")}}, 400, "NOT configured"),
+        ("HEAD", "/datastore/image?image=CASE&check_sum=CRC:1", {}, 400, None),
         ("GET", "/datastore/image", {}, 422, "query image: Field required"),
         ("POST", "/activelearning/random", {"data": b"x" * 2**20 + b"x"}, 413, "larger than the 1 MiB that are taken"),
         ("POST", "/activelearning/random", {"data": (b"x" * 2**16 for _ in range(17))}, 413, "larger than the 1 MiB"),

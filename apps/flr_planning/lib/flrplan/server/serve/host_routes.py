@@ -33,6 +33,7 @@ QUEUE = 16
 UNVERIFIED = "unverified"
 _ROUTERS = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, session)
 _JSON = ("params", "info")
+_CHECK_SUM = re.compile(r"((SHA256|SHA512|MD5):)?[0-9a-fA-F]+")
 _OURS = ("strategy", "path")
 """Keys of an image's info that the server writes itself, and reads without a check."""
 
@@ -115,6 +116,11 @@ def _check(arguments: dict[str, Any]) -> None:
             if name == "info" and (ours := [key for key in _OURS if key in found]):
                 raise HTTPException(400, f"info: {', '.join(ours)} is written by the server itself; leave it out")
             audit_note({"image": found.get("image")})
+    check_sum = arguments.get("check_sum")
+    if check_sum and not _CHECK_SUM.fullmatch(check_sum):
+        raise HTTPException(
+            400, f"check_sum must be hex digits, with SHA256:, SHA512: or MD5: before them, got {check_sum[:80]!r}"
+        )
     for value in arguments.values():
         for upload in value if isinstance(value, list) else [value]:
             if isinstance(upload, UploadFile) and upload.filename:
