@@ -365,6 +365,15 @@ def test_a_server_that_stops_deletes_all_and_one_that_was_killed_is_cleaned_up_b
     shutil.rmtree(root)
 
 
+def test_what_a_killed_server_left_goes_where_the_system_names_no_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "getuid")  # Windows
+    (tmp_path / "flrplan-planner-killed").mkdir()
+    module._remove_left_behind(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_page_needs_nothing_from_elsewhere(url: str) -> None:
     page = requests.get(url, timeout=30).text
     script = requests.get(f"{url}upload.js", timeout=30)

@@ -135,6 +135,19 @@ def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: P
     assert "no threshold is judged: the state of the liver is not stated" in words
 
 
+def test_no_report_of_an_earlier_plan_stays_where_saving_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    earlier = [tmp_path / name for name in ("report.html", "report.pdf", "plan.png", "plan.json")]
+    for path in earlier:
+        path.write_text("of an earlier plan")
+    monkeypatch.setattr("flrplan.planning.picture.write_picture", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plan_of(10).save(tmp_path)
+    assert [path for path in earlier if path.exists()] == []
+
+
 def test_a_liver_in_one_thick_slice_has_its_report(tmp_path: Path) -> None:
     plan = plan_of(20)
     grid = replace(GRID, spacing_mm=(2.0, 2.0, 12.0))

@@ -12,9 +12,9 @@ import pytest
 
 from flrplan.anatomy import Compartment, PlanningLabel, Structure
 from flrplan.cli import main
-from flrplan.commands.studies import _read
 from flrplan.errors import LabelError
 from flrplan.image import Geometry, write_volume
+from flrplan.server.label_table import read_label
 from flrplan.studies import StudiesFolder
 from flrplan.studies.agreement import Join, Reading, agreement, join, joined, readings
 from flrplan.studies.review import META, Version
@@ -48,7 +48,7 @@ def studies(tmp_path: Path) -> StudiesFolder:
 def send(studies: StudiesFolder, tmp_path: Path) -> Callable[..., None]:
     def act(who: str, array: Any, case: str = "a") -> None:
         write_volume(tmp_path / "up.nii.gz", array, GRID)
-        submit(studies, case, "final", tmp_path / "up.nii.gz", {"client_id": who, "label_info": NAMES}, _read)
+        submit(studies, case, "final", tmp_path / "up.nii.gz", {"client_id": who, "label_info": NAMES}, read_label)
 
     return act
 
@@ -57,7 +57,7 @@ def test_two_annotators_are_compared(studies: StudiesFolder, send: Callable[...,
     send("anna", plan(28))
     send("anna", plan(20))
     send("ben", plan(24))
-    one, two = readings(studies, "a", _read)
+    one, two = readings(studies, "a", read_label)
     assert [(r.version.by, r.version.tag) for r in (one, two)] == [("anna", "version_2"), ("ben", "final")]
     found = agreement(one, two)
     assert found["liver"]["dice"] == found["crlm"]["dice"] == 1.0
@@ -76,17 +76,17 @@ def test_one_annotator_alone_cannot_be_compared(studies: StudiesFolder, send: Ca
     with pytest.raises(
         LabelError, match="two labels of different annotators are needed; there are version_1 by anna, final by anna"
     ):
-        readings(studies, "a", _read)
-    assert [r.version.tag for r in readings(studies, "a", _read, ("final", "version_1"))] == ["final", "version_1"]
+        readings(studies, "a", read_label)
+    assert [r.version.tag for r in readings(studies, "a", read_label, ("final", "version_1"))] == ["final", "version_1"]
 
 
 @pytest.mark.parametrize(("how", "expected"), [(Join.MAJORITY, 22), (Join.STAPLE, 22)])
 def test_three_labels_are_joined_and_stay(studies: StudiesFolder, send: Callable[..., None], how: Join, expected: int) -> None:
     for who, cut in (("anna", 20), ("ben", 22), ("cleo", 24)):
         send(who, plan(cut))
-    found = readings(studies, "a", _read)
-    stored = join(studies, "a", found, how, _read, "dora")
-    label, _ = _read(stored.path, stored.info)
+    found = readings(studies, "a", read_label)
+    stored = join(studies, "a", found, how, read_label, "dora")
+    label, _ = read_label(stored.path, stored.info)
     assert np.array_equal(label.masks[Structure.FLR], np.isin(plan(expected), [1, 4]))
     assert [entry["by"] for entry in stored.info["joined"]["labels"]] == ["anna", "ben", "cleo"]
     assert (stored.info["submission"]["by"], list(studies.labels_of("a"))) == (
@@ -145,7 +145,7 @@ def test_the_command_restores_compares_joins_and_marks(
     assert "flr    Dice 0.889" in told
     assert "cut    mean distance 4.0 mm, 95 % 4.0 mm  FLR 50.1 % and 62.6 %" in told
     assert main(["studies", "restore", root, "a", "version_1", "--by", "anna"]) == 0
-    label, _ = _read(studies.labels_of("a")["final"].path, studies.labels_of("a")["final"].info)
+    label, _ = read_label(studies.labels_of("a")["final"].path, studies.labels_of("a")["final"].info)
     assert np.array_equal(label.masks[Structure.FLR], np.isin(plan(20), [1, 4]))
     assert main(["studies", "double", root, "a", "b"]) == 0
     assert studies.image_info("b")["double_reading"] is True

@@ -17,7 +17,7 @@ from flrplan.errors import ImageError, LabelError, OutputError
 from flrplan.files import write
 from flrplan.studies import StudiesFolder
 from flrplan.studies import folder as folder_module
-from flrplan.studies.folder import check_id, check_tag, split_name, tag_order
+from flrplan.studies.names import check_id, check_tag, split_name, tag_order
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from flrplan.anatomy.planning_map import (
 from flrplan.anatomy.structures import (
     APPEARANCE,
     COMPARTMENTS_OF,
+    PLANNED,
     STRUCTURES,
     Appearance,
     CodedConcept,
@@ -31,6 +32,7 @@ __all__ = [
     "COMPARTMENTS_OF",
     "KNOWN_LABEL_NAMES",
     "MANY_VALUES",
+    "PLANNED",
     "STRUCTURES",
     "Appearance",
     "CodedConcept",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.anatomy.structures import APPEARANCE, COMPARTMENTS_OF, Compartment, Mask, Structure
+from flrplan.anatomy.structures import APPEARANCE, COMPARTMENTS_OF, PLANNED, Compartment, Mask, Structure
 from flrplan.errors import GridError, LabelError
 
 
@@ -223,9 +223,9 @@ def to_label_map(label: PlanningLabel, what: str) -> tuple[NDArray[np.uint8], di
 
     Raises: LabelError where the structures overlap in a way that none can say.
     """
-    masks, planned = label.masks, (Structure.LIVER, Structure.CRLM, Structure.FLR)
-    if all(s in masks for s in planned):
-        array, _ = to_compartments(*(masks[s] for s in planned))
+    masks = label.masks
+    if all(s in masks for s in PLANNED):
+        array, _ = to_compartments(*(masks[s] for s in PLANNED))
         names = {c.label_name: int(c) for c in Compartment}
     else:
         order = sorted(masks, key=lambda s: (s is not Structure.LIVER, -np.count_nonzero(masks[s])))

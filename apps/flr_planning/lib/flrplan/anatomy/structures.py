@@ -105,6 +105,9 @@ STRUCTURES: Mapping[Structure, StructureInfo] = {
 }
 """One row a structure; titles, letters, colours, codes and tolerances stand nowhere else."""
 
+PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+"""What a plan states, and the truth of every case of the benchmark, be it empty or not; a planning map is made of them."""
+
 COMPARTMENTS_OF: Mapping[Structure, frozenset[Compartment]] = {
     s: i.compartments for s, i in STRUCTURES.items() if i.compartments
 }

@@ -14,13 +14,11 @@ from flrplan.errors import EmptyLiverError, SettingsError
 from flrplan.method import CASCADE, Source
 from flrplan.planning.calibration import Calibration, KnownCase, settings_of_run
 from flrplan.planning.volumetry import measure_volumes
-from flrplan.workfolder import WorkFolder, map_cases, require_same
+from flrplan.workfolder import TRUTH, WorkFolder, map_cases, require_same
 from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.records import RunRecord
 
 logger = logging.getLogger(__name__)
-
-TRUTH = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
 def calibrate(cases: Path, out: Path, cascade: Cascade | None = None) -> Calibration:

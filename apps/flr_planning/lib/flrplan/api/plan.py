@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from flrplan.anatomy import Mask, Structure
+from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
 from flrplan.engine import Cascade, NoteStep
 from flrplan.errors import GridError, LabelError, SettingsError
@@ -141,7 +141,7 @@ def plan(
     for of in (planned, *planned.compared.values()):
         for mask in of.masks.values():
             mask.setflags(write=False)  # volumes and warnings are computed from them later
-    plane = [*cut.point_lps_mm, *cut.normal_lps] if isinstance(cut, Plane) else None
+    plane = cut if isinstance(cut, Plane) else None
     asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins, **own}
     if plane is not None:
         del asked["cut"]
@@ -150,15 +150,17 @@ def plan(
     files = {n: Path(f) for n, f in asked.items() if isinstance(f, str | os.PathLike)}
     request = None
     if path is not None and len(files) == len(asked):
-        options: dict[str, Any] = {
-            "raw": raw,
-            "height_cm": height_cm,
-            "weight_kg": weight_kg,
-            "liver_state": state,
-            "weeks": weeks,
-        }
-        options |= {"plane": plane, "other_side": other_side or None, "at_least": at_least}
-        options |= {"disagreement": True} if disagreement else {}
+        options = options_of(
+            plane,
+            raw=raw,
+            height_cm=height_cm,
+            weight_kg=weight_kg,
+            liver_state=state,
+            weeks=weeks,
+            other_side=other_side or None,
+            at_least=at_least,
+            disagreement=disagreement or None,
+        )
         request = request_of(path, files, options)
         request = anonymous_request(request) if anonymize else request
     settings = {
@@ -202,7 +204,7 @@ def _with_given(
 def _with_alternative(planned: Plan, percent: float) -> Plan:
     """The plan with the largest resection beside it that leaves so much of the parenchyma; a warning where there is no cut to move."""
     name, result = f"at least {percent:g} %", planned.result
-    liver, crlm, flr = (planned.masks[s] for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    liver, crlm, flr = (planned.masks[s] for s in PLANNED)
     found = largest_resection(liver, crlm, flr, result.ct.geometry, percent)
     if found is None:
         note = f"{name}: the plan has no cut to move, so no other resection was computed"
@@ -321,6 +323,11 @@ def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
     if array.shape != ct.geometry.shape_zyx:
         raise GridError(f"case {ct.name}: the given {name} has shape {array.shape}, the CT {ct.geometry.shape_zyx}")
     return binary_mask(array, name, f"the given {name}")
+
+
+def options_of(plane: Plane | None, **options: Any) -> dict[str, Any]:
+    """Options of :func:`request_of`: those of :func:`plan` by name, None where nothing is asked, and the cut where it is a plane."""
+    return {**options, "plane": None if plane is None else [*plane.point_lps_mm, *plane.normal_lps]}
 
 
 def request_of(ct: Path, files: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.anatomy import Mask, NestingReport, Structure, structure_mask, to_compartments
+from flrplan.anatomy import PLANNED, Mask, NestingReport, Structure, structure_mask, to_compartments
 from flrplan.cohort.case import SyntheticCase
 from flrplan.cohort.organs import Organ, Stream, stream
 from flrplan.image import Geometry
@@ -120,7 +120,7 @@ class FaultyLabel:
 
 def true_label(case: SyntheticCase) -> FaultyLabel:
     """The label of a case without faults, in arrays of its own."""
-    liver, crlm, flr = (structure_mask(case.planning_zyx, s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    liver, crlm, flr = (structure_mask(case.planning_zyx, s) for s in PLANNED)
     return FaultyLabel(liver, crlm, flr, case.geometry)
 
 

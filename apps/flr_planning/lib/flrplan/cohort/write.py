@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flrplan.anatomy import Structure
+from flrplan.anatomy import PLANNED, Structure
 from flrplan.cohort.asked_faults import parse_kinds, plant_asked_faults
 from flrplan.cohort.case import make_case
 from flrplan.cohort.faults import plant_faults
@@ -29,7 +29,6 @@ TABLE_NAME = "cohort.json"
 """Settings, version and facts per case; ``complete`` is true once every case is there."""
 
 _FAULTS_KEY = "label_faults"
-_MASKED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 _VOLUME_FOLDERS = ("images", "labels", "truth", "masks", "facts")
 _DICOM_FOLDER = "dicom"
@@ -116,7 +115,7 @@ def _write_case(settings: CohortSettings, out_dir: Path, index: int) -> None:
         hu = case.hu_zyx[view]
         write_label_map(truth_path(out_dir, case.case_id), planning[view], grid)
         planning, lost = label.planning_map()
-        masks = dict(zip(_MASKED, (label.liver, label.crlm, label.flr), strict=True))
+        masks = dict(zip(PLANNED, (label.liver, label.crlm, label.flr), strict=True))
         if label.lrs is not None:
             masks[Structure.LRS] = label.lrs
         for structure, mask in masks.items():

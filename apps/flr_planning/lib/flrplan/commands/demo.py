@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the case, plans it, compares with its known truth; the last line is ``FLR <n> ml (<p> %)``."""
-    from flrplan.anatomy import Structure, structure_mask
+    from flrplan.anatomy import PLANNED, structure_mask
     from flrplan.api.plan import plan
     from flrplan.cohort import CaseSize, make_case
     from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
@@ -42,10 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         note(f"  warning: {warning}")
     predicted, volumes = planned.label_zyx, planned.volumes
     truth = measure_volumes(case.planning_zyx, case.geometry.voxel_volume_ml)
-    scores = ", ".join(
-        f"{s} {dice(structure_mask(case.planning_zyx, s), structure_mask(predicted, s)):.2f}"
-        for s in (Structure.LIVER, Structure.CRLM, Structure.FLR)
-    )
+    scores = ", ".join(f"{s} {dice(structure_mask(case.planning_zyx, s), structure_mask(predicted, s)):.2f}" for s in PLANNED)
     say(f"Dice against the known truth: {scores}")
     say(f"truth: {truth.describe()}")
     say(f"plan:  {volumes.describe()}")

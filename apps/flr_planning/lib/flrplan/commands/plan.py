@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int:
     """The same. clean: what is done to every text that may name an input."""
     from flrplan.api.anonymous import anonymous_request, pseudonym
-    from flrplan.api.plan import is_planned, plan, request_of
+    from flrplan.api.plan import is_planned, options_of, plan, request_of
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.hardware import keep_freed_memory
     from flrplan.image import case_names
@@ -112,15 +112,14 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     if arguments.cut is not None:
         files["cut"] = Path(arguments.cut)
     other_side, at_least = arguments.other_side or None, arguments.at_least
-    options = {"raw": arguments.raw, **known, "plane": None, "other_side": other_side, "at_least": at_least}
-    options |= {"disagreement": True} if arguments.disagreement else {}
+    switches = {"other_side": other_side, "at_least": at_least, "disagreement": arguments.disagreement or None}
+    options = options_of(plane, raw=arguments.raw, **known, **switches)
     single = [*files, *(name for name in OF_ONE_PATIENT if known[name] is not None)]
     if single and len(cases) != 1:
         option = single[0].replace("_", "-")
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     if plane is not None:
         del files["cut"]
-        options["plane"] = [*plane.point_lps_mm, *plane.normal_lps]
     settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
     cascade = Cascade(model_store(arguments), settings)
     if arguments.anonymize:

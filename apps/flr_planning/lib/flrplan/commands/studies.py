@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Any
 from flrplan.commands.say import note, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from flrplan.anatomy import PlanningLabel
-    from flrplan.image import Geometry
     from flrplan.studies import StudiesFolder
     from flrplan.studies.exchange import Exchanged
     from flrplan.studies.worklist import Row
@@ -180,15 +176,6 @@ def _folder(studies: Path) -> StudiesFolder:
     return StudiesFolder(studies)
 
 
-def _read(path: Path, info: Mapping[str, Any]) -> tuple[PlanningLabel, Geometry]:
-    """A label file by the names that came with it."""
-    from flrplan.image.segmentation import read_segmentation
-    from flrplan.server.label_table import names_sent
-
-    held = read_segmentation(path)
-    return held.label(held.geometry, str(path), {} if held.names is not None else names_sent(info, str(path))), held.geometry
-
-
 def _pictures(studies: Path, out: Path, cases: list[str]) -> dict[str, str]:
     """A picture of the newest label of each case that has one, as links beside the page."""
     from flrplan.errors import FlrError
@@ -196,6 +183,7 @@ def _pictures(studies: Path, out: Path, cases: list[str]) -> dict[str, str]:
     from flrplan.image import read_ct
     from flrplan.qc import QcCase
     from flrplan.qc.picture import case_png
+    from flrplan.server.label_table import read_label
     from flrplan.studies.review import CaseReview
 
     images = _folder(studies).scan()
@@ -207,7 +195,7 @@ def _pictures(studies: Path, out: Path, cases: list[str]) -> dict[str, str]:
             continue
         try:
             ct = read_ct(images[case].path)
-            label, grid = _read(labels[newest.tag].path, newest.info)
+            label, grid = read_label(labels[newest.tag].path, newest.info)
             data = case_png(QcCase(case, grid, dict(label.masks), ct if grid.is_same_grid(ct.geometry) else None))
         except FlrError as error:
             note(f"no picture of {case}: {str(error).splitlines()[0]}")
@@ -220,6 +208,7 @@ def _pictures(studies: Path, out: Path, cases: list[str]) -> dict[str, str]:
 
 def _restore(arguments: argparse.Namespace) -> int:
     from flrplan.errors import LabelError
+    from flrplan.server.label_table import read_label
     from flrplan.studies.review import CaseReview
     from flrplan.studies.submission import restore
     from flrplan.studies.worklist import clock
@@ -233,7 +222,7 @@ def _restore(arguments: argparse.Namespace) -> int:
         for version in versions:
             say(f"{version.tag}: {clock(version.saved)} by {version.who}{f', {version.status}' if version.status else ''}")
         return 0
-    restore(folder, arguments.case, arguments.tag, _read, arguments.by)
+    restore(folder, arguments.case, arguments.tag, read_label, arguments.by)
     say(f"{arguments.case}: {arguments.tag} is final now; what was final stays as a version")
     return 0
 
@@ -256,15 +245,16 @@ def _double(arguments: argparse.Namespace) -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     from itertools import combinations
 
+    from flrplan.server.label_table import read_label
     from flrplan.studies.agreement import Join, agreement, in_words, join, readings
 
     folder = _folder(arguments.studies)
-    found = readings(folder, arguments.case, _read, arguments.labels)
+    found = readings(folder, arguments.case, read_label, arguments.labels)
     for first, second in combinations(found, 2):
         say(f"{first.version.tag} by {first.version.who}, and {second.version.tag} by {second.version.who}:")
         for line in in_words(agreement(first, second)):
             say(f"  {line}")
     if arguments.join:
-        join(folder, arguments.case, found, Join(arguments.join), _read, arguments.by)
+        join(folder, arguments.case, found, Join(arguments.join), read_label, arguments.by)
         say(f"{arguments.case}: joined ({arguments.join}) as final; the labels above stay as versions")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError
-from flrplan.files import read_json, write_json
+from flrplan.files import read_json, sha256_of_file, write_json
 from flrplan.hardware import keep_freed_memory
 from flrplan.image import CT
 from flrplan.method import CRLM, FLR, FLR_E2E
@@ -130,7 +129,7 @@ def _measured(row: Mapping[str, Any]) -> MeasuredCase:
 def model_weights(models: Path) -> dict[str, str]:
     """SHA-256 of every weight file of a folder of models, by its path in it."""
     files = sorted(models.rglob("*.pth"))
-    return {path.relative_to(models).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(models).as_posix(): sha256_of_file(path) for path in files}
 
 
 def demo_cascade(models: Path, device: str = "cpu") -> Cascade:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
+    from flrplan.files.digest import sha256_of_file
     from flrplan.files.folder import current_version, make_writable, publish_version, use_version, versions
     from flrplan.files.listing import entries, files_below, is_junk
     from flrplan.files.space import require_room
@@ -27,6 +28,7 @@ __all__ = [
     "read_yaml",
     "replacing",
     "require_room",
+    "sha256_of_file",
     "use_version",
     "versions",
     "write_json",
@@ -36,6 +38,7 @@ __all__ = [
 import_at_first_use(
     __name__,
     {
+        "flrplan.files.digest": ("sha256_of_file",),
         "flrplan.files.folder": (
             "current_version",
             "make_writable",

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.anatomy import Mask, NestingReport, Structure, to_compartments
+from flrplan.anatomy import PLANNED, Mask, NestingReport, Structure, to_compartments
 from flrplan.image import CT
 from flrplan.workfolder import ModelIdentity
 
@@ -51,6 +51,6 @@ class CascadeResult:
 
     @cached_property
     def _planning_map(self) -> tuple[NDArray[np.uint8], NestingReport]:
-        label, nesting = to_compartments(*(self.masks[s] for s in (Structure.LIVER, Structure.CRLM, Structure.FLR)))
+        label, nesting = to_compartments(*(self.masks[s] for s in PLANNED))
         label.setflags(write=False)
         return label, nesting

@@ -22,8 +22,8 @@ from flrplan.anatomy import Appearance, CodedConcept
 from flrplan.errors import GridError
 from flrplan.image import CT
 from flrplan.objects.source import (
+    EQUIPMENT,
     MANUFACTURER,
-    NO_SERIAL_NUMBER,
     PLAN_CONTENT,
     PRIVATE_SCHEME,
     UTF_8,
@@ -90,10 +90,7 @@ def segmentation(
             series_number=SERIES_NUMBER,
             sop_instance_uid=generate_uid(prefix=None),
             instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=MANUFACTURER,
-            software_versions=__version__,
-            device_serial_number=NO_SERIAL_NUMBER,
+            **EQUIPMENT,
             content_label=content,
             content_description=description,
             content_creator_name=f"{MANUFACTURER}^",

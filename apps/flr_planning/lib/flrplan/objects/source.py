@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,12 +16,20 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
 from pydicom.valuerep import DA, TM, format_number_as_ds
 
+from flrplan import __version__
 from flrplan.errors import OutputError
 from flrplan.image import CT
 from flrplan.image.dicom_files import CT_IMAGE_STORAGE, DicomFile, lacks_preamble, why_no_reference, with_preamble
 
 MANUFACTURER = "flrplan"
 NO_SERIAL_NUMBER = "none"
+EQUIPMENT: Mapping[str, Any] = {
+    "manufacturer": MANUFACTURER,
+    "manufacturer_model_name": MANUFACTURER,
+    "software_versions": __version__,
+    "device_serial_number": NO_SERIAL_NUMBER,
+}
+"""What made an object, as highdicom takes it."""
 PLAN_CONTENT = "FLRPLAN"
 """ContentLabel of the SEG of a plan, which is nobody's label, though masks in it may be given."""
 LABEL_CONTENT = "SEGMENTATION"

@@ -28,7 +28,7 @@ from flrplan import __version__
 from flrplan.anatomy import CodedConcept
 from flrplan.image import CT
 from flrplan.objects.seg import Dataset, coding_scheme, concept
-from flrplan.objects.source import MANUFACTURER, NO_SERIAL_NUMBER, UTF_8, source_series, without_highdicom_warnings
+from flrplan.objects.source import EQUIPMENT, MANUFACTURER, NO_SERIAL_NUMBER, UTF_8, source_series, without_highdicom_warnings
 
 SERIES_NUMBER = 9002
 _DECIMALS = 3
@@ -91,13 +91,10 @@ def measurement_report(
             series_number=SERIES_NUMBER,
             sop_instance_uid=generate_uid(prefix=None),
             instance_number=1,
-            manufacturer=MANUFACTURER,
+            **EQUIPMENT,
             is_complete=True,
             is_final=False,
             is_verified=False,
-            manufacturer_model_name=MANUFACTURER,
-            software_versions=__version__,
-            device_serial_number=NO_SERIAL_NUMBER,
             series_description=description,
             coding_schemes=[coding_scheme()],
         )

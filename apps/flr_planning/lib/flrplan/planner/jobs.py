@@ -353,7 +353,7 @@ class Jobs:
 def _remove_left_behind(root: Path) -> None:
     """Deletes the folders of this user's servers that no longer run: those whose lock nobody holds."""
     for folder in root.glob(f"{_FOLDER}*"):
-        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+        if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
             continue
         try:
             with FileLock(folder / ".lock", timeout=0):

@@ -110,13 +110,13 @@ def planner_router(jobs: Jobs) -> APIRouter:
         job = jobs.find(identity)
         if job is None:
             return _html("gone.html", "This plan is not here", 404)
-        files = job.files()
+        files, until = job.files(), job.deleted_at.astimezone()
         return _html(
             "plan.html",
             "Plan of a liver resection",
             job=job,
             progress=_progress(jobs, job),
-            deleted_at=job.deleted_at.astimezone().strftime("%-d %B %Y, %H:%M"),
+            deleted_at=f"{until.day} {until:%B %Y, %H:%M}",
             downloads=[(name, title_of(name), size(files[name].stat().st_size)) for name in sorted(files, key=_place)],
         )
 

@@ -216,19 +216,21 @@ class Plan:
         """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
 
         The map, picture, report as page and PDF, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm``
-        (:attr:`why_no_dicom`), ``disagreement.nii.gz`` where it was asked for, and, last, ``plan.json``. Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
+        (:attr:`why_no_dicom`), ``disagreement.nii.gz`` where it was asked for, and, last, ``plan.json``. What an earlier plan left of them goes first.
+        Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
         # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
         from flrplan.planning.objects import write_dicom, write_meshes
         from flrplan.planning.picture import key_views, write_picture
-        from flrplan.planning.report import write_report
+        from flrplan.planning.report import PAGE_NAME, PDF_NAME, write_report
 
         folder = Path(folder)
         report = self.report()
         checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            old = (REPORT_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
+            of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
+            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
             for file in [file for pattern in old for file in folder.glob(pattern)]:
                 file.unlink()  # beside a new map it would be wrong
         except OSError as error:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.anatomy import COMPARTMENTS_OF, Compartment, Structure
+from flrplan.anatomy import COMPARTMENTS_OF, PLANNED, Compartment, Structure
 from flrplan.image import Geometry
 
 
@@ -58,7 +58,7 @@ def measure_volumes(label_zyx: NDArray[np.uint8], voxel_volume_ml: float) -> Vol
     def volume_ml(structure: Structure) -> float:
         return float(sum(counts[c] for c in COMPARTMENTS_OF[structure])) * voxel_volume_ml
 
-    liver, crlm, flr = (volume_ml(s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR))
+    liver, crlm, flr = (volume_ml(s) for s in PLANNED)
     remnant = float(counts[Compartment.REMNANT]) * voxel_volume_ml
     parenchyma = remnant + float(counts[Compartment.RESECTION]) * voxel_volume_ml
     return Volumes(

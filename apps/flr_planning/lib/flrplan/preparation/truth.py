@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, check_planning_map, resemblance, structure_mask
+from flrplan.anatomy import COMPARTMENTS_OF, PLANNED, Mask, Structure, check_planning_map, resemblance, structure_mask
 from flrplan.errors import EmptyLiverError, FlrError, GridError, LabelError
 from flrplan.image import CT, read_label_map, require_same_grid
 from flrplan.image.orientation import in_axis_order
@@ -140,7 +140,7 @@ def _from_files(labels: FileLabels, ct: CT, case_id: str) -> Truth:
     if Structure.LIVER in masks and Structure.FLR not in masks and Structure.LRS in masks:
         masks[Structure.FLR] = masks[Structure.LIVER] & ~masks[Structure.LRS]
         notes.append("no FLR file; FLR = liver - LRS")
-    absent = [str(s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR) if s not in masks]
+    absent = [str(s) for s in PLANNED if s not in masks]
     if absent:
         raise LabelError(
             f"case {case_id}: no file states {', '.join(absent)}, and absent is not empty; found "

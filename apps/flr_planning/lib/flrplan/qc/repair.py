@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flrplan.anatomy import Structure, structure_mask, to_compartments
+from flrplan.anatomy import PLANNED, Structure, structure_mask, to_compartments
 from flrplan.errors import SettingsError
 from flrplan.image import write_label_map
 from flrplan.qc.case import QcCase
 from flrplan.qc.registry import RULES, Settings, check_settings
 from flrplan.workfolder import WorkFolder
-
-_MAPPED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
 def check_repairs(rules: Sequence[str]) -> None:
@@ -53,8 +51,8 @@ def write_repaired(case: QcCase, folder: Path) -> None:
     """
     work = WorkFolder(folder)
     planning_map = work.label(case.name)
-    if set(_MAPPED) <= set(case.masks):
-        planning, lost = to_compartments(*(case.masks[s] for s in _MAPPED))
+    if set(PLANNED) <= set(case.masks):
+        planning, lost = to_compartments(*(case.masks[s] for s in PLANNED))
         lrs = case.masks.get(Structure.LRS)
         if not lost.findings() and (lrs is None or np.array_equal(lrs, structure_mask(planning, Structure.LRS))):
             write_label_map(planning_map, planning, case.geometry)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan import __version__
-from flrplan.anatomy import Mask, Structure
+from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.engine.models import FINE_TUNED_NOTE
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan, Volumes
@@ -20,7 +20,6 @@ from flrplan.server.options import InferOptions
 DEMO_NOTICE = "Computed by demo models, which were trained on synthetic cases only: not for patients."
 FINE_TUNED_NOTICE = f"Computed by models {FINE_TUNED_NOTE}."
 _Numbers = dict[str, float | None]
-_PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
 def answer(
@@ -68,7 +67,7 @@ def _notice(result: CascadeResult) -> dict[str, str]:
 def _volumes(plan: Plan) -> tuple[_Numbers, _Numbers | None, Sequence[str]]:
     """Volumes, those of the raw masks, and warnings: of the plan, where all its structures are there, else of each mask."""
     result = plan.result
-    if all(structure in result.masks for structure in _PLANNED):
+    if all(structure in result.masks for structure in PLANNED):
         return plan.volumes.to_json(), None if plan.raw_volumes is None else plan.raw_volumes.to_json(), plan.warnings
     return volumes_of_masks(result.masks, result.ct.geometry.voxel_volume_ml), None, result.warnings
 

@@ -29,7 +29,7 @@ from flrplan.server.durable import DurableDatastore
 from flrplan.server.label_check import checked_upload
 from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, read_stored_label, segment_entry
 from flrplan.studies import FINAL
-from flrplan.studies.folder import next_version
+from flrplan.studies.names import next_version
 from flrplan.studies.review import SUBMISSION, CaseReview, Version
 
 SUBMITTED = "FLR planning: submitted label"

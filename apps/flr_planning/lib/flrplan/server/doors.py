@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable
@@ -15,24 +14,15 @@ from monailabel.interfaces.datastore import Datastore
 
 from flrplan.errors import ImageError, LabelError, SettingsError
 from flrplan.server.client_error import errors_for_client
+from flrplan.studies.names import is_id, is_tag
 
-LONGEST_ID = 200
-"""Bytes; with a tag's extension beside it, a file system takes no more than 255."""
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UPLOAD = re.compile(r"tmp[a-z0-9_]{8}(\..*)?")
 _Class = TypeVar("_Class", bound=type)
 
 
 def require_id(image_id: object) -> str:
-    """The id of an image or label: the name of one file, without its ending. Raises ImageError for anything that a path could hide in."""
-    if (
-        isinstance(image_id, str)
-        and image_id
-        and not image_id.startswith(".")
-        and not re.search(r"[/\\\x00-\x1f\x7f]", image_id)
-        and not os.path.splitdrive(image_id)[0]
-        and len(image_id.encode(errors="replace")) <= LONGEST_ID
-    ):
+    """The id of an image or label (:mod:`flrplan.studies.names`). Raises ImageError for anything that a path could hide in."""
+    if isinstance(image_id, str) and is_id(image_id):
         return image_id
     raise ImageError(
         f"{image_id!r:.80} is no image id: expected the name of one image, without a folder, such as case-1; ask /datastore/?output=all "
@@ -42,7 +32,7 @@ def require_id(image_id: object) -> str:
 
 def require_tag(tag: object) -> str:
     """The tag of a label, such as ``final``. Raises LabelError."""
-    if isinstance(tag, str) and _TAG.fullmatch(tag):
+    if isinstance(tag, str) and is_tag(tag):
         return tag
     raise LabelError(f"{tag!r:.80} is no tag: expected letters, digits, - and _, such as final, original or version_1")
 

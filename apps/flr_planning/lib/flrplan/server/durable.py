@@ -16,7 +16,6 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,15 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
-from flrplan.anatomy import PlanningLabel
 from flrplan.errors import FlrError, ImageError, LabelError, OutputError
 from flrplan.files import read_json
-from flrplan.image import Geometry
-from flrplan.image.segmentation import read_segmentation
 from flrplan.image.volume_file import read_volume
 from flrplan.server.client_error import errors_for_client
-from flrplan.server.label_table import names_sent
+from flrplan.server.label_table import read_label
 from flrplan.server.user import current_user
 from flrplan.studies import StudiesFolder
-from flrplan.studies.folder import IMAGE_ENDINGS, StoredImage, StoredLabel, split_name, tag_order
+from flrplan.studies.folder import StoredImage, StoredLabel
+from flrplan.studies.names import IMAGE_ENDINGS, split_name, tag_order
 from flrplan.studies.submission import LEASE, review, submit
 
 logger = logging.getLogger(__name__)
@@ -257,13 +254,6 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
             logger.error("changes of files in %s are not seen until the server starts again: %s", root, error)
             return
         threading.Thread(target=look, name="studies", daemon=True).start()
-
-
-def read_label(path: Path, info: Mapping[str, Any]) -> tuple[PlanningLabel, Geometry]:
-    """A label file as structures, by the names that came with it, and its grid. Raises: LabelError, ImageError."""
-    held = read_segmentation(path)
-    names = {} if held.names is not None else names_sent(info, str(path))
-    return held.label(held.geometry, str(path), names), held.geometry
 
 
 def folder_options() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from flrplan.anatomy import PlanningLabel, Structure, label_name, to_compartments, to_label_map
+from flrplan.anatomy import PLANNED, PlanningLabel, Structure, label_name, to_compartments, to_label_map
 from flrplan.errors import EmptyLiverError, FlrError, ImageError, LabelError
 from flrplan.files import write_json
 from flrplan.image import Geometry, read_grid, write_label_map
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 REFUSED = "refused"
 """Folder beside the studies' images: the uploads that were refused, each with its reason."""
 
-_PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 _LAST: ContextVar[tuple[str, dict[str, Any]] | None] = ContextVar("last_checked_label", default=None)
 
 
@@ -68,11 +67,11 @@ class CheckedLabel:
         warnings = [
             f"{s} is named and has no voxels: it says that there is none" for s, mask in masks.items() if not mask.any()
         ]
-        unsaid = [s.value for s in _PLANNED if s not in masks]
+        unsaid = [s.value for s in PLANNED if s not in masks]
         if unsaid:
             warnings.append(f"nothing is said of {' and '.join(unsaid)}: not drawn, and not named either")
         if not unsaid:
-            planning, lost = to_compartments(*(masks[s] for s in _PLANNED))
+            planning, lost = to_compartments(*(masks[s] for s in PLANNED))
             volumes |= {k: v if v is None else round(v, 4) for k, v in measure_volumes(planning, voxel_ml).to_json().items()}
             warnings += lost.findings()
         elif Structure.LIVER in masks:

@@ -75,6 +75,13 @@ def names_in_setting(text: str) -> dict[str, int]:
     return names
 
 
+def read_label(path: Path, info: Mapping[str, Any]) -> tuple[PlanningLabel, Geometry]:
+    """A label file as structures, by the names that came with it, and its grid. Raises: LabelError, ImageError."""
+    held = read_segmentation(path)
+    names = {} if held.names is not None else names_sent(info, str(path))
+    return held.label(held.geometry, str(path), names), held.geometry
+
+
 def read_stored_label(
     path: Path, info: Mapping[str, Any], copied: Mapping[str, int], grid: Geometry, grid_of: str
 ) -> PlanningLabel:

@@ -11,7 +11,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan import __version__
-from flrplan.anatomy import PlanningLabel, Structure, to_label_map
+from flrplan.anatomy import PLANNED, PlanningLabel, Structure, to_label_map
 from flrplan.errors import EmptyLiverError
 from flrplan.image import CT, read_ct
 from flrplan.method import CascadeResult, Source
@@ -27,8 +27,6 @@ from flrplan.server.studies import PlanningDatastore
 MEASURE = "measure"
 NAMES: Mapping[str, int] = {**COMPARTMENT_NAMES, **{s.value: i for i, s in enumerate(Structure, len(COMPARTMENT_NAMES) + 1)}}
 """What its label file may hold: the compartments of a whole plan, or the structures of a label that is none yet."""
-
-_PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
 class MeasureTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
@@ -72,8 +70,8 @@ def measure(label: PlanningLabel, ct: CT) -> tuple[NDArray[np.uint8], dict[str, 
     if Structure.LIVER in masks and not masks[Structure.LIVER].any():
         raise EmptyLiverError(f"{MEASURE}: the liver in the final label of {ct.name} has no voxels; draw it")
     numbers: dict[str, Any]
-    if all(s in masks for s in _PLANNED):
-        result = CascadeResult(ct, {s: masks[s] for s in _PLANNED}, dict.fromkeys(_PLANNED, Source.GIVEN), {}, {}, ct.warnings)
+    if all(s in masks for s in PLANNED):
+        result = CascadeResult(ct, {s: masks[s] for s in PLANNED}, dict.fromkeys(PLANNED, Source.GIVEN), {}, {}, ct.warnings)
         plan = Plan(result)
         array, names = plan.label_zyx, dict(COMPARTMENT_NAMES)
         report = plan.report()
@@ -89,7 +87,7 @@ def measure(label: PlanningLabel, ct: CT) -> tuple[NDArray[np.uint8], dict[str, 
         )
         numbers = {key: report[key] for key in kept}
     else:
-        unsaid = [s.value for s in _PLANNED if s not in masks]
+        unsaid = [s.value for s in PLANNED if s not in masks]
         array, own = to_label_map(label, f"the final label of {ct.name}")
         lookup = np.zeros(max(own.values()) + 1, np.uint8)
         lookup[list(own.values())] = [NAMES[name] for name in own]

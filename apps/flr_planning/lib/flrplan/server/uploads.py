@@ -14,7 +14,7 @@ from monailabel.config import settings as host_settings
 from monailabel.endpoints.datastore import add_image
 from monailabel.endpoints.user.auth import RBAC, User
 
-from flrplan.studies.folder import split_name
+from flrplan.studies.names import split_name
 
 
 def upload(

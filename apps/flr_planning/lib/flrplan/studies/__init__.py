@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
-    from flrplan.studies.folder import FINAL, ORIGINAL, StoredLabel, StudiesFolder
+    from flrplan.studies.folder import StoredLabel, StudiesFolder
+    from flrplan.studies.names import FINAL, ORIGINAL
 
 __all__ = ["FINAL", "ORIGINAL", "StoredLabel", "StudiesFolder"]
 
-import_at_first_use(__name__, {"flrplan.studies.folder": ("FINAL", "ORIGINAL", "StoredLabel", "StudiesFolder")})
+import_at_first_use(
+    __name__, {"flrplan.studies.folder": ("StoredLabel", "StudiesFolder"), "flrplan.studies.names": ("FINAL", "ORIGINAL")}
+)

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from flrplan.anatomy import Mask, PlanningLabel, Structure, to_label_map
+from flrplan.anatomy import PLANNED, Mask, PlanningLabel, Structure, to_label_map
 from flrplan.errors import LabelError
 from flrplan.image import Geometry, require_same_grid, write_label_map
 from flrplan.metrics import Region, score_mask
-from flrplan.studies.folder import FINAL, StoredLabel, StudiesFolder
+from flrplan.studies.folder import StoredLabel, StudiesFolder
+from flrplan.studies.names import FINAL
 from flrplan.studies.review import CaseReview, Version
 from flrplan.studies.submission import ReadLabel, submit
 
 _SHOWN = ("dice", "nsd", "volume_reference_ml", "volume_prediction_ml")
 _CUT = ("cut_mean_mm", "cut_hd95_mm", "cut_nsd_5mm", "flr_percent_reference", "flr_percent_own_prediction")
-_PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 
 class Join(StrEnum):
@@ -74,7 +74,7 @@ def agreement(first: Reading, second: Reading) -> dict[str, dict[str, float]]:
     one, two = ({s: Region.of(m, spacing) for s, m in r.label.masks.items()} for r in (first, second))
     found = {}
     for structure in sorted(one.keys() & two.keys()):
-        if structure is Structure.FLR and not all(s in one and s in two for s in _PLANNED):
+        if structure is Structure.FLR and not all(s in one and s in two for s in PLANNED):
             continue
         own = two if structure is Structure.FLR else None
         values = score_mask(structure, one, two[structure], own).values
@@ -93,7 +93,7 @@ def joined(found: Sequence[Reading], how: Join) -> PlanningLabel:
     masks: dict[Structure, Mask] = {s: _join([r.label.masks[s] for r in found], how) for s in common}
     if Structure.LIVER in masks:
         masks = {s: m & masks[Structure.LIVER] for s, m in masks.items()}
-    if all(s in masks for s in _PLANNED):
+    if all(s in masks for s in PLANNED):
         masks.pop(Structure.LRS, None)  # the liver without the FLR
     return PlanningLabel(masks)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -13,18 +12,18 @@ from typing import Any
 import numpy as np
 
 from flrplan import __version__
-from flrplan.anatomy import APPEARANCE, Compartment, Mask, PlanningLabel, Structure, to_compartments, to_label_map
+from flrplan.anatomy import APPEARANCE, PLANNED, Compartment, Mask, PlanningLabel, Structure, to_compartments, to_label_map
 from flrplan.errors import FlrError, LabelError, OutputError
-from flrplan.files import link, read_json, replacing, write_json, write_text
+from flrplan.files import link, read_json, replacing, sha256_of_file, write_json, write_text
 from flrplan.image import Geometry, case_names, find_cases, read_ct, read_grid, write_label_map
 from flrplan.image.segmentation import read_segmentation
-from flrplan.studies.folder import ORIGINAL, StoredImage, StudiesFolder
+from flrplan.studies.folder import StoredImage, StudiesFolder
+from flrplan.studies.names import ORIGINAL
 from flrplan.studies.review import CaseReview, LabelUse
 from flrplan.workfolder import Case, find_labelled_cases
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 SCHEMA = 1
-_PLANNED = (Structure.LIVER, Structure.CRLM, Structure.FLR)
 
 Names = Callable[[Mapping[str, Any], str], dict[str, int]]
 """Label names and values from what is kept beside a label."""
@@ -72,11 +71,11 @@ def import_cases(work: Path, studies: Path, tell: Tell) -> Exchanged:
 
 def _import(case: Case, folder: StudiesFolder) -> str:
     grid = read_grid(case.image)
-    held = [s for s in _PLANNED if case.truth.file_of(s) is not None]
+    held = [s for s in PLANNED if case.truth.file_of(s) is not None]
     masks, _ = case.truth.read(held, case.case_id, grid, str(case.image))
     notes = []
-    if len(held) == len(_PLANNED):
-        array, lost = to_compartments(*(masks[s] for s in _PLANNED))
+    if len(held) == len(PLANNED):
+        array, lost = to_compartments(*(masks[s] for s in PLANNED))
         names = {c.label_name: int(c) for c in Compartment}
         notes = lost.findings()
     else:
@@ -91,7 +90,7 @@ def _import(case: Case, folder: StudiesFolder) -> str:
     with TemporaryDirectory(prefix="flrplan_label_") as temporary:
         file = Path(temporary, "label.nii.gz")
         write_label_map(file, array, grid)
-        if known is None or sha256_of(known.path) != sha256_of(case.image):
+        if known is None or sha256_of_file(known.path) != sha256_of_file(case.image):
             folder.save_image(case.case_id, case.image, {})
         before = folder.label(case.case_id, ORIGINAL)
         same = before is not None and folder.is_same_label(before, file, info)
@@ -208,8 +207,8 @@ def _export(
     for path, mask in zip(paths, masks.values(), strict=True):
         write_label_map(request.out / path, mask, grid)
     notes = [chosen.note] if chosen.note else []
-    if all(s in masks for s in _PLANNED):
-        planning, lost = to_compartments(*(masks[s] for s in _PLANNED))
+    if all(s in masks for s in PLANNED):
+        planning, lost = to_compartments(*(masks[s] for s in PLANNED))
         notes += lost.findings()
         paths.append(Path("labels", f"{case_id}.nii.gz"))
         write_label_map(request.out / paths[-1], planning, grid)
@@ -230,8 +229,8 @@ def _export(
         "confirmed_by_verified": version is review.confirmed and version.review_verified,
         "saved": datetime.fromtimestamp(version.saved, timezone.utc).date().isoformat(),
         "volumes_ml": {s.value: round(float(np.count_nonzero(m)) * grid.voxel_volume_ml, 3) for s, m in masks.items()},
-        "image_sha256": sha256_of(image.path),
-        "files": {path.as_posix(): sha256_of(request.out / path) for path in paths},
+        "image_sha256": sha256_of_file(image.path),
+        "files": {path.as_posix(): sha256_of_file(request.out / path) for path in paths},
         "notes": notes,
     }
 
@@ -263,9 +262,3 @@ def write_seg(
     seg = segmentation(partition, segments, ct, "FLR planning: published label", anonymize=True, content=LABEL_CONTENT)
     with replacing(path) as part:
         seg.save_as(part)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,21 +5,20 @@
 one that is deleted goes to ``labels/.removed/``. ``labels/.images/<case>.json`` is what is known of an image.
 
 A label and its record are two files, so a save has an order that a kill at any instant leaves readable: the new label is written beside
-the old one; the old pair becomes a version (which is taken back where the save ends here); the new record is written as ``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which
-the save has happened; then its record does. A ``.next`` record counts if the label has its checksum, else the save never was.
+the old one; the old pair becomes a version, which is taken back where the save ends here; the new record is written as
+``.next-<case>.json`` with the checksum of the new label; the label takes its place in one rename, by which the save has happened; then its
+record does. A ``.next`` record counts if the label has its checksum, else the save never was.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,23 +27,27 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flrplan.errors import FlrError, ImageError, LabelError, OutputError
-from flrplan.files import is_junk, link, read_json, replacing, write_json
+from flrplan.files import is_junk, link, read_json, replacing, sha256_of_file, write_json
+from flrplan.studies.names import (
+    IMAGE_ENDINGS,
+    LABEL_ENDINGS,
+    ORIGINAL,
+    VERSION,
+    check_id,
+    check_tag,
+    is_id,
+    is_tag,
+    next_version,
+    split_name,
+    tag_order,
+    version_number,
+)
 
 logger = logging.getLogger(__name__)
 
-FINAL, ORIGINAL = "final", "original"
-"""Tags of MONAI Label: what a person submits, and what a model predicted."""
-
-IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-LABEL_ENDINGS = (".seg.nrrd", *IMAGE_ENDINGS)
-"""Kinds of image that are one file; ``.seg.nrrd`` is 3D Slicer's segmentation, never an image."""
-
 SCHEMA = 1
 LOCK_SECONDS = 60.0
-_VERSION = "version_"
 _NEXT, _PART = ".next-", ".part-"
-_NAME = re.compile(r"""(?![.~\s])[^/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]{1,200}(?<![.\s])""")
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -66,57 +69,12 @@ class StoredImage:
     labels: dict[str, StoredLabel] = field(default_factory=dict)
 
 
-def split_name(name: str, endings: Sequence[str] = LABEL_ENDINGS) -> tuple[str, str] | None:
-    """Id and ending of a file name, whatever the case of its letters; dots of the id stay. None for other files.
-
-    >>> split_name("1.2.840.113.nii.gz")
-    ('1.2.840.113', '.nii.gz')
-    """
-    ending = next((e for e in endings if name.lower().endswith(e)), None)
-    return None if ending is None or len(name) == len(ending) else (name[: -len(ending)], name[-len(ending) :])
-
-
-def check_id(image_id: str) -> str:
-    """The id itself where it can name a file in the studies folder, and nothing outside it. Raises: LabelError."""
-    if not _is_id(image_id):
-        raise LabelError(f"{image_id!r:.80} is no id of an image: expected a file name without its ending, and no path")
-    return image_id
-
-
-def _is_id(name: str) -> bool:
-    return _NAME.fullmatch(name) is not None and len(name.encode()) <= 220
-
-
 def check_info(info: Mapping[str, Any], what: str) -> None:
     """Raises: LabelError where the info is no plain JSON: with half a character in it, nothing could list the folder any more."""
     try:
         json.dumps(info, ensure_ascii=False, default=str).encode()
     except (ValueError, TypeError, RecursionError) as error:
         raise LabelError(f"{what}: its params are not plain JSON ({error}); send names with values, such as {{}}") from error
-
-
-def check_tag(tag: str) -> str:
-    """The tag itself where it can name a folder of labels. Raises: LabelError."""
-    if not _TAG.fullmatch(tag):
-        raise LabelError(f"{tag!r:.80} is no tag of a label: expected letters, digits, '-' and '_', such as final or version_2")
-    return tag
-
-
-def version_number(tag: str) -> int | None:
-    """N of a tag ``version_N``, else None."""
-    number = tag.removeprefix(_VERSION)
-    return int(number) if tag.startswith(_VERSION) and number.isdecimal() else None
-
-
-def next_version(tags: Iterable[str]) -> str:
-    """The ``version_N`` after all of these tags."""
-    return f"{_VERSION}{max((version_number(tag) or 0 for tag in tags), default=0) + 1}"
-
-
-def tag_order(tag: str) -> tuple[int, int, str]:
-    """Sorts tags as MONAILabelReviewer needs them: the last one says which number comes next."""
-    number = version_number(tag)
-    return (2, number, tag) if number is not None else (0 if tag in (ORIGINAL, FINAL) else 1, 0, tag)
 
 
 class StudiesFolder:
@@ -151,7 +109,7 @@ class StudiesFolder:
                 continue
             image_id, ending = parts
             path = self.root / name
-            if not _is_id(image_id):
+            if not is_id(image_id):
                 self._tell(f"{path} is left out: its name can be no id of an image; rename it, such as case-1{ending.lower()}")
                 continue
             info = self.image_info(image_id)
@@ -201,7 +159,7 @@ class StudiesFolder:
         """True where a file holds the very bytes of a stored label, with the same names."""
         if label.path.stat().st_size != source.stat().st_size or label.info.get("label_info") != info.get("label_info"):
             return False
-        return _sha256(label.path) == _sha256(source)
+        return sha256_of_file(label.path) == sha256_of_file(source)
 
     def image_info(self, image_id: str) -> dict[str, Any]:
         """What is kept of an image; empty where nothing is."""
@@ -233,7 +191,7 @@ class StudiesFolder:
                     if before is not None and tag != ORIGINAL:
                         self._keep(image_id, before)
                     stored = {**info, "name": target.name}
-                    write_json(pending, _record_of(target.name, stored, _sha256(part)))
+                    write_json(pending, _record_of(target.name, stored, sha256_of_file(part)))
                 pending.replace(folder / f"{image_id}.json")
             except BaseException:
                 with suppress(OSError):
@@ -258,7 +216,7 @@ class StudiesFolder:
             merged = {**label.info, **info}
             path = label.path.with_name(f"{image_id}.json")
             known = self._record(path) or {}
-            digest = known["sha256"] if known.get("file") == label.path.name else _sha256(label.path)
+            digest = known["sha256"] if known.get("file") == label.path.name else sha256_of_file(label.path)
             write_json(path, _record_of(label.path.name, merged, digest))
             return merged
 
@@ -282,7 +240,7 @@ class StudiesFolder:
         check_info(info, f"image {image_id}")
         with self.locked():
             old = [self.root / n for n in self._files_of(self.root) if (split_name(n, self._endings) or ("",))[0] == image_id]
-            if old and self._tags_of(image_id) and not any(_sha256(p) == _sha256(source) for p in old):
+            if old and self._tags_of(image_id) and not any(sha256_of_file(p) == sha256_of_file(source) for p in old):
                 raise ImageError(
                     f"image {image_id} is there already and has labels, which were drawn on it; upload the new one under another id"
                 )
@@ -321,19 +279,19 @@ class StudiesFolder:
             (self.labels / tag / (image_id + ending), self.labels / tag / f"{image_id}.json", info)
             for image_id, (_, of_tags) in known.items()
             for tag, (ending, info) in of_tags.items()
-            if _is_id(image_id) and _TAG.fullmatch(tag)
+            if is_id(image_id) and is_tag(tag)
         ]
         labels = [(path, record, info) for path, record, info in labels if path.is_file() and not record.exists()]
         images = {
             image_id: info
             for image_id, (info, _) in known.items()
-            if _is_id(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
+            if is_id(image_id) and set(info) - {"ts", "name"} and not self.image_info(image_id)
         }
         if not labels and not images:
             return
         with self.locked():
             for path, record, info in labels:
-                write_json(record, _record_of(path.name, info, _sha256(path)))
+                write_json(record, _record_of(path.name, info, sha256_of_file(path)))
             for image_id, info in images.items():
                 self.update_image(image_id, info)
 
@@ -426,16 +384,18 @@ class StudiesFolder:
             return
         folder = self.labels / next_version(self._tags_of(image_id))
         path = folder / label.path.name
-        write_json(folder / f"{image_id}.json", _record_of(path.name, {**label.info, "name": path.name}, _sha256(label.path)))
+        write_json(
+            folder / f"{image_id}.json", _record_of(path.name, {**label.info, "name": path.name}, sha256_of_file(label.path))
+        )
         link(label.path, path)
 
     def _kept(self, image_id: str, label: StoredLabel) -> StoredLabel | None:
         """The newest version of the image, if it is this very label, with the same record."""
         numbers = [n for tag in self._tags_of(image_id) if (n := version_number(tag)) is not None]
-        version = self.label(image_id, f"{_VERSION}{max(numbers)}") if numbers else None
+        version = self.label(image_id, f"{VERSION}{max(numbers)}") if numbers else None
         if version is None or version.path == label.path or {**version.info, "name": ""} != {**label.info, "name": ""}:
             return None
-        return version if _sha256(version.path) == _sha256(label.path) else None
+        return version if sha256_of_file(version.path) == sha256_of_file(label.path) else None
 
     def _take_back(self, image_id: str, label: StoredLabel | None) -> None:
         """Removes the version that a label became for a save that did not happen."""
@@ -456,7 +416,12 @@ class StudiesFolder:
 
     def _has_happened(self, pending: Path, label: Path) -> bool:
         record = self._record(pending)
-        return record is not None and label.is_file() and record["file"] == label.name and record["sha256"] == _sha256(label)
+        return (
+            record is not None
+            and label.is_file()
+            and record["file"] == label.name
+            and record["sha256"] == sha256_of_file(label)
+        )
 
     def _files(self, image_id: str, tag: str) -> list[Path]:
         return [self.labels / tag / n for n in self._files_of(self.labels / tag) if (split_name(n) or ("",))[0] == image_id]
@@ -522,11 +487,6 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "file": name, "sha256": sha256, "info": dict(info)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _has_bytes(path: Path) -> bool:

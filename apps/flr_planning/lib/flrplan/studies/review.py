@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from flrplan.errors import LabelError
-from flrplan.studies.folder import FINAL, tag_order, version_number
+from flrplan.studies.names import FINAL, tag_order, version_number
 
 META, SUBMISSION, REVIEWS = "segmentationMeta", "submission", "reviews"
 APPROVED, FLAGGED = "approved", "flagged"

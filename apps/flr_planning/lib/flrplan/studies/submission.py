@@ -12,7 +12,8 @@ from flrplan.anatomy import PlanningLabel
 from flrplan.errors import FlrError
 from flrplan.image import Geometry
 from flrplan.metrics.overlap import dice
-from flrplan.studies.folder import FINAL, ORIGINAL, StoredLabel, StudiesFolder, check_id, check_tag
+from flrplan.studies.folder import StoredLabel, StudiesFolder
+from flrplan.studies.names import FINAL, ORIGINAL, check_id, check_tag
 from flrplan.studies.review import META, REVIEWS, SUBMISSION, CaseReview, Version, number, outdated_review, reviewed_info
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import EmptyLiverError, LabelError
-from flrplan.files import entries, files_below
+from flrplan.files import entries, files_below, sha256_of_file
 from flrplan.image import CHANNEL, CT, read_ct
 from flrplan.image.masks import read_mask_on
 from flrplan.image.volume_file import image_suffix
@@ -43,8 +43,7 @@ class Case:
         digest = hashlib.sha256(self.case_id.encode())
         for name, given in self._named():
             for path in files_of(given):
-                with path.open("rb") as file:
-                    digest.update(f"\0{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+                digest.update(f"\0{name}\0{sha256_of_file(path)}".encode())
         return digest.hexdigest()
 
     def _named(self) -> list[tuple[str, Path]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, check_planning_map, structure_mask
+from flrplan.anatomy import COMPARTMENTS_OF, PLANNED, Mask, Structure, check_planning_map, structure_mask
 from flrplan.errors import LabelError
 from flrplan.image import Geometry, read_label_map, require_same_grid
 from flrplan.image.masks import read_mask_on
@@ -17,7 +17,7 @@ from flrplan.metrics.region import Region
 from flrplan.workfolder.folder import IMAGE_SUFFIX
 from flrplan.workfolder.instances import read_instances, union_of
 
-TRUTH: tuple[Structure, ...] = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+TRUTH: tuple[Structure, ...] = PLANNED
 """The structures that every case of the benchmark states, be they empty or not."""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from flrplan.errors import ModelError
-from flrplan.files import replacing, require_room
+from flrplan.files import replacing, require_room, sha256_of_file
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,6 @@ def weights_sha256(weights: Mapping[str, torch.Tensor]) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; ``run.json`` has that of the weights under ``pretrained``. Raises: ModelError where it is missing."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(path)
     except OSError as error:
         raise ModelError(f"{path}: expected a file of weights, but it cannot be read: {error.strerror}") from error
