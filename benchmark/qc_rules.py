@@ -89,8 +89,8 @@ HUMAN_ML = (500.0, 5000.0)
 """A wrong spacing makes a volume outside of this."""
 LEAST_EXCESS_MM = 4.0
 """An over-segmented lesion is drawn at least so much too wide."""
-LEAST_CONTRAST = 3.3
-"""And of what is seen by its HU: in spreads of the liver's, as the rule for missed lesions says."""
+LEAST_CONTRAST = {FaultKind.MISSED: 3.3, FaultKind.OVERSEGMENTED: 5.0}
+"""And of what is seen by its HU: in spreads of the liver's, as the two rules say."""
 
 
 def qc_case(case: SyntheticCase, label: FaultyLabel) -> QcCase:
@@ -139,10 +139,12 @@ def stated(case: SyntheticCase, label: FaultyLabel, clean: QcCase) -> bool:
             if grown.any()
             else 0.0
         )
-        return bool(darker) and max(darker) >= LEAST_CONTRAST * look.spread and wide >= LEAST_EXCESS_MM
+        return bool(darker) and max(darker) >= LEAST_CONTRAST[kind] * look.spread and wide >= LEAST_EXCESS_MM
     thick = 2 * float(ndimage.distance_transform_edt(part, sampling=clean.coarse.spacing_zyx_mm).max())
     return (
-        bool(part.any()) and thick >= 10.0 and look.median - float(np.median(look.smooth[part])) >= LEAST_CONTRAST * look.spread
+        bool(part.any())
+        and thick >= 10.0
+        and look.median - float(np.median(look.smooth[part])) >= LEAST_CONTRAST[kind] * look.spread
     )
 
 

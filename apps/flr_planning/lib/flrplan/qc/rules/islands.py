@@ -1,4 +1,4 @@
-"""Stray islands: pieces of liver apart from the largest one."""
+"""Stray islands: pieces of liver apart from the largest one. A large piece at the border of the image is part of a liver that is cut."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def _find(case: QcCase, *, least_ml: float, large_share: float) -> list[Finding]
     liver = case.pieces(Structure.LIVER)
     if len(liver.pieces) < 2:
         return []
-    chosen = [i for i, p in enumerate(liver.pieces) if i and p.ml >= least_ml and not case.at_edge(p)]
-    large = bool(chosen) and liver.pieces[chosen[0]].ml >= large_share * sum(p.ml for p in liver.pieces)
+    large_ml = large_share * sum(p.ml for p in liver.pieces)
+    chosen = [i for i, p in enumerate(liver.pieces) if i and p.ml >= least_ml and not (case.at_edge(p) and p.ml >= large_ml)]
+    large = bool(chosen) and liver.pieces[chosen[0]].ml >= large_ml
     severity = Severity.ERROR if large else Severity.WARNING
     return piece_findings(case, liver, chosen, severity, Structure.LIVER, "island of {ml} apart from the liver")
 
