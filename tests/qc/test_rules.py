@@ -56,6 +56,19 @@ def test_a_void_on_other_tissue_is_a_note(anatomy: Anatomy) -> None:
     assert "vessel, gallbladder" in found.message
 
 
+def test_a_large_hole_without_a_ct_may_be_the_gallbladder(anatomy: Anatomy) -> None:
+    anatomy.liver[17:22, 20:26, 22:28] = False  # 180 voxels, 14 ml
+    assert one(anatomy.case(False), "voids").severity is Severity.NOTE
+    anatomy.liver[17:22, 20:26, 22:28] = True
+    anatomy.liver[18:21, 21:24, 24:28] = False  # 36 voxels, 2.9 ml
+    assert one(anatomy.case(False), "voids").severity is Severity.WARNING
+
+
+def test_islands_do_not_make_a_liver_ragged(anatomy: Anatomy) -> None:
+    anatomy.liver[10:28:2, 40:46, 44:54:2] = True
+    assert one_or_none(anatomy.case(False), "rough_liver") is None
+
+
 def test_the_border_of_a_comb_is_rough_and_that_of_a_ball_is_not(anatomy: Anatomy) -> None:
     assert one_or_none(anatomy.case(False), "rough_liver") is None
     for x in range(8, 40, 2):  # teeth of 4 mm beside gaps of 4 mm, 8 mm deep, on the front of every slice

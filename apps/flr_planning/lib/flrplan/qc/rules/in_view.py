@@ -14,14 +14,12 @@ PADDING_HU = -1025.0
 _SIDES = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
 
 
-def _find(case: QcCase, *, least_cut_mm2: float, large_share: float, least_padding_ml: float) -> list[Finding]:
-    return [*_cut(case, least_cut_mm2, large_share), *_padding(case, least_padding_ml)]
+def _find(case: QcCase, *, least_cut_mm2: float, least_padding_ml: float) -> list[Finding]:
+    return [*_cut(case, least_cut_mm2), *_padding(case, least_padding_ml)]
 
 
-def _cut(case: QcCase, least_mm2: float, large_share: float) -> list[Finding]:
-    found, spacing = case.pieces(Structure.LIVER), case.spacing_zyx_mm
-    total_ml = sum(p.ml for p in found.pieces)
-    liver = np.isin(found.labels, [p.number for p in found.pieces if p.ml >= large_share * total_ml])
+def _cut(case: QcCase, least_mm2: float) -> list[Finding]:
+    liver, spacing = case.main_liver, case.spacing_zyx_mm
     cut: list[tuple[str, float, int, int]] = []
     for axis, sides in enumerate(_SIDES):
         pixel_mm2 = float(np.prod([s for a, s in enumerate(spacing) if a != axis]))
@@ -66,7 +64,6 @@ RULE = Rule(
     _find,
     thresholds=(
         Threshold("least_cut_mm2", 100.0, "mm2", "1 cm2 of liver on the outermost slice"),
-        Threshold("large_share", 0.05, "share of the liver", "a smaller piece at the border is the island rule's"),
         Threshold("least_padding_ml", 1.0, "ml", "more than a rim of voxels"),
     ),
 )

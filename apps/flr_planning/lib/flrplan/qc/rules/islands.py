@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.qc.case import QcCase
+from flrplan.qc.case import STRAY_SHARE, QcCase
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.rule import Rule, Threshold, piece_findings
 
@@ -43,7 +43,7 @@ RULE = Rule(
     _find,
     thresholds=(
         Threshold("least_ml", 0.1, "ml", "a ball of 6 mm; less is a matter of sampling thin edges"),
-        Threshold("large_share", 0.05, "share of the liver", "such a piece may be the liver itself"),
+        Threshold("large_share", STRAY_SHARE, "share of the liver", "such a piece may be the liver itself"),
     ),
     repair=_largest,
     repaired="the largest piece stays, unless another one is large, too",

@@ -95,7 +95,7 @@ RULE = Rule(
     needs=frozenset({Structure.LIVER, Structure.CRLM}),
     needs_image=True,
     thresholds=(
-        Threshold("excess_mm", 2.0, "mm", _FROZEN),
+        Threshold("excess_mm", 3.0, "mm", _FROZEN),
         Threshold("least_contrast", 5.0, "spreads of the liver's HU", _FROZEN),
         Threshold("least_ml", 0.5, "ml", "a ball of 10 mm"),
     ),
