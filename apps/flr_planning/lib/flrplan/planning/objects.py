@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from flrplan import __version__
 from flrplan.anatomy import APPEARANCE, Appearance, CodedConcept, Compartment, Structure, structure_mask
@@ -20,7 +19,7 @@ from flrplan.objects.mesh_files import ColouredMesh, write_glb, write_stl
 from flrplan.objects.seg import Algorithm, Segment, segmentation
 from flrplan.objects.source import PRIVATE_SCHEME
 from flrplan.objects.sr import Measured, MeasuredThing, measurement_report
-from flrplan.planning.meshes import Mesh, cut_mesh, surface_mesh
+from flrplan.planning.meshes import CUT
 from flrplan.planning.parts import Lesion, numbered_lesions
 from flrplan.planning.plan import MESH_FOLDER, SCENE_NAME, SEG_NAME, SR_NAME, Plan
 
@@ -85,24 +84,16 @@ def write_meshes(plan: Plan, folder: Path) -> None:
 
 
 def _meshes(plan: Plan) -> dict[str, ColouredMesh]:
-    """By the name of their file; what has no voxels has none."""
-    label, geometry = plan.label_zyx, plan.ct.geometry
-    found: dict[str, tuple[str, Mesh, tuple[int, int, int], float]] = {}
-    for structure, opacity in _SHOWN:
-        look = APPEARANCE[structure]
-        found[structure] = (look.title, surface_mesh(structure_mask(label, structure), geometry), look.rgb, opacity)
-    liver = Region.of(label > 0, geometry.spacing_zyx_mm)
-    if not liver.is_empty:
-        numbers = numbered_lesions(structure_mask(label[liver.box], Structure.CRLM))
-        for lesion, box in zip(plan.parts.lesions, ndimage.find_objects(numbers), strict=True):
-            mesh = surface_mesh(numbers[box] == lesion.number, geometry.crop(liver.box).crop(box))
-            found[f"crlm_{lesion.number}"] = (_title(lesion), mesh, _look(lesion).rgb, 1.0)
-    cut = cut_mesh(label > 0, structure_mask(label, Structure.FLR), geometry)
-    found["resection_surface"] = ("Resection surface", cut, _CUT_RGB, 1.0)
+    """By the name of their file."""
+    looks: dict[str, tuple[str, tuple[int, int, int], float]] = {
+        s.value: (APPEARANCE[s].title, APPEARANCE[s].rgb, opacity) for s, opacity in _SHOWN
+    }
+    looks |= {f"crlm_{lesion.number}": (_title(lesion), _look(lesion).rgb, 1.0) for lesion in plan.parts.lesions}
+    looks[CUT] = ("Resection surface", _CUT_RGB, 1.0)
     return {
-        name: ColouredMesh(title, mesh.vertices_lps_mm, mesh.triangles, rgb, opacity)
-        for name, (title, mesh, rgb, opacity) in found.items()
-        if not mesh.is_empty
+        name: ColouredMesh(title, plan.meshes[name].vertices_lps_mm, plan.meshes[name].triangles, rgb, opacity)
+        for name, (title, rgb, opacity) in looks.items()
+        if name in plan.meshes
     }
 
 
