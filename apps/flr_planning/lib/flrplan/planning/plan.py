@@ -167,7 +167,10 @@ class Plan:
         if not any(f.rule == "thick_slices" for f in self.findings) or not self.volumes.flr_functional_ml:
             return []
         bound = partial_volume_ml(self.label_zyx, self.ct.geometry)
-        return [f"slices of {thickest:.1f} mm: the remnant may be off by up to {bound:.0f} ml, half a slice above and below"]
+        return [
+            f"slices of {thickest:.1f} mm: the remnant may be off by about {bound:.0f} ml, half a slice above and below, where all that shows "
+            "in a slice was outlined; its share of the liver hardly is"
+        ]
 
     def _difference(self) -> list[str]:
         if self.raw_volumes is None:
@@ -247,7 +250,7 @@ class Plan:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
-            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
+            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/*.mrk.json", f"{MESH_FOLDER}/{SCENE_NAME}")
             for file in [file for pattern in old for file in folder.glob(pattern)]:
                 file.unlink()  # beside a new map it would be wrong
         except OSError as error:
