@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfgen.canvas import Canvas
@@ -133,6 +135,28 @@ def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: P
     words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert said in words
     assert "no threshold is judged: the state of the liver is not stated" in words
+
+
+def test_saving_draws_each_key_image_and_makes_each_mesh_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        real = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(f"{module}.{name}", lambda *a, **k: (made.append(name), real(*a, **k))[1])
+
+    counted("flrplan.planning.picture", "_draw")
+    counted("flrplan.planning.meshes", "surface_mesh")
+    counted("flrplan.planning.meshes", "cut_mesh")
+    plan = replace(plan_of(20), veins={})
+    plan.save(tmp_path)
+    assert made.count("_draw") == len(plan.key_images) == 4
+    assert made.count("surface_mesh") == 4, "liver, remnant, resection, the metastasis"
+    assert made.count("cut_mesh") == 1
+    with Image.open(tmp_path / "plan.png") as picture:
+        drawn = np.asarray(picture.convert("RGB"))
+    first = plan.key_images[0].rgb
+    top = 20 + (max(len(image.rgb) for image in plan.key_images) - len(first)) // 2
+    assert np.array_equal(drawn[len(drawn) - top - len(first) : len(drawn) - top, 20 : 20 + first.shape[1]], first)
 
 
 def test_no_report_of_an_earlier_plan_stays_where_saving_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,15 @@ def plan(
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
         missing or damaged; SettingsError. All are FlrError.
     """
+    for kind, said, of_kind in (
+        (bool, "True or False", {"other_side": other_side, "raw": raw, "disagreement": disagreement, "anonymize": anonymize}),
+        (str, "a text", {"series": series, "name": name}),
+        ((str, os.PathLike), "a path", {"prior": prior}),
+        (Cascade, "a flrplan.engine.Cascade", {"cascade": cascade}),
+    ):
+        for option, value in of_kind.items():
+            if value is not None and not isinstance(value, kind):
+                raise SettingsError(f"{option}: expected {said}, got {value!r:.80}")
     cascade = Cascade() if cascade is None else cascade
     drawn = {n: v for n, v in (("flr", flr), ("resection", resection)) if v is not None}
     own = {**drawn, **({} if cut is None else {"cut": cut})}
