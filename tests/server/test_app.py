@@ -22,6 +22,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import SettingsError
 from flrplan.image import Geometry
 from flrplan.method import PAPER_STAGES
+from flrplan.nnunet.model import StagePredictor
 
 
 @pytest.fixture(scope="module")
@@ -252,3 +253,22 @@ def test_a_batch_goes_on_past_a_broken_ct_and_ends_with_a_list(
         app.batch_infer({**host_default, "label_tag": "../../x"})
     with pytest.raises(MONAILabelException, match="no model 'heart' here"):
         app.batch_infer({**host_default, "model": "heart"})
+
+
+def test_another_option_or_an_edit_predicts_only_what_depends_on_it(
+    app: Any, infer: Any, case: SyntheticCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer("cascade", case.case_id, inputs="predicted")
+    ran: list[str] = []
+    original: Callable[..., Any] = StagePredictor._predict
+
+    def counted(self: StagePredictor, *arguments: Any) -> Any:
+        ran.append(self.stage.name)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(StagePredictor, "_predict", counted)
+    for model in ("cascade", "liver", "crlm", "flr"):
+        infer(model, case.case_id, inputs="predicted")
+    infer("cascade", case.case_id, inputs="predicted", plan="raw")
+    assert ran == []
+    assert app.service.store.cache.most_bytes == 256_000_000
