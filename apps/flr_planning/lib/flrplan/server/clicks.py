@@ -330,5 +330,5 @@ def _names_of(info: Any) -> dict[str, int]:
 def _segment(label_zyx: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """The mask of one structure or compartment as 0 and 1."""
     if name in COMPARTMENT_NAMES:
-        return (label_zyx == COMPARTMENT_NAMES[name]).astype(np.uint8)
+        return np.asarray(label_zyx == COMPARTMENT_NAMES[name], np.uint8)
     return structure_mask(label_zyx, Structure(name)).astype(np.uint8)
