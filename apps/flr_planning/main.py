@@ -29,6 +29,7 @@ from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.doors import require_known
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id
 from flrplan.server.infer import Service, infer_tasks
+from flrplan.server.infer_params import serve_infer_params
 from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors, names_in_setting
@@ -97,6 +98,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         """Called by the host once its server is up."""
         super().on_init_complete()
         serve_ohif_colors()
+        serve_infer_params()
         serve_uploads()
         serve_train_queue()
         serve_worklist(self.datastore)

@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
-from flrplan.server.clicks import CLICKS, STROKES
+from flrplan.server.clicks import STROKES
+from flrplan.server.ohif_clicks import CLICKS
 
 COMPARTMENTS = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
 

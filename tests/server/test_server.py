@@ -146,5 +146,12 @@ def test_ohif_gets_our_colours_with_the_configuration_that_the_host_ships(server
     assert "<html" in requests.get(f"{server.url}/ohif/", timeout=30).text
 
 
+@pytest.mark.parametrize(("params", "says"), [("{", "params is no JSON"), ("[1]", "params must be names with values")])
+def test_options_that_are_no_json_are_refused_with_the_reason(server: Any, case: SyntheticCase, params: str, says: str) -> None:
+    answer = requests.post(f"{server.url}/infer/clicks?image={case.case_id}", data={"params": params}, timeout=30)
+    assert answer.status_code == 400
+    assert says in answer.json()["detail"]
+
+
 def test_the_server_keeps_no_result_files(server: Any) -> None:
     assert list((server.folder / "tmp").glob("flrplan_*")) == []

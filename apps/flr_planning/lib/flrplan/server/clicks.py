@@ -32,10 +32,11 @@ from flrplan.server.doors import is_own_file
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.infer import Service
 from flrplan.server.label_table import COMPARTMENT_NAMES, label_colors
+from flrplan.server.ohif_clicks import CLICKS
 from flrplan.server.options import one_of
 from flrplan.server.result_file import ResultFormat, write_result
 
-CLICKS, STROKES = "clicks", "strokes"
+STROKES = "strokes"
 FOREGROUND = "foreground"
 INSIDE, OUTSIDE = "foreground_scribbles", "background_scribbles"
 """3D Slicer's segments of strokes."""
@@ -307,7 +308,7 @@ def _filled(layer: NDArray[Any], painted: NDArray[np.bool_]) -> NDArray[Any]:
         return layer
     box = tuple(slice(max(0, cut.start - 5), cut.stop + 5) for cut in ndimage.find_objects(painted)[0])
     if painted[box].all():
-        return np.where(painted, 0, layer)
+        return np.asarray(np.where(painted, 0, layer))
     nearest = ndimage.distance_transform_edt(painted[box], return_distances=False, return_indices=True)
     layer = layer.copy()
     layer[box] = layer[box][tuple(nearest)]
