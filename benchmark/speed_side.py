@@ -162,7 +162,9 @@ def warm(arguments: Sequence[str]) -> Callable[[], object]:
 
     source, models, device, out = arguments
     keep_freed_memory()
-    cascade = Cascade(ModelStore(Path(models), demo=None), CascadeSettings(device=device))
+    cascade = Cascade(
+        ModelStore(Path(models), demo=None, cache_mb=0), CascadeSettings(device=device)
+    )  # else it had nothing to do
 
     def run() -> None:
         plan(source, cascade=cascade).save(out)

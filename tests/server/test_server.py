@@ -40,8 +40,8 @@ def client(server: Any, show_log_on_failure: Callable[[Any], None]) -> MONAILabe
 def test_info_names_the_app_and_its_tasks(client: MONAILabelClient) -> None:
     info = client.info()
     assert info["name"] == "FLR planning"
-    assert info["labels"] == list(KNOWN_LABEL_NAMES)
-    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure"}
+    assert info["labels"] == [*KNOWN_LABEL_NAMES, "background"]
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure", "clicks", "strokes"}
     assert info["datastore"]["total"] == 2
 
 

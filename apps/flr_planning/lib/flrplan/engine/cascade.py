@@ -16,11 +16,12 @@ import torch
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure
+from flrplan.engine.cache import Detail, StagePrediction, digest_of_array
 from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, ModelStore
 from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware import choose_device
 from flrplan.image import CT
-from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, StageInput, build_stage_input
+from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, build_stage_input
 from flrplan.nnunet.model import StagePredictor
 from flrplan.qc import liver_in_view_findings
 from flrplan.workfolder import ModelIdentity
@@ -30,7 +31,6 @@ logger = logging.getLogger(__name__)
 NoteStep = Callable[[str], None]
 TakeProbability = Callable[[Structure, Probability], object]
 TakeFolds = Mapping[Structure, Callable[[tuple[Probability, ...]], object]]
-Prediction = tuple[Mask, Probability | None, tuple[Probability, ...]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,16 @@ class _Run:
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    digests: dict[Structure | None, bytes] = field(default_factory=dict)
+
+    def key(self, stage: Stage, predictor: StagePredictor) -> bytes:
+        """Digest of all that a prediction depends on: model and settings, the CT with its grid, and the masks that the stage takes."""
+        for what in (None, *stage.needs):
+            if what not in self.digests:
+                self.digests[what] = (
+                    digest_of_array(self.masks[what]) if what else digest_of_array(self.ct.array_zyx, self.ct.geometry)
+                )
+        return b"".join([predictor.decides, *(self.digests[what] for what in (None, *stage.needs))])
 
 
 class Cascade:
@@ -133,16 +143,20 @@ class Cascade:
         started = perf_counter()
         predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
         loaded = perf_counter()
-        stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        with_folds = run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets)
-        for target, (mask, probability, folds) in self._predicted(stage_input, predictor, run, with_folds).items():
+        wanted = Detail.MASK if run.on_probability is None else Detail.PROBABILITY
+        if run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets):
+            wanted = Detail.FOLDS
+        prediction = self._predicted(stage, predictor, run, wanted)
+        run.warnings += prediction.said
+        restore = prediction.place.restore
+        for target, (mask, probability, folds) in prediction.targets.items():
             if target in run.masks:  # given, so not predicted
                 continue
             if run.on_probability is not None and probability is not None:
-                run.on_probability(target, stage_input.restore(probability))
+                run.on_probability(target, restore(probability))
             if run.on_folds is not None and target in run.on_folds:
-                run.on_folds[target](tuple(stage_input.restore(fold) for fold in folds))
-            mask = stage_input.restore(mask)
+                run.on_folds[target](tuple(restore(fold) for fold in folds))
+            mask = restore(mask)
             run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
             run.sources[target] = Source.PREDICTED
         run.models[stage.name] = identity
@@ -150,24 +164,27 @@ class Cascade:
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 
-    def _predicted(
-        self, given: StageInput, predictor: StagePredictor, run: _Run, with_folds: bool
-    ) -> Mapping[Structure, Prediction]:
-        """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
+    def _predicted(self, stage: Stage, predictor: StagePredictor, run: _Run, wanted: Detail) -> StagePrediction:
+        """What a stage answers, as it was kept where nothing has changed; on the CPU where the accelerator's memory runs out."""
 
-        def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
-            if with_folds:
-                return predictor.predict_with_folds(given)
-            if run.on_probability is not None:
-                return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given).items()}
-            return {target: (mask, None, ()) for target, mask in predictor.predict(given).items()}
+        def by(predictor: StagePredictor) -> StagePrediction:
+            def compute() -> StagePrediction:
+                given = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
+                if wanted is Detail.FOLDS:
+                    return StagePrediction(given, predictor.predict_with_folds(given))
+                if wanted is Detail.PROBABILITY:
+                    found = predictor.predict_with_probability(given)
+                    return StagePrediction(given, {target: (mask, p, ()) for target, (mask, p) in found.items()})
+                return StagePrediction(given, {target: (mask, None, ()) for target, mask in predictor.predict(given).items()})
+
+            cache = self.store.cache
+            return cache.get(run.key(stage, predictor), wanted, compute) if cache.most_bytes else compute()
 
         try:
             return by(predictor)
         except DeviceMemoryError as error:
             logger.warning("%s; predicting on the CPU", error)
         torch.cuda.empty_cache()  # out here nothing holds the failed attempt's tensors any more
-        stage = given.stage
         run.warnings.append(
             f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
         )

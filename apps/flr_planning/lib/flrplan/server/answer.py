@@ -52,9 +52,7 @@ def answer(
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),
         "architecture": options.architecture,
-        "models": {stage: model.to_json() for stage, model in result.models.items()},
-        "demo_models": result.demo,
-        **_notice(result),
+        **models_said(result),
         "seconds": {**result.seconds, **{step: round(s, 3) for step, s in seconds.items()}},
         "warnings": list(warnings),
         "software": f"flrplan {__version__}",
@@ -67,6 +65,15 @@ def _assessment(plan: Plan) -> dict[str, Any] | None:
     said = plan.assessment.to_json()
     patient = {name: value for name, value in said["patient"].items() if name not in ("id", "scan_date")}
     return {**said, "patient": patient, "text": plan.assessment.describe()}
+
+
+def models_said(result: CascadeResult) -> dict[str, Any]:
+    """Which models took part, and what must be said of them."""
+    return {
+        "models": {stage: model.to_json() for stage, model in result.models.items()},
+        "demo_models": result.demo,
+        **_notice(result),
+    }
 
 
 def _notice(result: CascadeResult) -> dict[str, str]:

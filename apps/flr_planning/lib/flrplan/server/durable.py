@@ -86,9 +86,10 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
     # What is in memory
 
     def refresh(self) -> None:
-        """Reads the folder anew."""
+        """Reads the folder anew. A record that was damaged since is written again."""
         with self._folder.at_rest():
             self._folder.recover()
+            self._keep(self._datastore)
             self._datastore.objects = {i: _model(image) for i, image in sorted(self._folder.scan().items())}
             self._update_datastore_file()
 
@@ -118,7 +119,9 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
                 part.unlink(missing_ok=True)
 
     def _take_over(self) -> None:
-        """Gives every label that has no record yet (of an earlier server) what the index says of it; name and description as well."""
+        """Gives every label without a record (of an earlier server), or with a damaged one, what the index says of it; name and description
+        as well.
+        """
         path = Path(self._datastore_config_path)
         if not path.is_file():
             return
@@ -128,6 +131,9 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
             logger.warning("%s is left out and made anew: %s", path, " ".join(str(error).split())[:300])
             return
         self._datastore.name, self._datastore.description = known.name, known.description
+        self._keep(known)
+
+    def _keep(self, known: LocalDatastoreModel) -> None:
         try:
             self._folder.adopt(
                 {
@@ -174,12 +180,16 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Stores a label; what the tag held stays as a version. Raises: ClientError; then nothing changed."""
         with errors_for_client():
-            self._require(image_id)
             tag = str(getattr(label_tag, "value", label_tag))
-            with self._folder.at_rest():
-                submit(self._folder, image_id, tag, Path(label_filename), label_info or {}, read_label, current_user())
-                self._reload(image_id)
+            self._submit(image_id, Path(label_filename), tag, label_info or {}, current_user())
         return image_id
+
+    def _submit(self, image_id: str, file: Path, tag: str, info: dict[str, Any], user: str | None) -> None:
+        """user: the author, where a password proved the name."""
+        self._require(image_id)
+        with self._folder.at_rest():
+            submit(self._folder, image_id, tag, file, info, read_label, user)
+            self._reload(image_id)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Takes a label away; nothing comes back in its place. Raises: ClientError."""

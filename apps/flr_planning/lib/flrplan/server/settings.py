@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flrplan.engine.cache import CACHE_MB
 from flrplan.errors import SettingsError
 from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
@@ -46,6 +47,7 @@ class AppSettings:
         labels that a second reader confirmed.
     lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
     label_names: what the values of label files mean that somebody copies into ``labels/final``: ``liver=1,crlm=2``.
+    cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again; 0: none.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
     training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
         train_margin`` in conf.
@@ -56,6 +58,7 @@ class AppSettings:
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = CACHE_MB
     train_labels: LabelUse = LabelUse.ALL
     lease_minutes: Annotated[float, Field(ge=0)] = 120
     label_names: str = ""

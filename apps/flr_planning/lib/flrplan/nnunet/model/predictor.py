@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,6 +112,14 @@ class StagePredictor:
             weights_sha256={str(fold): digest for fold, digest in self.fold_sha256.items()},
             imported=sees if folder.imported_from else None,
         )
+
+    @cached_property
+    def decides(self) -> bytes:
+        """Digest of all that its answers depend on beside the input: what the folder says, weights, device, settings."""
+        folder, running = self.folder, self._predictor
+        settings = [str(running.device), running.use_mirroring]
+        content = json.dumps([folder.plans, folder.dataset, list(self.fold_sha256.items()), settings], sort_keys=True)
+        return hashlib.sha256(content.encode()).digest()
 
     def predict(self, given: StageInput) -> dict[Structure, Mask]:
         """The mask of each target, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
