@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import re
 import shutil
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +22,7 @@ from reportlab.pdfgen.canvas import Canvas
 from flrplan.anatomy import Structure
 from flrplan.image import CT, Geometry
 from flrplan.method import CascadeResult, Source
-from flrplan.planning import Clinical, LiverState, Plan
+from flrplan.planning import Clinical, LiverState, Plan, fonts
 from flrplan.planning.interval import Bounds, Interval
 from flrplan.planning.patient import Patient
 from flrplan.planning.picture import key_views
@@ -127,6 +129,31 @@ def test_the_footer_of_a_very_long_name_is_one_line(tmp_path: Path, monkeypatch:
     write_report(tmp_path, replace(plan, result=replace(plan.result, ct=replace(plan.ct, name="x" * 250))))
     assert len(lines) == 2
     assert all(stringWidth(line, "DejaVuSans", 6.5) < 500 < A4[0] for line in lines)
+
+
+@pytest.mark.parametrize("has_font", [True, False])
+def test_letters_of_other_scripts_are_shown_or_stand_as_numbers_and_never_as_boxes(
+    has_font: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_font:
+        monkeypatch.setattr("flrplan.planning.fonts.fallback", lambda: None)
+        monkeypatch.setattr("flrplan.planning.pdf.fallback", lambda: None)
+    elif fonts.fallback() is None:
+        pytest.skip("no font with Chinese, Japanese and Korean letters on this system")
+    name = "王小明 & <\U0001fa7a>"
+    lines: list[str] = []
+    monkeypatch.setattr(Canvas, "drawString", lambda _canvas, _x, _y, text: lines.append(text))
+    plan = plan_of(20)
+    plan = replace(plan, result=replace(plan.result, ct=replace(plan.ct, name=name)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")  # matplotlib's, of a box
+        plan.save(tmp_path)
+    footer = "".join(lines[: len(lines) // 2])
+    expected = "王小明 & <U+1FA7A>" if has_font else "U+738B U+5C0F U+660E & <U+1FA7A>"
+    assert expected in footer
+    assert html.escape(name, quote=False) in (tmp_path / "report.html").read_text(encoding="utf-8"), (
+        "a browser has its own fonts"
+    )
 
 
 @pytest.mark.parametrize(("flr_to", "said"), [(40, "the resection is empty"), (0, "the remnant is empty")])

@@ -26,6 +26,7 @@ from flrplan.files import replacing
 from flrplan.image import CT, Canonical
 from flrplan.planning.assessment import Assessment
 from flrplan.planning.criteria import Denominator
+from flrplan.planning.fonts import families, shown
 from flrplan.planning.parts import Lesion
 from flrplan.planning.volumetry import Volumes
 
@@ -243,7 +244,16 @@ def write_picture(path: Path, ct: CT, images: Sequence[KeyImage], volumes: Volum
         figure.figimage(image.rgb, x, y)
         figure.text((x + width / 2) / across, (y + height + 8) / down, image.title, color="white", fontsize=9, ha="center")
         x += width + gap
-    figure.text(0.5, 1 - caption / 2 / down, _caption(ct, volumes), color="white", fontsize=10, ha="center", va="center")
+    figure.text(
+        0.5,
+        1 - caption / 2 / down,
+        shown(_caption(ct, volumes)),
+        color="white",
+        fontsize=10,
+        ha="center",
+        va="center",
+        fontfamily=families(),
+    )
     with replacing(path) as beside:
         figure.savefig(beside, dpi=dpi, facecolor="black", format="png")
 
