@@ -84,14 +84,14 @@ def main() -> int:
     digest_of_array(full.ct.array_zyx, full.ct.geometry)
     for mask in (liver, crlm):
         digest_of_array(mask)
-    size = list(full.ct.geometry.size_xyz)
-    report = {"ct": size, "digests_cpu_s": (digests := process_time() - started), "rows": rows}
+    size = full.ct.geometry.size_xyz
+    report = {"ct": list(size), "digests_cpu_s": process_time() - started, "rows": rows}
     write_json(arguments.out / "redo.json", report)
     lines = ["| what | wall, s | full / this | CPU, s | full / this | kept, MB |", "|---|---|---|---|---|---|"]
     for name, row in rows.items():
         times = [f"{row[key]:.1f} | {whole[key] / row[key]:.1f}" for key in ("wall_s", "cpu_s")]
         lines.append(f"| {name} | {times[0]} | {times[1]} | {row['kept_mb']:.0f} |")
-    lines.append(f"\n{' x '.join(map(str, size))} voxels; digests of CT, liver and CRLM {digests:.2f} s of CPU")
+    lines.append(f"\n{' x '.join(map(str, size))} voxels; digests of CT, liver and CRLM {report['digests_cpu_s']:.2f} s of CPU")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -198,14 +198,16 @@ class Cascade:
             )
         if not self.settings.largest_liver:
             return liver
-        pieces, count = ndimage.label(liver)
+        box = ndimage.find_objects(liver.view(np.uint8))[0]
+        pieces, count = ndimage.label(liver[box])
         if count == 1:
             return liver
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0
-        kept = pieces == sizes.argmax()
+        kept = np.zeros_like(liver)
+        kept[box] = pieces == sizes.argmax()
         dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
         if dropped_ml > 0:
             what = "1 stray piece" if count == 2 else f"{count - 1} stray pieces"
             run.warnings.append(f"{what} of the predicted liver ({dropped_ml:.1f} ml) dropped")
-        return np.asarray(kept)
+        return kept
