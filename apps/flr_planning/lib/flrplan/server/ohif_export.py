@@ -6,7 +6,7 @@ source, and one that is given one, as later versions do, keeps it. What is store
 browser, checked by nobody), and by each segment's name the DICOM codes that the brush forgets.
 
 The MONAI Label mode of that version answers clicks and has no way to keep the result. Its panel gets the button of 3D Slicer's module,
-"Submit label": what is drawn goes to the planning server as ``final``, as a label map on its own grid.
+"Submit label": what is drawn goes to the planning server as ``final``, as a label map on its own grid. Its list of strategies works.
 """
 
 from __future__ import annotations
@@ -95,6 +95,13 @@ _STORE = """
     button.onclick = async () => { button.disabled = true; try { await submit(); } finally { button.disabled = false; } };
     place.after(button);
   }, 500);
+
+  /* flrplan: the list of strategies of the MONAI Label mode changes nothing by itself (its handler is missing, so "random" is asked always). */
+  document.addEventListener('change', event => {
+    let fiber = event.target[Object.keys(event.target).find(key => key.startsWith('__reactFiber$'))];
+    while (fiber && !fiber.stateNode?.state?.strategy) fiber = fiber.return;
+    fiber?.stateNode.setState({strategy: event.target.value});
+  });
 })();
 """
 

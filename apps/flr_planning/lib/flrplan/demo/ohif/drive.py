@@ -131,17 +131,10 @@ def open_mode(visit: Visit, series: LoadedSeries) -> None:
         page.get_by_text("MONAI Label", exact=True).first.click()
         page.locator("#monailabelServerURL").wait_for()
         page.wait_for_url(lambda url: series.study_uid in url)
-        page.wait_for_function(_ALL_VIEWPORTS_HAVE_SLICES)
+        page.wait_for_function(viewer_state.ALL_VIEWPORTS_HAVE_SLICES)
         page.locator("[data-cy='side-panel-header-left']").click()  # folds the list of series away
         page.wait_for_timeout(2000)
         visit.picture("2-mode")
-
-
-_ALL_VIEWPORTS_HAVE_SLICES = """() => {
-  const views = (window.cornerstone?.getEnabledElements() ?? []).map(e => e.viewport);
-  return views.length >= 3 && views.every(v => v.getImageData?.()?.dimensions?.[2] > 1
-    && window.cornerstone.cache.getVolume(v.getVolumeId())?.loadStatus?.loaded);
-}"""
 
 
 def connect(visit: Visit) -> None:

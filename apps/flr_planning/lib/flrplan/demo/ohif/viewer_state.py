@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 AXIAL = "mpr-axial"
 """Name of the axial viewport in the MONAI Label mode."""
+ALL_VIEWPORTS_HAVE_SLICES = """() => {
+  const views = (window.cornerstone?.getEnabledElements() ?? []).map(e => e.viewport);
+  return views.length >= 3 && views.every(v => v.getImageData?.()?.dimensions?.[2] > 1
+    && window.cornerstone.cache.getVolume(v.getVolumeId())?.loadStatus?.loaded);
+}"""
+"""True once all slices of the MONAI Label mode are loaded."""
 _SEGMENTATION = "1"
 """The panel's own segmentation has this id."""
 
@@ -101,7 +108,7 @@ def read_labelmap(page: Page) -> tuple[NDArray[np.uint8], Geometry] | None:
     return np.frombuffer(base64.b64decode(held["data"]), np.uint8).reshape(z, y, x), geometry
 
 
-def show_place(page: Page, world_mm: NDArray[np.float64]) -> None:
+def show_place(page: Page, world_mm: Sequence[float] | NDArray[np.float64]) -> None:
     """Moves the slices of all viewports through a place (LPS mm), in the window of the liver, whatever the series asks for."""
     centre, width = LIVER_WINDOW_HU
     page.evaluate(_SHOW, [[float(c) for c in world_mm], centre - width / 2, centre + width / 2 - 1])  # both ends count
