@@ -76,6 +76,7 @@ def test_the_page_says_the_remnant_the_threshold_and_each_metastasis_and_needs_n
     assert f"{100 * flr / parenchyma:.1f} %" in page.words
     assert "met: 40 % over measured liver without tumours (Azoulay 2000; fibrosis or cirrhosis), here 50.2 %" in page.words
     assert re.search(r"1\s+0\.4\s+\S+\s+resected\s+12", page.words), "number, 18 voxels, diameter, fate, six columns of 2 mm"
+    assert "part of the liver: not computable: sectors and segments end at planes" in page.words, "never guessed"
     assert "a warning" in page.words
     assert "for research use only" in page.words
     assert "Plan of ca<se & 1" in page.words, "escaped"

@@ -18,6 +18,7 @@ from flrplan.files.page import render_page
 from flrplan.metrics.cut import Fate
 from flrplan.metrics.overlap import dice
 from flrplan.planning.criteria import Denominator
+from flrplan.planning.parts import LIVER_PART
 from flrplan.planning.picture import outside_jpeg, thresholds_png
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _lesions(plan: Plan) -> Table:
     note = (
         "no metastasis"
         if not lesions
-        else "margin: from the surface to the nearest point of the cut; none where it is left or there is no cut"
+        else f"margin: from the surface to the nearest point of the cut; none where it is left or there is no cut; part of the liver: {LIVER_PART}"
     )
     if more:
         fates = ", ".join(f"{count} {fate}" for fate in Fate if (count := sum(n.fate is fate for n in more)))
