@@ -43,8 +43,9 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
     for router in (login_routes(users), planner_of(planning, settings.planner), *routers, ohif_routes(settings.root_path)):
         app.include_router(router)
     if settings.remote:
-        app.include_router(dicomweb_proxy(planning.studies, planning.datastore().session))
-    app.include_router(host_routes(settings.remote, added))
+        datastore = planning.datastore()
+        app.include_router(dicomweb_proxy(planning.studies, datastore.session, datastore.note_stored))
+    app.include_router(host_routes(settings.remote, added, settings.admins))
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
