@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
-from flrplan.engine import Cascade, NoteStep
+from flrplan.engine import Cascade, CascadeSettings, NoteStep
 from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
@@ -24,6 +24,7 @@ from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.hounsfield import check_grid
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
+from flrplan.method.engine import ENGINES
 from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run, uncalibrated
 from flrplan.planning.cut_file import Plane, read_cut
@@ -97,7 +98,7 @@ def plan(
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
         missing or damaged; SettingsError. All are FlrError.
     """
-    cascade = Cascade() if cascade is None else cascade
+    cascade = Cascade(settings=CascadeSettings(engine=ENGINES["fast"])) if cascade is None else cascade
     drawn = {n: v for n, v in (("flr", flr), ("resection", resection)) if v is not None}
     own = {**drawn, **({} if cut is None else {"cut": cut})}
     if len(own) > 1:
@@ -164,7 +165,8 @@ def plan(
         request = request_of(path, files, options)
         request = anonymous_request(request) if anonymize else request
     settings = {
-        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}"
+        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}, "
+        f"engine {cascade.settings.engine}"
     }
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())

@@ -21,6 +21,7 @@ from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware import choose_device
 from flrplan.image import CT
 from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, StageInput, build_stage_input
+from flrplan.method.engine import Engine
 from flrplan.nnunet.model import StagePredictor
 from flrplan.qc import liver_in_view_findings
 from flrplan.workfolder import ModelIdentity
@@ -41,12 +42,14 @@ class CascadeSettings:
         would multiply the waiting time by up to 8.
     largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
         liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
+    engine: how the networks are run; the app asks for ``ENGINES["fast"]``, the benchmark runs them as nnU-Net does.
     """
 
     architecture: str = "nnunet"
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    engine: Engine = field(default_factory=Engine)
 
 
 @dataclass
@@ -121,7 +124,9 @@ class Cascade:
 
     def identity(self, stage: Stage) -> ModelIdentity:
         """Which model serves a stage here. Raises ModelError where none does."""
-        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
+        return self.store.predictor(
+            stage, self.settings.architecture, self.device, self.settings.mirroring, self.settings.engine
+        )[1]
 
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
         if all(target in run.masks for target in stage.targets):
@@ -131,7 +136,9 @@ class Cascade:
         if on_step is not None:
             on_step(f"{run.ct.name}: {stage}")
         started = perf_counter()
-        predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
+        predictor, identity = self.store.predictor(
+            stage, self.settings.architecture, self.device, self.settings.mirroring, self.settings.engine
+        )
         loaded = perf_counter()
         stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
         with_folds = run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets)
@@ -154,13 +161,14 @@ class Cascade:
         self, given: StageInput, predictor: StagePredictor, run: _Run, with_folds: bool
     ) -> Mapping[Structure, Prediction]:
         """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
+        say = run.warnings.append
 
         def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
             if with_folds:
-                return predictor.predict_with_folds(given)
+                return predictor.predict_with_folds(given, say)
             if run.on_probability is not None:
-                return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given).items()}
-            return {target: (mask, None, ()) for target, mask in predictor.predict(given).items()}
+                return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given, say).items()}
+            return {target: (mask, None, ()) for target, mask in predictor.predict(given, say).items()}
 
         try:
             return by(predictor)
@@ -171,7 +179,11 @@ class Cascade:
         run.warnings.append(
             f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
         )
-        return by(self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring)[0])
+        return by(
+            self.store.predictor(
+                stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring, self.settings.engine
+            )[0]
+        )
 
     def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
         if not liver.any():

@@ -20,6 +20,7 @@ from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
 from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
+from flrplan.method.engine import engine_named
 from flrplan.planning import Plan
 from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer
@@ -93,7 +94,13 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             read = perf_counter()
             cascade = Cascade(
                 self._service.store,
-                CascadeSettings(options.architecture, options.device, settings.mirroring, settings.largest_liver),
+                CascadeSettings(
+                    options.architecture,
+                    options.device,
+                    settings.mirroring,
+                    settings.largest_liver,
+                    engine_named(settings.engine),
+                ),
             )
             raw = options.plan is PlanKind.RAW
             plan = run_plan(cascade, ct, given, self._stages, on_step=logger.info, raw=raw)

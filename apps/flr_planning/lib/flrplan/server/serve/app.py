@@ -14,6 +14,7 @@ from monailabel.main import Main
 
 from flrplan import __version__
 from flrplan.engine import Cascade, CascadeSettings
+from flrplan.method.engine import engine_named
 from flrplan.planner import Jobs, PlannerSettings, planner_router
 from flrplan.server.serve.access import Door, login_routes
 from flrplan.server.serve.audit import Audit
@@ -62,7 +63,8 @@ def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
     service, own = planning.service, planning.settings
 
     def cascade() -> Cascade:
-        return Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
+        settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, engine_named(own.engine))
+        return Cascade(service.store, settings)
 
     jobs = Jobs(settings, cascade, service.lock)
     service.keep_plan = jobs.keep
