@@ -160,12 +160,12 @@ def warm(arguments: Sequence[str]) -> Callable[[], object]:
     from flrplan.api.plan import plan
     from flrplan.engine import Cascade, CascadeSettings, ModelStore
     from flrplan.hardware import keep_freed_memory
-    from flrplan.method.engine import engine_named
 
     source, models, device, engine, out = arguments
     keep_freed_memory()
-    settings = CascadeSettings(device=device, engine=engine_named(engine))
-    cascade = Cascade(ModelStore(Path(models), demo=None), settings)
+    cascade = Cascade(
+        ModelStore(Path(models), demo=None, cache_mb=0), CascadeSettings(device=device, engine=engine)
+    )  # else it had nothing to do
 
     def run() -> None:
         plan(source, cascade=cascade).save(out)

@@ -6,30 +6,35 @@ file with a DIRECT base called ``MONAILabelApp``: keep it that way, and keep it 
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings as host_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
 from flrplan import __version__
+from flrplan.active_learning import STRATEGIES, Scores
 from flrplan.anatomy import KNOWN_LABEL_NAMES
+from flrplan.clicks import BACKGROUND
 from flrplan.engine import DEMO_NAME, ModelStore
 from flrplan.errors import SettingsError
 from flrplan.server.batch import PlanningBatch
+from flrplan.server.case_scores import METHOD as CASE_SCORES
+from flrplan.server.case_scores import CaseScores, ScoredStrategy, scores_of, serve_scoring
+from flrplan.server.clicks import click_tasks
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.doors import require_known
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id
-from flrplan.server.infer import PlanningTask, Service, infer_tasks
+from flrplan.server.infer import Service, infer_tasks
+from flrplan.server.infer_params import serve_infer_params
 from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors, names_in_setting
-from flrplan.server.measure import MeasureTask
 from flrplan.server.ohif_colors import serve_ohif_colors
 from flrplan.server.sessions import PlanningSessions
 from flrplan.server.settings import AppSettings
@@ -52,32 +57,41 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             name="FLR planning",
             description="Liver, colorectal liver metastases and future liver remnant from a CT. For research use only.",
             version=__version__,
-            labels=list(KNOWN_LABEL_NAMES),  # a list: OHIF appends to it
+            labels=[
+                *KNOWN_LABEL_NAMES,
+                BACKGROUND,
+            ],  # a list: OHIF appends to it; 3D Slicer's SmartEdit clicks no label but these
         )
 
-    def init_infers(self) -> dict[str, PlanningTask | MeasureTask]:
-        """One task per stage and the cascade, which share one model store, and ``measure``."""
+    def init_infers(self) -> dict[str, InferTask]:
+        """One task per stage and the cascade, which share one model store, ``measure``, and those that correct a plan."""
         self.service = Service(self.settings, self._store(), self.datastore())
-        return infer_tasks(self.service)
+        return {**infer_tasks(self.service), **click_tasks(self.service)}
 
     def init_trainers(self) -> dict[str, StageTrainTask]:
         """One task per stage, and the cascade in order; a new model is served from its next inference on."""
         return train_tasks(TrainService(self.settings, self._store(), self.studies))
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """MONAI Label's own: a random unlabelled image, or the first, of those that no other annotator has."""
-        return {name: HandOut(own, self.settings.lease_minutes) for name, own in (("random", Random()), ("first", First()))}
+        """Those of the table, among the cases that no other annotator has."""
+        minutes = self.settings.lease_minutes
+        return {name: HandOut(ScoredStrategy(row, self.case_scores), minutes) for name, row in STRATEGIES.items()}
 
     def init_batch_infer(self) -> PlanningBatch:
         """One image after the other, whatever becomes of the others."""
         return PlanningBatch()
 
-    def init_scoring_methods(self) -> dict[str, LabelQc]:
-        """Label QC of the final labels."""
-        return {METHOD: LabelQc()}
+    @cached_property
+    def case_scores(self) -> Scores:
+        """What strategies choose by."""
+        return scores_of(self.service)
+
+    def init_scoring_methods(self) -> dict[str, LabelQc | CaseScores]:
+        """Label QC of the final labels, and the scores of the cases without one."""
+        return {METHOD: LabelQc(), CASE_SCORES: CaseScores(self.case_scores)}
 
     def async_scoring(self, method: str | None, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Called by the host at its start, at each ``next`` and each saved label: a thread, not a process that loads the app."""
+        """Called by the host at its start, at each ``next`` and each saved label: a thread for label QC, not a process that loads the app."""
         scoring = self._scoring_methods.get(METHOD)  # the host has none with MONAI_LABEL_TASKS_SCORING=false
         if scoring is not None:
             scoring.in_background(self.datastore())
@@ -92,9 +106,11 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         """Called by the host once its server is up."""
         super().on_init_complete()
         serve_ohif_colors()
+        serve_infer_params()
         serve_uploads()
         serve_train_queue()
         serve_worklist(self.datastore)
+        serve_scoring()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
@@ -120,6 +136,9 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         with errors_for_client():
             require_known("strategy", request.get("strategy") or "random", self._strategies)
         sample: dict[str, Any] = super().next_sample(request)
+        needs = STRATEGIES[request.get("strategy") or "random"].needs
+        if needs is not None and self._auto_update_scoring:
+            self.case_scores.start({needs})
         return sample
 
     def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
@@ -160,7 +179,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
 
     def _store(self) -> ModelStore:
         own = Path(self.app_dir) / "model"
-        return ModelStore(self.settings.models or own, own / DEMO_NAME)
+        return ModelStore(self.settings.models or own, own / DEMO_NAME, cache_mb=self.settings.cache_mb)
 
     def init_datastore(self) -> Datastore:
         """A folder's datastore that survives kills; a server's as the host opens it."""

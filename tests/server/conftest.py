@@ -146,8 +146,8 @@ def serve() -> Iterator[Callable[..., RunningServer]]:
         yield serve
 
 
-ANNA = ("anna", "correct horse")
-"""The only user of ``served``."""
+ANNA, BEN = ("anna", "correct horse"), ("ben", "battery staple")
+"""The users of ``served``; anna is its administrator."""
 
 
 @pytest.fixture(scope="session")
@@ -161,14 +161,17 @@ def plain(
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Path], Path], serve: Callable[..., Any]) -> Any:
-    """``flrplan serve`` on two cases, for one user."""
+    """``flrplan serve`` on two cases, for two users."""
     folder = tmp_path_factory.mktemp("served")
-    add_user(folder / "users", *ANNA)
+    for user in (ANNA, BEN):
+        add_user(folder / "users", *user)
     return serve(
         str(make_studies(folder / "studies")),
         folder,
         "--users",
         str(folder / "users"),
+        "--admin",
+        ANNA[0],
         "--audit",
         str(folder / "audit"),
         auth=ANNA,

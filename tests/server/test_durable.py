@@ -79,6 +79,32 @@ def test_names_that_only_the_index_had_are_kept_beside_the_labels(studies: Path,
     assert PlanningLocalDatastore(str(studies)).get_image_info("a")["patient"] == "P1"
 
 
+@pytest.mark.parametrize("content", ["", "{", '{"schema": 1, "info": {}, "file": "b.nii.gz"}'])
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_damaged_record_is_written_again_from_the_index_or_by_the_server_that_runs(
+    studies: Path, draw: Callable[..., str], content: str, runs: bool
+) -> None:
+    store = PlanningLocalDatastore(str(studies))
+    store.save_label("a", draw(), "final", LIVER)
+    record = studies / "labels" / "final" / "a.json"
+    whole = json.loads(record.read_text())
+    record.write_text(content)
+    if runs:
+        store.refresh()
+        (studies / "datastore_v2.json").unlink()
+    assert names(studies) == {"a/final": LIVER["label_info"]}
+    assert json.loads(record.read_text()) == whole
+    (kept,) = (studies / "labels" / ".removed").iterdir()
+    assert kept.read_text() == content
+
+
+def test_a_sound_record_goes_before_what_the_index_says(studies: Path, draw: Callable[..., str]) -> None:
+    PlanningLocalDatastore(str(studies)).save_label("a", draw(), "final", LIVER)
+    index = studies / "datastore_v2.json"
+    index.write_text(index.read_text().replace("liver", "crlm"))
+    assert names(studies) == {"a/final": LIVER["label_info"]}
+
+
 def test_a_bad_file_does_not_stop_the_others(studies: Path, draw: Callable[..., str]) -> None:
     store = PlanningLocalDatastore(str(studies))
     for name in ("._a.nii.gz", ".DS_Store", "notes.txt", "empty.nii", "labels/final/._a.nii.gz", "labels/final/a.json"):

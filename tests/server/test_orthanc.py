@@ -33,6 +33,7 @@ from flrplan.objects.seg import Segment, segmentation
 from flrplan.objects.source import LABEL_CONTENT
 from flrplan.server.annotations import annotated_images
 from flrplan.server.dicomweb import open_dicomweb
+from flrplan.server.user import set_current_user
 from flrplan.workfolder import Split
 
 SECONDS = 30
@@ -223,12 +224,15 @@ def test_a_seg_that_somebody_else_stored_is_adopted_at_once_and_a_prediction_is_
     drawn = read_ct_masks(case, ct)
     stored: list[str] = []
 
-    def store(kind: str) -> None:
+    def store(kind: str) -> str:
         buffer = BytesIO()
-        overlapping_seg(ct, drawn, "Ann^Otator", kind).save_as(buffer)
+        seg = overlapping_seg(ct, drawn, "Ann^Otator", kind)
+        seg.ContentTime = f"{len(stored):02}0000"
+        seg.save_as(buffer)
         answer = requests.post(f"{orthanc.url}/instances", data=buffer.getvalue(), timeout=SECONDS)
         assert answer.ok, answer.text
         stored.append(answer.json()["ID"])
+        return str(seg.SOPInstanceUID)
 
     try:
         before = datastore.label_stamp(series)
@@ -236,7 +240,11 @@ def test_a_seg_that_somebody_else_stored_is_adopted_at_once_and_a_prediction_is_
         assert datastore.label_stamp(series) == before, "a prediction is no label"
         store("MANUAL")
         assert datastore.get_labeled_images() == [series]
+        set_current_user("who asks first")
         label = datastore.final_label(series, ct)
+        set_current_user(None)
+        newest = datastore.submitted(series).newest
+        assert (newest.by, newest.by_verified) == ("Ann^Otator", False)
         assert label is not None
         for structure, mask in drawn.items():
             assert np.array_equal(label.masks[structure], mask), structure
@@ -246,6 +254,14 @@ def test_a_seg_that_somebody_else_stored_is_adopted_at_once_and_a_prediction_is_
         again = datastore.final_label(series, ct)
         assert again is not None
         assert np.array_equal(again.masks[Structure.CRLM], drawn[Structure.CRLM]), "as it is kept here"
+
+        stored_by_ben = store("MANUAL")
+        datastore.note_stored({stored_by_ben}, "ben")
+        datastore.update_label_info(
+            series, "final", {"segmentationMeta": {"status": "flagged", "approvedBy": "cleo", "comment": "cut"}}
+        )
+        newest = datastore.submitted(series).newest
+        assert (newest.by, newest.by_verified, newest.comment) == ("ben", True, "cut"), "the review is of the newest SEG"
     finally:
         for instance in stored:
             requests.delete(f"{orthanc.url}/instances/{instance}", timeout=SECONDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import os
 import socket
@@ -17,11 +19,13 @@ from typing import Any
 
 import pytest
 import requests
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from monailabel.client import MONAILabelClient
 from monailabel.client.client import MONAILabelClientException
+from starlette.middleware.base import RequestResponseEndpoint
 
+from flrplan.anatomy import Compartment
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import OutputError, SettingsError
@@ -30,9 +34,12 @@ from flrplan.server.serve.access import Door, login_routes
 from flrplan.server.serve.private_temp import private_temp
 from flrplan.server.serve.proxy import dicomweb_proxy
 from flrplan.server.serve.users import Users, add_user
+from flrplan.server.studies import PlanningLocalDatastore
+from flrplan.server.user import set_current_user
+from flrplan.studies.review import LabelUse
 
 pytestmark = pytest.mark.timeout(300)
-ANNA = ("anna", "correct horse")
+ANNA, BEN = ("anna", "correct horse"), ("ben", "battery staple")
 
 
 def wait_until_planned(plan: str) -> None:
@@ -122,6 +129,74 @@ def test_info_does_not_wait_for_an_inference(served: Any, case: SyntheticCase) -
 def users(tmp_path: Path) -> Path:
     add_user(tmp_path / "users", *ANNA)
     return tmp_path / "users"
+
+
+def test_two_readers_with_passwords_take_a_case_from_draft_to_confirmed(
+    served: Any,
+    cases: list[SyntheticCase],
+    write_image: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What each of them does is read where others look: the data store's list, the work list, the terminal, the choice of a training."""
+    case = cases[1]
+    image, studies = case.case_id, served.folder / "studies"
+    names = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
+    upside_down = write_image(tmp_path / "draft.nii.gz", case.planning_zyx[::-1].copy(), case.geometry)
+    right = write_image(tmp_path / "right.nii.gz", case.planning_zyx, case.geometry)
+
+    def submit(file: Path, who: tuple[str, str]) -> None:
+        params = {"params": json.dumps({"label_info": names, "client_id": "somebody else"})}
+        with file.open("rb") as f:
+            answer = served.ask(
+                "PUT", f"/datastore/label?image={image}", data=params, files={"label": (file.name, f)}, auth=who
+            )
+        assert answer.status_code == 200, answer.text
+
+    def decide(status: str, who: tuple[str, str], comment: str = "") -> requests.Response:
+        meta = {"status": status, "approvedBy": "anybody", "level": "", "comment": comment, "editTime": 1}
+        params = {"params": json.dumps({"segmentationMeta": meta})}
+        return served.ask("PUT", f"/datastore/updatelabelinfo?label={image}&tag=final", data=params, auth=who)
+
+    def seen() -> tuple[str, str, str | None]:
+        table = csv.DictReader(io.StringIO(served.ask("GET", "/worklist.csv").text))
+        listed = next(line["what"] for line in table if line["case"] == image)
+        assert main(["studies", "status", str(studies)]) == 0
+        assert f"  {image}: {listed}" in capsys.readouterr().out
+        chosen = PlanningLocalDatastore(str(studies)).submitted(image)
+        return listed, str(chosen.state), chosen.choose(LabelUse.APPROVED).tag
+
+    submit(upside_down, ANNA)
+    assert seen() == ("drafted", "drafted", None)
+    refused = decide("approved", ANNA)
+    assert refused.status_code == 400
+    assert "anna drafted this case; a second reader must confirm it" in refused.json()["detail"]
+    assert decide("flagged", BEN, "upside down").status_code == 200
+    assert seen() == ("sent back by ben: upside down", "sent back", None)
+    submit(right, ANNA)
+    assert seen() == ("refined", "refined", None)
+    assert decide("approved", ANNA).status_code == 400
+    assert decide("approved", BEN).status_code == 200
+    assert seen() == ("confirmed by ben", "confirmed", "final")
+
+    labels = served.ask("GET", "/datastore/?output=all").json()["objects"][image]["labels"]
+    assert {tag: label["info"]["submission"]["by"] for tag, label in labels.items()} == {"final": "anna", "version_1": "anna"}
+    assert labels["final"]["info"]["segmentationMeta"]["verified"] is True
+    assert labels["version_1"]["info"]["segmentationMeta"]["comment"] == "upside down"
+    for method, path in (("DELETE", f"/datastore/label?id={image}&tag=final"), ("POST", "/train/liver"), ("DELETE", "/train/")):
+        answer = served.ask(method, path, auth=BEN)
+        assert answer.status_code == 403, path
+        assert answer.json() == {"detail": "only an administrator of this server may do this (anna); ask one"}
+    assert served.ask("DELETE", f"/datastore/label?id={image}&tag=version_1", auth=ANNA).status_code == 200
+    assert seen() == ("confirmed by ben", "confirmed", "final")
+    assert 'localStorage.setItem("flrplan.reader", "ben")' in served.ask("GET", "/ohif/app-config.js", auth=BEN).text
+
+
+def test_an_administrator_is_a_user(tmp_path: Path, users: Path) -> None:
+    with pytest.raises(SettingsError, match=r"admins: .*users names no 'zoe'; give --admin NAME of a user"):
+        Users(ServeSettings(str(tmp_path), users=users, admins=frozenset({"anna", "zoe"})))
+    with pytest.raises(SettingsError, match="who has not signed in has no name; give --users FILE"):
+        ServeSettings(str(tmp_path), admins=frozenset({"anna"}))
 
 
 def test_headers_without_end_are_refused_before_they_come(served: Any) -> None:
@@ -301,7 +376,7 @@ def dicomweb() -> Iterator[tuple[str, list[str]]]:
             self.send_response(200)
             self.send_header("content-type", "application/dicom+json")
             self.end_headers()
-            self.wfile.write(b"[]")
+            self.wfile.write(b"[]" if self.command == "GET" else b'{"00081155": {"Value": ["1.2.840.7"]}}')
 
         do_POST = do_GET
 
@@ -318,7 +393,14 @@ def dicomweb() -> Iterator[tuple[str, list[str]]]:
 def test_the_proxy_reaches_dicomweb_and_nothing_else(dicomweb: tuple[str, list[str]]) -> None:
     url, asked = dicomweb
     app = FastAPI()
-    app.include_router(dicomweb_proxy(url, requests.Session()))
+    app.include_router(dicomweb_proxy(url, requests.Session(), lambda uids, user: stored.update(dict.fromkeys(uids, user))))
+    stored: dict[str, str] = {}
+
+    @app.middleware("http")
+    async def door(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        set_current_user("ben")
+        return await call_next(request)
+
     client = TestClient(app)
     for path in (
         "qido/studies?PatientID=7",
@@ -335,6 +417,7 @@ def test_the_proxy_reaches_dicomweb_and_nothing_else(dicomweb: tuple[str, list[s
         "GET /dicom-web/studies/1.2/series/3/metadata",
         "POST /dicom-web/studies",
     ]
+    assert stored == {"1.2.840.7": "ben"}, "who stored an object is its author, whatever name it carries"
     asked.clear()
     for path in (
         "wado/%2e%2e/system", "wado/..%2fsystem", "%2e%2e/%2e%2e/patients", "wado/studies/%2e%2e/%2e%2e/system", "wado/studies/1.2%3f",

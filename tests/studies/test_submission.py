@@ -158,6 +158,20 @@ def test_minutes_are_known_where_the_same_person_took_the_case(
     assert send(110, by="ben")["submission"]["minutes"] is None
 
 
+def test_who_drafted_a_case_stays_its_first_reader_though_the_draft_is_deleted(
+    studies: StudiesFolder, send: Callable[..., dict[str, Any]]
+) -> None:
+    send(100, user="anna")
+    send(120, user="ben")
+    studies.remove_label("a", "version_1")
+    assert case(studies).first_reader == "anna"
+    with pytest.raises(LabelError, match="anna drafted this case; a second reader must confirm it"):
+        review(studies, "a", "final", {META: {"status": "approved"}}, "anna")
+    studies.remove_label("a", "final")
+    send(100, user="ben")
+    assert case(studies).first_reader == "ben", "nothing of anna's is left"
+
+
 def test_the_signed_in_name_goes_before_what_a_client_says(send: Callable[..., dict[str, Any]]) -> None:
     said = send(100, by="anna", user="ben")["submission"]
     assert (said["by"], said["by_verified"]) == ("ben", True)

@@ -34,14 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.hardware import keep_freed_memory
     from flrplan.method import Source
-    from flrplan.method.engine import engine_named
     from flrplan.planning.calibration import CALIBRATION_NAME, LEAST_CASES
 
     keep_freed_memory()
     out = arguments.out or arguments.models / CALIBRATION_NAME
-    settings = CascadeSettings(
-        arguments.architecture, arguments.device, arguments.mirroring, engine=engine_named(arguments.engine)
-    )
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
     found = calibrate(arguments.cases, out, cascade)
     for source in Source:

@@ -26,7 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.image import write_volume
-    from flrplan.method.engine import engine_named
     from flrplan.metrics.overlap import dice
     from flrplan.planning import MAP_NAME, PICTURE_NAME, measure_volumes
 
@@ -35,9 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.out / "ct" / f"{case.case_id}.nii.gz"
     write_volume(path, case.hu_zyx, case.geometry)
     folder = arguments.out / case.case_id
-    settings = CascadeSettings(
-        arguments.architecture, arguments.device, arguments.mirroring, engine=engine_named(arguments.engine)
-    )
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
     planned = plan(path, cascade=cascade, on_step=lambda step: note(f"  {step}"))
     planned.save(folder)

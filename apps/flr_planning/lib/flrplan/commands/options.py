@@ -57,6 +57,9 @@ def require_known_name(name: str, variants: Mapping[str, Variant], what: str) ->
 
 
 def model_store(arguments: argparse.Namespace) -> ModelStore:
-    """The models of ``--models``, else the demo models of the repository. Raises ModelError for another kind of folder, or none."""
+    """The models of ``--models``, else the demo models of the repository. Raises ModelError for another kind of folder, or none.
+
+    No prediction is kept: a command predicts nothing twice.
+    """
     require_models_folder(arguments.models)
-    return ModelStore(arguments.models)
+    return ModelStore(arguments.models, cache_mb=0)

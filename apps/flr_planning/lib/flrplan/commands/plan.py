@@ -100,7 +100,6 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.hardware import keep_freed_memory
     from flrplan.image import case_names
-    from flrplan.method.engine import engine_named
     from flrplan.planning.cut_file import plane_of_text
 
     keep_freed_memory()
@@ -121,9 +120,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     if plane is not None:
         del files["cut"]
-    settings = CascadeSettings(
-        arguments.architecture, arguments.device, arguments.mirroring, engine=engine_named(arguments.engine)
-    )
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
     if arguments.anonymize:
         folders = {path: pseudonym(request_of(path, {}, {})["ct"]) for path in cases}

@@ -29,6 +29,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--token-file", type=Path, metavar="FILE", help="a secret that all share, in place of users or beside them"
     )
+    parser.add_argument(
+        "--admin", action="append", default=[], metavar="NAME", help="only this user may delete and train; repeatable (all may)"
+    )
     parser.add_argument("--audit", type=Path, metavar="DIR", help="folder of the audit log (logs/ of the app)")
     parser.add_argument("--max-upload-gib", type=float, default=2.0, metavar="N", help="the largest upload that is taken (2)")
     parser.add_argument(
@@ -65,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         users=arguments.users,
         token_file=arguments.token_file,
+        admins=frozenset(arguments.admin),
         audit=arguments.audit,
         max_upload_gib=arguments.max_upload_gib,
         root_path=arguments.root_path,

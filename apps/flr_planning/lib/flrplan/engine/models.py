@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flrplan.engine.cache import CACHE_MB, PredictionCache
 from flrplan.errors import ModelError
 from flrplan.files import entries
 from flrplan.method import Stage
@@ -31,6 +32,8 @@ MODEL_ROOT = Path(__file__).resolve().parents[3] / "model"
 DEMO_NAME = "demo"
 DEMO_NOTE = "demo models, trained on synthetic cases only: not for patients"
 FINE_TUNED_NOTE = "fine-tuned from demo models, which were trained on synthetic cases only"
+IS_DEMO = "demo"
+"""Key of the ``published.json`` of a demo model that was exported and imported: it stays one wherever it lies."""
 FROM_DEMO = "fine_tuned_from_demo"
 """Key of a model's identity, and of its ``published.json``: its weights started from a demo model's."""
 
@@ -61,6 +64,7 @@ class ModelStore:
 
     root: the folder with ``<stage>/<architecture>/``; where it has no model for a stage, ``demo`` serves.
     folds: use these folds only (out-of-fold predictions); None is the ensemble of all that are there.
+    cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again (:mod:`flrplan.engine.cache`); 0: none.
     """
 
     def __init__(
@@ -68,10 +72,12 @@ class ModelStore:
         root: str | os.PathLike[str] = MODEL_ROOT,
         demo: Path | None = MODEL_ROOT / DEMO_NAME,
         folds: tuple[int, ...] | None = None,
+        cache_mb: float = CACHE_MB,
     ) -> None:
         self.root = Path(root)
         self.demo = demo
         self.folds = folds
+        self.cache = PredictionCache(int(cache_mb * 1e6))
         self._lock = threading.Lock()
         self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor, FoundModel]] = {}
 
@@ -82,7 +88,7 @@ class ModelStore:
     def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
         own = self.folder(stage, architecture)
         demo = [] if self.demo is None else [(self.demo / stage.name / architecture, True)]
-        return [(own, False), *demo]
+        return [(own, self.demo is not None and self.root.absolute() == self.demo.absolute()), *demo]
 
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
@@ -107,8 +113,9 @@ class ModelStore:
             if path.is_dir() and entries(path):
                 folder = ModelFolder.open(current_version(path))
                 folder.require_stage(stage)
-                from_demo = bool(folder.published().get(FROM_DEMO))
-                return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo, from_demo)
+                published = folder.published()
+                folder = folder if self.folds is None else folder.with_folds(self.folds)
+                return FoundModel(folder, demo or bool(published.get(IS_DEMO)), bool(published.get(FROM_DEMO)))
         return None
 
     def folder(self, stage: Stage, architecture: str) -> Path:

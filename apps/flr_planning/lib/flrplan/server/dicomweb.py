@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,8 +21,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from flrplan.anatomy import PlanningLabel, decode_layers, label_name, to_label_map
-from flrplan.errors import ImageError
-from flrplan.image import CT, read_label_map, write_label_map
+from flrplan.errors import FlrError, ImageError
+from flrplan.image import CT, read_ct, read_label_map, write_label_map
 from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 from flrplan.objects.source import PLAN_CONTENT
 from flrplan.server.client_error import errors_for_client
@@ -31,6 +33,8 @@ from flrplan.server.label_table import AUTOMATIC, SEMIAUTOMATIC, names_sent, rea
 from flrplan.studies import FINAL
 from flrplan.studies.names import next_version
 from flrplan.studies.review import SUBMISSION, CaseReview, Version
+
+logger = logging.getLogger(__name__)
 
 SUBMITTED = "FLR planning: submitted label"
 """SeriesDescription of a SEG that this server stores, by which a viewer lists it (the host takes it from ``model_name``)."""
@@ -59,6 +63,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._labels_what: dict[str, frozenset[str]] = {}
+        self._stored_by: dict[str, str] = {}
         super().__init__(*args, **kwargs)
 
     def get_image_uri(self, image_id: str) -> str:
@@ -117,8 +122,25 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """Path of a label; ``label_id`` is that of the image, or of a SEG as the host's own calls have it."""
+        if label_tag == DefaultLabelTag.FINAL and label_id in self.list_images():
+            try:
+                self._adopt_newest(label_id)
+            except FlrError as error:  # the one before is the answer
+                logger.warning("%s", error)
         stored = LocalDatastore.get_label_uri(self, label_id, label_tag)
         return stored if stored and Path(stored).is_file() else str(super().get_label_uri(label_id, label_tag, image_id))
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Keeps a review beside a label; that of ``final`` beside the newest SEG. Raises: ClientError."""
+        with errors_for_client():
+            if label_tag == DefaultLabelTag.FINAL:
+                self._adopt_newest(label_id)
+            DurableDatastore.update_label_info(self, label_id, label_tag, info)
+
+    def note_stored(self, uids: Iterable[str], user: str) -> None:
+        """Remembers, until this server ends, that a signed-in user stored these objects at the DICOMweb server. The first one counts."""
+        for uid in uids:
+            self._stored_by.setdefault(uid, user)
 
     def submitted(self, image_id: str) -> CaseReview:
         """The newest SEG of the server is ``final``; versions and reviews are those that this server keeps in its cache.
@@ -135,9 +157,9 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         if final:
             labels[next_version(labels)] = final
         last = max((Version.of(tag, info).saved for tag, info in labels.items()), default=0.0)
-        return CaseReview.of(
-            {**labels, FINAL: {SUBMISSION: {"saved": last + 1, "by": str(seg.get("ContentCreatorName") or "")}}}
-        )
+        user = self._stored_by.get(str(seg.SOPInstanceUID))
+        by = {"by": user or str(seg.get("ContentCreatorName") or ""), "by_verified": user is not None}
+        return CaseReview.of({**labels, FINAL: {SUBMISSION: {"saved": last + 1, **by}}})
 
     def label_stamp(self, image_id: str) -> str | None:
         """The newest SEG's, or a newer version's."""
@@ -155,6 +177,10 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
     def source_of(self, image_id: str, path: Path) -> Path:
         """The DICOM files in the cache, where they are; the host makes NIfTI of a series without looking at its slices."""
         return self.series_folder(image_id) or path
+
+    def at_hand(self, image_id: str) -> Path | None:
+        """The DICOM files in the cache."""
+        return self.series_folder(image_id)
 
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
         """The label that was submitted last."""
@@ -176,8 +202,17 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
             return read_stored_label(*saved, {}, ct.geometry, ct.source)
         return self._adopt(image_id, seg, ct)
 
+    def _adopt_newest(self, image_id: str) -> None:
+        """Keeps the newest SEG here, as :meth:`_adopt` does, where that has not happened yet."""
+        seg, saved = self.newest_seg(image_id), self.saved_here(image_id)
+        if seg is not None and (saved is None or saved[1].get("SeriesInstanceUID") != str(seg.SeriesInstanceUID)):
+            self._adopt(image_id, seg, read_ct(self.source_of(image_id, Path(self.get_image_uri(image_id)))))
+
     def _adopt(self, image_id: str, seg: Dataset, ct: CT) -> PlanningLabel:
-        """The label of a SEG that somebody stored at the DICOMweb server; kept here as the ``final`` label, with who and when it says."""
+        """The label of a SEG that somebody stored at the DICOMweb server; kept here as the ``final`` label, with who and when it says.
+
+        Who asks for the label has nothing to do with it: its author is who stored it through this server, else the name in the SEG.
+        """
         what = f"SEG {seg.SeriesInstanceUID} ({seg.get('SeriesDescription') or 'without description'}) of {image_id}"
         layers = with_empty_compartments(read_dicom_layers(self.download(seg), ct.geometry, what))
         label = decode_layers(layers, what)
@@ -187,7 +222,7 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         with TemporaryDirectory(prefix="flrplan_label_") as folder:
             file = Path(folder, "label.nii.gz")
             write_label_map(file, array, ct.geometry)
-            DurableDatastore.save_label(self, image_id, str(file), FINAL, info)
+            self._submit(image_id, file, FINAL, info, self._stored_by.get(str(seg.SOPInstanceUID)))
         return label
 
     def save_label(

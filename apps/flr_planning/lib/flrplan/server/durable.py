@@ -27,13 +27,14 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
+from flrplan.active_learning import LabelFile
 from flrplan.errors import FlrError, ImageError, LabelError, OutputError
 from flrplan.files import read_json
 from flrplan.image.volume_file import read_volume
 from flrplan.server.client_error import errors_for_client
-from flrplan.server.label_table import read_label
+from flrplan.server.label_table import names_sent, read_label
 from flrplan.server.user import current_user
-from flrplan.studies import StudiesFolder
+from flrplan.studies import ORIGINAL, StudiesFolder
 from flrplan.studies.folder import StoredImage, StoredLabel
 from flrplan.studies.names import IMAGE_ENDINGS, split_name, tag_order
 from flrplan.studies.submission import LEASE, review, submit
@@ -83,12 +84,29 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         if auto_reload:
             self._watch(root)
 
+    @property
+    def score_folder(self) -> Path:
+        """Hidden, beside the images."""
+        return self._folder.root / ".scores"
+
+    def original(self, image_id: str) -> LabelFile | None:
+        """The label that an image came with, or that a model made of it; None where there is none."""
+        stored = self._folder.label(image_id, ORIGINAL)
+        if stored is None:
+            return None
+        try:
+            names = names_sent(stored.info, str(stored.path))
+        except LabelError:  # the scoring says that the values mean nothing
+            names = {}
+        return LabelFile(stored.path, names)
+
     # What is in memory
 
     def refresh(self) -> None:
-        """Reads the folder anew."""
+        """Reads the folder anew. A record that was damaged since is written again."""
         with self._folder.at_rest():
             self._folder.recover()
+            self._keep(self._datastore)
             self._datastore.objects = {i: _model(image) for i, image in sorted(self._folder.scan().items())}
             self._update_datastore_file()
 
@@ -118,7 +136,9 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
                 part.unlink(missing_ok=True)
 
     def _take_over(self) -> None:
-        """Gives every label that has no record yet (of an earlier server) what the index says of it; name and description as well."""
+        """Gives every label without a record (of an earlier server), or with a damaged one, what the index says of it; name and description
+        as well.
+        """
         path = Path(self._datastore_config_path)
         if not path.is_file():
             return
@@ -128,6 +148,9 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
             logger.warning("%s is left out and made anew: %s", path, " ".join(str(error).split())[:300])
             return
         self._datastore.name, self._datastore.description = known.name, known.description
+        self._keep(known)
+
+    def _keep(self, known: LocalDatastoreModel) -> None:
         try:
             self._folder.adopt(
                 {
@@ -174,12 +197,16 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
         """Stores a label; what the tag held stays as a version. Raises: ClientError; then nothing changed."""
         with errors_for_client():
-            self._require(image_id)
             tag = str(getattr(label_tag, "value", label_tag))
-            with self._folder.at_rest():
-                submit(self._folder, image_id, tag, Path(label_filename), label_info or {}, read_label, current_user())
-                self._reload(image_id)
+            self._submit(image_id, Path(label_filename), tag, label_info or {}, current_user())
         return image_id
+
+    def _submit(self, image_id: str, file: Path, tag: str, info: dict[str, Any], user: str | None) -> None:
+        """user: the author, where a password proved the name."""
+        self._require(image_id)
+        with self._folder.at_rest():
+            submit(self._folder, image_id, tag, file, info, read_label, user)
+            self._reload(image_id)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Takes a label away; nothing comes back in its place. Raises: ClientError."""

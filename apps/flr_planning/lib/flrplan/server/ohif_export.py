@@ -1,9 +1,12 @@
-"""OHIF's own "Export DICOM SEG", mended.
+"""What OHIF lacks to send a label back: its own "Export DICOM SEG", mended, and "Submit label" in the MONAI Label mode.
 
 OHIF 3.10.0-beta.5, which MONAI Label 0.8.5 ships, runs its command ``storeSegmentation`` without the data source that the command needs, so
 the button fails. Its configuration does not reach that; its commands manager does: the command is registered anew with the active data
 source, and one that is given one, as later versions do, keeps it. What is stored is marked as a person's work: who (asked once, kept in the
 browser, checked by nobody), and by each segment's name the DICOM codes that the brush forgets.
+
+The MONAI Label mode of that version answers clicks and has no way to keep the result. Its panel gets the button of 3D Slicer's module,
+"Submit label": what is drawn goes to the planning server as ``final``, as a label map on its own grid.
 """
 
 from __future__ import annotations
@@ -12,16 +15,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flrplan.anatomy import KNOWN_LABEL_NAMES, CodedConcept
+from flrplan.anatomy import KNOWN_LABEL_NAMES, CodedConcept, Compartment
 from flrplan.server.label_table import APPEARANCE_OF_NAME
 
 OHIF_VERSION = "3.10.0-beta.5"
 """The version in which this was tried."""
 
+READER_KEY = "flrplan.reader"
+"""Under this key the browser keeps who stores labels."""
+
 _STORE = """
 /* flrplan: "Export DICOM SEG" gets the data source that it lacks, and what it stores says who drew it and what each segment is. */
 (() => {
-  const codes = %s, context = 'SEGMENTATION', name = 'storeSegmentation', key = 'flrplan.reader';
+  const codes = %s, context = 'SEGMENTATION', name = 'storeSegmentation', key = '%s';
   const reader = () => {
     const known = localStorage.getItem(key) || (window.prompt('Your name, kept with the labels that you store (nobody checks it):') || '').trim();
     if (known) localStorage.setItem(key, known);
@@ -52,13 +58,51 @@ _STORE = """
     const commandFn = given => known.commandFn({...given, dataSource: marked(given.dataSource ?? window.extensionManager.getActiveDataSource()[0])});
     commands.registerCommand(context, name, {...known, commandFn, flrplan: true});
   }, 250);
+
+  /* flrplan: "Submit label" in the MONAI Label mode. */
+  const compartments = %s;
+  const submit = async () => {
+    const services = window.services, drawn = services.segmentationService, volume = drawn.getLabelmapVolume('1');
+    const {viewports, activeViewportId} = services.viewportGridService.getState();
+    const [shown] = viewports.get(activeViewportId).displaySetInstanceUIDs;
+    const series = services.displaySetService.getDisplaySetByUID(shown).SeriesInstanceUID;
+    const voxels = new Uint8Array(volume.voxelManager.getCompleteScalarDataArray()), there = new Set(voxels);
+    const segments = Object.values(drawn.getSegmentation('1').segments);
+    const planned = segments.some(s => compartments.includes(s.label) && there.has(s.segmentIndex));  // one that is missing is empty
+    const names = segments.filter(s => there.has(s.segmentIndex) || (planned && compartments.includes(s.label)));
+    const axis = i => `(${[0, 1, 2].map(k => volume.direction[3 * i + k] * volume.spacing[i])})`;
+    const header = ['NRRD0004', 'type: uint8', 'dimension: 3', 'space: left-posterior-superior', `sizes: ${[...volume.dimensions].join(' ')}`,
+      `space directions: ${[0, 1, 2].map(axis).join(' ')}`, 'kinds: domain domain domain', 'encoding: raw',
+      `space origin: (${[...volume.origin]})`, '', ''].join('\\n');
+    const form = new FormData(), info = names.map(s => ({name: s.label, idx: s.segmentIndex}));
+    form.append('params', JSON.stringify({label_info: info, client_id: reader()}));
+    form.append('label', new Blob([header, voxels]), 'label.nrrd');
+    const cookie = document.cookie.match(/(?:^|; ?)MONAILABEL_SERVER_URL=([^;]*)/), url = cookie ? unescape(cookie[1]) : location.origin;
+    const to = new URL(`datastore/label?image=${series}`, url.endsWith('/') ? url : url + '/');
+    try {
+      const answer = await fetch(to, {method: 'PUT', body: form}), said = await answer.json();
+      if (!answer.ok) throw new Error(said.detail);
+      show('Label stored', (said.warnings || []).join('; ') || 'The planning server uses it from now on.', 'success');
+    } catch (error) {
+      show('The label was not stored', `${error?.message || error}`, 'error');
+    }
+  };
+  setInterval(() => {
+    const place = document.querySelector('#monailabelServerURL')?.closest('table');
+    if (!place || document.getElementById('flrplan-submit') || !window.services?.segmentationService?.getLabelmapVolume?.('1')) return;
+    const button = Object.assign(document.createElement('button'), {id: 'flrplan-submit', className: 'actionInput', textContent: 'Submit label'});
+    Object.assign(button.style, {backgroundColor: 'lightgray', margin: '4px 0'});
+    button.onclick = async () => { button.disabled = true; try { await submit(); } finally { button.disabled = false; } };
+    place.after(button);
+  }, 500);
 })();
 """
 
 
 def ohif_export() -> str:
     """The lines for OHIF's ``app-config.js``."""
-    return _STORE % json.dumps({name: _codes(name) for name in KNOWN_LABEL_NAMES})
+    codes = {name: _codes(name) for name in KNOWN_LABEL_NAMES}
+    return _STORE % (json.dumps(codes), READER_KEY, json.dumps([c.label_name for c in Compartment]))
 
 
 def _codes(name: str) -> Mapping[str, Any]:

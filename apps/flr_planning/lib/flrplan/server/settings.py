@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flrplan.engine.cache import CACHE_MB
 from flrplan.errors import SettingsError
 from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
@@ -47,6 +48,7 @@ class AppSettings:
         labels that a second reader confirmed.
     lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
     label_names: what the values of label files mean that somebody copies into ``labels/final``: ``liver=1,crlm=2``.
+    cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again; 0: none.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
     engine: see :func:`flrplan.method.engine.engine_named`.
     training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
@@ -59,6 +61,7 @@ class AppSettings:
     mirroring: bool = False
     largest_liver: bool = True
     engine: str = "fast"
+    cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = CACHE_MB
     train_labels: LabelUse = LabelUse.ALL
     lease_minutes: Annotated[float, Field(ge=0)] = 120
     label_names: str = ""

@@ -14,9 +14,10 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import psutil
-from fastapi import Body, HTTPException
+from fastapi import Body, Depends, HTTPException
 from fastapi.routing import APIRoute
 from monailabel.config import settings as host_settings
+from monailabel.endpoints.user.auth import RBAC
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.async_tasks import utils as host_tasks
 from monailabel.utils.async_tasks.task import AsyncTask
@@ -108,8 +109,8 @@ def serve_train_queue() -> None:
         ("POST", "/train/{model}", start_one, "Train a stage, or the cascade"),
         ("DELETE", "/train/", stop_all, "Stop the training that runs, and all that wait"),
     ]
+    for_admins = [Depends(RBAC(host_settings.MONAI_LABEL_AUTH_ROLE_ADMIN))]  # as the host's own
     for method, path, endpoint, summary in endpoints:
-        route = APIRoute(
-            f"{host_settings.MONAI_LABEL_API_STR}{path}", endpoint, methods=[method], summary=summary, tags=["Train"]
-        )
+        full = f"{host_settings.MONAI_LABEL_API_STR}{path}"
+        route = APIRoute(full, endpoint, methods=[method], summary=summary, tags=["Train"], dependencies=for_admins)
         host.app.router.routes.insert(0, route)

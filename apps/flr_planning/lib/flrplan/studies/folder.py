@@ -271,7 +271,8 @@ class StudiesFolder:
             (self._images / f"{image_id}.json").unlink(missing_ok=True)
 
     def adopt(self, known: Mapping[str, tuple[Mapping[str, Any], Mapping[str, tuple[str, Mapping[str, Any]]]]]) -> None:
-        """Writes a record for each label, and each image, that has none: by id what is known of the image, and by tag ending and info.
+        """Writes a record for each label, and each image, that has none, or a damaged one (which is set aside): by id what is known of the
+        image, and by tag ending and info.
 
         Raises: OutputError.
         """
@@ -281,7 +282,7 @@ class StudiesFolder:
             for tag, (ending, info) in of_tags.items()
             if is_id(image_id) and is_tag(tag)
         ]
-        labels = [(path, record, info) for path, record, info in labels if path.is_file() and not record.exists()]
+        labels = [(path, record, info) for path, record, info in labels if path.is_file() and self._lacks(record, info)]
         images = {
             image_id: info
             for image_id, (info, _) in known.items()
@@ -291,9 +292,20 @@ class StudiesFolder:
             return
         with self.locked():
             for path, record, info in labels:
+                if record.exists():
+                    self._removed.mkdir(parents=True, exist_ok=True)
+                    record.replace(self._removed / (_aside(record.parent.name) + record.name))
                 write_json(record, _record_of(path.name, info, sha256_of_file(path)))
             for image_id, info in images.items():
                 self.update_image(image_id, info)
+
+    def _lacks(self, path: Path, info: Mapping[str, Any]) -> bool:
+        """True where there is no record, or one of no file that there is and ``info`` says more."""
+        if not path.exists():
+            return True
+        record = self._record(path)
+        tells = record is not None and record["file"] and (path.parent / record["file"]).is_file()
+        return not tells and bool(set(info) - {"ts", "name"})
 
     def recover(self) -> None:
         """Ends what a killed process began. Does nothing in a folder that cannot be written."""
@@ -407,7 +419,7 @@ class StudiesFolder:
     def _set_aside(self, path: Path, tag: str) -> None:
         """Moves a label file, and a copy of its record, to where nothing looks for labels."""
         self._removed.mkdir(parents=True, exist_ok=True)
-        stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{tag}-"
+        stem = _aside(tag)
         parts = split_name(path.name)
         record = path.with_name(f"{parts[0]}.json") if parts else None
         if record is not None and record.is_file():
@@ -487,6 +499,11 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 def _record_of(name: str, info: Mapping[str, Any], sha256: str) -> dict[str, Any]:
     return {"schema": SCHEMA, "file": name, "sha256": sha256, "info": dict(info)}
+
+
+def _aside(tag: str) -> str:
+    """How the name of a file begins that was a label under ``tag``, or its record."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{tag}-"
 
 
 def _has_bytes(path: Path) -> bool:

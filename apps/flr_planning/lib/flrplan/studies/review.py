@@ -44,7 +44,8 @@ class LabelUse(StrEnum):
 
 @dataclass(frozen=True)
 class Version:
-    """One submitted label. ``saved``: seconds since 1970; ``by`` and ``approved_by`` are empty where nobody is named.
+    """One submitted label. ``saved``: seconds since 1970; ``by`` and ``approved_by`` are empty where nobody is named. ``first``: who had
+    drafted the case when it was submitted.
 
     ``by_verified``, ``review_verified``: the name was proved by a password (``flrplan serve`` with users), not only sent.
     """
@@ -53,6 +54,7 @@ class Version:
     saved: float
     by: str
     by_verified: bool
+    first: str
     status: str
     approved_by: str
     review_verified: bool
@@ -71,6 +73,7 @@ class Version:
             number(submission.get("saved"), number(info.get("ts"))),
             _name(submission.get("by")) or _name(info.get("client_id")) or ("" if tag == FINAL else approved_by),
             submission.get("by_verified") is True,
+            _name(submission.get("first")),
             str(meta.get("status") or ""),
             approved_by,
             meta.get("verified") is True,
@@ -113,8 +116,8 @@ class CaseReview:
 
     @property
     def first_reader(self) -> str:
-        """Who drafted the case; empty where nobody is named."""
-        return self.versions[0].by if self.versions else ""
+        """Who drafted the case, also where that label was deleted since and others rest on it; empty where nobody is named."""
+        return self.versions[0].first or self.versions[0].by if self.versions else ""
 
     @property
     def latest(self) -> float:

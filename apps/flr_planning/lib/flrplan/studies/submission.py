@@ -61,6 +61,7 @@ def submit(
             "saved": round(max(now, case.latest + 0.001), 3),  # in order, though the clock was set back
             "by": by,
             "by_verified": user is not None,
+            "first": case.first_reader if case.versions else by,
             "from": _origin(before, base),
             "minutes": _minutes(folder.image_info(image_id), by, now),
             "changes": changes(base, source, reviewed, read, image_id) if base is not None else None,

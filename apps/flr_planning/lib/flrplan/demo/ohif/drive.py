@@ -87,9 +87,9 @@ def drive(page: Page, server: Server, series: LoadedSeries, screenshots: Path, t
     """
     prefix = re.sub(r"[^A-Za-z0-9._-]+", "_", series.patient_id) + "-"
     visit = Visit(page, server, screenshots, prefix, tell)
-    _open_mode(visit, series)
-    _connect(visit)
-    answer_zyx, geometry = _run(visit)
+    open_mode(visit, series)
+    connect(visit)
+    answer_zyx, geometry = run_model(visit)
     names = _listed_names(visit)
     segments = viewer_state.read_segments(page)
     held = viewer_state.read_labelmap(page)
@@ -115,7 +115,8 @@ def drive(page: Page, server: Server, series: LoadedSeries, screenshots: Path, t
     return Driven(answer_zyx, geometry, names, found, overlay.centre_of_overlay(picture), tuple(visit.pictures))
 
 
-def _open_mode(visit: Visit, series: LoadedSeries) -> None:
+def open_mode(visit: Visit, series: LoadedSeries) -> None:
+    """Opens the study of a series in the MONAI Label mode. Raises: ServiceError."""
     page = visit.page
     with visit.step("open the study list"):
         page.goto(visit.server.ohif)
@@ -143,7 +144,8 @@ _ALL_VIEWPORTS_HAVE_SLICES = """() => {
 }"""
 
 
-def _connect(visit: Visit) -> None:
+def connect(visit: Visit) -> None:
+    """Connects the panel to the server. Raises: ServiceError."""
     page = visit.page
     with visit.step("connect to the server"):
         page.locator(".settingsTable button.actionButton").click()
@@ -153,7 +155,8 @@ def _connect(visit: Visit) -> None:
         visit.picture("3-connected")
 
 
-def _run(visit: Visit) -> tuple[NDArray[np.uint8], Geometry]:
+def run_model(visit: Visit) -> tuple[NDArray[np.uint8], Geometry]:
+    """Runs :data:`MODEL`; the server's answer and its grid. Raises: ServiceError."""
     page, answers = visit.page, []
 
     def relay(route: Route) -> None:
@@ -187,10 +190,9 @@ def _listed_names(visit: Visit) -> tuple[str, ...]:
     with visit.step("list the segments"):
         page.get_by_text("Class Prompts", exact=True).click()
         page.locator(".modelSelector select:visible").last.select_option(MODEL)
-        page.locator(
-            f".bodyTableContainer table.optionsTable:visible td:text-is('{Compartment.REMNANT.label_name}')"
-        ).wait_for()
-        rows = page.locator(".bodyTableContainer table.optionsTable:visible tr").all_inner_texts()
+        table = page.locator(".bodyTableContainer table.optionsTable:visible").last  # that of the point prompts comes first
+        table.locator(f"td:text-is('{Compartment.REMNANT.label_name}')").wait_for()
+        rows = table.locator("tr").all_inner_texts()
     names = tuple(row.strip() for row in rows)
     if sorted(names) != sorted(c.label_name for c in Compartment):
         raise ServiceError(

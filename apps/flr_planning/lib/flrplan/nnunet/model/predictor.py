@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,7 @@ class StagePredictor:
         self.folder = folder
         self.engine = engine or Engine()
         self._converted: dict[int, nn.Module] = {}
+        self._cannot_convert = False
         self.stage = folder.stage
         self._lock = threading.Lock()
         checkpoints = {fold: load_checkpoint(folder.checkpoint(fold)) for fold in folder.folds}
@@ -152,6 +155,14 @@ class StagePredictor:
             weights_sha256={str(fold): digest for fold, digest in self.fold_sha256.items()},
             imported=sees if folder.imported_from else None,
         )
+
+    @cached_property
+    def decides(self) -> bytes:
+        """Digest of all that its answers depend on beside the input: what the folder says, weights, device, settings."""
+        folder, running = self.folder, self._predictor
+        settings = [str(running.device), running.use_mirroring, str(self.engine)]
+        content = json.dumps([folder.plans, folder.dataset, list(self.fold_sha256.items()), settings], sort_keys=True)
+        return hashlib.sha256(content.encode()).digest()
 
     def predict(self, given: StageInput, say: Say | None = None) -> dict[Structure, Mask]:
         """The mask of each target, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
@@ -314,7 +325,8 @@ class StagePredictor:
         predictor, weights = self._predictor, self._predictor.list_of_parameters[number]
         predictor.network.load_state_dict(weights)
         network: nn.Module = predictor.network
-        if not self.engine.openvino or predictor.device.type != "cpu" or not worth_converting(network) or openvino() is None:
+        wanted = self.engine.openvino and predictor.device.type == "cpu" and not self._cannot_convert
+        if not wanted or not worth_converting(network) or openvino() is None:
             return network
         try:
             strides = np.prod(predictor.configuration_manager.network_arch_init_kwargs["strides"], axis=0).tolist()
@@ -323,7 +335,7 @@ class StagePredictor:
             converted = OpenVinoNetwork(network, channels, patch, strides, self.engine.bfloat16)
         except Exception as error:  # a network that OpenVINO does not know still has PyTorch
             logger.warning("stage %s: OpenVINO cannot run this network, PyTorch does (%s)", self.stage, str(error)[:300])
-            self.engine = replace(self.engine, openvino=False)
+            self._cannot_convert = True
             return network
         if sum(p.numel() for p in network.parameters()) * len(predictor.list_of_parameters) <= KEPT_WEIGHTS:
             self._converted[number] = converted

@@ -14,7 +14,6 @@ from monailabel.main import Main
 
 from flrplan import __version__
 from flrplan.engine import Cascade, CascadeSettings
-from flrplan.method.engine import engine_named
 from flrplan.planner import Jobs, PlannerSettings, planner_router
 from flrplan.server.serve.access import Door, login_routes
 from flrplan.server.serve.audit import Audit
@@ -44,8 +43,9 @@ def serve_app(settings: ServeSettings, routers: Sequence[APIRouter] = ()) -> Fas
     for router in (login_routes(users), planner_of(planning, settings.planner), *routers, ohif_routes(settings.root_path)):
         app.include_router(router)
     if settings.remote:
-        app.include_router(dicomweb_proxy(planning.studies, planning.datastore().session))
-    app.include_router(host_routes(settings.remote, added))
+        datastore = planning.datastore()
+        app.include_router(dicomweb_proxy(planning.studies, datastore.session, datastore.note_stored))
+    app.include_router(host_routes(settings.remote, added, settings.admins))
 
     @app.get("/", include_in_schema=False)
     def front() -> RedirectResponse:
@@ -63,7 +63,7 @@ def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
     service, own = planning.service, planning.settings
 
     def cascade() -> Cascade:
-        settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, engine_named(own.engine))
+        settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, own.engine)
         return Cascade(service.store, settings)
 
     jobs = Jobs(settings, cascade, service.lock)

@@ -11,16 +11,18 @@ import inspect
 import json
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, HTTPException
+from fastapi.params import Depends
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
+from monailabel.config import settings as host_settings
 from monailabel.endpoints import activelearning, batch_infer, datastore, infer, info, model, scoring, session, train
-from monailabel.endpoints.user.auth import User
+from monailabel.endpoints.user.auth import RBAC, User
 from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
 from starlette.routing import BaseRoute
@@ -38,10 +40,11 @@ _OURS = ("strategy", "path")
 """Keys of an image's info that the server writes itself, and reads without a check."""
 
 
-def host_routes(dicomweb: bool, first: Iterable[BaseRoute] = ()) -> APIRouter:
+def host_routes(dicomweb: bool, first: Iterable[BaseRoute] = (), admins: Collection[str] = ()) -> APIRouter:
     """The endpoints that clients use. Not served: ``/reload``, ``/logs``, whole-slide inference, and the proxy, which has a better one.
 
     dicomweb: the studies are a DICOMweb server's, so a DICOM SEG can be asked for. first: endpoints of ours that come before the host's.
+    admins: who alone may do what the host reserves for its administrators (delete, train, run a batch); none: everybody.
     """
     turns = CapacityLimiter(1)
     router = APIRouter()
@@ -49,7 +52,9 @@ def host_routes(dicomweb: bool, first: Iterable[BaseRoute] = ()) -> APIRouter:
         if isinstance(route, APIRoute):
             router.add_api_route(
                 route.path,
-                _in_thread(route.endpoint, turns, route.path.startswith("/infer/"), dicomweb),
+                _in_thread(
+                    route.endpoint, turns, route.path.startswith("/infer/"), dicomweb, admins if _for_admins(route) else ()
+                ),
                 methods=list(route.methods or ()),
                 tags=route.tags,
                 summary=route.summary,
@@ -60,11 +65,19 @@ def host_routes(dicomweb: bool, first: Iterable[BaseRoute] = ()) -> APIRouter:
     return router
 
 
+def _for_admins(route: APIRoute) -> bool:
+    needs = [*route.dependencies, *(p.default for p in inspect.signature(route.endpoint).parameters.values())]
+    roles = [n.dependency.roles for n in needs if isinstance(n, Depends) and isinstance(n.dependency, RBAC)]
+    return host_settings.MONAI_LABEL_AUTH_ROLE_ADMIN in roles
+
+
 def _in_thread(
-    endpoint: Callable[..., Any], turns: CapacityLimiter, infers: bool, dicomweb: bool
+    endpoint: Callable[..., Any], turns: CapacityLimiter, infers: bool, dicomweb: bool, admins: Collection[str]
 ) -> Callable[..., Awaitable[Any]]:
     async def answer(**arguments: Any) -> Any:
         audit_note(arguments)
+        if admins and current_user() not in admins:
+            raise HTTPException(403, f"only an administrator of this server may do this ({', '.join(sorted(admins))}); ask one")
         _check(arguments)
         if infers:
             _check_inference(arguments, dicomweb)

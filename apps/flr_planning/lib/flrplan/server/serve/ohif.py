@@ -10,10 +10,16 @@ from fastapi.responses import FileResponse, Response
 from monailabel import app as host
 
 from flrplan.server.ohif_colors import CONFIG_PATH, ohif_config
+from flrplan.server.ohif_export import READER_KEY
+from flrplan.server.user import current_user
 
 _HERE = """
 /* flrplan: the MONAI Label panel asks http://HOST:8000/ unless this cookie of its own says otherwise. */
 document.cookie = "MONAILABEL_SERVER_URL=" + escape(location.origin + %s + "/") + "; path=/ohif";
+"""
+_READER = """
+/* flrplan: labels are stored under the name that signed in. */
+localStorage.setItem("%s", %s);
 """
 
 
@@ -28,6 +34,9 @@ def ohif_routes(root_path: str) -> APIRouter:
     @router.get(CONFIG_PATH)
     def config() -> Response:
         text = ohif_config((folder / "app-config.js").read_text(encoding="utf-8")) + _HERE % json.dumps(root_path)
+        user = current_user()
+        if user is not None:
+            text += _READER % (READER_KEY, json.dumps(user))
         return Response(text, media_type="application/javascript", headers={"Cache-Control": "no-cache"})
 
     @router.get("/ohif/{path:path}")

@@ -29,6 +29,7 @@ class ServeSettings:
 
     studies: a folder, or the URL of a DICOMweb server. app: the folder with main.py.
     users: a password file as ``htpasswd -B`` writes it; or token_file: a file with one secret that all share.
+    admins: the users who alone may delete and train; none: all may.
     audit: the folder of the audit log; None is the app's ``logs``. max_upload_gib: the largest upload.
     root_path: the path under which a reverse proxy shows the server, such as ``/flr``.
     conf: settings of the app, as ``--conf KEY VALUE``. planner: of the surgeon's page.
@@ -40,6 +41,7 @@ class ServeSettings:
     port: int = 8000
     users: Path | None = None
     token_file: Path | None = None
+    admins: frozenset[str] = frozenset()
     audit: Path | None = None
     max_upload_gib: Annotated[float, Field(gt=0)] = 2.0
     root_path: str = ""
@@ -66,6 +68,8 @@ class ServeSettings:
             raise SettingsError(
                 f"users: no file {self.users}; make it with: flrplan serve --users {self.users} --add-user NAME"
             )
+        if self.admins and self.users is None:
+            raise SettingsError("admins: who has not signed in has no name; give --users FILE as well")
         if self.token_file is not None and len(self.token()) < TOKEN_LENGTH:
             raise SettingsError(
                 f"token_file: the token in {self.token_file} has fewer than {TOKEN_LENGTH} characters; make one with: "

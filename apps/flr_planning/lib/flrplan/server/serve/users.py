@@ -37,6 +37,9 @@ class Users:
             raise SettingsError(
                 f"users: {settings.users} names nobody; add one with: flrplan serve --users {settings.users} --add-user NAME"
             )
+        unknown = settings.admins.difference(self._file.users() if self._file is not None else ())
+        if unknown:
+            raise SettingsError(f"admins: {settings.users} names no {min(unknown)!r}; give --admin NAME of a user")
 
     def by_password(self, name: str, password: str) -> tuple[bool, str | None]:
         """Whether this enters, and as whom: None with the shared token, which tells nobody's name. Takes 0.2 s at first (bcrypt)."""
