@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
-from flrplan.engine import Cascade, NoteStep, TakeProbability
+from flrplan.engine import Cascade, CascadeSettings, NoteStep, TakeProbability
 from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
@@ -178,7 +178,8 @@ def plan(
         request = request_of(path, files, options)
         request = anonymous_request(request) if anonymize else request
     settings = {
-        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}"
+        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}, "
+        f"engine {cascade.settings.engine}"
     }
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
@@ -187,7 +188,7 @@ def plan(
 
 @cache
 def _own_cascade() -> Cascade:
-    return Cascade()
+    return Cascade(settings=CascadeSettings(engine="fast"))
 
 
 def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:

@@ -134,7 +134,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     if plane is not None:
         del files["cut"]
-    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
     if arguments.anonymize:
         folders = {path: pseudonym(request_of(path, {}, {})["ct"]) for path in cases}

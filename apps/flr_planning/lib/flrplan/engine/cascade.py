@@ -22,6 +22,7 @@ from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware import choose_device
 from flrplan.image import CT
 from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, build_stage_input
+from flrplan.method.engine import engine_named
 from flrplan.nnunet.model import StagePredictor
 from flrplan.qc import liver_in_view_findings
 from flrplan.workfolder import ModelIdentity
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 NoteStep = Callable[[str], None]
 TakeProbability = Callable[[Structure, Probability], object]
 TakeFolds = Mapping[Structure, Callable[[tuple[Probability, ...]], object]]
+Prediction = tuple[Mask, Probability | None, tuple[Probability, ...]]
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ class CascadeSettings:
         would multiply the waiting time by up to 8.
     largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
         liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
+    engine: how the networks are run; one of :data:`flrplan.method.engine.ENGINES`, with changes or without; ``fast`` in the app.
     """
 
     architecture: str = "nnunet"
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    engine: str = "nnunet"
 
 
 @dataclass
@@ -83,6 +87,7 @@ class Cascade:
         self.store = store or ModelStore()
         self.settings = settings or CascadeSettings()
         self.device = choose_device(self.settings.device)
+        self.engine = engine_named(self.settings.engine)
 
     def run(
         self,
@@ -131,7 +136,7 @@ class Cascade:
 
     def identity(self, stage: Stage) -> ModelIdentity:
         """Which model serves a stage here. Raises ModelError where none does."""
-        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
+        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring, self.engine)[1]
 
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
         if all(target in run.masks for target in stage.targets):
@@ -141,7 +146,9 @@ class Cascade:
         if on_step is not None:
             on_step(f"{run.ct.name}: {stage}")
         started = perf_counter()
-        predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
+        predictor, identity = self.store.predictor(
+            stage, self.settings.architecture, self.device, self.settings.mirroring, self.engine
+        )
         loaded = perf_counter()
         wanted = Detail.MASK if run.on_probability is None else Detail.PROBABILITY
         if run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets):
@@ -170,12 +177,16 @@ class Cascade:
         def by(predictor: StagePredictor) -> StagePrediction:
             def compute() -> StagePrediction:
                 given = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
+                said: list[str] = []
+                targets: Mapping[Structure, Prediction]
                 if wanted is Detail.FOLDS:
-                    return StagePrediction(given, predictor.predict_with_folds(given))
-                if wanted is Detail.PROBABILITY:
-                    found = predictor.predict_with_probability(given)
-                    return StagePrediction(given, {target: (mask, p, ()) for target, (mask, p) in found.items()})
-                return StagePrediction(given, {target: (mask, None, ()) for target, mask in predictor.predict(given).items()})
+                    targets = predictor.predict_with_folds(given, said.append)
+                elif wanted is Detail.PROBABILITY:
+                    found = predictor.predict_with_probability(given, said.append)
+                    targets = {target: (mask, p, ()) for target, (mask, p) in found.items()}
+                else:
+                    targets = {target: (mask, None, ()) for target, mask in predictor.predict(given, said.append).items()}
+                return StagePrediction(given, targets, tuple(said))
 
             cache = self.store.cache
             return cache.get(run.key(stage, predictor), wanted, compute) if cache.most_bytes else compute()
@@ -188,7 +199,11 @@ class Cascade:
         run.warnings.append(
             f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
         )
-        return by(self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring)[0])
+        return by(
+            self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring, self.engine)[
+                0
+            ]
+        )
 
     def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
         if not liver.any():

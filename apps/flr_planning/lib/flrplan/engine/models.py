@@ -17,6 +17,7 @@ from flrplan.engine.cache import CACHE_MB, PredictionCache
 from flrplan.errors import ModelError
 from flrplan.files import entries
 from flrplan.method import Stage
+from flrplan.method.engine import Engine
 from flrplan.workfolder import ModelIdentity
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class ModelStore:
         self.folds = folds
         self.cache = PredictionCache(int(cache_mb * 1e6))
         self._lock = threading.Lock()
-        self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, FoundModel]] = {}
+        self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor, FoundModel]] = {}
 
     def has(self, stage: Stage, architecture: str) -> bool:
         """Whether a model is there at all, whole or not."""
@@ -126,16 +127,18 @@ class ModelStore:
         return [path for root in (self.root, self.demo) if root is not None and (path := root / name).is_file()]
 
     def predictor(
-        self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False
+        self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False, engine: Engine | None = None
     ) -> tuple[StagePredictor, ModelIdentity]:
         """A warm predictor of a stage, and its identity."""
-        key = (stage.name, architecture, str(device), mirroring)
+        key = (stage.name, architecture, str(device), mirroring, engine or Engine())
         with self._lock:
             _, predictor, found = self._load(stage, architecture, key)
         identity = replace(predictor.identity, architecture=architecture, demo=found.demo, fine_tuned_from_demo=found.from_demo)
         return predictor, identity
 
-    def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
+    def _load(
+        self, stage: Stage, architecture: str, key: tuple[str, str, str, bool, Engine]
+    ) -> tuple[Any, StagePredictor, FoundModel]:
         import torch
 
         from flrplan.nnunet.model import StagePredictor
@@ -147,6 +150,6 @@ class ModelStore:
             logger.info("loading model %s", found.folder.path)
             for warning in found.folder.warnings:
                 logger.warning("%s: %s", found.folder.path, warning)
-            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
+            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), *key[3:]), found)
             self._warm[key] = warm
         return warm

@@ -99,7 +99,13 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             read = perf_counter()
             cascade = Cascade(
                 self._service.store,
-                CascadeSettings(options.architecture, options.device, settings.mirroring, settings.largest_liver),
+                CascadeSettings(
+                    options.architecture,
+                    options.device,
+                    settings.mirroring,
+                    settings.largest_liver,
+                    settings.engine,
+                ),
             )
             raw = options.plan is PlanKind.RAW
             probabilities: dict[Structure, Probability] = {}
