@@ -102,6 +102,7 @@ docs/networks
 benchmark/README
 docs/evaluation
 docs/qc
+docs/active
 benchmark/splits/README
 docs/slurm
 docs/synthetic197

@@ -6,6 +6,7 @@ file with a DIRECT base called ``MONAILabelApp``: keep it that way, and keep it 
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from monailabel.config import settings as host_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
-from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
 from flrplan import __version__
+from flrplan.active_learning import STRATEGIES, Scores
 from flrplan.anatomy import KNOWN_LABEL_NAMES
 from flrplan.engine import DEMO_NAME, ModelStore
 from flrplan.errors import SettingsError
 from flrplan.server.batch import PlanningBatch
+from flrplan.server.case_scores import METHOD as CASE_SCORES
+from flrplan.server.case_scores import CaseScores, ScoredStrategy, scores_of, serve_scoring
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.doors import require_known
@@ -65,19 +67,25 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         return train_tasks(TrainService(self.settings, self._store(), self.studies))
 
     def init_strategies(self) -> dict[str, Strategy]:
-        """MONAI Label's own: a random unlabelled image, or the first, of those that no other annotator has."""
-        return {name: HandOut(own, self.settings.lease_minutes) for name, own in (("random", Random()), ("first", First()))}
+        """Those of the table, among the cases that no other annotator has."""
+        minutes = self.settings.lease_minutes
+        return {name: HandOut(ScoredStrategy(row, self.case_scores), minutes) for name, row in STRATEGIES.items()}
 
     def init_batch_infer(self) -> PlanningBatch:
         """One image after the other, whatever becomes of the others."""
         return PlanningBatch()
 
-    def init_scoring_methods(self) -> dict[str, LabelQc]:
-        """Label QC of the final labels."""
-        return {METHOD: LabelQc()}
+    @cached_property
+    def case_scores(self) -> Scores:
+        """What strategies choose by."""
+        return scores_of(self.service)
+
+    def init_scoring_methods(self) -> dict[str, LabelQc | CaseScores]:
+        """Label QC of the final labels, and the scores of the cases without one."""
+        return {METHOD: LabelQc(), CASE_SCORES: CaseScores(self.case_scores)}
 
     def async_scoring(self, method: str | None, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Called by the host at its start, at each ``next`` and each saved label: a thread, not a process that loads the app."""
+        """Called by the host at its start, at each ``next`` and each saved label: a thread for label QC, not a process that loads the app."""
         scoring = self._scoring_methods.get(METHOD)  # the host has none with MONAI_LABEL_TASKS_SCORING=false
         if scoring is not None:
             scoring.in_background(self.datastore())
@@ -95,6 +103,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         serve_uploads()
         serve_train_queue()
         serve_worklist(self.datastore)
+        serve_scoring()
 
     def info(self) -> dict[str, Any]:
         """What clients ask first; with the labels' colours (RGB 0..255), for which MONAI Label has no field."""
@@ -120,6 +129,9 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         with errors_for_client():
             require_known("strategy", request.get("strategy") or "random", self._strategies)
         sample: dict[str, Any] = super().next_sample(request)
+        needs = STRATEGIES[request.get("strategy") or "random"].needs
+        if needs is not None and self._auto_update_scoring:
+            self.case_scores.start({needs})
         return sample
 
     def scoring(self, request: dict[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     assert info["labels"] == list(KNOWN_LABEL_NAMES)
     assert info["label_colors"]["resection"] == [220, 40, 40]
     assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure"}
-    assert set(info["strategies"]) == {"random", "first"}
+    assert list(info["strategies"]) == ["random", "first", "label_faults", "disagreement", "decision", "diverse"]
     assert list(info["trainers"]) == [*map(str, PAPER_STAGES), "cascade"]
-    assert list(info["scoring"]) == ["label_qc"]
+    assert list(info["scoring"]) == ["label_qc", "case_scores"]
     assert set(info["trainers"]["liver"]["config"]) == {"architecture", "start", "epochs", "device"}
     assert info["trainers"]["cascade"]["description"] == "train liver, then crlm, then flr on the final labels"
     assert info["datastore"]["total"] == 2

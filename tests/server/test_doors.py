@@ -167,7 +167,10 @@ def test_what_there_is_not_is_told_with_what_there_is(server: Any, case: Synthet
     _refused(server.ask("POST", "/infer/heart", **asked), "no model 'heart' here; known are liver, crlm, flr, flr_e2e, cascade")
     _refused(server.ask("POST", "/activelearning/best", json={}), "no strategy 'best' here; known are random, first")
     _refused(server.ask("POST", "/train/heart", json={}), "no model 'heart' here; known are liver")
-    _refused(server.ask("POST", "/scoring/dice?run_sync=true", json={}), "no scoring method 'dice' here; known are label_qc")
+    _refused(
+        server.ask("POST", "/scoring/dice?run_sync=true", json={}),
+        "no scoring method 'dice' here; known are label_qc, case_scores",
+    )
     _refused(
         server.ask("POST", "/infer/wsi/liver?image=/root", json={}),
         *(["no models for whole-slide"] if server.auth is None else []),

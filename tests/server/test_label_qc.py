@@ -86,4 +86,4 @@ def test_the_app_scores_in_a_thread_when_the_host_asks(
         time.sleep(0.02)
     assert looked
     assert app.scoring({"method": METHOD}) == {}
-    assert list(app.info()["scoring"]) == [METHOD]
+    assert list(app.info()["scoring"]) == [METHOD, "case_scores"]

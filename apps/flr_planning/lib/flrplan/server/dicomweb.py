@@ -178,6 +178,10 @@ class PlanningDICOMWebDatastore(DICOMWebDatastore, DurableDatastore):  # type: i
         """The DICOM files in the cache, where they are; the host makes NIfTI of a series without looking at its slices."""
         return self.series_folder(image_id) or path
 
+    def at_hand(self, image_id: str) -> Path | None:
+        """The DICOM files in the cache."""
+        return self.series_folder(image_id)
+
     def final_label(self, image_id: str, ct: CT) -> PlanningLabel | None:
         """The label that was submitted last."""
         newest = self.submitted(image_id).newest

@@ -27,13 +27,14 @@ from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 from watchdog.observers.polling import PollingObserver
 
+from flrplan.active_learning import LabelFile
 from flrplan.errors import FlrError, ImageError, LabelError, OutputError
 from flrplan.files import read_json
 from flrplan.image.volume_file import read_volume
 from flrplan.server.client_error import errors_for_client
-from flrplan.server.label_table import read_label
+from flrplan.server.label_table import names_sent, read_label
 from flrplan.server.user import current_user
-from flrplan.studies import StudiesFolder
+from flrplan.studies import ORIGINAL, StudiesFolder
 from flrplan.studies.folder import StoredImage, StoredLabel
 from flrplan.studies.names import IMAGE_ENDINGS, split_name, tag_order
 from flrplan.studies.submission import LEASE, review, submit
@@ -82,6 +83,22 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         self.refresh()
         if auto_reload:
             self._watch(root)
+
+    @property
+    def score_folder(self) -> Path:
+        """Hidden, beside the images."""
+        return self._folder.root / ".scores"
+
+    def original(self, image_id: str) -> LabelFile | None:
+        """The label that an image came with, or that a model made of it; None where there is none."""
+        stored = self._folder.label(image_id, ORIGINAL)
+        if stored is None:
+            return None
+        try:
+            names = names_sent(stored.info, str(stored.path))
+        except LabelError:  # the scoring says that the values mean nothing
+            names = {}
+        return LabelFile(stored.path, names)
 
     # What is in memory
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
+from flrplan.active_learning.measure import UNREADABLE
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
 from flrplan.learning import AnnotatedImage
@@ -20,8 +21,6 @@ from flrplan.server.annotations import annotated_images
 from flrplan.server.studies import PlanningDatastore
 
 METHOD = "label_qc"
-UNREADABLE = 4.0
-"""Score of a label that cannot be read, above every other."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +49,10 @@ class LabelQc(ScoringMethod):  # type: ignore[misc]  # monailabel is untyped
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, args=(datastore,), name=METHOD, daemon=True).start()
+
+    def state(self) -> dict[str, Any]:
+        """Whether the thread is at work."""
+        return {"running": self._running}
 
     def _run(self, datastore: PlanningDatastore) -> None:
         while self._go_on():

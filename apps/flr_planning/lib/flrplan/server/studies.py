@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from flrplan.active_learning import LabelFile
 from flrplan.anatomy import PlanningLabel
 from flrplan.image import CT
 from flrplan.server.doors import ids_checked
@@ -30,6 +32,19 @@ class PlanningDatastore(Protocol):
 
     def source_of(self, image_id: str, path: Path) -> Path:
         """What is read in place of the image's ``path``: files that nobody has converted, where there are any."""
+
+    @property
+    def score_folder(self) -> Path:
+        """Where scores of its images are kept (:mod:`flrplan.active_learning.cache`)."""
+
+    def at_hand(self, image_id: str) -> Path | None:
+        """The image's files, as :meth:`source_of`; None where they would have to be downloaded first."""
+
+    def original(self, image_id: str) -> LabelFile | None:
+        """The label that an image came with, or that a model made of it; None where there is none."""
+
+    def get_unlabeled_images(self) -> list[str]:
+        """Ids of the images without a ``final`` label."""
 
     def submitted(self, image_id: str) -> CaseReview:
         """The labels that people submitted of an image, and their reviews."""
@@ -73,6 +88,15 @@ class PlanningLocalDatastore(DurableDatastore):
     def source_of(self, image_id: str, path: Path) -> Path:
         """The file itself."""
         return path
+
+    def at_hand(self, image_id: str) -> Path | None:
+        """The file itself."""
+        return Path(self.get_image_uri(image_id))
+
+    def original(self, image_id: str) -> LabelFile | None:
+        """As :class:`PlanningDatastore`; what the values of a copied file mean, the setting says."""
+        found = super().original(image_id)
+        return found if found is None or found.names else replace(found, names=self.copied_names)
 
     def submitted(self, image_id: str) -> CaseReview:
         """As :class:`PlanningDatastore`."""
