@@ -13,25 +13,28 @@ from typing import Any
 from monailabel.config import settings as host_settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from flrplan import __version__
 from flrplan.active_learning import STRATEGIES, Scores
 from flrplan.anatomy import KNOWN_LABEL_NAMES
+from flrplan.clicks import BACKGROUND
 from flrplan.engine import DEMO_NAME, ModelStore
 from flrplan.errors import SettingsError
 from flrplan.server.batch import PlanningBatch
 from flrplan.server.case_scores import METHOD as CASE_SCORES
 from flrplan.server.case_scores import CaseScores, ScoredStrategy, scores_of, serve_scoring
+from flrplan.server.clicks import click_tasks
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.dicomweb import PlanningDICOMWebDatastore, open_dicomweb
 from flrplan.server.doors import require_known
 from flrplan.server.host import find_seg_writer, name_segments, with_image_id
-from flrplan.server.infer import PlanningTask, Service, infer_tasks
+from flrplan.server.infer import Service, infer_tasks
+from flrplan.server.infer_params import serve_infer_params
 from flrplan.server.label_check import last_summary
 from flrplan.server.label_qc import METHOD, LabelQc
 from flrplan.server.label_table import label_colors, names_in_setting
-from flrplan.server.measure import MeasureTask
 from flrplan.server.ohif_colors import serve_ohif_colors
 from flrplan.server.sessions import PlanningSessions
 from flrplan.server.settings import AppSettings
@@ -54,13 +57,16 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
             name="FLR planning",
             description="Liver, colorectal liver metastases and future liver remnant from a CT. For research use only.",
             version=__version__,
-            labels=list(KNOWN_LABEL_NAMES),  # a list: OHIF appends to it
+            labels=[
+                *KNOWN_LABEL_NAMES,
+                BACKGROUND,
+            ],  # a list: OHIF appends to it; 3D Slicer's SmartEdit clicks no label but these
         )
 
-    def init_infers(self) -> dict[str, PlanningTask | MeasureTask]:
-        """One task per stage and the cascade, which share one model store, and ``measure``."""
+    def init_infers(self) -> dict[str, InferTask]:
+        """One task per stage and the cascade, which share one model store, ``measure``, and those that correct a plan."""
         self.service = Service(self.settings, self._store(), self.datastore())
-        return infer_tasks(self.service)
+        return {**infer_tasks(self.service), **click_tasks(self.service)}
 
     def init_trainers(self) -> dict[str, StageTrainTask]:
         """One task per stage, and the cascade in order; a new model is served from its next inference on."""
@@ -100,6 +106,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
         """Called by the host once its server is up."""
         super().on_init_complete()
         serve_ohif_colors()
+        serve_infer_params()
         serve_uploads()
         serve_train_queue()
         serve_worklist(self.datastore)

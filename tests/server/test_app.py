@@ -51,9 +51,9 @@ def test_an_unknown_conf_key_stops_the_start(tmp_path: Path, make_app: Callable[
 
 def test_info_is_what_the_viewers_need(app: Any) -> None:
     info = json.loads(json.dumps(app.info(), allow_nan=False))
-    assert info["labels"] == list(KNOWN_LABEL_NAMES)
+    assert info["labels"] == [*KNOWN_LABEL_NAMES, "background"]
     assert info["label_colors"]["resection"] == [220, 40, 40]
-    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure"}
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure", "clicks", "strokes"}
     assert list(info["strategies"]) == ["random", "first", "label_faults", "disagreement", "decision", "diverse"]
     assert list(info["trainers"]) == [*map(str, PAPER_STAGES), "cascade"]
     assert list(info["scoring"]) == ["label_qc", "case_scores"]
@@ -61,6 +61,8 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     assert info["trainers"]["cascade"]["description"] == "train liver, then crlm, then flr on the final labels"
     assert info["datastore"]["total"] == 2
     assert info["models"].pop("measure")["config"] == {}, "nothing is predicted, so nothing is to be chosen"
+    assert info["models"].pop("clicks")["type"] == "deepedit", "OHIF lists it under Point Prompts, 3D Slicer under SmartEdit"
+    assert info["models"].pop("strokes")["type"] == "scribbles"
     for name, model in info["models"].items():
         assert (model["type"], model["dimension"]) == ("segmentation", 3), name
         assert set(model["config"]) == {"architecture", "device", "inputs"} | (

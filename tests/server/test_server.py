@@ -40,8 +40,8 @@ def client(server: Any, show_log_on_failure: Callable[[Any], None]) -> MONAILabe
 def test_info_names_the_app_and_its_tasks(client: MONAILabelClient) -> None:
     info = client.info()
     assert info["name"] == "FLR planning"
-    assert info["labels"] == list(KNOWN_LABEL_NAMES)
-    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure"}
+    assert info["labels"] == [*KNOWN_LABEL_NAMES, "background"]
+    assert set(info["models"]) == {*map(str, PAPER_STAGES), "cascade", "measure", "clicks", "strokes"}
     assert info["datastore"]["total"] == 2
 
 
@@ -144,6 +144,13 @@ def test_ohif_gets_our_colours_with_the_configuration_that_the_host_ships(server
     assert set(colors) == set(KNOWN_LABEL_NAMES)
     assert colors[Compartment.REMNANT.label_name] == list(APPEARANCE[Compartment.REMNANT].rgb)
     assert "<html" in requests.get(f"{server.url}/ohif/", timeout=30).text
+
+
+@pytest.mark.parametrize(("params", "says"), [("{", "params is no JSON"), ("[1]", "params must be names with values")])
+def test_options_that_are_no_json_are_refused_with_the_reason(server: Any, case: SyntheticCase, params: str, says: str) -> None:
+    answer = requests.post(f"{server.url}/infer/clicks?image={case.case_id}", data={"params": params}, timeout=30)
+    assert answer.status_code == 400
+    assert says in answer.json()["detail"]
 
 
 def test_the_server_keeps_no_result_files(server: Any) -> None:

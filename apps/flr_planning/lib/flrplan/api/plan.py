@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
-from flrplan.engine import Cascade, NoteStep
+from flrplan.engine import Cascade, NoteStep, TakeProbability
 from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
@@ -255,15 +255,16 @@ def run_plan(
     on_step: NoteStep | None = None,
     raw: bool = False,
     disagreement: bool = False,
+    on_probability: TakeProbability | None = None,
 ) -> Plan:
-    """The plan of what a cascade gives for these stages, coherent unless ``raw``. Raises as :meth:`flrplan.engine.cascade.Cascade.run`."""
+    """The plan of what a cascade gives for these stages, coherent unless ``raw``; arguments and Raises as :meth:`flrplan.engine.cascade.Cascade.run`."""
     if raw:
         folds: list[tuple[Probability, ...]] = []
         plan = Plan(
-            cascade.run(ct, given, stages, on_step=on_step, on_folds={Structure.FLR: folds.append} if disagreement else None)
+            cascade.run(ct, given, stages, on_step, on_probability, {Structure.FLR: folds.append} if disagreement else None)
         )
         return _with_disagreement(plan, folds)
-    plan, evidence = coherent_plan(cascade, ct, given, stages, on_step, disagreement)
+    plan, evidence = coherent_plan(cascade, ct, given, stages, on_step, disagreement, on_probability)
     return plan if evidence is None else replace(plan, interval=interval_of(cascade, evidence, plan.result.models))
 
 
@@ -274,6 +275,7 @@ def coherent_plan(
     stages: Sequence[Stage] = CASCADE,
     on_step: NoteStep | None = None,
     disagreement: bool = False,
+    on_probability: TakeProbability | None = None,
 ) -> tuple[Plan, Evidence | None]:
     """The coherent plan without its interval, and what there is to be sure or unsure of it; None unless its FLR is predicted."""
     flr: list[Probability] = []
@@ -282,6 +284,8 @@ def coherent_plan(
     def keep_flr(structure: Structure, probability: Probability) -> None:
         if structure is Structure.FLR:
             flr.append(probability)
+        if on_probability is not None:
+            on_probability(structure, probability)
 
     result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr, on_folds={Structure.FLR: folds.append})
     plan = Plan.coherent(result, flr[0] if flr else None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
-    from flrplan.engine.cascade import Cascade, CascadeSettings, NoteStep
+    from flrplan.engine.cascade import Cascade, CascadeSettings, NoteStep, TakeProbability
     from flrplan.engine.models import DEMO_NAME, DEMO_NOTE, MODEL_ROOT, FoundModel, ModelStore, require_models_folder
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "FoundModel",
     "ModelStore",
     "NoteStep",
+    "TakeProbability",
     "require_models_folder",
 ]
 
@@ -29,6 +30,7 @@ import_at_first_use(
             "Cascade",
             "CascadeSettings",
             "NoteStep",
+            "TakeProbability",
         ),
         "flrplan.engine.models": (
             "DEMO_NAME",

@@ -133,16 +133,16 @@ def _carried_to_capsule(
     """The field ``s`` on the liver's own grid; outside the liver it is that of the nearest block."""
     blocks = tuple(max(1, round(settings.grid_mm / s)) for s in spacing_zyx_mm)
     edge_mm = np.multiply(spacing_zyx_mm, blocks)
-    part = _means(liver, blocks)
-    of_block = _means(np.where(liver, p, np.float32(0)), blocks) / np.maximum(part, np.float32(1e-6))
+    part = block_means(liver, blocks)
+    of_block = block_means(np.where(liver, p, np.float32(0)), blocks) / np.maximum(part, np.float32(1e-6))
     s, solved = np.zeros_like(part), part > 0
-    s[solved] = _random_walker(part, of_block, _weight(part, edge_mm, settings), settings.smoothing_mm / edge_mm)
+    s[solved] = random_walker(part, of_block, _weight(part, edge_mm, settings), settings.smoothing_mm / edge_mm)
     nearest = ndimage.distance_transform_edt(~solved, sampling=edge_mm, return_distances=False, return_indices=True)
     fine = ndimage.zoom(s[tuple(nearest)], blocks, order=1, mode="nearest", grid_mode=True)
     return np.asarray(fine[tuple(slice(n) for n in liver.shape)])
 
 
-def _means(array: NDArray[Any], blocks: tuple[int, ...]) -> Values:
+def block_means(array: NDArray[Any], blocks: tuple[int, ...]) -> Values:
     """Means over blocks of voxels; the last blocks are filled up with the last voxels."""
     filled = np.pad(array, [(0, -n % b) for n, b in zip(array.shape, blocks, strict=True)], mode="edge")
     z, y, x = (n // b for n, b in zip(filled.shape, blocks, strict=True))
@@ -157,7 +157,7 @@ def _weight(part: Values, edge_mm: NDArray[np.floating[Any]], settings: Coherent
     return np.asarray((trusted + 1e-3) * part, np.float32)
 
 
-def _random_walker(part: Values, p: Values, weight: Values, reach: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def random_walker(part: Values, p: Values, weight: Values, reach: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """The minimum at the blocks with ``part > 0``, in their order. reach: ``smoothing_mm`` in blocks, per axis.
 
     Neighbours are tied as far as both lie in the liver, so nothing passes a fissure.
@@ -186,7 +186,7 @@ def _random_walker(part: Values, p: Values, weight: Values, reach: NDArray[np.fl
         M=sparse.diags(1.0 / diagonal),
     )
     if unsolved:
-        logger.warning("the random walker of a coherent plan has not converged in %d steps; look at the cut", unsolved)
+        logger.warning("the random walker of a plan has not converged in %d steps; look at its borders", unsolved)
     return np.asarray(found)
 
 

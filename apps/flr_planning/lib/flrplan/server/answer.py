@@ -49,12 +49,19 @@ def answer(
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),
         "architecture": options.architecture,
-        "models": {stage: model.to_json() for stage, model in result.models.items()},
-        "demo_models": result.demo,
-        **_notice(result),
+        **models_said(result),
         "seconds": {**result.seconds, **{step: round(s, 3) for step, s in seconds.items()}},
         "warnings": list(warnings),
         "software": f"flrplan {__version__}",
+    }
+
+
+def models_said(result: CascadeResult) -> dict[str, Any]:
+    """Which models took part, and what must be said of them."""
+    return {
+        "models": {stage: model.to_json() for stage, model in result.models.items()},
+        "demo_models": result.demo,
+        **_notice(result),
     }
 
 

@@ -19,10 +19,11 @@ from flrplan.api.plan import run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
-from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Stage
+from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Probability, Stage
 from flrplan.planning import Plan
 from flrplan.server.annotations import given_masks, used_label
-from flrplan.server.answer import answer
+from flrplan.server.answer import answer, models_said
+from flrplan.server.current import CurrentPlans, current_of
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_table import COMPARTMENT_NAMES
 from flrplan.server.measure import MEASURE, MeasureTask
@@ -41,6 +42,7 @@ class Service:
     """What all tasks share: models stay warm in one store, and one inference runs at a time (endpoints may use threads).
 
     keep_plan: keeps the plan of an answer to be read, and returns its place below the server's address; ``flrplan serve`` sets it.
+    current: the plans that clients work on, which clicks correct.
     """
 
     settings: AppSettings
@@ -48,6 +50,7 @@ class Service:
     datastore: PlanningDatastore
     lock: threading.Lock = field(default_factory=threading.Lock)
     keep_plan: Callable[[Plan], str] | None = None
+    current: CurrentPlans = field(default_factory=CurrentPlans)
 
 
 class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
@@ -96,10 +99,12 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
                 CascadeSettings(options.architecture, options.device, settings.mirroring, settings.largest_liver),
             )
             raw = options.plan is PlanKind.RAW
-            plan = run_plan(cascade, ct, given, self._stages, on_step=logger.info, raw=raw)
+            probabilities: dict[Structure, Probability] = {}
+            plan = run_plan(cascade, ct, given, self._stages, logger.info, raw, on_probability=probabilities.__setitem__)
             predicted = perf_counter()
             label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)
+            self._keep_current(request, plan, probabilities)
         params = answer(plan, label, self._names, options, {"read": read - started, "write": perf_counter() - predicted})
         params |= {"label": label_used, "warnings": [*warnings, *params["warnings"]]}
         params["seconds"]["total"] = round(perf_counter() - started, 3)  # with the checks of the plan, which the answer makes
@@ -109,6 +114,14 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             except FlrError as error:
                 params["warnings"].append(f"no report of this answer can be read: {error}")
         return str(path), params
+
+    def _keep_current(self, request: Mapping[str, Any], plan: Plan, probabilities: Mapping[Structure, Probability]) -> None:
+        """What clicks correct from now on."""
+        datastore, image_id = self._service.datastore, request.get(IMAGE_ID)
+        stamp = None if image_id is None else datastore.label_stamp(image_id)
+        current = current_of(plan, probabilities, models_said(plan.result), stamp)
+        if current is not None:
+            self._service.current.keep(request, image_path(dict(request), datastore), current)
 
 
 class StageTask(PlanningTask):

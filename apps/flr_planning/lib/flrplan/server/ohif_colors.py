@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from flrplan.anatomy import KNOWN_LABEL_NAMES
 from flrplan.server.label_table import label_colors
+from flrplan.server.ohif_clicks import ohif_clicks
 from flrplan.server.ohif_export import ohif_export
 
 CONFIG_PATH = "/ohif/app-config.js"
@@ -50,8 +51,8 @@ _PAINT = """
 
 
 def ohif_config(shipped: str) -> str:
-    """OHIF's configuration as MONAI Label ships it, with our colours, and an export of labels that works."""
-    return shipped + _PAINT % json.dumps(label_colors(KNOWN_LABEL_NAMES)) + ohif_export()
+    """OHIF's configuration as MONAI Label ships it, with our colours, an export of labels that works, and clicks that are drawn."""
+    return shipped + _PAINT % json.dumps(label_colors(KNOWN_LABEL_NAMES)) + ohif_export() + ohif_clicks()
 
 
 def serve_ohif_colors() -> None:

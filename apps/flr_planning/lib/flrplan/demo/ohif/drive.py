@@ -183,10 +183,9 @@ def _listed_names(visit: Visit) -> tuple[str, ...]:
     with visit.step("list the segments"):
         page.get_by_text("Class Prompts", exact=True).click()
         page.locator(".modelSelector select:visible").last.select_option(MODEL)
-        page.locator(
-            f".bodyTableContainer table.optionsTable:visible td:text-is('{Compartment.REMNANT.label_name}')"
-        ).wait_for()
-        rows = page.locator(".bodyTableContainer table.optionsTable:visible tr").all_inner_texts()
+        table = page.locator(".bodyTableContainer table.optionsTable:visible").last  # that of the point prompts comes first
+        table.locator(f"td:text-is('{Compartment.REMNANT.label_name}')").wait_for()
+        rows = table.locator("tr").all_inner_texts()
     names = tuple(row.strip() for row in rows)
     if sorted(names) != sorted(c.label_name for c in Compartment):
         raise ServiceError(

@@ -1,0 +1,235 @@
+"""The tasks ``clicks`` and ``strokes``: what OHIF and 3D Slicer send, and what they are answered."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from fastapi import HTTPException
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure_mask
+from flrplan.cohort import SyntheticCase
+from flrplan.server.clicks import STROKES
+from flrplan.server.ohif_clicks import CLICKS
+
+COMPARTMENTS = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Path], Path], make_app: Callable[..., Any]) -> Any:
+    return make_app(make_studies(tmp_path_factory.mktemp("clicks") / "studies"), {"device": "cpu"})
+
+
+@pytest.fixture(scope="module")
+def drawn(case: SyntheticCase) -> NDArray[np.uint8]:
+    """The true plan without its largest metastasis: what a person submitted."""
+    crlm = structure_mask(case.planning_zyx, Structure.CRLM)
+    largest = _largest(crlm)
+    left = case.planning_zyx.copy()
+    left[largest & (left == Compartment.CRLM_IN_RESECTION)] = Compartment.RESECTION
+    left[largest & (left == Compartment.CRLM_IN_REMNANT)] = Compartment.REMNANT
+    return left
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    parts, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    return np.asarray(parts == np.bincount(parts.ravel())[1:].argmax() + 1)
+
+
+def _middle(mask: NDArray[np.bool_]) -> list[int]:
+    """Column, row and slice of the deepest voxel."""
+    z, y, x = np.unravel_index(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1, 1:-1].argmax(), mask.shape)
+    return [int(x), int(y), int(z)]
+
+
+@pytest.fixture
+def submitted(
+    app: Any, case: SyntheticCase, drawn: NDArray[np.uint8], write_image: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write_image(tmp_path / "drawn.nii.gz", drawn, case.geometry)
+    app.datastore().save_label(case.case_id, str(file), "final", {"label_info": COMPARTMENTS})
+
+
+@pytest.fixture
+def ask(app: Any, case: SyntheticCase) -> Iterator[Callable[..., tuple[NDArray[np.uint8], dict[str, Any]]]]:
+    files: list[str] = []
+
+    def run(model: str = CLICKS, **request: Any) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        found = app.infer({"model": model, "image": case.case_id, "result_extension": ".nrrd", **request})
+        files.append(found["file"])
+        return sitk.GetArrayFromImage(sitk.ReadImage(found["file"])), found["params"]
+
+    yield run
+    for file in files:
+        os.unlink(file)
+
+
+def test_a_click_adds_a_metastasis_and_one_on_the_background_takes_it_away(
+    ask: Callable[..., Any], submitted: None, case: SyntheticCase, drawn: NDArray[np.uint8]
+) -> None:
+    point = _middle(_largest(structure_mask(case.planning_zyx, Structure.CRLM)))
+    label, params = ask(crlm=[point], background=[])  # as OHIF sends it
+    assert label[tuple(point[::-1])] in (3, 4)
+    assert params["label_names"] == {c.label_name: int(c) for c in Compartment}
+    assert (params["corrected"], params["changed_ml"]["liver"]) == ("the final label", 0)
+    assert params["changed_ml"]["crlm"] > 0
+    assert params["volumes"]["crlm_ml"] > 0
+    assert params["models"] == {}, "nothing was predicted"
+    slicer = {name: [] for name in (*KNOWN_LABEL_NAMES, "background")}  # 3D Slicer sends every list
+    again, params = ask(**{**slicer, "crlm": [point]}, label="crlm", start=["last", "label", "prediction"], reset_state=True)
+    assert np.array_equal(again, label)
+    assert "nothing changed" in params["warnings"][0]
+    gone, _ = ask(background=[point], crlm=[])
+    assert gone[tuple(point[::-1])] in (1, 2)
+    same, params = ask(background=[point], liver=[point])
+    assert np.array_equal(same, gone), "what a click once took away is no liver's border later"
+    kept, params = ask()
+    assert np.array_equal(kept, gone)
+    assert "no clicks were sent" in params["warnings"][0]
+    afresh, _ = ask(start="label")
+    assert np.array_equal(afresh, drawn)
+
+
+def test_foreground_and_background_belong_to_the_label_that_is_named(
+    ask: Callable[..., Any], submitted: None, case: SyntheticCase
+) -> None:
+    point = _middle(_largest(structure_mask(case.planning_zyx, Structure.CRLM)))
+    label, _ = ask(foreground=[point], background=[], start="label")
+    assert label[tuple(point[::-1])] in (3, 4)
+    label, _ = ask(foreground=[], background=[point], label="crlm")
+    assert label[tuple(point[::-1])] in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"crlm": [[1000, 0, 0]]}, "lies beside the image"),
+        ({"crlm": [[0, 0, 0]]}, "lies outside the liver"),
+        ({"null": [[1, 2, 3]], "background": []}, "no label was chosen: choose one in the list"),
+        ({"spleen": [[1, 2, 3]]}, "'spleen' is no label here; known are liver, crlm"),
+        ({"crlm": "[[1, 2"}, "expected voxels as"),
+        ({"crlm": {"x": 1}}, "expected voxels as"),
+        ({"crlm": [[5, 5, 5]], "background": [[5, 5, 5]]}, "is marked as inside and as outside of crlm"),
+        ({"start": "yesterday"}, "start='yesterday' is not offered"),
+        ({"foreground": [[1, 2, 3]], "label": "spleen"}, "label='spleen' is no label here"),
+    ],
+)
+def test_bad_clicks_are_refused_with_the_reason(
+    ask: Callable[..., Any], submitted: None, request_: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(HTTPException) as told:
+        ask(**{"start": "label", **request_})
+    assert told.value.status_code == 400
+    assert says in told.value.detail
+
+
+@pytest.fixture
+def upload(case: SyntheticCase) -> Iterator[Callable[..., dict[str, Any]]]:
+    """A label map with strokes as 3D Slicer sends it: segments numbered in their order, strokes last, over what is beneath."""
+    made: list[str] = []
+
+    def send(
+        label: NDArray[np.uint8],
+        inside: Sequence[Sequence[int]] = (),
+        outside: Sequence[Sequence[int]] = (),
+        names: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        segments = [c.label_name for c in Compartment] if not names else list(names)
+        painted = label.copy()
+        for value, strokes in ((len(segments) + 1, outside), (len(segments) + 2, inside)):
+            for z, y, x in strokes:
+                painted[z, y, x] = value
+        with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:
+            made.append(file.name)
+        sitk.WriteImage(case.geometry.image(painted), file.name)
+        names = [*segments, "background_scribbles", "foreground_scribbles"]
+        return {"label": file.name, "label_info": [{"name": n, "id": i} for i, n in enumerate(names, 1)], "roi": []}
+
+    yield send
+    for name in made:
+        os.unlink(name)
+
+
+def test_strokes_move_the_liver_and_the_answer_is_the_painted_segment(
+    ask: Callable[..., Any], upload: Callable[..., Any], case: SyntheticCase, submitted: None
+) -> None:
+    whole = case.planning_zyx
+    liver = whole > 0
+    columns = np.flatnonzero(liver.any((0, 1)))
+    cut = whole.copy()
+    cut[:, :, columns[0] : columns[0] + 4] = 0
+    missing = liver & (cut == 0)
+    x, y, z = _middle(missing)
+    stroke = [(z, y + d, x) for d in (-1, 0, 1) if missing[z, y + d, x]]
+    answer, params = ask(STROKES, selected_label_name="liver", **upload(cut, inside=stroke))
+    assert params["label_names"] == {"liver": 1}
+    assert set(np.unique(answer)) == {0, 1}
+    assert (answer > 0)[cut > 0].all()
+    assert answer[z, y, x] == 1
+    assert params["corrected"] == "the segments that were sent"
+    plan, params = ask()
+    assert np.array_equal(plan > 0, answer > 0), "SmartEdit's Update shows the whole plan after strokes"
+    plan, _ = ask(STROKES, selected_label_name="liver", answer="plan", **upload(cut, inside=stroke))
+    assert set(np.unique(plan)) >= {0, 1, 2}
+
+
+def test_strokes_of_a_compartment_move_the_cut(
+    ask: Callable[..., Any], upload: Callable[..., Any], case: SyntheticCase, submitted: None
+) -> None:
+    x, y, z = _middle(case.planning_zyx == Compartment.REMNANT)
+    near_cut = (case.planning_zyx == Compartment.REMNANT) & (
+        ndimage.distance_transform_edt(case.planning_zyx != Compartment.RESECTION) <= 2
+    )
+    z, y, x = np.argwhere(near_cut)[near_cut.sum() // 2]
+    answer, _ = ask(STROKES, selected_label_name="resection", **upload(case.planning_zyx, inside=[(z, y, x)]))
+    assert answer[z, y, x] == 1
+    assert answer[case.planning_zyx == Compartment.RESECTION].all()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, "there are no strokes: paint inside with foreground_scribbles"),
+        ({"label": "/etc/passwd"}, "no strokes were sent"),
+        ({"label": None}, "no strokes were sent"),
+        ({"label_info": "x"}, "label_info: expected the names"),
+        ({"selected_label_name": "spleen"}, "expected the segment that is painted"),
+    ],
+)
+def test_bad_strokes_are_refused_with_the_reason(
+    ask: Callable[..., Any], upload: Callable[..., Any], case: SyntheticCase, submitted: None, change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(HTTPException) as told:
+        ask(STROKES, **{"selected_label_name": "liver", **upload(case.planning_zyx), **change})
+    assert told.value.status_code == 400
+    assert says in told.value.detail
+
+
+def test_without_a_label_the_last_prediction_is_corrected(app: Any, cases: list[SyntheticCase]) -> None:
+    other = cases[1]
+    asked = {"image": other.case_id, "result_extension": ".nrrd"}
+    first = app.infer({"model": "cascade", **asked})
+    predicted = sitk.GetArrayFromImage(sitk.ReadImage(first["file"]))
+    tumours = predicted >= Compartment.CRLM_IN_RESECTION
+    point = _middle(_largest(tumours)) if tumours.any() else _middle(predicted > 0)
+    found = app.infer({"model": CLICKS, "background" if tumours.any() else "crlm": [point], **asked})
+    label = sitk.GetArrayFromImage(sitk.ReadImage(found["file"]))
+    assert found["params"]["corrected"] == "the prediction"
+    assert found["params"]["demo_models"]
+    assert (label[tuple(point[::-1])] >= Compartment.CRLM_IN_RESECTION) != tumours.any()
+    assert (
+        app.service.current.of(
+            {"flrplan_image_id": other.case_id}, Path(app.datastore().get_image_uri(other.case_id))
+        ).probability
+        is not None
+    )
+    for result in (first, found):
+        os.unlink(result["file"])
