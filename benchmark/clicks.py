@@ -1,6 +1,6 @@
 """How far clicks bring a plan: Dice after 1, 3 and 5 simulated clicks, by the size of a metastasis, and of the liver by strokes.
 
-    python benchmark/clicks.py --seed 702 --cases 12 --out clicks.json        # 12 medium cases: about 5 CPU minutes, 2 GB
+    python benchmark/clicks.py --seed 702 --cases 12 --out clicks.json        # 12 medium cases: about 6 CPU minutes
     python benchmark/clicks.py --seed 702 --cases 1 --size small --out x.json # the same in small, half a minute
     python benchmark/clicks.py --ct CT_FOLDER --liver LIVER.nii.gz --out real.json   # a CT and a liver of its own, in place of a cohort
 

@@ -10,6 +10,7 @@ chain      nnUNetv2_predict_from_modelfolder once a stage, all folds, no mirrori
 predictor  nnU-Net's predictor class, all stages in one process, on arrays
 cold       flrplan plan as a process
 warm       the same in a process that has planned the case once before
+The last two run with each --engine: ``cold fast`` and so on.
 
 Writes <out>/<size>.json as soon as a side is measured, and <out>/<size>.png. docs/speed.md says what each figure is.
 """
@@ -29,7 +30,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ from flrplan.files import write_json
 from flrplan.hardware import choose_device
 from flrplan.image import CT, Geometry, read_ct, read_label_map, write_label_map, write_volume
 from flrplan.method import CASCADE, StageInput, build_stage_input
+from flrplan.method.engine import engine_named
 from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.prepare import CONFIGURATION
-from speed_report import STRUCTURES, compare, reached, table, write_chart
+from speed_report import OURS, STRUCTURES, compare, reached, table, write_chart
 from speed_side import largest_piece
 from widened import write_widened
 
@@ -97,6 +99,7 @@ class Bench:
     ct: Path
     models: Path
     device: str
+    engine: str = "fast"
 
 
 def make_image(size: Size) -> tuple[NDArray[np.int16], NDArray[np.uint8], Geometry]:
@@ -267,8 +270,9 @@ def run_one(side: str, bench: Bench, out: Path) -> dict[str, Any]:
     """The other three sides."""
     if side == "cold":
         arguments: list[object] = ["plan", bench.ct, "--out", out / "plans", "--models", bench.models, "--device", bench.device]
+        arguments += ["--engine", bench.engine]
     else:
-        arguments = [bench.ct, bench.models, bench.device, out]
+        arguments = [bench.ct, bench.models, bench.device, *([bench.engine] if side == "warm" else []), out]
     used, inside = run_process(side, arguments, out)
     if side == "warm":  # its second time, without the start of the process
         used.wall_s, used.cpu_s = inside["wall_s"], inside["cpu_s"]
@@ -389,10 +393,12 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def measure(
-    name: str, sides: Sequence[str], device: torch.device, given_ct: Path | None, out: Path, work: Path
+    name: str, sides: Sequence[str], engines: Sequence[str], device: torch.device, given_ct: Path | None, out: Path, work: Path
 ) -> dict[str, Any]:
     """Measures one size; the report is written after each side. A side that fails is named in it, the others go on."""
     size = SIZES[name]
+    for engine in engines:
+        engine_named(engine)
     if given_ct is not None and size.default_plan:
         raise SettingsError("a CT of yours is planned by the demo models; use --ct with --size demo")
     truth = None
@@ -416,12 +422,14 @@ def measure(
         "notes": notes,
     }
     labels: dict[str, NDArray[np.uint8]] = {}
-    for side in sides:
+    for side, engine in [(f"{s} {e}".strip(), e) for s in sides for e in (engines if s in OURS else [""])]:
         folder = work / side
         sys.stderr.write(f"{name}: {side}\n")
         try:
             folder.mkdir()
-            report["sides"][side] = run_chain(bench, folder) if side == "chain" else run_one(side, bench, folder)
+            report["sides"][side] = (
+                run_chain(bench, folder) if side == "chain" else run_one(side.split()[0], replace(bench, engine=engine), folder)
+            )
             labels[side] = read_label_map(folder / "planning.nii.gz")[0].astype(np.uint8)
         except (FlrError, RuntimeError, OSError, StopIteration, KeyError) as error:
             report["sides"][side] = {"failed": f"{type(error).__name__}: {error}"}
@@ -442,6 +450,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["demo"])
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        default=["fast"],
+        metavar="NAME",
+        help="how ours runs the networks: docs/speed.md (default: fast)",
+    )
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (default: cpu)")
     parser.add_argument(
         "--ct", type=Path, metavar="DICOM_OR_FILE", help="this CT in place of the synthetic one, with the demo models"
@@ -458,7 +473,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 report = measure(
-                    name, arguments.sides, choose_device(arguments.device), arguments.ct, arguments.out, Path(folder)
+                    name,
+                    arguments.sides,
+                    arguments.engine,
+                    choose_device(arguments.device),
+                    arguments.ct,
+                    arguments.out,
+                    Path(folder),
                 )
         except FlrError as error:
             sys.stderr.write(f"{name}: {error}\n")

@@ -13,7 +13,18 @@ from flrplan.anatomy import Structure, structure_mask
 from flrplan.metrics.overlap import dice
 
 OURS = ("cold", "warm")
+"""Our sides, each followed by its engine."""
+GOALS = {"default-24": {"fast": 6.0, "exact": 1.9}, "demo": {"fast": 6.0}}
+"""By size and engine: the wall of the chain over that of our cold side."""
+LEAST_AGREEMENT = {"fast": 0.995, "exact": 0.999}
+"""Dice between the chain and ours for each structure."""
+LEAST_MEMORY_RATIO = 2.0
 STRUCTURES = (Structure.LIVER, Structure.CRLM, Structure.FLR)
+
+
+def is_ours(side: str) -> bool:
+    """Whether a side is ours: ``cold fast``, say."""
+    return side.split()[0] in OURS
 
 
 def compare(
@@ -28,7 +39,7 @@ def compare(
         }
         for peer in sides
         for own in sides
-        if peer not in OURS and own in OURS
+        if not is_ours(peer) and is_ours(own)
     }
 
     def per_structure(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> dict[str, float]:
@@ -38,7 +49,7 @@ def compare(
         f"{peer}, {own}": per_structure(labels[peer], labels[own])
         for peer in labels
         for own in labels
-        if peer not in OURS and own in OURS
+        if not is_ours(peer) and is_ours(own)
     }
     against = {} if truth is None else {side: per_structure(truth, label) for side, label in labels.items()}
     return {"ratios": ratios, "agreement_dice": agreement, "truth_dice": against}
@@ -54,10 +65,27 @@ def reached(report: dict[str, Any]) -> None:
             side["network_share_of_peak"] = side["network_gflops"] / peak
     report["bound_s"] = {"all tiles": work["gflop"] / peak, "tiles with liver": work["gflop_with_liver"] / peak}
     report["bound_of_wall"] = {
-        side: report["bound_s"]["tiles with liver"] / report["sides"][side]["wall_s"]
-        for side in OURS
-        if "wall_s" in report["sides"].get(side, {})
+        name: report["bound_s"]["tiles with liver"] / side["wall_s"]
+        for name, side in report["sides"].items()
+        if is_ours(name) and "wall_s" in side
     }
+
+
+def goals(report: Mapping[str, Any]) -> list[str]:
+    """What this run says of the goals, a line each; none without the chain."""
+    lines = []
+    for engine, least in LEAST_AGREEMENT.items():
+        pair = f"chain / cold {engine}"
+        ratios = report.get("ratios", {}).get(pair)
+        if ratios is None:
+            continue
+        goal = GOALS.get(report["size"], {}).get(engine)
+        lines.append(f"goal: wall, {pair}: {ratios['wall_s']:.2f}" + (f", at least {goal:g}" if goal else ""))
+        lines.append(f"goal: peak memory, {pair}: {ratios['peak_bytes']:.2f}, at least {LEAST_MEMORY_RATIO:g}")
+        dices = report["agreement_dice"].get(f"chain, cold {engine}")
+        if dices:
+            lines.append(f"goal: agreement, chain and cold {engine}: {min(dices.values()):.4f}, at least {least:g}")
+    return lines
 
 
 def table(report: Mapping[str, Any]) -> str:
@@ -65,7 +93,7 @@ def table(report: Mapping[str, Any]) -> str:
     host = report["machine"]
     lines = [
         f"{report['size']}: {report['image']} on {host['device']}, {host['cpu']}, {host['cores']} cores, load {host['load_average']:.1f}",
-        f"{'side':10} {'wall s':>8} {'CPU s':>8} {'peak GB':>8} {'device GB':>9} {'network s':>9} {'GFLOP/s':>9}",
+        f"{'side':12} {'wall s':>8} {'CPU s':>8} {'peak GB':>8} {'device GB':>9} {'network s':>9} {'GFLOP/s':>9}",
     ]
     for name, side in report["sides"].items():
         if "failed" in side:
@@ -73,7 +101,7 @@ def table(report: Mapping[str, Any]) -> str:
             continue
         on_device = f"{side['device_peak_bytes'] / 1e9:.2f}" if side["device_peak_bytes"] else "-"
         lines.append(
-            f"{name:10} {side['wall_s']:8.1f} {side['cpu_s']:8.1f} {side['peak_bytes'] / 1e9:8.2f} {on_device:>9} "
+            f"{name:12} {side['wall_s']:8.1f} {side['cpu_s']:8.1f} {side['peak_bytes'] / 1e9:8.2f} {on_device:>9} "
             f"{side['seconds'].get('network', 0):9.1f} {side.get('network_gflops', float('nan')):9.0f}"
         )
         lines.append(" " * 11 + ", ".join(f"{phase} {value:.1f}" for phase, value in side["seconds"].items() if value >= 0.05))
@@ -82,6 +110,7 @@ def table(report: Mapping[str, Any]) -> str:
     for title, key in (("Dice of", "agreement_dice"), ("Dice against the truth,", "truth_dice")):
         for pair, values in report.get(key, {}).items():
             lines.append(f"{title} {pair}: " + ", ".join(f"{s} {value:.4f}" for s, value in values.items()))
+    lines += goals(report)
     if "needed" in report:
         work, peak = report["needed"], report["gemm_peak"]
         tiles = ", ".join(

@@ -2,8 +2,8 @@
 
     python benchmark/speed_side.py command|predictor|cold|warm RESULT.json ARGUMENTS...
 
-``command`` hands the arguments to nnUNetv2_predict_from_modelfolder, ``cold`` to flrplan; ``predictor`` and ``warm`` take CT, models,
-device and output folder. A few functions are timed by wrapping them (cProfile of Python 3.12 loses calls beside nnU-Net's threads); what
+``command`` hands the arguments to nnUNetv2_predict_from_modelfolder, ``cold`` to flrplan; ``predictor`` takes CT, models, device and
+output folder, ``warm`` an engine before that folder. A few functions are timed by wrapping them (cProfile of Python 3.12 loses calls beside nnU-Net's threads); what
 worker processes do is not in it.
 """
 
@@ -22,12 +22,13 @@ _PREDICTOR = "nnunetv2.inference.predict_from_raw_data"
 PHASES: dict[str, tuple[tuple[str, str], ...]] = {
     "models": (
         ("flrplan.nnunet.model.predictor", "StagePredictor.__init__"),
+        ("flrplan.nnunet.model.predictor", "StagePredictor._network"),
         (_PREDICTOR, "nnUNetPredictor.initialize_from_trained_model_folder"),
     ),
     "reading": (("flrplan.image", "read_ct"),),
     "stage input": (("flrplan.method.stage_input", "build_stage_input"), ("flrplan.method.stage_input", "StageInput.restore")),
     "preprocessing": (("nnunetv2.preprocessing.preprocessors.default_preprocessor", "DefaultPreprocessor.run_case_npy"),),
-    "network": ((_PREDICTOR, "nnUNetPredictor.predict_logits_from_preprocessed_data"),),
+    "network": ((_PREDICTOR, "nnUNetPredictor.predict_sliding_window_return_logits"),),
     "resampling": (
         ("flrplan.nnunet.model.predictor", "StagePredictor._resampled"),
         ("flrplan.nnunet.model.predictor", "StagePredictor._target"),
@@ -160,9 +161,11 @@ def warm(arguments: Sequence[str]) -> Callable[[], object]:
     from flrplan.engine import Cascade, CascadeSettings, ModelStore
     from flrplan.hardware import keep_freed_memory
 
-    source, models, device, out = arguments
+    source, models, device, engine, out = arguments
     keep_freed_memory()
-    cascade = Cascade(ModelStore(Path(models), demo=None), CascadeSettings(device=device))
+    cascade = Cascade(
+        ModelStore(Path(models), demo=None, cache_mb=0), CascadeSettings(device=device, engine=engine)
+    )  # else it had nothing to do
 
     def run() -> None:
         plan(source, cascade=cascade).save(out)

@@ -87,6 +87,7 @@ Developer <docs/developer>
 :caption: Planning and serving
 docs/inputs
 docs/planning
+docs/clicks
 docs/objects
 docs/uncertainty
 apps/flr_planning/model/README

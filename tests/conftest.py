@@ -140,8 +140,8 @@ def small_truth(small_case: SyntheticCase) -> dict[Structure, Mask]:
 
 @pytest.fixture(scope="session")
 def demo_store() -> ModelStore:
-    """The demo models of the repository, kept warm for the whole session, whatever models a developer has beside them."""
-    return ModelStore(REPOSITORY / "no-models-of-ours", demo=MODEL_ROOT / "demo")
+    """The demo models of the repository, kept warm for the whole session, whatever models a developer has beside them. Keeps no predictions."""
+    return ModelStore(REPOSITORY / "no-models-of-ours", demo=MODEL_ROOT / "demo", cache_mb=0)
 
 
 @pytest.fixture(scope="session")

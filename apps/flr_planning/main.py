@@ -179,7 +179,7 @@ class FlrPlanningApp(MONAILabelApp):  # type: ignore[misc]  # monailabel is unty
 
     def _store(self) -> ModelStore:
         own = Path(self.app_dir) / "model"
-        return ModelStore(self.settings.models or own, own / DEMO_NAME)
+        return ModelStore(self.settings.models or own, own / DEMO_NAME, cache_mb=self.settings.cache_mb)
 
     def init_datastore(self) -> Datastore:
         """A folder's datastore that survives kills; a server's as the host opens it."""

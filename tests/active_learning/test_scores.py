@@ -77,7 +77,7 @@ def test_an_empty_a_partial_and_a_broken_label_are_scored(tmp_path: Path, image:
         "without names": LabelFile(tmp_path / "good.nii.gz", {}),
     }
     cache = ScoreCache(tmp_path / "scores")
-    measurer = Measurer(cache, Cascade(ModelStore(tmp_path / "none", None), CascadeSettings(device="cpu")))
+    measurer = Measurer(cache, ModelStore(tmp_path / "none", None), {})
     found = {}
     for name, label in labels.items():
         sent = {"file": str(label.file), "names": label.names, "key": label.key}
@@ -203,8 +203,10 @@ class FakeProcess:
         self.cache.write(digest, Part.MODELS, cls.models, {"disagreement": {"flr": 0.5}, "by": cls.models})
         return {"digest": digest, "models": {"stamp": find_voters(ModelStore(), "nnunet").stamp, "key": cls.models}}
 
-    def close(self) -> None:
+    def kill(self) -> None:
         pass
+
+    close = kill
 
 
 @pytest.fixture

@@ -156,6 +156,27 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
         flrplan.plan(tmp_path / "nobody.nii.gz", cascade=cascade)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weight_kg": "80"}, "weight_kg: expected a number, got '80'"),
+        ({"height_cm": True}, "height_cm: expected a number, got True"),
+        ({"at_least": "30"}, "at_least: expected a number, got '30'"),
+        ({"weeks": "4"}, "weeks: expected a number, got '4'"),
+        ({"liver_state": 3}, "unknown state of the liver 3; known are normal, chemotherapy, injured"),
+        ({"raw": "no"}, "raw: expected True or False, got 'no'"),
+        ({"anonymize": 1}, "anonymize: expected True or False, got 1"),
+        ({"name": 7}, "name: expected a text, got 7"),
+        ({"prior": 7}, "prior: expected a path, got 7"),
+        ({"cascade": "nnunet"}, "cascade: expected a flrplan.engine.Cascade, got 'nnunet'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_option_of_the_wrong_kind_is_told_before_anything_is_read(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        flrplan.plan("nobody.nii.gz", **{"cascade": None, **options})
+
+
 class _Instant(Cascade):
     """A cascade that gives the FLR as everything before the middle of the liver, and loads no network."""
 

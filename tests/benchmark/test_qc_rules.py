@@ -37,4 +37,4 @@ def test_the_table_counts_found_missed_and_false() -> None:
     assert rows["shell"] == ["1", "1.00", "1", "1.00", "0", "1.00"]
     assert rows["rough_liver"] == ["1", "0.00", "1", "0.00", "0", "-"]
     assert rows["in_view"] == ["0", "-", "0", "-", "0", "-"]  # the scan ended within the liver before
-    assert "3 labels without faults: 1 false findings, 0 false notes, 1 findings that are true of the case." in tables(cases)
+    assert "3 labels without faults: 1 false findings, 1 findings that are true of the case." in tables(cases)

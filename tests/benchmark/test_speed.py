@@ -20,6 +20,7 @@ from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.image import Geometry
 from flrplan.method import LIVER, build_stage_input
 from flrplan.nnunet.model import ModelFolder
+from speed_report import goals
 from widened import widen, write_widened
 
 
@@ -110,16 +111,21 @@ def test_tiles_that_hold_liver() -> None:
 def test_ratios_are_those_of_peers_to_ours_and_dice_by_hand() -> None:
     sides = {
         "chain": {"wall_s": 60.0, "cpu_s": 90.0, "peak_bytes": 3e9},
-        "cold": {"wall_s": 20.0, "cpu_s": 45.0, "peak_bytes": 1e9},
+        "cold fast": {"wall_s": 20.0, "cpu_s": 45.0, "peak_bytes": 1e9},
     }
     theirs = np.array([[[1, 1, 2, 0]]], np.uint8)  # liver 3, FLR 2
     ours = np.array([[[1, 2, 2, 2]]], np.uint8)  # liver 4, FLR 1
-    found = speed.compare(sides, {"chain": theirs, "cold": ours}, truth=ours)
-    assert found["ratios"] == {"chain / cold": {"wall_s": 3.0, "cpu_s": 2.0, "peak_bytes": 3.0}}
-    assert found["agreement_dice"]["chain, cold"]["liver"] == pytest.approx(6 / 7)
-    assert found["agreement_dice"]["chain, cold"]["flr"] == pytest.approx(2 / 3)
-    assert np.isnan(found["agreement_dice"]["chain, cold"]["crlm"])
-    assert found["truth_dice"]["cold"]["liver"] == 1.0
+    found = speed.compare(sides, {"chain": theirs, "cold fast": ours}, truth=ours)
+    assert found["ratios"] == {"chain / cold fast": {"wall_s": 3.0, "cpu_s": 2.0, "peak_bytes": 3.0}}
+    assert found["agreement_dice"]["chain, cold fast"]["liver"] == pytest.approx(6 / 7)
+    assert found["agreement_dice"]["chain, cold fast"]["flr"] == pytest.approx(2 / 3)
+    assert np.isnan(found["agreement_dice"]["chain, cold fast"]["crlm"])
+    assert found["truth_dice"]["cold fast"]["liver"] == 1.0
+    assert goals({"size": "default-24", **found}) == [
+        "goal: wall, chain / cold fast: 3.00, at least 6",
+        "goal: peak memory, chain / cold fast: 3.00, at least 2",
+        "goal: agreement, chain and cold fast: 0.6667, at least 0.995",
+    ]
 
 
 @pytest.mark.parametrize(("module", "path"), [f for functions in speed_side.PHASES.values() for f in functions])
@@ -136,9 +142,9 @@ def test_a_side_that_fails_is_named_and_the_rest_goes_on(
     monkeypatch.setattr(speed, "SIDE_SCRIPT", script)
     assert speed.main(["--size", "small", "--sides", "predictor", "cold", "--out", str(tmp_path / "out")]) == 1
     report = json.loads((tmp_path / "out" / "small.json").read_text())
-    assert set(report["sides"]) == {"predictor", "cold"}
+    assert set(report["sides"]) == {"predictor", "cold fast"}
     assert "predictor ended with 1: no such network" in report["sides"]["predictor"]["failed"]
-    assert "cold       failed" in capsys.readouterr().out
+    assert "cold fast    failed" in capsys.readouterr().out
 
 
 def test_a_ct_of_ones_own_needs_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,19 +160,20 @@ def _measured(out: Path, sides: list[str]) -> dict[str, Any]:
 
 def test_our_side_at_the_small_size(tmp_path: Path) -> None:
     report = _measured(tmp_path, ["cold"])
-    side = report["sides"]["cold"]
+    side = report["sides"]["cold fast"]
     assert side["network_calls"] == sum(w["tiles"] * w["folds"] for w in report["needed"]["stages"].values())
     assert 0 < side["seconds"]["network"] < side["wall_s"]
     assert side["cpu_s"] > 0
     assert side["peak_bytes"] > 3e8
-    assert report["truth_dice"]["cold"]["liver"] > 0.8
+    assert report["truth_dice"]["cold fast"]["liver"] > 0.8
 
 
 @pytest.mark.slow
 def test_all_sides_at_the_small_size(tmp_path: Path) -> None:
     report = _measured(tmp_path, list(speed.SIDES))
     assert len({side["network_calls"] for side in report["sides"].values()}) == 1
-    assert set(report["ratios"]) == {f"{peer} / {own}" for peer in ("chain", "predictor") for own in ("cold", "warm")}
-    assert min(report["agreement_dice"]["chain, warm"].values()) >= 0.999
-    assert min(report["agreement_dice"]["predictor, cold"].values()) >= 0.999
-    assert report["sides"]["warm"]["wall_s"] < report["sides"]["cold"]["wall_s"] < report["sides"]["chain"]["wall_s"]
+    assert set(report["ratios"]) == {f"{peer} / {own}" for peer in ("chain", "predictor") for own in ("cold fast", "warm fast")}
+    assert min(report["agreement_dice"]["chain, warm fast"].values()) >= 0.995
+    assert min(report["agreement_dice"]["predictor, cold fast"].values()) >= 0.995
+    walls = [report["sides"][side]["wall_s"] for side in ("warm fast", "cold fast", "chain")]
+    assert walls == sorted(walls)

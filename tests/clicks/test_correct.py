@@ -108,6 +108,14 @@ def test_a_metastasis_outside_of_the_liver_is_refused_with_the_way_out(liver: Ma
     assert "lies outside the liver" in found.notes[0]
 
 
+def test_a_click_where_nothing_stands_out_marks_no_more_than_its_place(liver: Mask, flr: Mask, hu: NDArray[np.int16]) -> None:
+    found = after((liver, none(), flr), hu, Structure.CRLM, [(12, 20, 34)])
+    crlm = found.masks[Structure.CRLM]
+    assert crlm[12, 20, 34]
+    assert not (crlm & ~ball((12, 20, 34), 8.0)).any()
+    assert "looks like the liver around it" in found.notes[0]
+
+
 def test_a_metastasis_across_the_cut_goes_to_the_side_that_holds_more(liver: Mask, lesion: Mask, hu: NDArray[np.int16]) -> None:
     flr = liver & (np.indices(GRID.shape_zyx)[2] >= CENTRE[2] - 2)
     found = after((liver, none(), flr), hu, Structure.CRLM, [CENTRE])

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -366,6 +367,24 @@ def test_errors_of_an_anonymized_plan_name_no_patient_of_a_mixed_folder_or_a_pri
     said = capsys.readouterr().err
     assert "holds slices of 2 patients (PatientID '[removed]', '[removed]')" in said
     assert "0815" not in said
+
+
+def test_errors_of_an_anonymized_plan_do_not_describe_the_series(
+    tmp_path: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hu, secret = small_ct.array_zyx[:4].astype(np.int16), "Liver of Mrs Doe"
+    thin = replace(small_ct.geometry, size_xyz=(*small_ct.geometry.size_xyz[:2], 4))
+    for folder in ("one", "two"):
+        write_dicom_series(tmp_path / "dcm" / folder, hu, thin, "MRN 4711", secret)
+    assert (
+        main(
+            ["plan", str(tmp_path / "dcm"), "--out", str(tmp_path / "out"), "--device", "cpu", "--anonymize", "--series", "1.2"]
+        )
+        == 1
+    )
+    said = capsys.readouterr().err
+    assert "CT slices" in said
+    assert "Doe" not in said
 
 
 def test_an_anonymous_request_is_the_same_where_a_version_knows_more_options() -> None:

@@ -13,6 +13,7 @@ import torch
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine import DEMO_NOTE, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
+from flrplan.engine.cache import PredictionCache
 from flrplan.errors import EmptyLiverError, GridError, SettingsError
 from flrplan.image import CT, Geometry
 from flrplan.method import CASCADE, CRLM, FLR, FLR_E2E, LIVER, InputSettings, Probability, Source
@@ -72,6 +73,8 @@ def test_a_stage_that_does_not_fit_into_the_gpu_goes_to_the_cpu(
     asked: list[str] = []
 
     class Store:
+        cache = PredictionCache(0)
+
         def predictor(self, stage: object, architecture: str, device: torch.device, mirroring: bool) -> object:
             asked.append(device.type)
             return (on_gpu if device.type == "cuda" else on_cpu), identity

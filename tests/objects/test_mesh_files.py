@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flrplan.objects.mesh_files import ColouredMesh, write_glb, write_stl
-from flrplan.planning import Plan
+from flrplan.planning import Mesh, Plan, Plane, read_cut
 from flrplan.planning.objects import write_meshes
 
 TETRAHEDRON = ColouredMesh(
@@ -97,7 +97,9 @@ def test_a_plan_has_a_mesh_of_each_structure_metastasis_and_the_cut(tmp_path: Pa
     plan = make_plan("oblique")
     write_meshes(plan, tmp_path)
     names = ["crlm_1", "crlm_2", "crlm_3", "flr", "liver", "lrs", "resection_surface"]
-    assert sorted(p.name for p in (tmp_path / "meshes").iterdir()) == sorted([*(f"{n}.stl" for n in names), "plan.glb"])
+    assert sorted(p.name for p in (tmp_path / "meshes").iterdir()) == sorted(
+        [*(f"{n}.stl" for n in names), "plan.glb", "crlm.mrk.json", "cut_plane.mrk.json"]
+    )
     for name, ml in (
         ("liver", plan.volumes.liver_ml),
         ("lrs", plan.volumes.lrs_ml),
@@ -115,3 +117,39 @@ def test_a_plan_has_a_mesh_of_each_structure_metastasis_and_the_cut(tmp_path: Pa
     assert [n["name"] for n in scene["nodes"]] == [
         "Future liver remnant", "Liver resection", "CRLM 1", "CRLM 2", "CRLM 3", "Resection surface",
     ]  # fmt: skip
+
+
+def test_metastases_and_a_flat_cut_are_markups_of_3d_slicer(tmp_path: Path, make_plan: Callable[..., Plan]) -> None:
+    """What markups-schema-v1.0.3.json of 3D Slicer asks for; the whole files were validated against it by hand."""
+    plan = make_plan("oblique")
+    write_meshes(plan, tmp_path)
+    found = {}
+    for name, kind in (("crlm", "Fiducial"), ("cut_plane", "Plane")):
+        content = json.loads((tmp_path / "meshes" / f"{name}.mrk.json").read_text())
+        assert content["@schema"].endswith("markups-schema-v1.0.3.json#")
+        (markup,) = content["markups"]
+        assert (markup["type"], markup["coordinateSystem"], markup["coordinateUnits"]) == (kind, "LPS", "mm")
+        assert all(point["positionStatus"] == "defined" and isinstance(point["id"], str) for point in markup["controlPoints"])
+        found[name] = markup
+    lesions = plan.parts.lesions
+    assert [p["label"] for p in found["crlm"]["controlPoints"]] == [f"CRLM {n.number}" for n in lesions]
+    assert [tuple(p["position"]) for p in found["crlm"]["controlPoints"]] == [n.centre_lps_mm for n in lesions]
+    assert "mm to the cut" in found["crlm"]["controlPoints"][0]["description"]
+    plane = found["cut_plane"]
+    assert (len(plane["orientation"]), len(plane["size"]), len(plane["planeBounds"])) == (9, 3, 4)
+    assert np.linalg.det(np.reshape(plane["orientation"], (3, 3))) == pytest.approx(1, abs=1e-3), "right-handed"
+    across = plan.ct.geometry.direction_matrix[:, 0]
+    assert abs(np.dot(plane["normal"], across)) == pytest.approx(1, abs=1e-3), "the cut is a column of the grid"
+    read, frame = read_cut(tmp_path / "meshes" / "cut_plane.mrk.json")
+    assert isinstance(read, Plane)
+    assert frame == ""
+    assert np.dot(np.subtract(read.point_lps_mm, plan.ct.geometry.origin_mm), across) == pytest.approx(0.8 * 10.5, abs=0.4)
+
+
+def test_a_bent_cut_has_no_plane(tmp_path: Path, make_plan: Callable[..., Plan]) -> None:
+    plan = make_plan("axial")
+    corner = np.array([[0, 0, 0], [40, 0, 0], [0, 40, 0], [0, 0, 40]], np.float32)
+    bent = Mesh(corner, np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1]], np.int32))
+    plan.__dict__["meshes"] = {"resection_surface": bent}
+    write_meshes(plan, tmp_path)
+    assert not (tmp_path / "meshes" / "cut_plane.mrk.json").exists()

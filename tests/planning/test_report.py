@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
+import importlib
 import json
 import re
 import shutil
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from reportlab.lib.pagesizes import A4
 from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfgen.canvas import Canvas
@@ -18,7 +22,7 @@ from reportlab.pdfgen.canvas import Canvas
 from flrplan.anatomy import Structure
 from flrplan.image import CT, Geometry
 from flrplan.method import CascadeResult, Source
-from flrplan.planning import Clinical, LiverState, Plan
+from flrplan.planning import Clinical, LiverState, Plan, fonts
 from flrplan.planning.interval import Bounds, Interval
 from flrplan.planning.patient import Patient
 from flrplan.planning.picture import key_views
@@ -72,6 +76,7 @@ def test_the_page_says_the_remnant_the_threshold_and_each_metastasis_and_needs_n
     assert f"{100 * flr / parenchyma:.1f} %" in page.words
     assert "met: 40 % over measured liver without tumours (Azoulay 2000; fibrosis or cirrhosis), here 50.2 %" in page.words
     assert re.search(r"1\s+0\.4\s+\S+\s+resected\s+12", page.words), "number, 18 voxels, diameter, fate, six columns of 2 mm"
+    assert "part of the liver: not computable: sectors and segments end at planes" in page.words, "never guessed"
     assert "a warning" in page.words
     assert "for research use only" in page.words
     assert "Plan of ca<se & 1" in page.words, "escaped"
@@ -127,12 +132,59 @@ def test_the_footer_of_a_very_long_name_is_one_line(tmp_path: Path, monkeypatch:
     assert all(stringWidth(line, "DejaVuSans", 6.5) < 500 < A4[0] for line in lines)
 
 
+@pytest.mark.parametrize("has_font", [True, False])
+def test_letters_of_other_scripts_are_shown_or_stand_as_numbers_and_never_as_boxes(
+    has_font: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_font:
+        monkeypatch.setattr("flrplan.planning.fonts.fallback", lambda: None)
+        monkeypatch.setattr("flrplan.planning.pdf.fallback", lambda: None)
+    elif fonts.fallback() is None:
+        pytest.skip("no font with Chinese, Japanese and Korean letters on this system")
+    name = "王小明 & <\U0001fa7a>"
+    lines: list[str] = []
+    monkeypatch.setattr(Canvas, "drawString", lambda _canvas, _x, _y, text: lines.append(text))
+    plan = plan_of(20)
+    plan = replace(plan, result=replace(plan.result, ct=replace(plan.ct, name=name)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")  # matplotlib's, of a box
+        plan.save(tmp_path)
+    footer = "".join(lines[: len(lines) // 2])
+    expected = "王小明 & <U+1FA7A>" if has_font else "U+738B U+5C0F U+660E & <U+1FA7A>"
+    assert expected in footer
+    assert html.escape(name, quote=False) in (tmp_path / "report.html").read_text(encoding="utf-8"), (
+        "a browser has its own fonts"
+    )
+
+
 @pytest.mark.parametrize(("flr_to", "said"), [(40, "the resection is empty"), (0, "the remnant is empty")])
 def test_a_plan_without_a_cut_has_its_report(flr_to: int, said: str, tmp_path: Path) -> None:
     write_report(tmp_path, plan_of(flr_to, None))
     words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
     assert said in words
     assert "no threshold is judged: the state of the liver is not stated" in words
+
+
+def test_saving_draws_each_key_image_and_makes_each_mesh_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(module: str, name: str) -> None:
+        real = getattr(importlib.import_module(module), name)
+        monkeypatch.setattr(f"{module}.{name}", lambda *a, **k: (made.append(name), real(*a, **k))[1])
+
+    counted("flrplan.planning.picture", "_draw")
+    counted("flrplan.planning.meshes", "surface_mesh")
+    counted("flrplan.planning.meshes", "cut_mesh")
+    plan = replace(plan_of(20), veins={})
+    plan.save(tmp_path)
+    assert made.count("_draw") == len(plan.key_images) == 4
+    assert made.count("surface_mesh") == 4, "liver, remnant, resection, the metastasis"
+    assert made.count("cut_mesh") == 1
+    with Image.open(tmp_path / "plan.png") as picture:
+        drawn = np.asarray(picture.convert("RGB"))
+    first = plan.key_images[0].rgb
+    top = 20 + (max(len(image.rgb) for image in plan.key_images) - len(first)) // 2
+    assert np.array_equal(drawn[len(drawn) - top - len(first) : len(drawn) - top, 20 : 20 + first.shape[1]], first)
 
 
 def test_no_report_of_an_earlier_plan_stays_where_saving_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from flrplan.anatomy import Structure
 from flrplan.errors import GridError, SettingsError
-from flrplan.image import Geometry
+from flrplan.image import CT, Geometry
 from flrplan.qc import RULES, Finding, QcCase, Severity, check_case
 from flrplan.qc.registry import Checked, check_settings
 from flrplan.qc.rule import MANY
@@ -54,6 +54,19 @@ def test_a_void_on_other_tissue_is_a_note(anatomy: Anatomy) -> None:
     found = one(anatomy.case(), "voids")
     assert found.severity is Severity.NOTE
     assert "vessel, gallbladder" in found.message
+
+
+def test_a_large_hole_without_a_ct_may_be_the_gallbladder(anatomy: Anatomy) -> None:
+    anatomy.liver[17:22, 20:26, 22:28] = False  # 180 voxels, 14 ml
+    assert one(anatomy.case(False), "voids").severity is Severity.NOTE
+    anatomy.liver[17:22, 20:26, 22:28] = True
+    anatomy.liver[18:21, 21:24, 24:28] = False  # 36 voxels, 2.9 ml
+    assert one(anatomy.case(False), "voids").severity is Severity.WARNING
+
+
+def test_islands_do_not_make_a_liver_ragged(anatomy: Anatomy) -> None:
+    anatomy.liver[10:28:2, 40:46, 44:54:2] = True
+    assert one_or_none(anatomy.case(False), "rough_liver") is None
 
 
 def test_the_border_of_a_comb_is_rough_and_that_of_a_ball_is_not(anatomy: Anatomy) -> None:
@@ -136,6 +149,15 @@ def test_an_island_is_an_error_where_it_is_large(anatomy: Anatomy) -> None:
     assert one(anatomy.case(), "islands").severity is Severity.ERROR
 
 
+def test_a_small_piece_at_the_border_is_an_island_and_a_large_one_a_cut_liver(anatomy: Anatomy) -> None:
+    anatomy.liver[15:20, 20:25, :3] = True  # 75 voxels, 5 x 5 of them (5 cm2) on the outermost plane
+    assert one(anatomy.case(False), "islands").size == pytest.approx(75 * VOXEL_ML)
+    assert one_or_none(anatomy.case(False), "in_view") is None
+    anatomy.liver[5:32, 8:40, 50:] = True
+    assert "cut by the field of view (left)" in one(anatomy.case(False), "in_view").message
+    assert len(check_case(anatomy.case(False), rules=["islands"]).findings) == 1
+
+
 def test_flr_outside_the_liver(anatomy: Anatomy) -> None:
     beyond = anatomy.ball((20, 10, 30), 20.0) & ~anatomy.liver
     anatomy.flr |= beyond
@@ -211,6 +233,16 @@ def test_a_mirrored_label_lies_on_other_tissue(anatomy: Anatomy, axis: int, said
     assert one(anatomy.case(), "swapped").message.startswith(f"{said} of the label are swapped")
 
 
+def test_upside_down_is_told_even_where_most_of_the_mask_lies_on_liver(anatomy: Anatomy) -> None:
+    core = anatomy.ball((17, 24, 22), 30.0)  # the image's middle: it stays where it is
+    tip = anatomy.liver & (np.arange(36)[:, None, None] >= 24)
+    anatomy.hu[anatomy.liver & ~core] = -90
+    anatomy.hu[core | tip] = 110
+    anatomy.liver = np.flip(core | tip, 0)
+    anatomy.crlm = anatomy.flr = np.zeros_like(core)
+    assert one(anatomy.case(), "swapped").message.startswith("up and down of the label are swapped")
+
+
 def test_image_and_label_mirrored_together_are_told_by_the_liver_alone(anatomy: Anatomy) -> None:
     anatomy.liver, anatomy.hu = np.flip(anatomy.liver, 2), np.flip(anatomy.hu, 2)
     assert "to the left of the midline" in one(anatomy.case(), "swapped").message
@@ -225,6 +257,15 @@ def test_a_missed_lesion_is_found_with_its_volume(anatomy: Anatomy) -> None:
     assert np.array(found.centre_mm) == pytest.approx((26 * 4.0, 24 * 4.0, 20 * 5.0), abs=4.0)
     anatomy.crlm |= lesion
     assert one_or_none(anatomy.case(), "missed") is None
+
+
+def test_a_dark_vein_is_no_missed_lesion(anatomy: Anatomy) -> None:
+    tube = np.zeros_like(anatomy.liver)
+    tube[22:25, 16:19, 6:36] = tube[22:25, 19:34, 33:36] = True
+    anatomy.hu[tube & anatomy.liver] = 40
+    grid = Geometry((56, 48, 36), (3.0, 3.0, 4.0))  # 12 by 9 mm, 135 mm long
+    case = replace(anatomy.case(False), geometry=grid, ct=CT(anatomy.hu, grid, "case", "test"))
+    assert one_or_none(case, "missed") is None
 
 
 def test_an_oversegmented_lesion_is_told_in_mm(anatomy: Anatomy) -> None:

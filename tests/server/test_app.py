@@ -22,6 +22,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.errors import SettingsError
 from flrplan.image import Geometry
 from flrplan.method import PAPER_STAGES
+from flrplan.nnunet.model import StagePredictor
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_info_is_what_the_viewers_need(app: Any) -> None:
     for name, model in info["models"].items():
         assert (model["type"], model["dimension"]) == ("segmentation", 3), name
         assert set(model["config"]) == {"architecture", "device", "inputs"} | (
-            {"plan"} if name in ("flr", "cascade") else set()
+            {"plan", "height_cm", "weight_kg", "liver_state"} if name in ("flr", "cascade") else set()
         )
         assert model["config"]["device"][0] == "cpu"
     assert info["models"]["flr_e2e"]["labels"] == {"flr": 1}
@@ -99,7 +100,16 @@ def test_the_cascade_answers_with_compartments_and_volumes(
     assert set(params["models"]) == {"liver", "crlm", "flr"}
     assert all(model["weights_sha256"] for model in params["models"].values())
     assert {"read", "write", "total", "liver_predict", "flr_predict"} <= set(params["seconds"])
-    file, raw = infer("cascade", case.case_id, plan="raw")
+    assert (params["assessment"]["sflr_percent"], params["assessment"]["standardised"]) == (None, "not computable")
+    known = {"height_cm": "170", "weight_kg": 80, "liver_state": "injured"}
+    file, raw = infer("cascade", case.case_id, plan="raw", **known)
+    assessment = raw["assessment"]
+    assert assessment["sflr_percent"] == pytest.approx(100 * raw["volumes"]["flr_functional_ml"] / 1668.8, rel=1e-3), (
+        "test_assessment"
+    )
+    assert assessment["patient"] == {"height_cm": 170.0, "weight_kg": 80, "height_and_weight": "given"}
+    assert {t["liver"] for t in assessment["thresholds"]} == {"injured"}
+    assert any("FLR" in line for line in assessment["text"])
     assert (params["plan"], raw["plan"], raw["raw_volumes"]) == ("coherent", "raw", None)
     assert params["raw_volumes"] == raw["volumes"] != params["volumes"]
     assert params["interval"]["text"].startswith("how sure: ")
@@ -245,3 +255,22 @@ def test_a_batch_goes_on_past_a_broken_ct_and_ends_with_a_list(
         app.batch_infer({**host_default, "label_tag": "../../x"})
     with pytest.raises(MONAILabelException, match="no model 'heart' here"):
         app.batch_infer({**host_default, "model": "heart"})
+
+
+def test_another_option_or_an_edit_predicts_only_what_depends_on_it(
+    app: Any, infer: Any, case: SyntheticCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infer("cascade", case.case_id, inputs="predicted")
+    ran: list[str] = []
+    original: Callable[..., Any] = StagePredictor._predict
+
+    def counted(self: StagePredictor, *arguments: Any) -> Any:
+        ran.append(self.stage.name)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(StagePredictor, "_predict", counted)
+    for model in ("cascade", "liver", "crlm", "flr"):
+        infer(model, case.case_id, inputs="predicted")
+    infer("cascade", case.case_id, inputs="predicted", plan="raw")
+    assert ran == []
+    assert app.service.store.cache.most_bytes == 256_000_000

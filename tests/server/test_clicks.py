@@ -19,6 +19,7 @@ from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure
 from flrplan.cohort import SyntheticCase
 from flrplan.server.clicks import STROKES
 from flrplan.server.ohif_clicks import CLICKS
+from flrplan.server.ohif_colors import ohif_config
 
 COMPARTMENTS = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
 
@@ -233,3 +234,9 @@ def test_without_a_label_the_last_prediction_is_corrected(app: Any, cases: list[
     )
     for result in (first, found):
         os.unlink(result["file"])
+
+
+def test_ohif_is_told_the_task_and_the_compartments_of_its_answer() -> None:
+    config = ohif_config("")
+    assert r"/\/infer\/clicks(\?|$)/" in config
+    assert '{"remnant": 1, "resection": 2, "crlm_in_resection": 3, "crlm_in_remnant": 4}' in config

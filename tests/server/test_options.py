@@ -6,6 +6,8 @@ import torch
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
 from flrplan.method import CRLM, FLR, FLR_E2E, LIVER
+from flrplan.planning import LiverState
+from flrplan.planning.patient import Patient
 from flrplan.server.options import InferOptions, Inputs, PlanKind, client_config, device_choices, inputs_for
 from flrplan.server.settings import AppSettings
 
@@ -44,6 +46,24 @@ def test_gpus_are_offered_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_absent_values_and_whole_lists_mean_the_default(request_values: dict[str, object]) -> None:
     assert InferOptions.from_request(request_values, CONFIG) == InferOptions("nnunet", "auto", Inputs.PREDICTED, PlanKind.RAW)
+
+
+def test_what_is_known_of_the_patient_may_be_stated() -> None:
+    with_plan = client_config(AppSettings(), ALL, plans=True)
+    assert InferOptions.from_request(with_plan, with_plan).patient == Patient(), "viewers send the config as it is"
+    stated = {"height_cm": "170,5", "weight_kg": 80, "liver_state": "injured"}
+    options = InferOptions.from_request(stated, with_plan)
+    assert (options.patient, options.liver_state) == (Patient(170.5, 80), LiverState.INJURED)
+    for wrong, said in (
+        ({"weight_kg": "80 kg"}, "weight_kg: expected a number, got '80 kg'; leave it empty"),
+        ({"weight_kg": True}, "weight_kg: expected a number, got True"),
+        ({"height_cm": ["170"]}, "height_cm: expected a number"),
+        ({"height_cm": "1.7"}, "looks like metres: 170 cm"),
+        ({"height_cm": "nan"}, "expected 100 to 250 cm, got nan"),
+        ({"liver_state": "fat"}, "liver_state='fat' is not offered"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            InferOptions.from_request(wrong, with_plan)
 
 
 def test_the_kind_of_plan_is_offered_where_there_is_one() -> None:

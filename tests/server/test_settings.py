@@ -34,6 +34,8 @@ def test_an_unknown_key_names_the_known_ones() -> None:
     [
         ({"mirroring": "maybe"}, r"conf: mirroring must be true or false, got 'maybe'"),
         ({"architecture": "unet"}, r"conf: architecture must be one of nnunet.*got 'unet'"),
+        ({"cache_mb": "-1"}, r"conf: cache_mb must be at least 0, got '-1'"),
+        ({"cache_mb": "plenty"}, r"conf: cache_mb must be a number, got 'plenty'"),
         ({"device": "tpu"}, r"unknown device 'tpu'"),
         ({"models": "/nowhere"}, r"conf: models: no folder /nowhere"),
         ({"models": str(MODEL_ROOT / "demo" / "liver" / "nnunet")}, r"conf: models: .* is one model, .*flrplan models import"),

@@ -8,14 +8,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flrplan.active_learning.cache import ERROR, ScoreCache, key_of, stamp_of
 from flrplan.active_learning.process import ScoringProcess
 from flrplan.active_learning.strategies import Known, Part
 from flrplan.active_learning.voters import Voters, find_voters
-from flrplan.engine import CascadeSettings, ModelStore
+from flrplan.engine import ModelStore
 from flrplan.errors import FlrError, ModelError, OutputError, ServiceError
+
+if TYPE_CHECKING:
+    from flrplan.engine import CascadeSettings
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 2
@@ -142,7 +145,7 @@ class Scores:
             self._woken = False
             process = self._process
         if process is not None:
-            process.close()
+            process.kill()
 
     def _run(self) -> None:
         self._process = process = ScoringProcess(self._cache.folder, self._store, self._settings)

@@ -23,7 +23,7 @@ INDEX_NAME = "index.score"
 ERROR = "error"
 """Key of a part that could not be measured, with the reason: it is not tried again for the same bytes."""
 MEASURES = 1
-"""Raised when :mod:`flrplan.active_learning.measure` gives other numbers for the same case."""
+"""Raised when :mod:`flrplan.active_learning.measure` or :mod:`predictions` gives other numbers for the same case."""
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """The process that measures cases: of low priority, one case at a time, one core, and gone when whoever asked it is.
 
-A process of its own, since reading an image holds Python's lock for seconds, and ``next`` must not wait for that.
+A process of its own, since reading an image holds Python's lock for seconds, and ``next`` must not wait for that. It loads torch where the models
+are asked, and not before.
 """
 
 from __future__ import annotations
@@ -15,28 +16,42 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flrplan.active_learning.cache import ERROR, ScoreCache, image_digest, key_of
-from flrplan.active_learning.measure import UNREADABLE, measure_by_models, measure_image, measure_label
+from flrplan.active_learning.measure import UNREADABLE, measure_image, measure_label
 from flrplan.active_learning.strategies import Part
 from flrplan.active_learning.voters import find_voters
-from flrplan.engine import Cascade, CascadeSettings, ModelStore
+from flrplan.engine import ModelStore
 from flrplan.errors import FlrError, ImageError, LabelError, ModelError, OutputError, ServiceError
 from flrplan.image import CT, read_ct
 from flrplan.image.segmentation import read_segmentation
+
+if TYPE_CHECKING:
+    from flrplan.engine import Cascade, CascadeSettings
 
 _LOG = logging.getLogger(__name__)
 _LOW = 10
 
 
 class Measurer:
-    """Measures the parts of a case that are not in the cache. Models stay open between cases."""
+    """Measures the parts of a case that are not in the cache. Models stay open between cases.
 
-    def __init__(self, cache: ScoreCache, cascade: Cascade) -> None:
+    settings: those of :class:`flrplan.engine.cascade.CascadeSettings`.
+    """
+
+    def __init__(self, cache: ScoreCache, store: ModelStore, settings: Mapping[str, Any]) -> None:
         self.cache = cache
-        self._cascade = cascade
+        self._store = store
+        self._settings = settings
+
+    @cached_property
+    def _cascade(self) -> Cascade:
+        from flrplan.engine import Cascade, CascadeSettings
+
+        return Cascade(self._store, CascadeSettings(**self._settings))
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """``{"digest", "models": {"stamp", "key"}, "models_error"}`` of ``{"case", "image", "parts", "label": {"file", "names", "key"}}``.
@@ -72,19 +87,21 @@ class Measurer:
         return answer
 
     def _by_models(self, digest: str, ct: Any) -> dict[str, str]:
+        voters = find_voters(self._store, self._settings["architecture"])
         cascade = self._cascade
-        voters = find_voters(cascade.store, cascade.settings.architecture)
         key = self._key(voters.vote, voters.models(cascade))
         if self.cache.read(digest, Part.MODELS, key) is None:
             used: dict[str, Any] = {}
 
             def measured() -> dict[str, Any]:
+                from flrplan.active_learning.predictions import measure_by_models
+
                 found, models = measure_by_models(ct(), cascade, voters)
                 used.update(models)
                 return found
 
             content = _or_reason(measured)
-            if find_voters(cascade.store, cascade.settings.architecture).stamp != voters.stamp:
+            if find_voters(self._store, cascade.settings.architecture).stamp != voters.stamp:
                 return {}  # replaced meanwhile: nobody knows which models this is of, and it is measured again
             self.cache.write(digest, Part.MODELS, self._key(voters.vote, used) if used else key, content)
         return {"stamp": voters.stamp, "key": key}
@@ -126,11 +143,14 @@ class ScoringProcess:
         demo = None if store.demo is None else str(store.demo)
         self._given = {"folder": str(folder), "root": str(store.root), "demo": demo, "settings": asdict(settings)}
         self._process: subprocess.Popen[str] | None = None
+        self._ended = False
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """As :meth:`Measurer.measure`. Raises: what that raises; ServiceError where the process ended over it."""
         if self._process is None or self._process.poll() is not None:
             self._process = self._start()
+        if self._ended:
+            self._process.kill()
         stdin, stdout = self._process.stdin, self._process.stdout
         line = ""
         if stdin is not None and stdout is not None:
@@ -140,14 +160,21 @@ class ScoringProcess:
                 line = stdout.readline()
         if not line.endswith("\n"):
             self.close()
+            self._ended = False
             raise ServiceError("the process that scores cases ended over it (killed, or no memory was left)")
         answer: dict[str, Any] = json.loads(line)
         if kind := answer.get("raises"):
             raise _RAISED[kind](answer["message"])
         return answer
 
+    def kill(self) -> None:
+        """Ends the process at once, from any thread, also one that is just starting; what it has not written is measured again another time."""
+        self._ended = True
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
-        """Ends the process at once; what it has not written is measured again another time."""
+        """Ends the process, and lets go of it."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -184,7 +211,7 @@ def _serve(given: Mapping[str, Any]) -> None:
         try:
             if measurer is None:
                 store = ModelStore(given["root"], None if given["demo"] is None else Path(given["demo"]))
-                measurer = Measurer(ScoreCache(Path(given["folder"])), Cascade(store, CascadeSettings(**given["settings"])))
+                measurer = Measurer(ScoreCache(Path(given["folder"])), store, given["settings"])
             answer = measurer.measure(request)
         except FlrError as error:
             kind = type(error).__name__

@@ -7,12 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from flrplan.engine import Cascade, FoundModel, ModelStore
+from flrplan.engine import FoundModel, ModelStore
 from flrplan.errors import ModelError
 from flrplan.method import CASCADE, FLR, FLR_E2E, Stage
 from flrplan.networks import ARCHITECTURES
 from flrplan.workfolder import ModelIdentity
+
+if TYPE_CHECKING:
+    from flrplan.engine import Cascade
 
 
 class Vote(StrEnum):
@@ -39,7 +43,9 @@ class Voters:
         return f"{self.vote.value}{named}"
 
     def models(self, cascade: Cascade) -> dict[str, ModelIdentity]:
-        """The identities of all that vote, opened: as :func:`flrplan.active_learning.measure.measure_by_models` names them. Raises ModelError."""
+        """The identities of all that vote, opened: as :func:`flrplan.active_learning.predictions.measure_by_models` names them. Raises ModelError."""
+        from flrplan.engine import Cascade
+
         others = [(a, Cascade(cascade.store, replace(cascade.settings, architecture=a))) for a in self.architectures[1:]]
         found = {stage.name: cascade.identity(stage) for stage in CASCADE}
         found |= {f"{stage} {name}": other.identity(stage) for name, other in others for stage in CASCADE}

@@ -37,6 +37,7 @@ _IDENTIFYING = [
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "FrameOfReferenceUID",
+    "SeriesDescription",
     "InstitutionName",
     "InstitutionAddress",
     "ReferringPhysicianName",

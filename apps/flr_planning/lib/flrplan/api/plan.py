@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
-from flrplan.engine import Cascade, NoteStep, TakeProbability
+from flrplan.engine import Cascade, CascadeSettings, NoteStep, TakeProbability
 from flrplan.errors import GridError, LabelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
@@ -34,6 +35,7 @@ from flrplan.planning.patient import Patient, patient_of_header, read_prior
 from flrplan.workfolder import ModelIdentity, require_same
 
 PathLike = str | os.PathLike[str]
+ReadCT = Callable[[Path, str | None], CT]
 
 
 def plan(
@@ -60,6 +62,7 @@ def plan(
     portal_veins: PathLike | NDArray[Any] | None = None,
     disagreement: bool = False,
     anonymize: bool = False,
+    read: ReadCT = read_ct,
 ) -> Plan:
     """Segments liver, metastases and future liver remnant (FLR), and measures them. For research use only.
 
@@ -80,8 +83,9 @@ def plan(
             Arithmetic, not advice.
         series: SeriesInstanceUID, where a DICOM folder holds several.
         name: what the case is called; by default after the file or the PatientID.
-        cascade: models, device and how they run; given several times, it keeps its models loaded. None: the app's models (the demo
-            models where none was trained), on a GPU where there is one.
+        cascade: models, device and how they run; given several times, it keeps its models loaded, and predicts only what changed since
+            (:mod:`flrplan.engine.cache`). None: the app's models (the demo models where none was trained), on a GPU where there is one, the
+            same in every call of this process.
         on_step: called with a short text before each prediction.
         raw: plan with the FLR as the network gave it, shell and crumbs included; by default the plan is coherent
             (:mod:`flrplan.planning.coherent`), and both volumes stand in it.
@@ -92,12 +96,22 @@ def plan(
         disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
         anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
             digest of where the CT lies (:mod:`flrplan.api.anonymous`), and no DICOM object is made.
+        read: what reads a path and a series, for who has read them already.
 
     Raises: ImageError for a CT that cannot be used; GridError for a mask on another grid; LabelError for one that is not binary;
         EmptyLiverError where the liver is empty, be it given or predicted (an empty CRLM is an answer); ModelError where a model is
         missing or damaged; SettingsError. All are FlrError.
     """
-    cascade = Cascade() if cascade is None else cascade
+    for kind, said, of_kind in (
+        (bool, "True or False", {"other_side": other_side, "raw": raw, "disagreement": disagreement, "anonymize": anonymize}),
+        (str, "a text", {"series": series, "name": name}),
+        ((str, os.PathLike), "a path", {"prior": prior}),
+        (Cascade, "a flrplan.engine.Cascade", {"cascade": cascade}),
+    ):
+        for option, value in of_kind.items():
+            if value is not None and not isinstance(value, kind):
+                raise SettingsError(f"{option}: expected {said}, got {value!r:.80}")
+    cascade = _own_cascade() if cascade is None else cascade
     drawn = {n: v for n, v in (("flr", flr), ("resection", resection)) if v is not None}
     own = {**drawn, **({} if cut is None else {"cut": cut})}
     if len(own) > 1:
@@ -114,7 +128,7 @@ def plan(
     path = None
     if isinstance(ct, str | os.PathLike):
         path = Path(ct)
-        ct = read_ct(path, series)
+        ct = read(path, series)
     elif not isinstance(ct, CT):
         raise SettingsError(f"ct: expected a path or a flrplan.CT, which knows its grid, got {type(ct).__name__}")
     image = ct if name is None else replace(ct, name=name)
@@ -164,11 +178,17 @@ def plan(
         request = request_of(path, files, options)
         request = anonymous_request(request) if anonymize else request
     settings = {
-        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}"
+        "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}, "
+        f"engine {cascade.settings.engine}"
     }
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
     return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
+
+
+@cache
+def _own_cascade() -> Cascade:
+    return Cascade(settings=CascadeSettings(engine="fast"))
 
 
 def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:

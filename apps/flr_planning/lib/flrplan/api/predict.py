@@ -271,4 +271,4 @@ def parts_of(split: Split, asked: Sequence[str] | None, folds: Sequence[int] | N
 
 def model_store(models: Path | None, folds: tuple[int, ...] | None) -> ModelStore:
     """The models of ``--models`` and no others; without it the app's, where demo models stand in for what is not trained."""
-    return ModelStore(folds=folds) if models is None else ModelStore(models, demo=None, folds=folds)
+    return ModelStore(folds=folds, cache_mb=0) if models is None else ModelStore(models, demo=None, folds=folds, cache_mb=0)

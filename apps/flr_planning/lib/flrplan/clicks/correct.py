@@ -57,6 +57,8 @@ _SEED_MM = 2.0
 """A mark is taken to be right this far around it."""
 _SURE = 1e3
 """Weight of a voxel that a mark decides."""
+_STANDS_OUT = 0.2
+"""A place that is likelier to be a metastasis than the tissue around by less than this is not told from it."""
 _STROKE_MM = 5.0
 """Marks nearer than this to each other are one stroke."""
 
@@ -180,6 +182,11 @@ class _Plan:
             likely = logit(np.clip(box.means(self.probability) / 255, 0.02, 0.98))
             alike = alike + self.settings.network * (likely - min(float(likely[around].max()), 0.0))
         radius = _radius(expit(alike), near, part > 0.5, tissue, self.settings.reach_mm)
+        if not radius:
+            self.notes.append(
+                f"{self._place(within)} looks like the liver around it, so only its place was marked; draw the rest"
+            )
+            radius = _SEED_MM
         if (known := box.depth(box.means(self.crlm) > 0.5, within)) is not None:
             radius = min(radius, max(known, _SEED_MM))  # a neighbour that is there already is no part of it
         lean = np.clip(4 * (1.3 - near / radius), -8, 1)
@@ -372,12 +379,17 @@ class _Box:
 
 
 def _radius(p: NDArray[Any], near: NDArray[Any], liver: Mask, tissue: Mask, most: float) -> float:
-    """How far from a mark [mm] what is like it reaches on the average: where ``p`` has fallen half-way to that of the tissue around."""
+    """How far from a mark [mm] what is like it reaches on the average: where ``p`` has fallen half-way to that of the tissue around.
+
+    0 where the mark does not stand out from it.
+    """
+    here, around = float(p[near == 0].mean()), float(np.median(p[tissue])) if tissue.any() else 0.0
+    if here - around < _STANDS_OUT:
+        return 0.0
     shells = np.ceil(near[liver & (near > 0)] / _SEED_MM).astype(np.intp)
     count = np.bincount(shells, minlength=3)
     mean = np.bincount(shells, p[liver & (near > 0)], minlength=3) / np.maximum(count, 1)
-    half = (p[near == 0].mean() + (np.median(p[tissue]) if tissue.any() else 0.0)) / 2
-    fallen = np.flatnonzero((mean < half)[2:])
+    fallen = np.flatnonzero((mean < (here + around) / 2)[2:])
     return float(min(most, _SEED_MM * (fallen[0] + 2 if fallen.size else most)))
 
 

@@ -92,7 +92,7 @@ def _make_case(seed: int, index: int, size: CaseSize, wide: bool) -> SyntheticCa
     if wide:
         scan = cropped(seed, index, scan)
     grid, geometry = make_grid(patient, scan, size)
-    frame = _frame(seed, index, patient)
+    frame = body_frame(seed, index, patient)
     shape = draw_liver_shape(stream(seed, index, Stream.LIVER))
     ascites = draw_ascites(seed, index)
     cavity = make_cavity(frame, patient)
@@ -163,7 +163,8 @@ def plan_case(seed: int, index: int, liver: LiverMap, wide: bool = False) -> Pla
     raise CohortError(f"case {case_name(seed, index)}: no lesions fitted in {ATTEMPTS} attempts; use another seed")
 
 
-def _frame(seed: int, index: int, patient: Patient) -> Frame:
+def body_frame(seed: int, index: int, patient: Patient) -> Frame:
+    """The body coordinates of a patient, over all that a scan can show."""
     half = patient.body_half_mm
     wide = half[0] + (92 * patient.scale_xyz[0] if patient.arms else 22)
     low = (-wide, -patient.front_mm - 18, patient.z_low_mm - 8)

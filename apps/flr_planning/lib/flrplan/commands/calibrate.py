@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     keep_freed_memory()
     out = arguments.out or arguments.models / CALIBRATION_NAME
-    cascade = Cascade(model_store(arguments), CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring))
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
+    cascade = Cascade(model_store(arguments), settings)
     found = calibrate(arguments.cases, out, cascade)
     for source in Source:
         used = len(found.of_kind(source.value))

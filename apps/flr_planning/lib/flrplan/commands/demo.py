@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.out / "ct" / f"{case.case_id}.nii.gz"
     write_volume(path, case.hu_zyx, case.geometry)
     folder = arguments.out / case.case_id
-    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
     planned = plan(path, cascade=cascade, on_step=lambda step: note(f"  {step}"))
     planned.save(folder)

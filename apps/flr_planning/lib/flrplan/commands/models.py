@@ -1,4 +1,4 @@
-"""``flrplan models``: what models are there, and how a foreign nnU-Net model joins them."""
+"""``flrplan models``: what models are there, how they are handed on, and how a foreign nnU-Net model joins them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from flrplan.commands.say import say
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import ModelError, SettingsError
-from flrplan.files import use_version, versions
+from flrplan.files import sha256_of_file, use_version, versions
 from flrplan.method import STAGES, InputSettings, RegionMode, stage_named
 from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.imported.source import CHECKPOINTS
@@ -22,21 +22,22 @@ _INPUT_NUMBERS = {
 
 
 def add_parser(commands: Any) -> None:
-    """Adds ``models list``, ``models import`` and ``models use`` to the command line."""
-    parser = commands.add_parser("models", help="list models, import an nnU-Net model folder, or go back to a version")
+    """Adds ``models list``, ``models import``, ``models export`` and ``models use`` to the command line."""
+    parser = commands.add_parser("models", help="list models, import or export them, or go back to a version")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="which model serves which stage")
     listing.add_argument("--models", type=Path, default=MODEL_ROOT)
     listing.set_defaults(run=run_list)
     importing = actions.add_parser(
-        "import", help="take a trained nnU-Net 2 model, folder or zip (opened without running its code)"
+        "import", help="take a zip of 'models export', or a trained nnU-Net 2 model (opened without running its code)"
     )
     importing.add_argument(
         "source",
         type=Path,
-        help="folder with plans.json, dataset.json and fold_<k>/checkpoint_final.pth, or the zip of nnUNetv2_export_model_to_zip",
+        help="a zip of 'models export'; or a folder with plans.json, dataset.json and fold_<k>/checkpoint_final.pth, or the zip of "
+        "nnUNetv2_export_model_to_zip, with --stage and what else only who trained it knows",
     )
-    importing.add_argument("--stage", required=True, choices=list(STAGES))
+    importing.add_argument("--stage", choices=list(STAGES), help="what it is for; of a zip of 'models export': this one alone")
     importing.add_argument(
         "--label",
         metavar="NAME[,NAME...]",
@@ -60,6 +61,20 @@ def add_parser(commands: Any) -> None:
     importing.add_argument("--models", type=Path, default=MODEL_ROOT)
     importing.add_argument("--force", action="store_true", help="replace the model that is there")
     importing.set_defaults(run=run_import)
+    exporting = actions.add_parser("export", help="write models with card, licence, hashes and calibration as one zip")
+    exporting.add_argument("out", type=Path, metavar="OUT.zip")
+    exporting.add_argument(
+        "--stage", action="append", default=[], choices=list(STAGES), help="repeatable (default: all that are there)"
+    )
+    exporting.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    exporting.add_argument(
+        "--licence", type=Path, metavar="FILE", help="under which they may be used (default: the one beside them)"
+    )
+    exporting.add_argument(
+        "--card", type=Path, metavar="FILE", help="what a user should know of them, in Markdown (default: theirs)"
+    )
+    exporting.add_argument("--models", type=Path, default=MODEL_ROOT)
+    exporting.set_defaults(run=run_export)
     using = actions.add_parser("use", help="let another version of a model serve: after a retraining, the one before")
     using.add_argument("stage", choices=list(STAGES))
     using.add_argument("version", help="its number; 0 is the first. The list names those that are there")
@@ -96,14 +111,44 @@ def run_list(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_export(arguments: argparse.Namespace) -> int:
+    """Writes the zip, and says what is in it."""
+    from flrplan.api.model_zip import export_models
+
+    require_models_folder(arguments.models)
+    store = ModelStore(arguments.models)
+    stages = [stage_named(name) for name in dict.fromkeys(arguments.stage)]
+    found = export_models(store, arguments.out, stages, arguments.architecture, arguments.licence, arguments.card)
+    say(f"exported to {arguments.out}, SHA-256 {sha256_of_file(arguments.out)}")
+    for name, model in found.items():
+        demo = "demo (not for patients), " if model.demo else ""
+        cases = {case for fold in model.folder.folds for case in model.folder.training_cases(fold)}
+        say(
+            f"  {name}: {demo}folds {', '.join(map(str, model.folder.folds))}; names the ids of {len(cases)} cases that trained it"
+        )
+    return 0
+
+
 def run_import(arguments: argparse.Namespace) -> int:
-    """Imports a folder or a zip for a stage, and says what was understood."""
+    """Imports a folder or a zip, and says what was understood."""
+    from flrplan.api.model_zip import import_exported, is_exported
     from flrplan.nnunet.imported import import_model
 
+    stages = [stage_named(arguments.stage)] if arguments.stage else []
+    if is_exported(arguments.source):
+        if arguments.label or arguments.configuration or _input_settings(arguments) is not None:
+            raise SettingsError(
+                f"{arguments.source} says itself what its models are; leave --label, --configuration and --input out"
+            )
+        for name, folder in import_exported(arguments.source, arguments.models, stages, arguments.force).items():
+            say(f"imported: {arguments.models / name}, folds {', '.join(map(str, folder.folds))}")
+        return 0
+    if not stages:
+        raise SettingsError(f"--stage is missing: which of {', '.join(STAGES)} does this model predict?")
     target = arguments.models / arguments.stage / arguments.architecture
     model = import_model(
         arguments.source,
-        stage_named(arguments.stage),
+        stages[0],
         target,
         arguments.label,
         arguments.force,

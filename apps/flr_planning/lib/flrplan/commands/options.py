@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import SettingsError
+from flrplan.method.engine import ENGINES
 from flrplan.networks import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
 
 
 def add_cascade_options(parser: argparse.ArgumentParser) -> None:
-    """``--models --architecture --device --mirroring``."""
+    """``--models --architecture --device --mirroring --engine``."""
     parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="folder with <stage>/<architecture>/ models")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: auto)")
+    parser.add_argument(
+        "--engine",
+        default="fast",
+        metavar="NAME",
+        help=f"how the networks are run: {', '.join(ENGINES)}, or with changes: fast,bfloat16=false (default: fast; docs/speed.md)",
+    )
     parser.add_argument("--mirroring", action="store_true", help="test-time mirroring: up to 8 times the work")
 
 
@@ -50,6 +57,9 @@ def require_known_name(name: str, variants: Mapping[str, Variant], what: str) ->
 
 
 def model_store(arguments: argparse.Namespace) -> ModelStore:
-    """The models of ``--models``, else the demo models of the repository. Raises ModelError for another kind of folder, or none."""
+    """The models of ``--models``, else the demo models of the repository. Raises ModelError for another kind of folder, or none.
+
+    No prediction is kept: a command predicts nothing twice.
+    """
     require_models_folder(arguments.models)
-    return ModelStore(arguments.models)
+    return ModelStore(arguments.models, cache_mb=0)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flrplan.anatomy import Structure
 from flrplan.commands.options import add_cascade_options, model_store
 from flrplan.commands.say import note, say
 from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
 from flrplan.planning import LiverState
+
+if TYPE_CHECKING:
+    from flrplan.image import CT
+    from flrplan.planning import Plan
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
 OWN = ("flr", "resection", "cut")
@@ -68,6 +74,13 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="no name, id, date or path of the patient in what is written and said; cases are called case-<digest>, and no DICOM is written",
     )
+    many = parser.add_argument_group("many cases")
+    many.add_argument(
+        "--gpus", metavar="N|LIST", help="GPUs of this machine that share the cases (default: all), as for the benchmark"
+    )
+    many.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="K/N", help="only the K-th of N parts of the cases: one for each machine"
+    )
     add_cascade_options(parser)
     parser.set_defaults(run=run)
 
@@ -96,10 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int:
     """The same. clean: what is done to every text that may name an input."""
     from flrplan.api.anonymous import anonymous_request, pseudonym
+    from flrplan.api.many import overlapped, part_of, run_on_gpus
     from flrplan.api.plan import is_planned, options_of, plan, request_of
     from flrplan.engine import Cascade, CascadeSettings
     from flrplan.hardware import keep_freed_memory
-    from flrplan.image import case_names
+    from flrplan.image import case_names, read_ct
     from flrplan.planning.cut_file import plane_of_text
 
     keep_freed_memory()
@@ -120,64 +134,135 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     if plane is not None:
         del files["cut"]
-    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring)
+    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
     if arguments.anonymize:
         folders = {path: pseudonym(request_of(path, {}, {})["ct"]) for path in cases}
     else:
         folders = case_names(cases, arguments.series)
-    for number, path in enumerate(cases, 1):
+    gpus = _gpus(arguments) if len(part_of(cases, arguments.part)) > 1 else ()
+    if len(gpus) > 1:
+        end = [*arguments.words, "--"].index("--")
+
+        def command(part: str) -> list[str]:
+            own = [*arguments.words[:end], "--part", part, "--gpus", "1", *arguments.words[end:]]
+            return [sys.executable, "-m", "flrplan.cli", *own]
+
+        status = run_on_gpus(command, gpus[: len(part_of(cases, arguments.part))], arguments.part)
+        _write_index(arguments.out, clean)
+        return status
+    todo, numbers = [], {path: f"[{number}/{len(cases)}] " for number, path in enumerate(cases, 1)}
+    for path in part_of(cases, arguments.part):
         folder = arguments.out / folders[path]
-        note(f"[{number}/{len(cases)}] {folder.name}")
+        request = request_of(path, files, options)
+        request = anonymous_request(request) if arguments.anonymize else request
         try:
-            request = request_of(path, files, options)
-            request = anonymous_request(request) if arguments.anonymize else request
-            if not arguments.force and is_planned(folder, request, cascade):
-                note("  already planned, kept (--force plans it again)")
-                continue
-            planned = plan(
+            kept = not arguments.force and is_planned(folder, request, cascade)
+        except FlrError as error:
+            failed[path] = clean(str(error))
+            note(f"{numbers[path]}{folder.name}: failed: {failed[path]}")
+            continue
+        if kept:
+            note(f"{numbers[path]}{folder.name}: already planned, kept (--force plans it again)")
+        else:
+            todo.append(path)
+    telling = threading.Lock()  # one case is told of to its end, though the next is computed meanwhile
+
+    def tell_step(step: str) -> None:
+        with telling:
+            note(f"  {step}")
+
+    def compute(path: Path, read: Callable[[], CT]) -> Plan | None:
+        name = folders[path]
+        with telling:
+            note(f"{numbers[path]}{name}")
+        try:
+            return plan(
                 path,
                 series=arguments.series,
-                name=folder.name,
+                name=name,
                 cascade=cascade,
-                on_step=lambda step: note(f"  {step}"),
+                on_step=tell_step,
                 raw=arguments.raw,
                 disagreement=arguments.disagreement,
                 other_side=arguments.other_side,
                 anonymize=arguments.anonymize,
                 at_least=at_least,
+                read=lambda *_: read(),
                 **{**files, **({} if plane is None else {"cut": plane})},
                 **known,
             )
-            planned.save(folder)
         except OutputError:
             raise  # a full disk fails every case after it as well
         except FlrError as error:
             failed[path] = clean(str(error))
-            note(f"  failed: {failed[path]}")
-            continue
-        if not planned.ct.slices:  # of a series that cannot be referred to, a warning says so
-            note(f"  no DICOM SEG and SR: {planned.why_no_dicom}")
-        for warning in planned.warnings:
-            note(f"  warning: {warning}")
-        say(f"{folder.name}: {planned.volumes.describe()}")
-        for line in planned.assessment.describe():
-            say(f"  {line}")
-        if planned.interval is not None:
-            say(f"  {planned.interval.describe()}")
-        for name, other in planned.compared.items():
-            say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
-    from flrplan.planning.index import write_index  # matplotlib, a second of imports that nothing before needs
+            with telling:
+                note(f"  failed: {failed[path]}")
+            return None
 
-    index = write_index(arguments.out)
-    if index is not None:
-        note(f"all plans of the folder: {clean(str(index))}")
+    def write(path: Path, planned: Plan) -> None:
+        try:
+            planned.save(arguments.out / folders[path])
+        except OutputError:
+            raise
+        except FlrError as error:
+            failed[path] = clean(str(error))
+            with telling:
+                note(f"{numbers[path]}{folders[path]}: failed: {failed[path]}")
+            return
+        with telling:
+            if len(cases) > 1:
+                note(f"{numbers[path]}{folders[path]}: planned")
+            _tell(planned)
+
+    overlapped(todo, lambda path: read_ct(path, arguments.series), compute, write)
+    if arguments.part == (1, 1):
+        _write_index(arguments.out, clean)
     if failed:
-        note(f"{len(failed)} of {len({*cases, *failed})} cases failed:")
+        note(f"{len(failed)} of {len({*part_of(cases, arguments.part), *failed})} cases failed:")
         for path, message in failed.items():
             note(clean(f"  {path}: {message.splitlines()[0]}"))
         return 1
     return 0
+
+
+def _tell(planned: Plan) -> None:
+    if not planned.ct.slices:  # of a series that cannot be referred to, a warning says so
+        note(f"  no DICOM SEG and SR: {planned.why_no_dicom}")
+    for warning in planned.warnings:
+        note(f"  warning: {warning}")
+    say(f"{planned.ct.name}: {planned.volumes.describe()}")
+    for line in planned.assessment.describe():
+        say(f"  {line}")
+    if planned.interval is not None:
+        say(f"  {planned.interval.describe()}")
+    for name, other in planned.compared.items():
+        say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
+
+
+def _write_index(out: Path, clean: Callable[[str], str]) -> None:
+    from flrplan.planning.index import write_index  # matplotlib, a second of imports that nothing before needs
+
+    index = write_index(out)
+    if index is not None:
+        note(f"all plans of the folder: {clean(str(index))}")
+
+
+def _gpus(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """The GPUs that share the cases; by default all that are there, where the device is not one of them or the CPU."""
+    from flrplan.hardware import choose_device, choose_gpus, visible_gpus
+
+    if arguments.gpus is None:
+        device = choose_device(arguments.device)
+        return visible_gpus() if device.type == "cuda" and device.index is None else ()
+    return choose_gpus(arguments.gpus, visible_gpus())
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, such as 2/4, got {text!r}")
+    return int(number), int(count)
 
 
 def _cases(inputs: Sequence[Path], series: str | None, failed: dict[Path, str], clean: Callable[[str], str]) -> list[Path]:

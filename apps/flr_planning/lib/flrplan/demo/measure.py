@@ -134,7 +134,7 @@ def model_weights(models: Path) -> dict[str, str]:
 
 def demo_cascade(models: Path, device: str = "cpu") -> Cascade:
     """The cascade as the app runs it, by the models of a folder alone."""
-    return Cascade(ModelStore(models, demo=None), CascadeSettings(device=device))
+    return Cascade(ModelStore(models, demo=None, cache_mb=0), CascadeSettings(device=device))
 
 
 _cascades: list[Cascade] = []

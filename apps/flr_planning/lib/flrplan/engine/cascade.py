@@ -16,11 +16,13 @@ import torch
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure
+from flrplan.engine.cache import Detail, StagePrediction, digest_of_array
 from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, ModelStore
 from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware import choose_device
 from flrplan.image import CT
-from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, StageInput, build_stage_input
+from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, build_stage_input
+from flrplan.method.engine import engine_named
 from flrplan.nnunet.model import StagePredictor
 from flrplan.qc import liver_in_view_findings
 from flrplan.workfolder import ModelIdentity
@@ -41,12 +43,14 @@ class CascadeSettings:
         would multiply the waiting time by up to 8.
     largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
         liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
+    engine: how the networks are run; one of :data:`flrplan.method.engine.ENGINES`, with changes or without; ``fast`` in the app.
     """
 
     architecture: str = "nnunet"
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    engine: str = "nnunet"
 
 
 @dataclass
@@ -61,6 +65,16 @@ class _Run:
     models: dict[str, ModelIdentity] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    digests: dict[Structure | None, bytes] = field(default_factory=dict)
+
+    def key(self, stage: Stage, predictor: StagePredictor) -> bytes:
+        """Digest of all that a prediction depends on: model and settings, the CT with its grid, and the masks that the stage takes."""
+        for what in (None, *stage.needs):
+            if what not in self.digests:
+                self.digests[what] = (
+                    digest_of_array(self.masks[what]) if what else digest_of_array(self.ct.array_zyx, self.ct.geometry)
+                )
+        return b"".join([predictor.decides, *(self.digests[what] for what in (None, *stage.needs))])
 
 
 class Cascade:
@@ -73,6 +87,7 @@ class Cascade:
         self.store = store or ModelStore()
         self.settings = settings or CascadeSettings()
         self.device = choose_device(self.settings.device)
+        self.engine = engine_named(self.settings.engine)
 
     def run(
         self,
@@ -121,7 +136,7 @@ class Cascade:
 
     def identity(self, stage: Stage) -> ModelIdentity:
         """Which model serves a stage here. Raises ModelError where none does."""
-        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)[1]
+        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring, self.engine)[1]
 
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
         if all(target in run.masks for target in stage.targets):
@@ -131,18 +146,24 @@ class Cascade:
         if on_step is not None:
             on_step(f"{run.ct.name}: {stage}")
         started = perf_counter()
-        predictor, identity = self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring)
+        predictor, identity = self.store.predictor(
+            stage, self.settings.architecture, self.device, self.settings.mirroring, self.engine
+        )
         loaded = perf_counter()
-        stage_input = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
-        with_folds = run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets)
-        for target, (mask, probability, folds) in self._predicted(stage_input, predictor, run, with_folds).items():
+        wanted = Detail.MASK if run.on_probability is None else Detail.PROBABILITY
+        if run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets):
+            wanted = Detail.FOLDS
+        prediction = self._predicted(stage, predictor, run, wanted)
+        run.warnings += prediction.said
+        restore = prediction.place.restore
+        for target, (mask, probability, folds) in prediction.targets.items():
             if target in run.masks:  # given, so not predicted
                 continue
             if run.on_probability is not None and probability is not None:
-                run.on_probability(target, stage_input.restore(probability))
+                run.on_probability(target, restore(probability))
             if run.on_folds is not None and target in run.on_folds:
-                run.on_folds[target](tuple(stage_input.restore(fold) for fold in folds))
-            mask = stage_input.restore(mask)
+                run.on_folds[target](tuple(restore(fold) for fold in folds))
+            mask = restore(mask)
             run.masks[target] = self._checked_liver(mask, run) if target is Structure.LIVER else mask
             run.sources[target] = Source.PREDICTED
         run.models[stage.name] = identity
@@ -150,28 +171,39 @@ class Cascade:
         run.seconds[f"{stage}_load"] = round(loaded - started, 3)
         run.seconds[f"{stage}_predict"] = round(perf_counter() - loaded, 3)
 
-    def _predicted(
-        self, given: StageInput, predictor: StagePredictor, run: _Run, with_folds: bool
-    ) -> Mapping[Structure, Prediction]:
-        """Each target's mask and, where somebody takes it, probability; on the CPU where the accelerator's memory runs out."""
+    def _predicted(self, stage: Stage, predictor: StagePredictor, run: _Run, wanted: Detail) -> StagePrediction:
+        """What a stage answers, as it was kept where nothing has changed; on the CPU where the accelerator's memory runs out."""
 
-        def by(predictor: StagePredictor) -> Mapping[Structure, Prediction]:
-            if with_folds:
-                return predictor.predict_with_folds(given)
-            if run.on_probability is not None:
-                return {target: (mask, p, ()) for target, (mask, p) in predictor.predict_with_probability(given).items()}
-            return {target: (mask, None, ()) for target, mask in predictor.predict(given).items()}
+        def by(predictor: StagePredictor) -> StagePrediction:
+            def compute() -> StagePrediction:
+                given = build_stage_input(run.ct.array_zyx, run.ct.geometry, run.masks, stage, predictor.folder.input)
+                said: list[str] = []
+                targets: Mapping[Structure, Prediction]
+                if wanted is Detail.FOLDS:
+                    targets = predictor.predict_with_folds(given, said.append)
+                elif wanted is Detail.PROBABILITY:
+                    found = predictor.predict_with_probability(given, said.append)
+                    targets = {target: (mask, p, ()) for target, (mask, p) in found.items()}
+                else:
+                    targets = {target: (mask, None, ()) for target, mask in predictor.predict(given, said.append).items()}
+                return StagePrediction(given, targets, tuple(said))
+
+            cache = self.store.cache
+            return cache.get(run.key(stage, predictor), wanted, compute) if cache.most_bytes else compute()
 
         try:
             return by(predictor)
         except DeviceMemoryError as error:
             logger.warning("%s; predicting on the CPU", error)
         torch.cuda.empty_cache()  # out here nothing holds the failed attempt's tensors any more
-        stage = given.stage
         run.warnings.append(
             f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
         )
-        return by(self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring)[0])
+        return by(
+            self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring, self.engine)[
+                0
+            ]
+        )
 
     def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
         if not liver.any():
@@ -181,14 +213,16 @@ class Cascade:
             )
         if not self.settings.largest_liver:
             return liver
-        pieces, count = ndimage.label(liver)
+        box = ndimage.find_objects(liver.view(np.uint8))[0]
+        pieces, count = ndimage.label(liver[box])
         if count == 1:
             return liver
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0
-        kept = pieces == sizes.argmax()
+        kept = np.zeros_like(liver)
+        kept[box] = pieces == sizes.argmax()
         dropped_ml = float(sizes.sum() - sizes.max()) * run.ct.geometry.voxel_volume_ml
         if dropped_ml > 0:
             what = "1 stray piece" if count == 2 else f"{count - 1} stray pieces"
             run.warnings.append(f"{what} of the predicted liver ({dropped_ml:.1f} ml) dropped")
-        return np.asarray(kept)
+        return kept

@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flrplan.engine.cache import CACHE_MB, PredictionCache
 from flrplan.errors import ModelError
 from flrplan.files import entries
 from flrplan.method import Stage
+from flrplan.method.engine import Engine
 from flrplan.workfolder import ModelIdentity
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ MODEL_ROOT = Path(__file__).resolve().parents[3] / "model"
 DEMO_NAME = "demo"
 DEMO_NOTE = "demo models, trained on synthetic cases only: not for patients"
 FINE_TUNED_NOTE = "fine-tuned from demo models, which were trained on synthetic cases only"
+IS_DEMO = "demo"
+"""Key of the ``published.json`` of a demo model that was exported and imported: it stays one wherever it lies."""
 FROM_DEMO = "fine_tuned_from_demo"
 """Key of a model's identity, and of its ``published.json``: its weights started from a demo model's."""
 
@@ -60,6 +64,7 @@ class ModelStore:
 
     root: the folder with ``<stage>/<architecture>/``; where it has no model for a stage, ``demo`` serves.
     folds: use these folds only (out-of-fold predictions); None is the ensemble of all that are there.
+    cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again (:mod:`flrplan.engine.cache`); 0: none.
     """
 
     def __init__(
@@ -67,12 +72,14 @@ class ModelStore:
         root: str | os.PathLike[str] = MODEL_ROOT,
         demo: Path | None = MODEL_ROOT / DEMO_NAME,
         folds: tuple[int, ...] | None = None,
+        cache_mb: float = CACHE_MB,
     ) -> None:
         self.root = Path(root)
         self.demo = demo
         self.folds = folds
+        self.cache = PredictionCache(int(cache_mb * 1e6))
         self._lock = threading.Lock()
-        self._warm: dict[tuple[str, str, str, bool], tuple[Any, StagePredictor, FoundModel]] = {}
+        self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor, FoundModel]] = {}
 
     def has(self, stage: Stage, architecture: str) -> bool:
         """Whether a model is there at all, whole or not."""
@@ -81,7 +88,7 @@ class ModelStore:
     def _candidates(self, stage: Stage, architecture: str) -> list[tuple[Path, bool]]:
         own = self.folder(stage, architecture)
         demo = [] if self.demo is None else [(self.demo / stage.name / architecture, True)]
-        return [(own, False), *demo]
+        return [(own, self.demo is not None and self.root.absolute() == self.demo.absolute()), *demo]
 
     def find(self, stage: Stage, architecture: str) -> FoundModel:
         """The trained model of a stage, else its demo model.
@@ -106,8 +113,9 @@ class ModelStore:
             if path.is_dir() and entries(path):
                 folder = ModelFolder.open(current_version(path))
                 folder.require_stage(stage)
-                from_demo = bool(folder.published().get(FROM_DEMO))
-                return FoundModel(folder if self.folds is None else folder.with_folds(self.folds), demo, from_demo)
+                published = folder.published()
+                folder = folder if self.folds is None else folder.with_folds(self.folds)
+                return FoundModel(folder, demo or bool(published.get(IS_DEMO)), bool(published.get(FROM_DEMO)))
         return None
 
     def folder(self, stage: Stage, architecture: str) -> Path:
@@ -119,16 +127,18 @@ class ModelStore:
         return [path for root in (self.root, self.demo) if root is not None and (path := root / name).is_file()]
 
     def predictor(
-        self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False
+        self, stage: Stage, architecture: str, device: torch.device, mirroring: bool = False, engine: Engine | None = None
     ) -> tuple[StagePredictor, ModelIdentity]:
         """A warm predictor of a stage, and its identity."""
-        key = (stage.name, architecture, str(device), mirroring)
+        key = (stage.name, architecture, str(device), mirroring, engine or Engine())
         with self._lock:
             _, predictor, found = self._load(stage, architecture, key)
         identity = replace(predictor.identity, architecture=architecture, demo=found.demo, fine_tuned_from_demo=found.from_demo)
         return predictor, identity
 
-    def _load(self, stage: Stage, architecture: str, key: tuple[str, str, str, bool]) -> tuple[Any, StagePredictor, FoundModel]:
+    def _load(
+        self, stage: Stage, architecture: str, key: tuple[str, str, str, bool, Engine]
+    ) -> tuple[Any, StagePredictor, FoundModel]:
         import torch
 
         from flrplan.nnunet.model import StagePredictor
@@ -140,6 +150,6 @@ class ModelStore:
             logger.info("loading model %s", found.folder.path)
             for warning in found.folder.warnings:
                 logger.warning("%s: %s", found.folder.path, warning)
-            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), key[3]), found)
+            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), *key[3:]), found)
             self._warm[key] = warm
         return warm

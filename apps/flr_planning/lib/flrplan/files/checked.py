@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, fields, is_dataclass
 from functools import wraps
+from numbers import Real
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
@@ -58,6 +59,13 @@ Number = Annotated[float, WrapValidator(_number), Field(strict=True, allow_inf_n
 Flag = Annotated[bool, Field(strict=True)]
 EmptyBlock = BeforeValidator(lambda value: {} if value is None else value)
 """For blocks of settings: one that YAML leaves empty is one without settings."""
+
+
+def require_number(name: str, value: object) -> float:
+    """A number of a caller's own. Raises: SettingsError, by name, for a text, a truth value or what else is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SettingsError(f"{name}: expected a number, got {value!r:.80}")
+    return float(value)
 
 
 def one_of(known: Iterable[object]) -> BeforeValidator:

@@ -6,7 +6,7 @@ Training, server, command line and benchmark all call :func:`build_stage_input`;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -128,6 +128,10 @@ class StageInput:
     geometry: Geometry
     canonical: Canonical
     box_zyx: Box
+
+    def without_channels(self) -> StageInput:
+        """The same place with nothing in it: what :meth:`restore` and :meth:`crop` need, and no more."""
+        return replace(self, channels_czyx=np.empty((0, 0, 0, 0), np.float32), shown_zyx=np.empty((0, 0, 0), bool))
 
     def crop(self, array_zyx: NDArray[Scalar]) -> NDArray[Scalar]:
         """An array on the CT's grid (a target mask, say) on this input's grid."""

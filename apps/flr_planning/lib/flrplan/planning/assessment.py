@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flrplan.errors import SettingsError
+from flrplan.files.checked import require_number
 from flrplan.planning.criteria import (
     FLR_TO_WEIGHT_SOURCE,
     GROWTH_SOURCE,
@@ -43,8 +44,9 @@ class Clinical:
     weeks: float | None = None
 
     def __post_init__(self) -> None:
-        if self.weeks is not None and not (math.isfinite(self.weeks) and 0 < self.weeks <= 520):
-            raise SettingsError(f"weeks since the embolisation: expected more than 0, at most 520, got {self.weeks:g}")
+        weeks = None if self.weeks is None else require_number("weeks", self.weeks)
+        if weeks is not None and not (math.isfinite(weeks) and 0 < weeks <= 520):
+            raise SettingsError(f"weeks since the embolisation: expected more than 0, at most 520, got {weeks:g}")
         if self.weeks is not None and self.prior is None:
             raise SettingsError(
                 "weeks since the embolisation say nothing without the volumetry before it; give the prior as well"

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from flrplan.anatomy import Mask
 from flrplan.errors import LabelError, SettingsError
+from flrplan.files.checked import require_number
 from flrplan.image import Geometry
 from flrplan.metrics.region import Region
 from flrplan.planning.coherent import whole_metastases
@@ -219,7 +220,8 @@ def _range(low: NDArray[np.floating[Any]], high: NDArray[np.floating[Any]]) -> s
 
 def at_least_percent(value: float) -> float:
     """A wanted FLR%. Raises: SettingsError unless it lies between 0 and 100."""
-    if not (isinstance(value, int | float) and math.isfinite(value) and 0 < value < 100):
+    require_number("at_least", value)
+    if not (math.isfinite(value) and 0 < value < 100):
         hint = f", which looks like a fraction: {100 * value:g}?" if isinstance(value, float) and 0 < value < 1 else ""
         raise SettingsError(f"at least: expected a percentage between 0 and 100, got {value}{hint}")
     if value < 1:

@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from flrplan.anatomy import Mask
+from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.errors import GridError
 from flrplan.image import Geometry
+from flrplan.planning.parts import numbered_lesions
 
 EDGE_MM = 2.0
 """About the edge of a triangle: finer than what a surgeon cuts, and a liver has some 50,000 of them."""
+CUT = "resection_surface"
+"""The cut among :func:`meshes_of`."""
 
 Field = NDArray[np.float32]
 
@@ -52,6 +55,20 @@ class Mesh:
             return 0.0
         a, b, c = np.moveaxis((self.vertices_lps_mm - self.vertices_lps_mm[0]).astype(np.float64)[self.triangles], 1, 0)
         return float(np.einsum("ij,ij->", a, np.cross(b, c))) / 6000.0
+
+
+def meshes_of(label_zyx: NDArray[np.uint8], geometry: Geometry) -> dict[str, Mesh]:
+    """The surfaces of a planning map: liver, FLR, LRS, ``crlm_<n>`` by number of the metastasis, and the cut; none of what has no voxels."""
+    if not label_zyx.any():
+        return {}
+    box = _box(label_zyx > 0)
+    label, grid = label_zyx[box], geometry.crop(box)
+    found = {s.value: surface_mesh(structure_mask(label, s), grid) for s in (Structure.LIVER, Structure.FLR, Structure.LRS)}
+    numbers = numbered_lesions(structure_mask(label, Structure.CRLM))
+    for number, of_lesion in enumerate(ndimage.find_objects(numbers), 1):
+        found[f"crlm_{number}"] = surface_mesh(numbers[of_lesion] == number, grid.crop(of_lesion))
+    found[CUT] = cut_mesh(label > 0, structure_mask(label, Structure.FLR), grid)
+    return {name: mesh for name, mesh in found.items() if not mesh.is_empty}
 
 
 def surface_mesh(mask: Mask, geometry: Geometry, edge_mm: float = EDGE_MM) -> Mesh:

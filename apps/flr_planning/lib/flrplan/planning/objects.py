@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from flrplan import __version__
 from flrplan.anatomy import APPEARANCE, Appearance, CodedConcept, Compartment, Structure, structure_mask
@@ -16,14 +15,18 @@ from flrplan.files import replacing
 from flrplan.method import Source, stage_named
 from flrplan.metrics.cut import Fate
 from flrplan.metrics.region import Region
+from flrplan.objects.markups import Point, write_plane, write_points
 from flrplan.objects.mesh_files import ColouredMesh, write_glb, write_stl
 from flrplan.objects.seg import Algorithm, Segment, segmentation
 from flrplan.objects.source import PRIVATE_SCHEME
 from flrplan.objects.sr import Measured, MeasuredThing, measurement_report
-from flrplan.planning.meshes import Mesh, cut_mesh, surface_mesh
+from flrplan.planning.meshes import CUT, Mesh
 from flrplan.planning.parts import Lesion, numbered_lesions
 from flrplan.planning.plan import MESH_FOLDER, SCENE_NAME, SEG_NAME, SR_NAME, Plan
 
+LESIONS_NAME, PLANE_NAME = "crlm.mrk.json", "cut_plane.mrk.json"
+FLAT_MM = 10.0
+"""A cut that lies farther than this from its plane, the margin that surgeons aim for, is not said to be one."""
 _SHOWN = ((Structure.LIVER, 1.0), (Structure.FLR, 0.6), (Structure.LRS, 0.5))
 """Structures with a mesh of their own, and their opacity in a scene."""
 _CUT_RGB = (240, 240, 240)
@@ -74,7 +77,7 @@ def write_dicom(plan: Plan, folder: Path, anonymize: bool = False) -> None:
 def write_meshes(plan: Plan, folder: Path) -> None:
     """Writes a mesh of each structure and metastasis and the cut into :data:`MESH_FOLDER`, as STL each and as one scene without the liver.
 
-    Raises: OutputError where they cannot be written.
+    For 3D Slicer, the metastases as points with their fate and margin, and the plane of the cut where it is nearly one. Raises: OutputError where they cannot be written.
     """
     meshes = _meshes(plan)
     scene = [m for name, m in meshes.items() if name != Structure.LIVER]
@@ -82,27 +85,46 @@ def write_meshes(plan: Plan, folder: Path) -> None:
         write_stl(folder / MESH_FOLDER / f"{name}.stl", mesh)
     if scene:
         write_glb(folder / MESH_FOLDER / SCENE_NAME, scene)
+    points = [Point(_title(lesion), _said(lesion), lesion.centre_lps_mm) for lesion in plan.parts.lesions]
+    if points:
+        write_points(folder / MESH_FOLDER / LESIONS_NAME, "CRLM", points)
+    if CUT in plan.meshes:
+        _write_plane(folder / MESH_FOLDER / PLANE_NAME, plan.meshes[CUT])
+
+
+def _said(lesion: Lesion) -> str:
+    margin = "" if math.isnan(lesion.margin_mm) else f", {lesion.margin_mm:.1f} mm to the cut"
+    return f"{lesion.volume_ml:.1f} ml, {lesion.fate}{margin}"
+
+
+def _write_plane(path: Path, cut: Mesh) -> None:
+    """The plane with the least squared distance to a cut; nothing of one that is no plane, such as a wedge's."""
+    corners = cut.vertices_lps_mm.astype(np.float64)[cut.triangles]
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    places = corners.mean(axis=1)
+    centre = np.average(places, axis=0, weights=area)
+    axes = np.linalg.svd((places - centre) * np.sqrt(area)[:, None], full_matrices=False)[2]
+    axes[2] = np.cross(axes[0], axes[1])
+    along = (cut.vertices_lps_mm - centre) @ axes.T
+    off_mm = float(np.abs(along[:, 2]).max())
+    if off_mm > FLAT_MM:
+        return
+    width, height = (float(np.ptp(along[:, axis])) for axis in (0, 1))
+    said = f"the plane nearest to the planned cut, which lies up to {off_mm:.1f} mm from it; for research use only"
+    write_plane(path, "Planned cut", said, centre, axes, (round(width, 1), round(height, 1), 0.0))
 
 
 def _meshes(plan: Plan) -> dict[str, ColouredMesh]:
-    """By the name of their file; what has no voxels has none."""
-    label, geometry = plan.label_zyx, plan.ct.geometry
-    found: dict[str, tuple[str, Mesh, tuple[int, int, int], float]] = {}
-    for structure, opacity in _SHOWN:
-        look = APPEARANCE[structure]
-        found[structure] = (look.title, surface_mesh(structure_mask(label, structure), geometry), look.rgb, opacity)
-    liver = Region.of(label > 0, geometry.spacing_zyx_mm)
-    if not liver.is_empty:
-        numbers = numbered_lesions(structure_mask(label[liver.box], Structure.CRLM))
-        for lesion, box in zip(plan.parts.lesions, ndimage.find_objects(numbers), strict=True):
-            mesh = surface_mesh(numbers[box] == lesion.number, geometry.crop(liver.box).crop(box))
-            found[f"crlm_{lesion.number}"] = (_title(lesion), mesh, _look(lesion).rgb, 1.0)
-    cut = cut_mesh(label > 0, structure_mask(label, Structure.FLR), geometry)
-    found["resection_surface"] = ("Resection surface", cut, _CUT_RGB, 1.0)
+    """By the name of their file."""
+    looks: dict[str, tuple[str, tuple[int, int, int], float]] = {
+        s.value: (APPEARANCE[s].title, APPEARANCE[s].rgb, opacity) for s, opacity in _SHOWN
+    }
+    looks |= {f"crlm_{lesion.number}": (_title(lesion), _look(lesion).rgb, 1.0) for lesion in plan.parts.lesions}
+    looks[CUT] = ("Resection surface", _CUT_RGB, 1.0)
     return {
-        name: ColouredMesh(title, mesh.vertices_lps_mm, mesh.triangles, rgb, opacity)
-        for name, (title, mesh, rgb, opacity) in found.items()
-        if not mesh.is_empty
+        name: ColouredMesh(title, plan.meshes[name].vertices_lps_mm, plan.meshes[name].triangles, rgb, opacity)
+        for name, (title, rgb, opacity) in looks.items()
+        if name in plan.meshes
     }
 
 

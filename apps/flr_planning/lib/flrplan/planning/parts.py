@@ -22,6 +22,11 @@ from flrplan.planning.coherent import COHERENT, TOUCHING
 PointLPS = tuple[float, float, float]
 """A place in the patient, LPS, mm."""
 
+LIVER_PART = (
+    "not computable: sectors and segments end at planes through the hepatic veins, the gallbladder, the cava and the portal fork, none of "
+    "which is segmented"
+)
+"""Which part of the liver (Brisbane 2000, Couinaud) a metastasis lies in. A rule on the outline of the liver alone would be a guess."""
 _FEW_POINTS = 1000
 
 
@@ -76,7 +81,7 @@ class Parts:
         return min((n for n in self.lesions if not math.isnan(n.margin_mm)), key=lambda n: n.margin_mm, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """``resection_parts``, ``remnant_parts``, ``lesions`` and ``smallest_margin`` (mm, lesion, place) as plain values."""
+        """``resection_parts``, ``remnant_parts``, ``lesions``, ``smallest_margin`` (mm, lesion, place) and :data:`LIVER_PART` as plain values."""
         closest = self.closest
         margin = None
         if closest is not None:
@@ -85,6 +90,7 @@ class Parts:
             "resection_parts": [_part_json(part) for part in self.resection],
             "remnant_parts": [_part_json(part) for part in self.remnant],
             "lesions": [lesion.to_json() for lesion in self.lesions],
+            "liver_part": LIVER_PART,
             "smallest_margin": margin,
         }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from flrplan.errors import SettingsError
 from flrplan.files import read_json
+from flrplan.files.checked import require_number
 
 HEIGHT_CM = (100.0, 250.0)
 WEIGHT_KG = (25.0, 350.0)
@@ -32,6 +33,9 @@ class Patient:
     scan_date: date | None = None
 
     def __post_init__(self) -> None:
+        for name, value in (("height_cm", self.height_cm), ("weight_kg", self.weight_kg)):
+            if value is not None:
+                require_number(name, value)
         in_metres = self.height_cm is not None and 1.0 <= self.height_cm <= 2.5
         hint = f", which looks like metres: {100 * (self.height_cm or 0):.0f} cm?" if in_metres else ""
         for name, value, (low, high), unit, said in (

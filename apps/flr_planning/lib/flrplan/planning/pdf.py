@@ -16,17 +16,20 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import BaseDocTemplate, Frame, Image, PageBreak, PageTemplate, Paragraph, Spacer
 from reportlab.platypus import Table as Grid
 
 from flrplan.files import replacing
+from flrplan.planning.fonts import fallback, pieces, shown
 from flrplan.planning.report import Picture, ReportContent, Table
 
 _WIDTH = A4[0] - 24 * mm
 _LONGEST_TITLE = 80
 """Letters in a footer, which is one line; the whole title stands on the first page."""
-_FONT, _BOLD = "DejaVuSans", "DejaVuSans-Bold"
+_FONT, _BOLD, _OTHER = "DejaVuSans", "DejaVuSans-Bold", "Fallback"
+_NUMBERS = "letters that no font of this system has stand here as their numbers (U+...), in report.html as they are"
 _TEXT = ParagraphStyle("text", fontName=_FONT, fontSize=7.6, leading=9.6)
 _SMALL = ParagraphStyle("small", _TEXT, fontSize=6.6, leading=8.2)
 _CENTRED = ParagraphStyle("centred", _SMALL, alignment=TA_CENTER)
@@ -41,29 +44,36 @@ def write_pdf(path: Path, of: ReportContent) -> None:
     """Writes a report. Raises: OutputError; no half-written file is left."""
     _register_fonts()
     first: list[Any] = [
-        Paragraph(escape(of.title), _TITLE),
-        Paragraph(escape(of.use), _TEXT),
+        Paragraph(_marked(of.title), _TITLE),
+        Paragraph(_marked(of.use if shown(of.title) == of.title else f"{of.use}; {_NUMBERS}"), _TEXT),
         _headline(of),
         Spacer(0, 3),
         _image(of.thresholds, 150 * mm, 40 * mm),
         _row(of.key_images[:3], 64 * mm),
         _row([*of.key_images[3:], *of.outside], 58 * mm),
         Paragraph(
-            escape(f"{of.lines}. Scale: 50 mm with a tick every 10 mm. R, L, A, P: the patient's right, left, front and back."),
+            _marked(
+                f"{of.lines}. Scale: 50 mm with a tick every 10 mm. R, L, A, P: the patient's right, left, front and back."
+            ),
             _SMALL,
         ),
     ]
     second: list[Any] = [part for table in (of.lesions, *of.tables) for part in _table(table, _WIDTH)]
     second.append(Paragraph(f"To check ({len(of.warnings)})", _HEADING))
-    second += [Paragraph(f"• {escape(line)}", _TEXT) for line in of.warnings] or [Paragraph("nothing was found", _TEXT)]
+    second += [Paragraph(f"• {_marked(line)}", _TEXT) for line in of.warnings] or [Paragraph("nothing was found", _TEXT)]
     if of.notes:
-        second.append(Paragraph(f"Notes: {escape('; '.join(of.notes))}", _SMALL))
+        second.append(Paragraph(f"Notes: {_marked('; '.join(of.notes))}", _SMALL))
     second += [part for table in of.made_of for part in _table(table, _WIDTH)]
 
     def footer(canvas: Any, document: Any) -> None:
-        canvas.setFont(_FONT, 6.5)
         title = of.title if len(of.title) <= _LONGEST_TITLE else f"{of.title[:_LONGEST_TITLE]}..."
-        canvas.drawString(12 * mm, 6 * mm, f"{title}; {of.use}")
+        x = 12 * mm
+        for piece, is_other in pieces(f"{title}; {of.use}"):
+            font = _OTHER if is_other else _FONT
+            canvas.setFont(font, 6.5)
+            canvas.drawString(x, 6 * mm, piece)
+            x += stringWidth(piece, font, 6.5)
+        canvas.setFont(_FONT, 6.5)
         canvas.drawRightString(A4[0] - 12 * mm, 6 * mm, f"page {document.page}")
 
     buffer = io.BytesIO()
@@ -83,16 +93,27 @@ def _register_fonts() -> None:
     for name in (_FONT, _BOLD):
         if name not in pdfmetrics.getRegisteredFontNames():
             pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))
+    own = fallback()
+    if own is not None:
+        pdfmetrics.registerFont(TTFont(_OTHER, own.path))
+        pdfmetrics.registerFontFamily(_OTHER, normal=_OTHER, bold=_OTHER, italic=_OTHER, boldItalic=_OTHER)
     pdfmetrics.registerFontFamily(_FONT, normal=_FONT, bold=_BOLD, italic=_FONT, boldItalic=_BOLD)
 
 
+def _marked(text: str) -> str:
+    """A text as a paragraph takes it, with the fonts that have its letters."""
+    return "".join(
+        f'<font name="{_OTHER}">{escape(piece)}</font>' if is_other else escape(piece) for piece, is_other in pieces(text)
+    )
+
+
 def _headline(of: ReportContent) -> Grid:
-    lines: list[Any] = [Paragraph(f"{escape(of.headline[0])} &nbsp; {escape(of.headline[1])}", _LARGE)]
+    lines: list[Any] = [Paragraph(f"{_marked(of.headline[0])} &nbsp; {_marked(of.headline[1])}", _LARGE)]
     if of.sure:
-        lines += [Paragraph(escape(of.sure[0]), _SURE), Paragraph(escape(of.sure[1]), _SMALL)]
-    lines.append(Paragraph(escape(of.about), _TEXT))
+        lines += [Paragraph(_marked(of.sure[0]), _SURE), Paragraph(_marked(of.sure[1]), _SMALL)]
+    lines.append(Paragraph(_marked(of.about), _TEXT))
     marks = {True: "✓ ", False: "✗ ", None: ""}
-    lines += [Paragraph(f"<b>{marks[met]}</b>{escape(text)}", _TEXT) for met, text in of.verdicts]
+    lines += [Paragraph(f"<b>{marks[met]}</b>{_marked(text)}", _TEXT) for met, text in of.verdicts]
     return Grid([[lines]], [_WIDTH], style=[("BOX", (0, 0), (-1, -1), 1.4, colors.black), ("TOPPADDING", (0, 0), (-1, -1), 2)])
 
 
@@ -105,7 +126,7 @@ def _image(picture: Picture, width: float, height: float) -> Image:
 
 def _row(pictures: Sequence[Picture], height: float) -> Grid:
     each = _WIDTH / len(pictures)
-    cells = [[_image(p, each - 4, height) for p in pictures], [Paragraph(escape(p.caption), _CENTRED) for p in pictures]]
+    cells = [[_image(p, each - 4, height) for p in pictures], [Paragraph(_marked(p.caption), _CENTRED) for p in pictures]]
     return Grid(
         cells,
         [each] * len(pictures),
@@ -114,15 +135,15 @@ def _row(pictures: Sequence[Picture], height: float) -> Grid:
 
 
 def _table(of: Table, width: float) -> list[Any]:
-    parts: list[Any] = [Paragraph(escape(of.title), _HEADING)]
+    parts: list[Any] = [Paragraph(_marked(of.title), _HEADING)]
     if of.rows:
-        head = [[Paragraph(f"<b>{escape(cell)}</b>", _SMALL) for cell in of.head]] if any(of.head) else []
-        rows = [[Paragraph(escape(cell), _SMALL) for cell in row] for row in of.rows]
+        head = [[Paragraph(f"<b>{_marked(cell)}</b>", _SMALL) for cell in of.head]] if any(of.head) else []
+        rows = [[Paragraph(_marked(cell), _SMALL) for cell in row] for row in of.rows]
         longest = [max(6, *(min(60, len(row[k])) for row in [of.head, *of.rows])) for k in range(len(of.rows[0]))]
         widths = [width * n / sum(longest) for n in longest]
         style = [("LINEBELOW", (0, 0), (-1, -1), 0.3, colors.grey), ("VALIGN", (0, 0), (-1, -1), "TOP")]
         style += [(side, (0, 0), (-1, -1), 1) for side in ("TOPPADDING", "BOTTOMPADDING", "LEFTPADDING", "RIGHTPADDING")]
         parts.append(Grid(head + rows, widths, style=style, repeatRows=len(head), hAlign="LEFT"))
     if of.note:
-        parts.append(Paragraph(escape(of.note), _SMALL))
+        parts.append(Paragraph(_marked(of.note), _SMALL))
     return parts

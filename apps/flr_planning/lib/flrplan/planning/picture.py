@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from flrplan.anatomy import APPEARANCE, Compartment, Mask
@@ -25,6 +26,7 @@ from flrplan.files import replacing
 from flrplan.image import CT, Canonical
 from flrplan.planning.assessment import Assessment
 from flrplan.planning.criteria import Denominator
+from flrplan.planning.fonts import families, shown
 from flrplan.planning.parts import Lesion
 from flrplan.planning.volumetry import Volumes
 
@@ -59,6 +61,21 @@ class View:
     lesions: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     veins: Mapping[str, Mask] = field(default_factory=dict)
     others: Mapping[str, Mask] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyImage:
+    """A view as it is drawn. rgb: ``(rows, columns, 3) uint8``."""
+
+    title: str
+    rgb: NDArray[np.uint8]
+
+    @property
+    def jpeg(self) -> bytes:
+        """The picture, without its title, as a JPEG."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.rgb).save(buffer, "JPEG", quality=85)
+        return buffer.getvalue()
 
 
 def key_views(
@@ -118,12 +135,15 @@ def key_views(
     return views
 
 
-def view_jpeg(view: View, width_in: float = 4.2, dpi: int = 150) -> bytes:
-    """A key image as a JPEG."""
+def draw(view: View, width_in: float = 4.2, dpi: int = 150) -> KeyImage:
+    """Draws a key image."""
     rows, columns = (n * s for n, s in zip(view.label.shape, view.spacing_mm, strict=True))
     figure = _figure(width_in, width_in * rows / columns)
-    draw_view(figure.add_axes((0, 0, 1, 1)), view)
-    return _jpeg(figure, dpi)
+    figure.set_dpi(dpi)
+    _draw(figure.add_axes((0, 0, 1, 1)), view)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return KeyImage(view.title, np.array(canvas.buffer_rgba())[..., :3])
 
 
 def outside_jpeg(ct: CT, label_zyx: NDArray[np.uint8], lesions: Sequence[Lesion] = (), from_below: bool = False) -> bytes:
@@ -211,18 +231,34 @@ def thresholds_png(assessment: Assessment, interval: tuple[float, float] | None 
     return buffer.getvalue()
 
 
-def write_picture(path: Path, ct: CT, views: Sequence[View], volumes: Volumes) -> None:
+def write_picture(path: Path, ct: CT, images: Sequence[KeyImage], volumes: Volumes) -> None:
     """A PNG of the key images in a row and the volumes in words. Raises: OutputError where it cannot be written."""
-    figure = _figure(4 * len(views), 4.6, layout="constrained")
-    for axes, view in zip(np.atleast_1d(figure.subplots(1, len(views))), views, strict=True):
-        draw_view(axes, view)
-    figure.suptitle(_caption(ct, volumes), color="white", fontsize=11)
+    dpi, gap, title, caption = 150, 20, 36, 60  # pixels
+    heights, widths = zip(*(image.rgb.shape[:2] for image in images), strict=True)
+    across, down = sum(widths) + gap * (len(images) + 1), max(heights) + title + caption + gap
+    figure = _figure(across / dpi, down / dpi)
+    figure.set_dpi(dpi)
+    x = gap
+    for image, height, width in zip(images, heights, widths, strict=True):
+        y = gap + (max(heights) - height) // 2
+        figure.figimage(image.rgb, x, y)
+        figure.text((x + width / 2) / across, (y + height + 8) / down, image.title, color="white", fontsize=9, ha="center")
+        x += width + gap
+    figure.text(
+        0.5,
+        1 - caption / 2 / down,
+        shown(_caption(ct, volumes)),
+        color="white",
+        fontsize=10,
+        ha="center",
+        va="center",
+        fontfamily=families(),
+    )
     with replacing(path) as beside:
-        figure.savefig(beside, dpi=100, facecolor="black", format="png")
+        figure.savefig(beside, dpi=dpi, facecolor="black", format="png")
 
 
-def draw_view(axes: Axes, view: View) -> None:
-    """Draws a key image."""
+def _draw(axes: Axes, view: View) -> None:
     height, width = (n * s for n, s in zip(view.label.shape, view.spacing_mm, strict=True))
     extent = (0.0, width, height, 0.0)
     low, high = WINDOW_HU
@@ -259,7 +295,6 @@ def draw_view(axes: Axes, view: View) -> None:
         _write(axes, (x + 0.5) * view.spacing_mm[1], (y + 0.5) * view.spacing_mm[0], str(number), "white", "black", 9)
     _letters(axes, view.letters, "white", "black")
     _scale(axes, extent, "white", "black")
-    axes.set_title(view.title, color="white", fontsize=9)
     axes.set_axis_off()
 
 
@@ -345,8 +380,8 @@ def _scale(axes: Axes, extent: tuple[float, float, float, float], colour: str, a
     axes.set_ylim(extent[2], extent[3])
 
 
-def _figure(width_in: float, height_in: float, layout: Any = None) -> Figure:
-    figure = Figure(figsize=(width_in, height_in), facecolor="black", layout=layout)
+def _figure(width_in: float, height_in: float) -> Figure:
+    figure = Figure(figsize=(width_in, height_in), facecolor="black")
     FigureCanvasAgg(figure)
     return figure
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,14 @@ from flrplan.objects.source import why_no_objects
 from flrplan.planning.assessment import Assessment, Clinical
 from flrplan.planning.coherent import COHERENT, coherent_result
 from flrplan.planning.interval import Interval
+from flrplan.planning.meshes import Mesh, meshes_of
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.record import SCHEMA, checked_plan
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
+
+if TYPE_CHECKING:
+    from flrplan.planning.picture import KeyImage
 
 RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
@@ -116,6 +120,19 @@ class Plan:
         return parts_of(self.label_zyx, self.ct.geometry)
 
     @cached_property
+    def meshes(self) -> Mapping[str, Mesh]:
+        """Surfaces by the name of their file: each structure, each metastasis (``crlm_<n>``), the cut; what has no voxels has none."""
+        return meshes_of(self.label_zyx, self.ct.geometry)
+
+    @cached_property
+    def key_images(self) -> Sequence[KeyImage]:
+        """The key images with their titles, as they stand in the report and in ``plan.png``."""
+        from flrplan.planning.picture import draw, key_views  # matplotlib: a second of imports that nothing before needs
+
+        others = {name: other.masks[Structure.FLR] for name, other in self.compared.items()}
+        return [draw(view) for view in key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins, others)]
+
+    @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What label QC says of the masks, the worst first (:mod:`flrplan.qc`)."""
         return check_case(QcCase(self.ct.name, self.ct.geometry, self.masks, self.ct)).findings
@@ -150,7 +167,10 @@ class Plan:
         if not any(f.rule == "thick_slices" for f in self.findings) or not self.volumes.flr_functional_ml:
             return []
         bound = partial_volume_ml(self.label_zyx, self.ct.geometry)
-        return [f"slices of {thickest:.1f} mm: the remnant may be off by up to {bound:.0f} ml, half a slice above and below"]
+        return [
+            f"slices of {thickest:.1f} mm: the remnant may be off by about {bound:.0f} ml, half a slice above and below, where all that shows "
+            "in a slice was outlined; its share of the liver hardly is"
+        ]
 
     def _difference(self) -> list[str]:
         if self.raw_volumes is None:
@@ -221,7 +241,7 @@ class Plan:
         """
         # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
         from flrplan.planning.objects import write_dicom, write_meshes
-        from flrplan.planning.picture import key_views, write_picture
+        from flrplan.planning.picture import write_picture
         from flrplan.planning.report import PAGE_NAME, PDF_NAME, write_report
 
         folder = Path(folder)
@@ -230,7 +250,7 @@ class Plan:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
-            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/{SCENE_NAME}")
+            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/*.mrk.json", f"{MESH_FOLDER}/{SCENE_NAME}")
             for file in [file for pattern in old for file in folder.glob(pattern)]:
                 file.unlink()  # beside a new map it would be wrong
         except OSError as error:
@@ -238,8 +258,7 @@ class Plan:
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
         if self.disagreement_zyx is not None:
             write_label_map(folder / DISAGREEMENT_NAME, self.disagreement_zyx, self.ct.geometry)
-        views = key_views(self.ct, self.label_zyx, self.parts.lesions, self.veins)
-        write_picture(folder / PICTURE_NAME, self.ct, views, self.volumes)
+        write_picture(folder / PICTURE_NAME, self.ct, self.key_images, self.volumes)
         write_report(folder, self)
         write_meshes(self, folder)
         if self.why_no_dicom is None:

@@ -76,6 +76,7 @@ class ComparedRecord(TypedDict):
     resection_parts: list[PartRecord]
     remnant_parts: list[PartRecord]
     lesions: list[LesionRecord]
+    liver_part: NotRequired[str]
     smallest_margin: MarginRecord | None
 
 
@@ -132,6 +133,7 @@ class PlanRecord(TypedDict):
     resection_parts: list[PartRecord]
     remnant_parts: list[PartRecord]
     lesions: list[LesionRecord]
+    liver_part: NotRequired[str]
     smallest_margin: MarginRecord | None
     compared: NotRequired[dict[str, ComparedRecord]]
     veins: list[VeinRecord]

@@ -18,7 +18,8 @@ from flrplan.files.page import render_page
 from flrplan.metrics.cut import Fate
 from flrplan.metrics.overlap import dice
 from flrplan.planning.criteria import Denominator
-from flrplan.planning.picture import View, key_views, outside_jpeg, thresholds_png, view_jpeg
+from flrplan.planning.parts import LIVER_PART
+from flrplan.planning.picture import outside_jpeg, thresholds_png
 
 if TYPE_CHECKING:
     from flrplan.planning.plan import Plan
@@ -88,11 +89,10 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
     from flrplan.planning.scene import scene_of
 
     volumes, lesions = plan.volumes, plan.parts.lesions
-    others = {name: other.masks[Structure.FLR] for name, other in plan.compared.items()}
-    views = key_views(plan.ct, plan.label_zyx, lesions, plan.veins, others)
     lines = [_OUTLINES]
     lines += [
-        f"white, {line}: the cut of the plan “{name}”" for line, name in zip(("dash-dotted", "dotted"), others, strict=False)
+        f"white, {line}: the cut of the plan “{name}”"
+        for line, name in zip(("dash-dotted", "dotted"), plan.compared, strict=False)
     ]
     lines += [f"blue, {'dotted' if 'portal' in name else 'thin'}: {name}" for name in plan.veins]
     return ReportContent(
@@ -106,7 +106,7 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
             thresholds_png(plan.assessment, None if plan.interval is None else plan.interval.flr_fraction),
             "the remnant as a share of each liver volume, and the thresholds",
         ),
-        key_images=[Picture(view_jpeg(view), _caption(view)) for view in views],
+        key_images=[Picture(image.jpeg, image.title) for image in plan.key_images],
         outside=[
             Picture(outside_jpeg(plan.ct, plan.label_zyx, lesions, below), f"seen from the {'feet' if below else 'front'}")
             for below in (False, True)
@@ -117,7 +117,7 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
         warnings=plan.warnings,
         notes=[finding.message for finding in plan.findings if finding.message not in plan.warnings],
         made_of=_made_of(plan),
-        scene=scene_of(plan.label_zyx, plan.ct.geometry, lesions, plan.veins) if with_scene else {},
+        scene=scene_of(plan.meshes, plan.ct.geometry, lesions, plan.veins) if with_scene else {},
     )
 
 
@@ -160,10 +160,6 @@ def _verdicts(plan: Plan) -> list[tuple[bool | None, str]]:
     return [(None, f"liver stated as {state.value}"), *said]
 
 
-def _caption(view: View) -> str:
-    return view.title
-
-
 def _mm(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
@@ -186,7 +182,7 @@ def _lesions(plan: Plan) -> Table:
     note = (
         "no metastasis"
         if not lesions
-        else "margin: from the surface to the nearest point of the cut; none where it is left or there is no cut"
+        else f"margin: from the surface to the nearest point of the cut; none where it is left or there is no cut; part of the liver: {LIVER_PART}"
     )
     if more:
         fates = ", ".join(f"{count} {fate}" for fate in Fate if (count := sum(n.fate is fate for n in more)))

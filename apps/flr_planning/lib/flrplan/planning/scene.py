@@ -3,54 +3,48 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
-from flrplan.anatomy import APPEARANCE, Compartment, Mask, Structure, structure_mask
+from flrplan.anatomy import APPEARANCE, Compartment, Mask, Structure
 from flrplan.image import Geometry
 from flrplan.metrics.cut import Fate
-from flrplan.metrics.region import Region
-from flrplan.planning.coherent import TOUCHING
-from flrplan.planning.meshes import Mesh, cut_mesh, surface_mesh
+from flrplan.planning.meshes import CUT, Mesh, surface_mesh
 from flrplan.planning.parts import Lesion
 
-EDGE_MM = 3.0
-"""Of the page's triangles; a liver is then some 300 kB."""
 _VEINS_RGB = ((70, 110, 220), (150, 90, 200))
 
 
 def scene_of(
-    label_zyx: NDArray[np.uint8], geometry: Geometry, lesions: tuple[Lesion, ...], veins: Mapping[str, Mask]
+    meshes: Mapping[str, Mesh], geometry: Geometry, lesions: tuple[Lesion, ...], veins: Mapping[str, Mask]
 ) -> dict[str, Any]:
     """What ``view3d.js`` draws, JSON-ready: parts, the labels of metastases, all as LPS mm from the middle of the liver.
 
-    An empty map has no part. lesions: of the plan. veins: masks on the same grid; what of them lies outside the liver is shown, too.
+    meshes: as :func:`flrplan.planning.meshes.meshes_of` names them; without any there is no part. lesions: of the plan. veins: masks on
+    ``geometry``; what of them lies outside the liver is shown, too.
     """
-    around = Region.of(label_zyx > 0, geometry.spacing_zyx_mm)
-    if around.is_empty:
+    if not meshes:
         return {"radius": 1.0, "away": [0.0, 0.0, 0.0], "parts": [], "labels": []}
-    whole, label, liver = geometry, label_zyx[around.box], around.crop_zyx
-    geometry, flr = geometry.crop(around.box), structure_mask(label, Structure.FLR)
-    sides = {"remnant": surface_mesh(flr, geometry, EDGE_MM), "resection": surface_mesh(liver & ~flr, geometry, EDGE_MM)}
-    points = [mesh.vertices_lps_mm for mesh in sides.values() if not mesh.is_empty]
+    sides = [meshes[s] for s in (Structure.FLR, Structure.LRS) if s in meshes]
+    points = [mesh.vertices_lps_mm for mesh in sides]
     low, high = (edge(np.concatenate(points), axis=0) for edge in (np.min, np.max))
     middle, radius = (low + high) / 2, float(np.linalg.norm(high - low)) / 2
+    none = Mesh.empty()
     parts = [
-        _part("cut", "cut", cut_mesh(liver, flr, geometry, EDGE_MM), middle, (240, 240, 240), shown=False),
-        *_lesion_parts(label, geometry, middle),
+        _part("cut", "cut", meshes.get(CUT, none), middle, (240, 240, 240), shown=False),
+        *_lesion_parts(meshes, lesions, middle),
         *(
-            _part(name, name, surface_mesh(vein, whole, 1.5), middle, rgb)
+            _part(name, name, surface_mesh(vein, geometry, 1.5), middle, rgb)
             for (name, vein), rgb in zip(veins.items(), _VEINS_RGB, strict=False)
         ),
-        _part("remnant", "remnant", sides["remnant"], middle, APPEARANCE[Compartment.REMNANT].rgb, alpha=0.35),
+        _part("remnant", "remnant", meshes.get(Structure.FLR, none), middle, APPEARANCE[Compartment.REMNANT].rgb, alpha=0.35),
         _part(
             "resection",
             "resection",
-            sides["resection"],
+            meshes.get(Structure.LRS, none),
             middle,
             APPEARANCE[Compartment.RESECTION].rgb,
             alpha=0.3,
@@ -66,7 +60,7 @@ def scene_of(
         {
             "text": str(lesion.number),
             "place": np.round(np.asarray(lesion.centre_lps_mm) - middle, 1).tolist(),
-            "moves": lesion.fate is not Fate.LEFT,
+            "moves": lesion.fate is Fate.RESECTED,
         }
         for lesion in lesions
     ]
@@ -78,19 +72,17 @@ def scene_of(
     }
 
 
-def _lesion_parts(label: NDArray[np.uint8], geometry: Geometry, middle: NDArray[Any]) -> list[dict[str, Any] | None]:
-    """One part for the metastases of each side; a small one has finer triangles."""
+def _lesion_parts(meshes: Mapping[str, Mesh], lesions: Sequence[Lesion], middle: NDArray[Any]) -> list[dict[str, Any] | None]:
+    """One part for the metastases of each fate."""
     parts = []
-    for compartment, name, title, moves in (
-        (Compartment.CRLM_IN_RESECTION, "resected", "metastases resected", True),
-        (Compartment.CRLM_IN_REMNANT, "left", "metastases left", False),
+    for fate, name, look in (
+        (Fate.RESECTED, "resected", Compartment.CRLM_IN_RESECTION),
+        (Fate.CUT_THROUGH, "cut through", Structure.CRLM),
+        (Fate.LEFT, "left", Compartment.CRLM_IN_REMNANT),
     ):
-        found, _ = ndimage.label(label == compartment, TOUCHING)
-        meshes = []
-        for number, box in enumerate(ndimage.find_objects(found), 1):
-            z, y, x = (slice(cut.start, cut.stop) for cut in box)
-            meshes.append(surface_mesh(found[box] == number, geometry.crop((z, y, x)), 1.5))
-        parts.append(_part(name, title, _together(meshes), middle, APPEARANCE[compartment].rgb, moves=moves))
+        of_fate = [meshes[f"crlm_{n.number}"] for n in lesions if n.fate is fate and f"crlm_{n.number}" in meshes]
+        moves = fate is Fate.RESECTED
+        parts.append(_part(name, f"metastases {name}", _together(of_fate), middle, APPEARANCE[look].rgb, moves=moves))
     return parts
 
 

@@ -22,6 +22,8 @@ MARGIN_MM = 25.0
 """How far around the masks rules look."""
 COARSE_MM = 1.4
 """Shapes are measured on every second (third, ...) voxel in plane, as long as these are no farther apart than about this."""
+STRAY_SHARE = 0.05
+"""Share of the liver from which on a piece may be part of it, and below which it is an island."""
 NEIGHBOURS = np.ones((3, 3, 3), np.int8)
 """Voxels that touch at a corner are one piece."""
 
@@ -164,6 +166,13 @@ class QcCase:
         if structure not in self._pieces:
             self._pieces[structure] = pieces_of(self.crop.masks[structure], self.crop.voxel_ml)
         return self._pieces[structure]
+
+    @cached_property
+    def main_liver(self) -> Mask:
+        """The liver ``(Z, Y, X) bool`` on :attr:`crop` without stray pieces: those below :data:`STRAY_SHARE` of it, unless all are."""
+        found = self.pieces(Structure.LIVER)
+        least = STRAY_SHARE * sum(p.ml for p in found.pieces)
+        return np.isin(found.labels, [p.number for i, p in enumerate(found.pieces) if not i or p.ml >= least])
 
     def place(self, box: Box | None, step: int = 1) -> tuple[tuple[Voxel, Voxel], tuple[float, float, float]] | None:
         """First and last voxel in the label's own array order, and their middle in mm (LPS), of a box of :attr:`crop` (``step`` 1) or

@@ -36,7 +36,7 @@ def right_of_midline_mm(case: QcCase) -> float | None:
     return (middle - own) * case.spacing_zyx_mm[2] * _STEP
 
 
-def spread_hu(hu: NDArray[Any], mask: Mask) -> tuple[float, float]:
-    """Median, and distance between the quartiles, of the HU under a mask with at least one voxel."""
-    low, median, high = np.percentile(hu[mask], (25, 50, 75))
+def spread_hu(hu: NDArray[Any], mask: Mask, tail: float = 25.0) -> tuple[float, float]:
+    """Median, and distance between the ``tail``-th percentiles from below and above, of the HU under a mask with at least one voxel."""
+    low, median, high = np.percentile(hu[mask], (tail, 50, 100 - tail))
     return float(median), float(high - low)

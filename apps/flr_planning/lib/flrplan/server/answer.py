@@ -34,6 +34,8 @@ def answer(
     ``label_zyx`` is what the label file holds, its values named by ``names``; ``labels_present`` are those with voxels.
     ``volumes`` are in ml, ``flr_fraction`` in 0..1; what this task did not segment, or is undefined, is None. ``raw_volumes`` are those
     of the network's own remnant, where ``plan`` is coherent and another. ``interval`` says how sure the remnant is, in words under ``text``.
+    ``assessment`` is the remnant against the patient's size and the thresholds of the stated liver, as in ``plan.json``, in words under
+    ``text``; None unless liver, CRLM and FLR are there.
     """
     result = plan.result
     volumes, raw_volumes, warnings = _volumes(plan)
@@ -45,6 +47,7 @@ def answer(
         "volumes": volumes,
         "raw_volumes": raw_volumes,
         "interval": None if plan.interval is None else plan.interval.to_json(),
+        "assessment": _assessment(plan),
         "inputs": options.inputs.value,
         "given": _from(result, Source.GIVEN),
         "predicted": _from(result, Source.PREDICTED),
@@ -54,6 +57,14 @@ def answer(
         "warnings": list(warnings),
         "software": f"flrplan {__version__}",
     }
+
+
+def _assessment(plan: Plan) -> dict[str, Any] | None:
+    if not all(structure in plan.masks for structure in PLANNED):
+        return None
+    said = plan.assessment.to_json()
+    patient = {name: value for name, value in said["patient"].items() if name not in ("id", "scan_date")}
+    return {**said, "patient": patient, "text": plan.assessment.describe()}
 
 
 def models_said(result: CascadeResult) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class _Cases:
 def scores_of(service: Service) -> Scores:
     """The scores of the server's cases, kept beside them, by the models that serve its inferences."""
     own, datastore = service.settings, service.datastore
-    settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver)
+    settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, own.engine)
     return Scores(datastore.score_folder, service.store, settings, _Cases(datastore))
 
 

@@ -98,7 +98,9 @@ class _CorrectTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         if label is not None and lacking:
             notes.append(f"{came_from} does not state {' and '.join(lacking)}: predicted")
         own = service.settings
-        cascade = Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
+        cascade = Cascade(
+            service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, own.engine)
+        )
         probabilities: dict[Structure, Probability] = {}
         plan = run_plan(cascade, ct, given, on_probability=probabilities.__setitem__)
         found = current_of(plan, probabilities, models_said(plan.result), stamp)

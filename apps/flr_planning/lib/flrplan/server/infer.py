@@ -6,7 +6,7 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -15,12 +15,12 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure
-from flrplan.api.plan import run_plan
+from flrplan.api.plan import patient_of_ct, run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
 from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Probability, Stage
-from flrplan.planning import Plan
+from flrplan.planning import Clinical, Plan
 from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer, models_said
 from flrplan.server.current import CurrentPlans, current_of
@@ -90,17 +90,27 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         settings = self._service.settings
         with self._service.lock:
             started = perf_counter()
-            ct = read_ct(image_path(request, self._service.datastore))
+            path = image_path(request, self._service.datastore)
+            ct = read_ct(path)
+            patient, notes = patient_of_ct(options.patient, path, None) if self.plans else (options.patient, [])
+            ct = replace(ct, warnings=(*ct.warnings, *notes))
             given = given_masks(self._service.datastore, request.get(IMAGE_ID), ct, options.inputs)
             label_used, warnings = used_label(self._service.datastore, request.get(IMAGE_ID), options.inputs)
             read = perf_counter()
             cascade = Cascade(
                 self._service.store,
-                CascadeSettings(options.architecture, options.device, settings.mirroring, settings.largest_liver),
+                CascadeSettings(
+                    options.architecture,
+                    options.device,
+                    settings.mirroring,
+                    settings.largest_liver,
+                    settings.engine,
+                ),
             )
             raw = options.plan is PlanKind.RAW
             probabilities: dict[Structure, Probability] = {}
             plan = run_plan(cascade, ct, given, self._stages, logger.info, raw, on_probability=probabilities.__setitem__)
+            plan = replace(plan, clinical=Clinical(patient, options.liver_state))
             predicted = perf_counter()
             label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)

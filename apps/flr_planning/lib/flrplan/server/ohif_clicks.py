@@ -35,7 +35,9 @@ _DRAW = """
         const body = new Uint8Array(this.response);
         if (this.status !== 200) {
           const text = new TextDecoder().decode(body);
-          try { show(JSON.parse(text).detail); } catch { show(text); }
+          let reason = text;
+          try { reason = JSON.parse(text).detail; } catch { /* no JSON: the text itself */ }
+          setTimeout(() => show(reason), 500);  // above the panel's own notice
           return;
         }
         const start = body.findIndex((c, i) => c === 10 && body[i + 1] === 10) + 2;  // the header of an NRRD ends with an empty line

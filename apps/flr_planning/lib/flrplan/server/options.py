@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -11,8 +12,11 @@ import torch
 
 from flrplan.anatomy import Structure
 from flrplan.errors import SettingsError
+from flrplan.files.checked import require_number
 from flrplan.hardware import choose_device
 from flrplan.networks import ARCHITECTURES
+from flrplan.planning import LiverState
+from flrplan.planning.patient import Patient
 from flrplan.server.settings import AppSettings
 
 
@@ -55,11 +59,22 @@ class PlanKind(StrEnum):
     RAW = "raw"
 
 
-def client_config(settings: AppSettings, inputs: Sequence[Inputs], plans: bool = False) -> dict[str, list[str]]:
-    """The options as the viewers show them: each list is a combo box whose first value is the default. plans: with the kind of plan."""
-    kinds = {"plan": [kind.value for kind in PlanKind]} if plans else {}
+NOT_STATED = "not stated"
+
+
+def client_config(settings: AppSettings, inputs: Sequence[Inputs], plans: bool = False) -> dict[str, list[str] | str]:
+    """The options as the viewers show them: a list is a combo box whose first value is the default, a text a field to write in.
+
+    plans: with the kind of plan, and what a client may know of the patient.
+    """
+    of_plans: dict[str, list[str] | str] = {
+        "plan": [kind.value for kind in PlanKind],
+        "height_cm": "",
+        "weight_kg": "",
+        "liver_state": [NOT_STATED, *(state.value for state in LiverState)],
+    }
     return {
-        **kinds,
+        **(of_plans if plans else {}),
         "architecture": list(dict.fromkeys([settings.architecture, *ARCHITECTURES])),
         "device": device_choices(settings.device),
         "inputs": [choice.value for choice in inputs],
@@ -68,15 +83,17 @@ def client_config(settings: AppSettings, inputs: Sequence[Inputs], plans: bool =
 
 @dataclass(frozen=True)
 class InferOptions:
-    """The choices of one call, checked."""
+    """The choices of one call, checked. patient: height and weight, as far as the client stated them; unknown otherwise."""
 
     architecture: str
     device: str
     inputs: Inputs
     plan: PlanKind
+    patient: Patient = field(default_factory=Patient)
+    liver_state: LiverState | None = None
 
     @classmethod
-    def from_request(cls, request: Mapping[str, Any], config: Mapping[str, Sequence[str]]) -> InferOptions:
+    def from_request(cls, request: Mapping[str, Any], config: Mapping[str, Any]) -> InferOptions:
         """Reads a request against what the task offers (:func:`client_config`); what is absent takes the default.
 
         A value may be a string or a list: viewers send the whole list of a combo box that nobody touched.
@@ -85,8 +102,32 @@ class InferOptions:
         device = chosen(request, "device", config["device"][0])
         choose_device(device)
         architecture = one_of(request, "architecture", config["architecture"])
-        plan = one_of(request, "plan", config["plan"]) if "plan" in config else PlanKind.RAW
-        return cls(architecture, device, Inputs(one_of(request, "inputs", config["inputs"])), PlanKind(plan))
+        inputs = Inputs(one_of(request, "inputs", config["inputs"]))
+        if "plan" not in config:
+            return cls(architecture, device, inputs, PlanKind.RAW)
+        state = one_of(request, "liver_state", config["liver_state"])
+        return cls(
+            architecture,
+            device,
+            inputs,
+            PlanKind(one_of(request, "plan", config["plan"])),
+            Patient(number_or_none(request, "height_cm"), number_or_none(request, "weight_kg")),
+            None if state == NOT_STATED else LiverState(state),
+        )
+
+
+def number_or_none(request: Mapping[str, Any], name: str) -> float | None:
+    """A number of a request, which viewers send as a text; None where it is absent or empty. Raises SettingsError for what is none."""
+    value = request.get(name)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):  # what is no number is told below
+            value = float(value.replace(",", ".")) if value.strip() else None
+    if value is None:
+        return None
+    try:
+        return require_number(name, value)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; leave it empty if it is unknown") from None
 
 
 def chosen(request: Mapping[str, Any], name: str, default: str) -> str:

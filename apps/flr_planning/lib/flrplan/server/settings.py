@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from flrplan.engine.cache import CACHE_MB
 from flrplan.errors import SettingsError
 from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
 from flrplan.learning import RetrainingSettings
 from flrplan.learning.settings import UserPath
+from flrplan.method.engine import engine_named
 from flrplan.networks import ARCHITECTURES
 from flrplan.server.label_table import names_in_setting
 from flrplan.studies.review import LabelUse
@@ -46,7 +48,9 @@ class AppSettings:
         labels that a second reader confirmed.
     lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
     label_names: what the values of label files mean that somebody copies into ``labels/final``: ``liver=1,crlm=2``.
+    cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again; 0: none.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
+    engine: see :func:`flrplan.method.engine.engine_named`.
     training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
         train_margin`` in conf.
     """
@@ -56,6 +60,8 @@ class AppSettings:
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
+    engine: str = "fast"
+    cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = CACHE_MB
     train_labels: LabelUse = LabelUse.ALL
     lease_minutes: Annotated[float, Field(ge=0)] = 120
     label_names: str = ""
@@ -70,6 +76,7 @@ class AppSettings:
                 f"flrplan models import {self.models} --stage STAGE"
             )
         choose_device(self.device)
+        engine_named(self.engine)
         names_in_setting(self.label_names)
 
     @classmethod

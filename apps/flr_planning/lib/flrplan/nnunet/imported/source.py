@@ -82,7 +82,7 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     try:
         needed = {"plans.json", "dataset.json"}
         needed |= {f"{fold}/{name}" for fold in folds.values() for name in (checkpoint, RUN_NAME)} & held
-        _unpack(source, inner, needed, folder)
+        unpack(source, inner, needed, folder)
         yield ForeignModel(shown, command, folder, folds, left_out)
     except ModelError as error:
         raise ModelError(str(error).replace(str(folder), shown)) from error
@@ -103,14 +103,14 @@ def _names(source: Path) -> set[str]:
         raise ModelError(f"{source}: no such file or folder; {_EXPECTED}")
     if not zipfile.is_zipfile(source):
         raise ModelError(f"{source} {_file_kind(source)}")
-    return set(_members(source))
+    return set(members(source))
 
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in ("__MACOSX", VERSIONS_NAME)
 
 
-def _members(source: Path) -> dict[str, zipfile.ZipInfo]:
+def members(source: Path) -> dict[str, zipfile.ZipInfo]:
     """The files of a zip by path. Raises ModelError for paths that lead out of it, doubled ones, and a checkpoint, which is a zip, too."""
     try:
         with zipfile.ZipFile(source) as archive:
@@ -185,9 +185,13 @@ def _without_folds(names: Collection[str], checkpoint: str) -> str:
     return f"no fold has a {checkpoint} ({done}); to take another one, give --checkpoint {' or '.join(others)}"
 
 
-def _unpack(source: Path, inner: str, needed: Collection[str], folder: Path) -> None:
-    members = _members(source)
-    infos = {name: members[name if inner == "." else f"{inner}/{name}"] for name in sorted(needed)}
+def unpack(source: Path, inner: str, needed: Collection[str], folder: Path) -> None:
+    """Unpacks these files, named as they are below the folder ``inner`` of the zip, into a folder.
+
+    Raises: ModelError where it is damaged, encrypted, or would unpack to more than weights can be; OutputError where there is no room.
+    """
+    found = members(source)
+    infos = {name: found[name if inner == "." else f"{inner}/{name}"] for name in sorted(needed)}
     total = sum(info.file_size for info in infos.values())
     for name, info in infos.items():
         if info.flag_bits & 1:
@@ -201,7 +205,7 @@ def _unpack(source: Path, inner: str, needed: Collection[str], folder: Path) -> 
     try:
         with zipfile.ZipFile(source) as archive:
             for name, info in infos.items():
-                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, (folder / name).open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, 1024**2)  # never more than file_size, whatever the content says
     except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:

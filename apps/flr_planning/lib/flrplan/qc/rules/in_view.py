@@ -19,13 +19,14 @@ def _find(case: QcCase, *, least_cut_mm2: float, least_padding_ml: float) -> lis
 
 
 def _cut(case: QcCase, least_mm2: float) -> list[Finding]:
-    liver, spacing = case.whole.masks[Structure.LIVER], case.spacing_zyx_mm
+    liver, spacing = case.main_liver, case.spacing_zyx_mm
     cut: list[tuple[str, float, int, int]] = []
     for axis, sides in enumerate(_SIDES):
         pixel_mm2 = float(np.prod([s for a, s in enumerate(spacing) if a != axis]))
-        for side, end in zip(sides, (0, -1), strict=True):
+        at_border = (case.box[axis].start == 0, case.box[axis].stop == case.canonical.target.shape_zyx[axis])
+        for side, end, here in zip(sides, (0, -1), at_border, strict=True):
             area = float(np.count_nonzero(np.take(liver, end, axis))) * pixel_mm2
-            if area >= least_mm2:
+            if here and area >= least_mm2:
                 cut.append((side, area, axis, end))
     if not cut:
         return []

@@ -1,11 +1,11 @@
-"""Stray islands: pieces of liver apart from the largest one."""
+"""Stray islands: pieces of liver apart from the largest one. A large piece at the border of the image is part of a liver that is cut."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.qc.case import QcCase
+from flrplan.qc.case import STRAY_SHARE, QcCase
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.rule import Rule, Threshold, piece_findings
 
@@ -14,8 +14,9 @@ def _find(case: QcCase, *, least_ml: float, large_share: float) -> list[Finding]
     liver = case.pieces(Structure.LIVER)
     if len(liver.pieces) < 2:
         return []
-    chosen = [i for i, p in enumerate(liver.pieces) if i and p.ml >= least_ml and not case.at_edge(p)]
-    large = bool(chosen) and liver.pieces[chosen[0]].ml >= large_share * sum(p.ml for p in liver.pieces)
+    large_ml = large_share * sum(p.ml for p in liver.pieces)
+    chosen = [i for i, p in enumerate(liver.pieces) if i and p.ml >= least_ml and not (case.at_edge(p) and p.ml >= large_ml)]
+    large = bool(chosen) and liver.pieces[chosen[0]].ml >= large_ml
     severity = Severity.ERROR if large else Severity.WARNING
     return piece_findings(case, liver, chosen, severity, Structure.LIVER, "island of {ml} apart from the liver")
 
@@ -42,7 +43,7 @@ RULE = Rule(
     _find,
     thresholds=(
         Threshold("least_ml", 0.1, "ml", "a ball of 6 mm; less is a matter of sampling thin edges"),
-        Threshold("large_share", 0.05, "share of the liver", "such a piece may be the liver itself"),
+        Threshold("large_share", STRAY_SHARE, "share of the liver", "such a piece may be the liver itself"),
     ),
     repair=_largest,
     repaired="the largest piece stays, unless another one is large, too",

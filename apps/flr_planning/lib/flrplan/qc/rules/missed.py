@@ -15,6 +15,8 @@ _CLEAR_MM = 4.0
 _CAPSULE_MM = 3.0
 _SEED = 0.8
 """A part begins where a voxel is this share of the wanted deviation darker."""
+_VESSEL_MM, _BALLS = 15.0, 4.0
+"""Thinner, and more than so many times the ball that fits into it, is a vessel. Frozen on synthetic cases, docs/qc.md."""
 
 
 def _find(case: QcCase, *, least_ml: float, darker: float, thick_mm: float) -> list[Finding]:
@@ -37,7 +39,8 @@ def _find(case: QcCase, *, least_ml: float, darker: float, thick_mm: float) -> l
             break
         own = pieces.labels[piece.box] == piece.number
         hu = float(np.median(look.smooth[piece.box][own]))
-        if 2 * float(depth[piece.box][own].max()) < thick_mm or look.median - hu < darker * look.spread:
+        thick = 2 * float(depth[piece.box][own].max())
+        if thick < thick_mm or look.median - hu < darker * look.spread or _is_vessel(thick, piece.ml):
             continue
         message = (
             f"{piece.ml:.2g} ml of the liver have {hu:.0f} HU, the liver {look.median:.0f}, and are labelled as no metastasis: a missed "
@@ -45,6 +48,11 @@ def _find(case: QcCase, *, least_ml: float, darker: float, thick_mm: float) -> l
         )
         findings.append(case.finding(Severity.WARNING, message, Structure.CRLM, piece.box, piece.ml, "ml", step))
     return findings[:MANY]
+
+
+def _is_vessel(thick_mm: float, ml: float) -> bool:
+    """A part as thin as a vessel and many times the ball that fits into it: without contrast, veins are darker than the liver."""
+    return thick_mm < _VESSEL_MM and ml > _BALLS * np.pi / 6 * thick_mm**3 / 1000.0
 
 
 _FROZEN = "frozen on synthetic cases, docs/qc.md"

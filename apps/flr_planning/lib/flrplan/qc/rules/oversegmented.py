@@ -1,6 +1,6 @@
 """Over-segmented lesions: what is drawn as their margin looks like the liver around it.
 
-In notes, since two of five findings were wrong where it was measured (docs/qc.md): metastases often wash out towards their margin.
+Metastases often wash out towards their margin, so it speaks of those alone that stand out clearly. A margin brighter than the liver is a rim.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _find(case: QcCase, *, excess_mm: float, least_contrast: float, least_ml: fl
         excess = excess_of(grid, look, box, lesion, least_contrast)
         if excess >= least_mm:
             message = f"the outermost {excess:.0f} mm of a metastasis of {piece.ml:.2g} ml look like the liver around it"
-            findings.append(case.finding(Severity.NOTE, message, Structure.CRLM, piece.box, excess, "mm", case.step))
+            findings.append(case.finding(Severity.WARNING, message, Structure.CRLM, piece.box, excess, "mm", case.step))
     return sorted(findings, key=lambda f: -(f.size or 0.0))[:MANY]
 
 
@@ -60,7 +60,7 @@ def _wide(box: Box, grid: Grid) -> Box:
 
 
 def excess_of(grid: Grid, look: LiverLook, box: Box, lesion: Mask, least_contrast: float) -> float:
-    """How many mm of a lesion's margin, from the liver inwards, look like the liver around it; 0 where its core is not darker than that by
+    """How many mm of a lesion's margin, from the liver inwards, look like the liver around it, neither darker nor brighter; 0 where its core is not darker than that by
     ``least_contrast`` spreads, or too little liver is around it.
 
     lesion: ``(Z, Y, X) bool`` in ``box``, which is wider than the lesion. Depth counts from the liver alone, not from the capsule.
@@ -79,7 +79,7 @@ def excess_of(grid: Grid, look: LiverLook, box: Box, lesion: Mask, least_contras
         return 0.0
     for edge in np.arange(0.0, deepest, _BIN_MM):
         at = lesion & (depth > edge) & (depth <= edge + max(_BIN_MM, min(grid.spacing_zyx_mm)))
-        if np.count_nonzero(at) >= _LEAST_BIN and (around - float(np.mean(hu[at]))) / look.spread >= max(
+        if np.count_nonzero(at) >= _LEAST_BIN and abs(around - float(np.mean(hu[at]))) / look.spread >= max(
             _BEGINS * contrast, 1.0
         ):
             return float(edge)
@@ -95,8 +95,8 @@ RULE = Rule(
     needs=frozenset({Structure.LIVER, Structure.CRLM}),
     needs_image=True,
     thresholds=(
-        Threshold("excess_mm", 2.0, "mm", _FROZEN),
-        Threshold("least_contrast", 2.5, "spreads of the liver's HU", _FROZEN),
+        Threshold("excess_mm", 3.0, "mm", _FROZEN),
+        Threshold("least_contrast", 5.0, "spreads of the liver's HU", _FROZEN),
         Threshold("least_ml", 0.5, "ml", "a ball of 10 mm"),
     ),
 )

@@ -72,7 +72,9 @@ def _count(mask: Mask, axes: tuple[int, int]) -> NDArray[np.float64]:
 def _find_on(case: QcCase, structure: Structure, slice_mm: float, slices: float, solid_mm: float, said: str) -> list[Finding]:
     grid = case.coarse
     mask, where = grid.masks[structure], None
-    if structure is Structure.FLR:
+    if structure is Structure.LIVER:
+        mask = case.main_liver[:, :: case.step, :: case.step]
+    else:
         where = grid.depth_mm > CAPSULE_MM
         if not (mask & where).any() or not (where & ~mask).any():
             return []

@@ -14,6 +14,8 @@ _ALIKE = 2.5
 """Spreads of the liver's HU within which tissue looks like it."""
 
 _SURE_ML = 1.0
+_GALLBLADDER_ML = 5.0
+"""Without a CT, an enclosed hole of this volume may be the gallbladder."""
 
 
 def enclosed(mask: Mask) -> Mask:
@@ -60,7 +62,19 @@ def _find(case: QcCase, *, least_ml: float, least_bay_ml: float, reach_mm: float
     coarse, step = case.coarse, case.step
     holes, alike, unlike = holes_of(case, least_ml)
     if case.ct is None:
-        return piece_findings(case, holes, alike, Severity.WARNING, Structure.LIVER, "void of {ml} inside the liver")
+        small = [i for i in alike if holes.pieces[i].ml < _GALLBLADDER_ML]
+        large = [i for i in alike if i not in small]
+        return [
+            *piece_findings(case, holes, small, Severity.WARNING, Structure.LIVER, "void of {ml} inside the liver"),
+            *piece_findings(
+                case,
+                holes,
+                large,
+                Severity.NOTE,
+                Structure.LIVER,
+                "void of {ml} inside the liver: the gallbladder? No CT to tell",
+            ),
+        ]
     found = piece_findings(
         case, holes, alike, Severity.WARNING, Structure.LIVER, "void of {ml} inside the liver, on tissue like liver"
     )

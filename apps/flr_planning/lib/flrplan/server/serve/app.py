@@ -63,7 +63,8 @@ def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
     service, own = planning.service, planning.settings
 
     def cascade() -> Cascade:
-        return Cascade(service.store, CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver))
+        settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, own.engine)
+        return Cascade(service.store, settings)
 
     jobs = Jobs(settings, cascade, service.lock)
     service.keep_plan = jobs.keep

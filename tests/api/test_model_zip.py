@@ -1,0 +1,178 @@
+"""Models as one zip: what comes back is what was written, and what was changed on the way is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flrplan.anatomy import Mask, Structure
+from flrplan.api.model_zip import export_models
+from flrplan.cli import main
+from flrplan.engine import DEMO_NOTE, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
+from flrplan.files import sha256_of_file
+from flrplan.image import CT
+from flrplan.method import CRLM, FLR, LIVER
+from flrplan.planning.calibration import Calibration
+
+Change = Callable[[dict[str, bytes]], object]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, demo_store: ModelStore) -> Path:
+    """A folder with the demo model of the liver, and the calibration of it."""
+    root = tmp_path_factory.mktemp("models")
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", root / "liver")
+    decides = Cascade(demo_store, CascadeSettings(device="cpu")).identity(LIVER).decides
+    Calibration({"liver": decides}, {"mirroring": False}, "cases of nobody", {}).write(root / "calibration.json", "nnunet")
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(root: Path) -> Path:
+    """As a demo model's: the folder is taken for that of the demo models."""
+    out = root / "out" / "liver.zip"
+    shutil.copy(MODEL_ROOT / "demo" / "LICENSE", root / "LICENSE")
+    export_models(ModelStore(root, demo=root), out)
+    return out
+
+
+def test_the_demo_models_answer_the_same_in_another_folder_and_stay_demo_models(
+    tmp_path: Path,
+    demo_store: ModelStore,
+    small_ct: CT,
+    small_truth: dict[Structure, Mask],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, models = tmp_path / "demo.zip", tmp_path / "other"
+    own = tmp_path / "none"
+    own.mkdir()
+    assert main(["models", "export", str(out), "--models", str(own)]) == 0
+    assert f"SHA-256 {sha256_of_file(out)}" in capsys.readouterr().out
+    assert main(["models", "import", str(out), "--models", str(models)]) == 0
+    assert f"imported: {models / 'flr' / 'nnunet'}, folds 0, 1" in capsys.readouterr().out
+    given = {s: small_truth[s] for s in (Structure.LIVER, Structure.CRLM)}
+    settings = CascadeSettings(device="cpu")
+    there = Cascade(ModelStore(models, demo=None), settings).run(small_ct, given, (FLR,))
+    here = Cascade(demo_store, settings).run(small_ct, given, (FLR,))
+    assert np.array_equal(there.masks[Structure.FLR], here.masks[Structure.FLR])
+    assert (there.models, there.warnings) == (here.models, here.warnings)
+    assert DEMO_NOTE in there.warnings
+    assert (models / "calibration.json").read_bytes() == (MODEL_ROOT / "demo" / "calibration.json").read_bytes()
+    for name in ("LICENSE", "README.md"):
+        assert (models / "liver" / "nnunet" / name).read_bytes() == (MODEL_ROOT / "demo" / name).read_bytes()
+    assert [p.name for p in models.iterdir() if p.name.startswith(".unpacked")] == []
+    again = tmp_path / "again.zip"
+    export_models(ModelStore(models, demo=None), again)
+    with zipfile.ZipFile(again) as archive:
+        assert json.loads(archive.read("manifest.json"))["models"]["liver/nnunet"] == {"demo": True}
+
+
+def test_the_zip_holds_card_licence_hashes_and_calibration(root: Path, exported: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(exported) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(content["manifest.json"])
+    assert {*manifest["sha256"]} == {*content} - {"manifest.json"}
+    assert manifest["sha256"]["liver/nnunet/fold_0/checkpoint_final.pth"] == sha256_of_file(
+        root / "liver" / "nnunet" / "fold_0" / "checkpoint_final.pth"
+    )
+    assert {"calibration.json", "liver/nnunet/LICENSE", "liver/nnunet/fold_1/run.json"} <= {*content}
+    assert "not for patients" in content["README.md"].decode()
+    assert "| liver/nnunet | label liver, sees the whole CT | 2 | 160 |" in content["README.md"].decode()
+    again = tmp_path / "liver.zip"
+    export_models(ModelStore(root, demo=root), again)
+    assert again.read_bytes() == exported.read_bytes(), "the same models give the same zip"
+
+
+def rewritten(exported: Path, path: Path, change: Change, mode: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(exported) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    change(content)
+    with zipfile.ZipFile(path, "w", mode) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+def replaced(name: str, old: bytes, new: bytes) -> Change:
+    return lambda content: content.update({name: content[name].replace(old, new)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replaced("liver/nnunet/plans.json", b"patch_size", b"patch_sise"), "liver/nnunet/plans.json is not what was exported"),
+        (replaced("calibration.json", b"nobody", b"anybody"), "calibration.json is not what was exported"),
+        (lambda c: c.pop("liver/nnunet/fold_1/checkpoint_final.pth"), "fold_1/checkpoint_final.pth is missing in it"),
+        (lambda c: c.update({"liver/nnunet/more.py": b"x"}), "liver/nnunet/more.py was added to it"),
+        (lambda c: c.update({"../../climbs.txt": b"x"}), r"names '../../climbs.txt', a path outside of itself"),
+        (lambda c: c.update({"manifest.json": b"{"}), "its manifest.json is damaged; ask for the zip again"),
+        (lambda c: c.update({"manifest.json": b" " * 2**21}), "its manifest.json is larger than any"),
+        (replaced("manifest.json", b"models 1", b"models 2"), "use the flrplan that wrote it"),
+        (replaced("manifest.json", b'"liver/nnunet": {', b'"../out/nnunet": {'), "names a model '../out/nnunet', expected"),
+        (replaced("manifest.json", b'"liver/nnunet": {', b'"crlm/nnunet": {'), "crlm/nnunet: plans.json is missing"),
+    ],
+)
+def test_a_zip_that_was_changed_is_refused(
+    exported: Path, tmp_path: Path, change: Change, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = tmp_path / "models"
+    source = rewritten(exported, tmp_path / "changed.zip", change)
+    assert main(["models", "import", str(source), "--models", str(models)]) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert str(source) in printed
+    assert ".unpacked" not in printed
+    assert not models.exists() or list(models.iterdir()) == []
+
+
+def test_what_unpacks_to_more_than_weights_can_is_not_unpacked(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "liver/nnunet/fold_0/checkpoint_final.pth"
+    source = rewritten(exported, tmp_path / "bomb.zip", lambda c: c.update({name: bytes(65 * 2**20)}), zipfile.ZIP_DEFLATED)
+    assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
+    assert f"{name} would unpack to {65 * 2**20} bytes" in capsys.readouterr().err
+
+
+def test_a_model_that_is_there_is_replaced_only_when_asked(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["models", "import", str(exported), "--models", str(tmp_path)]
+    assert main(command) == 0
+    assert main(command) == 1
+    assert f"{tmp_path / 'liver' / 'nnunet'} exists already; give --force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    assert (tmp_path / "liver" / "nnunet" / "versions" / "1" / "plans.json").is_file()
+    assert main([*command, "--force", "--stage", "crlm"]) == 1
+    assert "holds no model of stage crlm, but liver/nnunet" in capsys.readouterr().err
+    assert main([*command, "--force", "--label", "liver"]) == 1
+    assert "says itself what its models are" in capsys.readouterr().err
+
+
+def test_what_cannot_be_exported_says_why(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.zip"
+    command = ["models", "export", str(out), "--models", str(root)]
+    assert main(command) == 1
+    assert (
+        "nothing says under which licence this model may be used; give its text with --licence FILE" in capsys.readouterr().err
+    )
+    assert not out.exists()
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main([*command, "--licence", str(tmp_path / "mine.txt")]) == 0
+    assert main([*command, "--licence", str(tmp_path / "mine.txt")]) == 1
+    assert "exists already" in capsys.readouterr().err
+    with zipfile.ZipFile(out) as archive:
+        assert archive.read("liver/nnunet/LICENSE") == b"mine"
+        assert json.loads(archive.read("manifest.json"))["models"] == {"liver/nnunet": {"demo": False}}
+    assert CRLM.name not in str(archive.namelist())
+
+
+def test_a_foreign_model_still_needs_its_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "import", str(MODEL_ROOT / "demo" / "liver" / "nnunet"), "--models", str(tmp_path)]) == 1
+    assert "--stage is missing: which of liver, crlm" in capsys.readouterr().err
