@@ -165,7 +165,7 @@ def begun(work: Path, size: CaseSize, cases: int, recipe: str) -> Iterator[Day]:
     write_cohort(settings, work / "cohort")
     names = [case_name(SEED, i) for i in settings.indices]
     dicom = write_dicom_cohort(work / "cohort", names)
-    for folder in ("orthanc", "server", "models"):  # of an earlier day
+    for folder in ("orthanc", "server", "models", "pictures"):  # of an earlier day
         shutil.rmtree(work / folder, ignore_errors=True)
     (work / "models").mkdir()
     write_text(work / "recipe.yaml", recipe)
