@@ -387,7 +387,7 @@ def test_the_page_needs_nothing_from_elsewhere(url: str) -> None:
 @pytest.mark.parametrize(
     ("name", "title"),
     [("planning.nii.gz", "Label map (NIfTI)"), ("seg.dcm", "Segmentation for PACS and viewers (DICOM SEG)"), ("x.bin", "File"),
-     ("cut.mrk.json", "Resection surface for 3D Slicer"), ("PLAN.PDF", "Report to print")],
+     ("cut_plane.mrk.json", "Plane nearest to the cut for 3D Slicer"), ("PLAN.PDF", "Report to print")],
 )  # fmt: skip
 def test_each_kind_of_file_has_a_name(name: str, title: str) -> None:
     assert router.title_of(name) == title
