@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -130,8 +131,11 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stages that were predicted, in order: noise that depends on all that a network sees, and on its weights."""
     ran: list[str] = []
 
-    def instant(self: StagePredictor, given: StageInput, with_probability: bool, with_folds: bool) -> Any:
+    def instant(
+        self: StagePredictor, given: StageInput, say: Callable[[str], object], with_probability: bool, with_folds: bool
+    ) -> Any:
         ran.append(self.stage.name)
+        say(f"{self.stage} was predicted")
         seen = np.abs(given.channels_czyx).sum(axis=0) + sum(int(sha[:3], 16) for sha in self.fold_sha256.values())
         probability, *folds = (((3 + 2 * k) * seen % 256).astype(np.uint8) for k in range(3))
         if not with_folds:
@@ -190,6 +194,7 @@ def test_after_an_edit_only_what_depends_on_it_is_predicted_and_all_is_as_of_a_f
         fresh, fresh_maps = everything(Cascade(demo_store, CascadeSettings(device="cpu")), ct, given)
         assert equal([result.masks[s] for s in fresh.masks], [*fresh.masks.values()])
         assert equal(maps, fresh_maps)
+        assert "flr was predicted" in result.warnings, "what the network said is kept with its answer"
         assert (result.sources, result.models, result.warnings) == (fresh.sources, fresh.models, fresh.warnings)
     result.masks[FLR_S][:] = True  # what is handed out is the caller's own
     predicted.clear()
@@ -203,11 +208,13 @@ def test_another_ct_grid_or_setting_is_predicted_anew(cascade: Cascade, ct: CT, 
     moved = replace(ct.geometry, spacing_mm=(0.8, 0.9, 2.6))
     mirrored = Cascade(cascade.store, CascadeSettings(device="cpu", mirroring=True))
     raw = Cascade(cascade.store, CascadeSettings(device="cpu", largest_liver=False))
+    fast = Cascade(cascade.store, CascadeSettings(device="cpu", engine="fast"))
     for who, image, again in (
         (cascade, ct, ["liver"]),
         (cascade, replace(ct, array_zyx=brighter), ["liver"]),
         (cascade, replace(ct, geometry=moved), ["liver"]),
         (mirrored, ct, []),  # the demo models were trained without mirroring, so there is none
+        (fast, ct, ["liver"]),
         (raw, ct, []),  # what becomes of the mask afterwards does not change the prediction
         (cascade, replace(ct, name="other", source="elsewhere"), []),
     ):
@@ -251,7 +258,7 @@ def test_plan_called_twice_in_one_process_predicts_only_what_changed(
     cascade: Cascade, ct: CT, predicted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Cascade] = []
-    monkeypatch.setattr(plan_module, "Cascade", lambda: made.append(cascade) or cascade)
+    monkeypatch.setattr(plan_module, "Cascade", lambda settings: made.append(cascade) or cascade)
     plan_module._own_cascade.cache_clear()
     first = flrplan.plan(ct, raw=True, disagreement=True)
     second = flrplan.plan(ct, raw=True, height_cm=180, weight_kg=80)

@@ -213,7 +213,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         with telling:
             if len(cases) > 1:
                 note(f"{numbers[path]}{folders[path]}: planned")
-            _tell(planned)
+            _tell(folders[path], planned)
 
     overlapped(todo, lambda path: read_ct(path, arguments.series), compute, write)
     if arguments.part == (1, 1):
@@ -226,18 +226,18 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     return 0
 
 
-def _tell(planned: Plan) -> None:
+def _tell(name: str, planned: Plan) -> None:
     if not planned.ct.slices:  # of a series that cannot be referred to, a warning says so
         note(f"  no DICOM SEG and SR: {planned.why_no_dicom}")
     for warning in planned.warnings:
         note(f"  warning: {warning}")
-    say(f"{planned.ct.name}: {planned.volumes.describe()}")
+    say(f"{name}: {planned.volumes.describe()}")
     for line in planned.assessment.describe():
         say(f"  {line}")
     if planned.interval is not None:
         say(f"  {planned.interval.describe()}")
-    for name, other in planned.compared.items():
-        say(f"  beside it, {name}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
+    for beside, other in planned.compared.items():
+        say(f"  beside it, {beside}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
 
 
 def _write_index(out: Path, clean: Callable[[str], str]) -> None:
