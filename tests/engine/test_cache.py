@@ -130,7 +130,7 @@ def predicted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The stages that were predicted, in order: noise that depends on all that a network sees, and on its weights."""
     ran: list[str] = []
 
-    def instant(self: StagePredictor, given: StageInput, with_probability: bool, with_folds: bool) -> Any:
+    def instant(self: StagePredictor, given: StageInput, say: object, with_probability: bool, with_folds: bool) -> Any:
         ran.append(self.stage.name)
         seen = np.abs(given.channels_czyx).sum(axis=0) + sum(int(sha[:3], 16) for sha in self.fold_sha256.values())
         probability, *folds = (((3 + 2 * k) * seen % 256).astype(np.uint8) for k in range(3))

@@ -75,7 +75,7 @@ def test_a_stage_that_does_not_fit_into_the_gpu_goes_to_the_cpu(
     class Store:
         cache = PredictionCache(0)
 
-        def predictor(self, stage: object, architecture: str, device: torch.device, mirroring: bool) -> object:
+        def predictor(self, stage: object, architecture: str, device: torch.device, *settings: object) -> object:
             asked.append(device.type)
             return (on_gpu if device.type == "cuda" else on_cpu), identity
 
