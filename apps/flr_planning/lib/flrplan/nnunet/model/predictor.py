@@ -56,7 +56,7 @@ KEPT_WEIGHTS = 64_000_000
 """Weights of converted networks that a predictor keeps (4 bytes each, and more); larger ensembles are converted anew each time."""
 
 
-class _Window(nnUNetPredictor):  # type: ignore[misc]  # nnunetv2 is untyped
+class _Window(nnUNetPredictor):  # type: ignore[misc]  # nnU-Net has no types
     """nnU-Net's sliding window, which can be told to leave out tiles. What it works on is padded to a patch at least."""
 
     region: NDArray[np.bool_] | None = None
