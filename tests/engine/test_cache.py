@@ -251,7 +251,7 @@ def test_plan_called_twice_in_one_process_predicts_only_what_changed(
     cascade: Cascade, ct: CT, predicted: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Cascade] = []
-    monkeypatch.setattr(plan_module, "Cascade", lambda: made.append(cascade) or cascade)
+    monkeypatch.setattr(plan_module, "Cascade", lambda **_: made.append(cascade) or cascade)
     plan_module._own_cascade.cache_clear()
     first = flrplan.plan(ct, raw=True, disagreement=True)
     second = flrplan.plan(ct, raw=True, height_cm=180, weight_kg=80)
