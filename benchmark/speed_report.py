@@ -97,14 +97,14 @@ def table(report: Mapping[str, Any]) -> str:
     ]
     for name, side in report["sides"].items():
         if "failed" in side:
-            lines.append(f"{name:10} failed: {side['failed']}")
+            lines.append(f"{name:12} failed: {side['failed']}")
             continue
         on_device = f"{side['device_peak_bytes'] / 1e9:.2f}" if side["device_peak_bytes"] else "-"
         lines.append(
             f"{name:12} {side['wall_s']:8.1f} {side['cpu_s']:8.1f} {side['peak_bytes'] / 1e9:8.2f} {on_device:>9} "
             f"{side['seconds'].get('network', 0):9.1f} {side.get('network_gflops', float('nan')):9.0f}"
         )
-        lines.append(" " * 11 + ", ".join(f"{phase} {value:.1f}" for phase, value in side["seconds"].items() if value >= 0.05))
+        lines.append(" " * 13 + ", ".join(f"{phase} {value:.1f}" for phase, value in side["seconds"].items() if value >= 0.05))
     for pair, ratios in report.get("ratios", {}).items():
         lines.append(f"{pair}: " + ", ".join(f"{key.rsplit('_', 1)[0]} {value:.2f}" for key, value in ratios.items()))
     for title, key in (("Dice of", "agreement_dice"), ("Dice against the truth,", "truth_dice")):

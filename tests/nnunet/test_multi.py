@@ -146,7 +146,7 @@ def test_one_run_gives_all_and_a_given_mask_stays(model: ModelFolder, small_ct, 
 
     monkeypatch.setattr(StagePredictor, "predict_with_probability", predict)
     kept: dict[Structure, Probability] = {}
-    cascade = Cascade(ModelStore(model.path.parents[1], demo=None), CascadeSettings(device="cpu"))
+    cascade = Cascade(ModelStore(model.path.parents[1], demo=None, cache_mb=0), CascadeSettings(device="cpu"))
     result = cascade.run(small_ct, stages=(MULTI,), on_probability=kept.__setitem__)
     assert all(np.array_equal(result.masks[t], boxes[t]) for t in LIVER_CRLM_FLR)
     assert all(np.array_equal(kept[t] >= MASK_FROM, stray if t is Structure.LIVER else boxes[t]) for t in kept)
