@@ -208,7 +208,7 @@ def test_a_model_of_the_whole_ct_is_given_the_whole_ct(
     assert model.describe() == "label cancer, sees the whole CT"
     seen: list[StageInput] = []
 
-    def predict(_: StagePredictor, given: StageInput) -> dict[Structure, Mask]:
+    def predict(_: StagePredictor, given: StageInput, say: object) -> dict[Structure, Mask]:
         seen.append(given)
         return {Structure.CRLM: np.zeros(given.geometry.shape_zyx, bool)}
 
@@ -258,7 +258,7 @@ def test_images_turned_to_ras_by_nnunets_reader(make: Callable[..., Path], tmp_p
     sitk.WriteImage(given.geometry.image(given.channels_czyx[0]), str(tmp_path / "ct.nii.gz"))
     theirs, _ = NibabelIOWithReorient().read_images([str(tmp_path / "ct.nii.gz")])
     seen: list[np.ndarray] = []
-    predictor._predictor.predict_logits_from_preprocessed_data = lambda data: seen.append(data) or torch.zeros(
+    predictor._predictor.predict_sliding_window_return_logits = lambda data: seen.append(data) or torch.zeros(
         3, *data.shape[1:]
     )  # type: ignore
     run = predictor._predictor.configuration_manager.preprocessor_class.run_case_npy

@@ -140,7 +140,7 @@ def test_one_run_gives_all_and_a_given_mask_stays(model: ModelFolder, small_ct, 
     stray = boxes[Structure.LIVER].copy()
     stray[0, 0, 0] = True
 
-    def predict(_: StagePredictor, given: Any) -> dict[Structure, tuple[Mask, Probability]]:
+    def predict(_: StagePredictor, given: Any, say: object) -> dict[Structure, tuple[Mask, Probability]]:
         masks = {**boxes, Structure.LIVER: stray}
         return {t: (given.crop(mask), given.crop(mask).astype(np.uint8) * 255) for t, mask in masks.items()}
 

@@ -134,9 +134,12 @@ class Cascade:
             run.warnings.append(f"{', '.join(tuned)}: {FINE_TUNED_NOTE}")
         return CascadeResult(ct, run.masks, run.sources, run.models, run.seconds, tuple(run.warnings))
 
+    def _model(self, stage: Stage, device: torch.device) -> tuple[StagePredictor, ModelIdentity]:
+        return self.store.predictor(stage, self.settings.architecture, device, self.settings.mirroring, self.engine)
+
     def identity(self, stage: Stage) -> ModelIdentity:
         """Which model serves a stage here. Raises ModelError where none does."""
-        return self.store.predictor(stage, self.settings.architecture, self.device, self.settings.mirroring, self.engine)[1]
+        return self._model(stage, self.device)[1]
 
     def _provide(self, stage: Stage, run: _Run, on_step: NoteStep | None) -> None:
         if all(target in run.masks for target in stage.targets):
@@ -146,9 +149,7 @@ class Cascade:
         if on_step is not None:
             on_step(f"{run.ct.name}: {stage}")
         started = perf_counter()
-        predictor, identity = self.store.predictor(
-            stage, self.settings.architecture, self.device, self.settings.mirroring, self.engine
-        )
+        predictor, identity = self._model(stage, self.device)
         loaded = perf_counter()
         wanted = Detail.MASK if run.on_probability is None else Detail.PROBABILITY
         if run.on_folds is not None and not run.on_folds.keys().isdisjoint(stage.targets):
@@ -199,11 +200,7 @@ class Cascade:
         run.warnings.append(
             f"{stage}: the memory of {self.device} ran out; this stage was predicted on the CPU, which takes longer"
         )
-        return by(
-            self.store.predictor(stage, self.settings.architecture, torch.device("cpu"), self.settings.mirroring, self.engine)[
-                0
-            ]
-        )
+        return by(self._model(stage, torch.device("cpu"))[0])
 
     def _checked_liver(self, liver: Mask, run: _Run) -> Mask:
         if not liver.any():

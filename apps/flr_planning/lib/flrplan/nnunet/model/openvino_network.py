@@ -71,7 +71,7 @@ class OpenVinoNetwork(nn.Module):
         network = copy.deepcopy(network).eval().requires_grad_(False)  # OpenVINO shares the memory of the weights
         small = torch.zeros(1, channels, *(min(n, 2 * s) for n, s in zip(patch, strides, strict=True)))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]  # checks of shapes, which stay as they are
+            warnings.simplefilter("ignore")  # checks of shapes, which stay as they are
             traced = torch.jit.freeze(torch.jit.trace(_Hidden(network), small, check_trace=False).eval())
         decoder = TorchScriptPythonDecoder(traced)  # must outlive the conversion
         frontend = ov.frontend.FrontEndManager().load_by_framework("pytorch")

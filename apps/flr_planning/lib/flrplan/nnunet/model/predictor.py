@@ -9,7 +9,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ KEPT_WEIGHTS = 64_000_000
 """Weights of converted networks that a predictor keeps (4 bytes each, and more); larger ensembles are converted anew each time."""
 
 
-class _Window(nnUNetPredictor):  # type: ignore[misc]  # nnunetv2 is untyped
+class _Window(nnUNetPredictor):  # type: ignore[misc]  # nnU-Net has no types
     """nnU-Net's sliding window, which can be told to leave out tiles. What it works on is padded to a patch at least."""
 
     region: NDArray[np.bool_] | None = None
@@ -274,7 +274,7 @@ class StagePredictor:
         region, doubt = self._around(self._foreground(first) > FOUND_LOGIT)
         if doubt is None:
             of_folds = [first, *(self._fold_logits(number, data, region) for number in others)]
-            if not others or not (self._foreground(reduce(torch.add, of_folds)) > 0)[~region].any():
+            if not others or not (self._foreground(torch.stack(of_folds).sum(0)) > 0)[~region].any():
                 return of_folds
             doubt = "the folds found something where the first saw nothing"
         if others:
