@@ -1,13 +1,13 @@
 """How far clicks bring a plan: Dice after 1, 3 and 5 simulated clicks, by the size of a metastasis, and of the liver by strokes.
 
-    python benchmark/clicks.py --seed 702 --cases 12 --out clicks.json        # 12 medium cases: about 6 CPU minutes
+    python benchmark/clicks.py --seed 702 --cases 12 --out clicks.json        # 12 medium cases: about 5 CPU minutes
     python benchmark/clicks.py --seed 702 --cases 1 --size small --out x.json # the same in small, half a minute
     python benchmark/clicks.py --ct CT_FOLDER --liver LIVER.nii.gz --out real.json   # a CT and a liver of its own, in place of a cohort
 
 The demo models predict; then each true metastasis of 0.05 ml and more is corrected by itself: each click lies in the middle of the largest
 piece that is missing or too much (inside or outside), as a person would choose it, and all clicks are sent each time. Of the liver, each
 stroke is the line through the widest row of the largest error in its fullest slice. Dice of a metastasis is that of all predicted pieces
-which touch it; one that was not found has 0. Settings were chosen on seed 701; seed 702 was measured once with them.
+which touch it; one that was not found has 0. Settings were chosen on seed 701; seed 702 was measured twice (docs/clicks.md).
 """
 
 from __future__ import annotations

@@ -19,12 +19,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import requests
+import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -37,6 +38,7 @@ from flrplan.cohort.write_dicom import write_dicom_cohort
 from flrplan.demo.ohif.annotate import click, next_sample, submit, update_model
 from flrplan.demo.ohif.browser import open_page
 from flrplan.demo.ohif.correct import correct
+from flrplan.demo.ohif.direct import ask
 from flrplan.demo.ohif.drive import Visit, connect, open_mode, run_model
 from flrplan.demo.ohif.orthanc import LoadedSeries, running_orthanc
 from flrplan.demo.ohif.server import Server, running_server
@@ -87,6 +89,12 @@ class Case:
     truth: NDArray[np.uint8]
     grid: Geometry
 
+    def on_grid(self, array_zyx: NDArray[Any], grid: Geometry) -> NDArray[np.uint8]:
+        """A label map on the grid of the truth: a DICOM series may list its slices the other way round."""
+        to = self.grid.image(self.truth)
+        found = sitk.Resample(grid.image(array_zyx.astype(np.uint8)), to, sitk.Transform(), sitk.sitkNearestNeighbor)
+        return sitk.GetArrayFromImage(found)
+
 
 @dataclass
 class Day:
@@ -96,16 +104,23 @@ class Day:
     server: Server
     cases: Mapping[str, Case]
     client: MONAILabelClient
-    session: requests.Session = field(default_factory=requests.Session)
 
-    def __post_init__(self) -> None:
-        self.session.trust_env = False
-
-    def ask(self, path: str) -> requests.Response:
+    def ask(self, path: str, method: str = "GET") -> requests.Response:
         """One request that must work."""
-        answer = self.session.get(f"{self.server.url}/{path}", timeout=600)
+        answer = ask(method, f"{self.server.url}/{path}", 600)
         answer.raise_for_status()
         return answer
+
+    def wait_for_scores(self) -> None:
+        """Until the labels that the cases came with are scored; what else strategies go by is not waited for."""
+        self.ask("scoring/case_scores", "POST")
+        while True:
+            found = self.ask("scoring/").json()["case_scores"]
+            if found["scored"]["label"] >= found["of"] or not found["running"]:
+                break
+            time.sleep(2)
+        self.ask("scoring/", "DELETE")
+        tell(f"labels scored: {found['scored']['label']} of {found['of']}")
 
     def save(self, case: Case, file: Path, tag: str) -> None:
         """A label over HTTP."""
@@ -113,23 +128,18 @@ class Day:
 
     def label(self, case: Case, tag: str) -> NDArray[np.uint8]:
         """A stored label as a planning map."""
-        masks = self._masks(case, tag)
-        return to_compartments(*(masks[s] for s in PLANNED))[0]
-
-    def findings(self, case: Case, tag: str) -> list[str]:
-        """What label QC says of a stored label: rule, severity, message."""
-        ct = read_ct(image_path(self.work / "cohort", case.name))
-        return [
-            f"{f.rule} ({f.severity}): {f.message}"
-            for f in check_case(QcCase(case.name, case.grid, self._masks(case, tag), ct)).findings
-        ]
-
-    def _masks(self, case: Case, tag: str) -> dict[Structure, NDArray[np.bool_]]:
         of = f"label={case.series.series_uid}&tag={tag}"
         content = self.ask(f"datastore/label?{of}").content
         file = self.work / f"label{'.nrrd' if content.startswith(b'NRRD') else '.nii.gz'}"
         file.write_bytes(content)
-        return dict(read_label(file, self.ask(f"datastore/label/info?{of}").json())[0].masks)
+        label, grid = read_label(file, self.ask(f"datastore/label/info?{of}").json())
+        return case.on_grid(to_compartments(*(label.masks[s] for s in PLANNED))[0], grid)
+
+    def findings(self, case: Case, tag: str) -> list[str]:
+        """What label QC says of a stored label: rule, severity, message."""
+        ct, label = read_ct(image_path(self.work / "cohort", case.name)), self.label(case, tag)
+        masks = {s: structure_mask(label, s) for s in PLANNED}
+        return [f"{f.rule} ({f.severity}): {f.message}" for f in check_case(QcCase(case.name, case.grid, masks, ct)).findings]
 
     def state(self, case: Case) -> str:
         """Where the work list says that a case stands."""
@@ -139,7 +149,7 @@ class Day:
     def cascade(self, case: Case) -> dict[str, float | None]:
         """Dice of the cascade's answer, per structure."""
         file, _ = self.client.infer("cascade", case.series.series_uid, {})
-        return scores(read_label_map(Path(file))[0], case.truth)
+        return scores(case.on_grid(*read_label_map(Path(file))), case.truth)
 
 
 def scores(planning_zyx: NDArray[Any], truth: NDArray[np.uint8]) -> dict[str, float | None]:
@@ -155,7 +165,7 @@ def begun(work: Path, size: CaseSize, cases: int, recipe: str) -> Iterator[Day]:
     write_cohort(settings, work / "cohort")
     names = [case_name(SEED, i) for i in settings.indices]
     dicom = write_dicom_cohort(work / "cohort", names)
-    for folder in ("orthanc", "server", "models"):  # of an earlier day
+    for folder in ("orthanc", "server", "models", "pictures"):  # of an earlier day
         shutil.rmtree(work / folder, ignore_errors=True)
     (work / "models").mkdir()
     write_text(work / "recipe.yaml", recipe)
@@ -169,6 +179,7 @@ def begun(work: Path, size: CaseSize, cases: int, recipe: str) -> Iterator[Day]:
             day = Day(work, server, found, MONAILabelClient(server.url, tmpdir=str(work), client_id=READER))
             for case in found.values():
                 day.save(case, label_path(work / "cohort", case.name), "original")
+            day.wait_for_scores()
             yield day
 
 
@@ -200,7 +211,7 @@ def in_the_viewer(day: Day, strategy: str, clicks: str) -> tuple[Case, dict[str,
             "findings_before": day.findings(case, "original"),
             "state_before": day.state(case),
         }
-        answer, _ = run_model(visit)
+        answer = case.on_grid(*run_model(visit))
         visit.picture("cascade")
         seen["dice_cascade"] = scores(answer, case.truth)
         crlm, drawn = structure_mask(case.truth, Structure.CRLM), structure_mask(answer, Structure.CRLM)
@@ -256,37 +267,35 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     recipe = RECIPE.format(epochs=given.epochs, iterations=given.iterations)
     with begun(work, given.size, given.cases, recipe) as day:
-        begin = time.monotonic()
+        begun_at = time.monotonic()
+        figures: dict[str, Any] = {"settings": vars(given) | {"work": work.name}}
+
+        def keep(**more: Any) -> None:
+            figures.update(more, seconds=round(time.monotonic() - begun_at))
+            write_json(work / "day.json", figures)
+            tell(json.dumps(more))
+
         case, seen = in_the_viewer(day, given.strategy, given.clicks)
-        tell(json.dumps(seen))
+        keep(viewer=seen)
         by_uid = {c.series.series_uid: c for c in day.cases.values()}
         corrected = [case]
         while len(corrected) < min(CORRECTED, given.cases - 1):
             case = by_uid[day.client.next_sample(given.strategy, {})["id"]]
             day.save(case, truth_path(work / "cohort", case.name), "final")
             corrected.append(case)
-            tell(f"{case.name}: corrected, {day.state(case)}")
         rest = [c for c in day.cases.values() if c not in corrected]
-        before = {c.name: day.cascade(c) for c in rest}
-        verdicts = train(day, corrected[0])
-        tell(json.dumps(verdicts))
-        after = {c.name: day.cascade(c) for c in rest}
+        keep(corrected=[c.name for c in corrected], before={c.name: day.cascade(c) for c in rest})
+        keep(training=train(day, corrected[0]))
+        keep(after={c.name: day.cascade(c) for c in rest})
         compared = {}
-        for structure in PLANNED:
-            new, old = (np.array([found[c.name][structure.value] for c in rest], float) for found in (after, before))
-            compared[structure.value] = compare(new, old, np.arange(len(rest)))
-            tell(f"{structure}: Dice {np.nanmean(old):.3f} before, {np.nanmean(new):.3f} after; {compared[structure.value]}")
-        figures = {
-            "viewer": seen,
-            "corrected": [c.name for c in corrected],
-            "rest": [c.name for c in rest],
-            "training": verdicts,
-            "before": before,
-            "after": after,
-            "after_minus_before": compared,
-            "seconds": round(time.monotonic() - begin),
-        }
-        write_json(work / "day.json", figures)
+        for s in map(str, PLANNED):
+            new, old = (np.array([figures[when][c.name][s] for c in rest], float) for when in ("after", "before"))
+            compared[s] = {
+                "before": float(np.nanmean(old)),
+                "after": float(np.nanmean(new)),
+                **compare(new, old, np.arange(len(rest))),
+            }
+        keep(after_minus_before=compared)
     return 0
 
 

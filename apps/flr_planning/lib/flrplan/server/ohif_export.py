@@ -52,10 +52,22 @@ _STORE = """
       throw error;
     }
   }}});
+  /* dcmjs, which writes the SEG, takes the slices from the head (along the normal) down, and OHIF hands it the voxels as the series lists them:
+     of a series that begins at the feet, the label was stored upside down. */
+  const inItsOrder = async (id, write) => {
+    const held = window.cornerstoneTools.segmentation.state.getSegmentation(id).representationData.Labelmap, before = held.imageIds;
+    const plane = image => window.cornerstone.metaData.get('imagePlaneModule', window.cornerstone.cache.getImage(image).referencedImageId);
+    const {rowCosines: r, columnCosines: c} = plane(before[0]);
+    const normal = [r[1] * c[2] - r[2] * c[1], r[2] * c[0] - r[0] * c[2], r[0] * c[1] - r[1] * c[0]];
+    const along = image => plane(image).imagePositionPatient.reduce((sum, mm, k) => sum + mm * normal[k], 0);
+    held.imageIds = [...before].sort((a, b) => along(b) - along(a));
+    try { return await write(); } finally { held.imageIds = before; }
+  };
   setInterval(() => {
     const commands = window.commandsManager, known = commands?.getCommand(name, context);
     if (!known || known.flrplan) return;
-    const commandFn = given => known.commandFn({...given, dataSource: marked(given.dataSource ?? window.extensionManager.getActiveDataSource()[0])});
+    const commandFn = given => inItsOrder(given.segmentationId,
+      () => known.commandFn({...given, dataSource: marked(given.dataSource ?? window.extensionManager.getActiveDataSource()[0])}));
     commands.registerCommand(context, name, {...known, commandFn, flrplan: true});
   }, 250);
 
