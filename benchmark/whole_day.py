@@ -191,8 +191,8 @@ def place_of(mask: NDArray[np.bool_], grid: Geometry, along: int = 0) -> list[fl
 
 
 def most_wrong(label: NDArray[np.uint8], truth: NDArray[np.uint8]) -> tuple[Compartment, NDArray[np.bool_]]:
-    """The compartment that lacks most voxels which the label has as another one, and those voxels."""
-    lacking = {c: (truth == c) & (label != c) & (label > 0) for c in Compartment if (label == c).any()}
+    """Of remnant and resection, the one that lacks most voxels which the label has as another compartment, and those voxels."""
+    lacking = {c: (truth == c) & (label != c) & (label > 0) for c in (Compartment.REMNANT, Compartment.RESECTION)}
     worst = max(lacking, key=lambda c: np.count_nonzero(lacking[c]))
     return worst, lacking[worst]
 

@@ -101,6 +101,7 @@ def corrects_a_label(demo: Demo, folder: Path, said: Says) -> None:
     assert (kept["origin"]["author"], kept["origin"]["author_verified"]) == ("Ann Otator", False)
     assert kept["origin"]["description"] == "corrected by Ann Otator"
     assert kept["origin"]["date"]
+    assert kept["submission"]["changes"]["liver"]["dice"] > 0.95, "it lies where the label before does"
 
 
 @pytest.mark.slow
