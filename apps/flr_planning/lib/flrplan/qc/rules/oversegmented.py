@@ -1,6 +1,7 @@
 """Over-segmented lesions: what is drawn as their margin looks like the liver around it.
 
-Metastases often wash out towards their margin, so it speaks of those alone that stand out clearly. A margin brighter than the liver is a rim.
+Metastases often wash out towards their margin, so it speaks in notes, and of those alone that stand out clearly. A margin brighter than the
+liver is a rim.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _find(case: QcCase, *, excess_mm: float, least_contrast: float, least_ml: fl
         excess = excess_of(grid, look, box, lesion, least_contrast)
         if excess >= least_mm:
             message = f"the outermost {excess:.0f} mm of a metastasis of {piece.ml:.2g} ml look like the liver around it"
-            findings.append(case.finding(Severity.WARNING, message, Structure.CRLM, piece.box, excess, "mm", case.step))
+            findings.append(case.finding(Severity.NOTE, message, Structure.CRLM, piece.box, excess, "mm", case.step))
     return sorted(findings, key=lambda f: -(f.size or 0.0))[:MANY]
 
 
