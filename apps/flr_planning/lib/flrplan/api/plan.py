@@ -25,6 +25,7 @@ from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.hounsfield import check_grid
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
+from flrplan.method.engine import APP_ENGINE
 from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run, uncalibrated
 from flrplan.planning.cut_file import Plane, read_cut
@@ -188,7 +189,7 @@ def plan(
 
 @cache
 def _own_cascade() -> Cascade:
-    return Cascade(settings=CascadeSettings(engine="fast"))
+    return Cascade(settings=CascadeSettings(engine=APP_ENGINE))
 
 
 def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import SettingsError
-from flrplan.method.engine import ENGINES
+from flrplan.method.engine import APP_ENGINE, ENGINES
 from flrplan.networks import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def add_cascade_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: auto)")
     parser.add_argument(
         "--engine",
-        default="fast",
+        default=APP_ENGINE,
         metavar="NAME",
-        help=f"how the networks are run: {', '.join(ENGINES)}, or with changes: fast,bfloat16=false (default: fast; docs/speed.md)",
+        help=f"how the networks are run: {', '.join(ENGINES)}, or with changes: fast,bfloat16=false (default: %(default)s; docs/speed.md)",
     )
     parser.add_argument("--mirroring", action="store_true", help="test-time mirroring: up to 8 times the work")
 

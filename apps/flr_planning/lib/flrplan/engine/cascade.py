@@ -43,7 +43,7 @@ class CascadeSettings:
         would multiply the waiting time by up to 8.
     largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
         liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
-    engine: how the networks are run; one of :data:`flrplan.method.engine.ENGINES`, with changes or without; ``fast`` in the app.
+    engine: how the networks are run; one of :data:`flrplan.method.engine.ENGINES`, with changes or without; :data:`~flrplan.method.engine.APP_ENGINE` in the app.
     """
 
     architecture: str = "nnunet"

@@ -37,6 +37,10 @@ ENGINES = {
 """Engines by name. ``exact`` differs from ``nnunet`` by rounding only."""
 
 
+APP_ENGINE = "exact"
+"""What the app runs: its masks are nnU-Net's but for rounding. ``fast`` changes small metastases by more (docs/speed.md)."""
+
+
 def engine_named(text: str) -> Engine:
     """``fast``, or a name and changes of it: ``fast,bfloat16=false``. Raises SettingsError naming what is known."""
     name, *changes = text.split(",")

@@ -14,7 +14,7 @@ from flrplan.files.checked import checked, one_of, settings_of
 from flrplan.hardware import choose_device
 from flrplan.learning import RetrainingSettings
 from flrplan.learning.settings import UserPath
-from flrplan.method.engine import engine_named
+from flrplan.method.engine import APP_ENGINE, engine_named
 from flrplan.networks import ARCHITECTURES
 from flrplan.server.label_table import names_in_setting
 from flrplan.studies.review import LabelUse
@@ -60,7 +60,7 @@ class AppSettings:
     device: str = "auto"
     mirroring: bool = False
     largest_liver: bool = True
-    engine: str = "fast"
+    engine: str = APP_ENGINE
     cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = CACHE_MB
     train_labels: LabelUse = LabelUse.ALL
     lease_minutes: Annotated[float, Field(ge=0)] = 120
