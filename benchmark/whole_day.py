@@ -29,6 +29,7 @@ import SimpleITK as sitk
 from monailabel.client import MONAILabelClient
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import ttest_1samp
 
 from flrplan.anatomy import PLANNED, Compartment, Structure, structure_mask, to_compartments
 from flrplan.cohort import CohortSettings
@@ -42,7 +43,6 @@ from flrplan.demo.ohif.direct import ask
 from flrplan.demo.ohif.drive import Visit, connect, open_mode, run_model
 from flrplan.demo.ohif.orthanc import LoadedSeries, running_orthanc
 from flrplan.demo.ohif.server import Server, running_server
-from flrplan.evaluation.statistics import compare
 from flrplan.files import write_json, write_text
 from flrplan.image import Geometry, read_ct, read_label_map
 from flrplan.metrics.overlap import dice
@@ -249,7 +249,7 @@ def train(day: Day, case: Case) -> dict[str, str]:
         connect(visit)
         visit.picture("trained")
     stats = day.ask("info/").json()["train_stats"]
-    return {stage: str(found.get("message") or found.get("error") or found) for stage, found in stats.items()}
+    return {stage: str(found.get("message") or found.get("error") or found) for stage, found in stats.items() if found}
 
 
 def main() -> int:
@@ -289,11 +289,15 @@ def main() -> int:
         keep(after={c.name: day.cascade(c) for c in rest})
         compared = {}
         for s in map(str, PLANNED):
-            new, old = (np.array([figures[when][c.name][s] for c in rest], float) for when in ("after", "before"))
+            old, new = (np.array([figures[when][c.name][s] for c in rest], float) for when in ("before", "after"))
+            low, high = ttest_1samp(
+                new - old, 0, nan_policy="omit"
+            ).confidence_interval()  # six cases are too few to be drawn again
             compared[s] = {
                 "before": float(np.nanmean(old)),
                 "after": float(np.nanmean(new)),
-                **compare(new, old, np.arange(len(rest))),
+                "difference": float(np.nanmean(new - old)),
+                "ci95": [float(low), float(high)],
             }
         keep(after_minus_before=compared)
     return 0

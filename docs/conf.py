@@ -90,6 +90,7 @@ docs/planning
 docs/clicks
 docs/objects
 docs/uncertainty
+docs/day
 apps/flr_planning/model/README
 apps/flr_planning/model/demo/README
 docs/status
