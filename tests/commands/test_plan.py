@@ -305,19 +305,30 @@ def test_an_anonymized_plan_says_nowhere_whose_it_is(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    series = tmp_path / "Doe_Jane" / "dcm"
+    series = tmp_path / "Doering_Janine" / "dcm"
     for file in write_dicom_series(
         series, small_ct.array_zyx.astype(np.int16), small_ct.geometry, "MRN 4711", SYNTHETIC_DESCRIPTION
     ):
         slice_ = pydicom.dcmread(file)
-        slice_.PatientName, slice_.StudyDate, slice_.PatientBirthDate = "Doe^Jane", "20260401", "19560203"
+        slice_.PatientName, slice_.StudyDate, slice_.PatientBirthDate = "Doering^Janine", "20260401", "19560203"
         slice_.PatientSize, slice_.PatientWeight = "1.7", "80"
         slice_.save_as(file)
-    (series / "Jane.lost").write_bytes(b"")
-    secrets = ["Doe", "Jane", "4711", "20260401", "2026-04-01", "19560203", str(tmp_path), "Jane.lost", slice_.StudyInstanceUID]
+    (series / "Janine.lost").write_bytes(b"")
+    # six letters at least: shorter ones occur by chance in the pictures, which are base64
+    secrets = [
+        "Doering",
+        "Janine",
+        "MRN 4711",
+        "20260401",
+        "2026-04-01",
+        "19560203",
+        str(tmp_path),
+        "Janine.lost",
+        slice_.StudyInstanceUID,
+    ]
     command = ["plan", str(series), "--out", str(tmp_path / "out"), "--device", "cpu", "--anonymize"]
     for structure in (Structure.LIVER, Structure.CRLM):  # fewer predictions, less time
-        mask = write_mask(tmp_path / f"Doe_{structure}.nii.gz", small_truth[structure], small_ct.geometry)
+        mask = write_mask(tmp_path / f"Doering_{structure}.nii.gz", small_truth[structure], small_ct.geometry)
         command += [f"--{structure}", str(mask)]
     assert main(command) == 0
     said = "".join(capsys.readouterr())
