@@ -65,7 +65,7 @@ def correct(
         page.wait_for_timeout(3000)
         visit.picture("1-opened")
     with visit.step(f"paint {segment}"):
-        page.locator("[data-cy='data-row']").filter(has_text=segment).first.click()
+        page.locator("[data-cy='data-row']").filter(has=page.get_by_text(segment, exact=True)).first.click()
         page.locator("[data-cy='Brush']").click()
         page.wait_for_timeout(1000)
         start, end = (page.evaluate(_ON_SCREEN, [float(mm) for mm in place]) for place in stroke)
