@@ -22,6 +22,7 @@ def test_a_point_is_column_row_slice() -> None:
     [
         ([[30, 0, 0]], r"crlm: point \[30, 0, 0\] lies beside the image, which has 30 x 20 x 10 voxels"),
         ([[0, 0, -1]], "lies beside the image"),
+        ([[10**400, 0, 0]], "lies beside the image"),  # no float holds it
         ([[1, 2]], r"whole numbers from 0; point 1 is \[1, 2\]"),
         ([[1, 2, 3], [1, 2, 0.5]], "point 2 is"),
         ([[1, 2, float("nan")]], "point 1 is"),

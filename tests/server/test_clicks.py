@@ -17,7 +17,9 @@ from scipy import ndimage
 
 from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
-from flrplan.server.clicks import STROKES
+from flrplan.image import CT, Geometry
+from flrplan.server.clicks import STROKES, _marks
+from flrplan.server.current import Current
 from flrplan.server.ohif_clicks import CLICKS
 from flrplan.server.ohif_colors import ohif_config
 
@@ -240,3 +242,10 @@ def test_ohif_is_told_the_task_and_the_compartments_of_its_answer() -> None:
     config = ohif_config("")
     assert r"/\/infer\/clicks(\?|$)/" in config
     assert '{"remnant": 1, "resection": 2, "crlm_in_resection": 3, "crlm_in_remnant": 4}' in config
+
+
+def test_labels_that_are_clicked_beside_foreground_count_too() -> None:
+    label = np.zeros((4, 5, 6), np.uint8)
+    current = Current(CT(label.astype(np.int16), Geometry((6, 5, 4), (1.0, 1.0, 2.0)), "case", "case"), label, "a test")
+    marks, _ = _marks({"foreground": [], "crlm": [[5, 4, 3]]}, None, current)
+    assert marks[Structure.CRLM].inside.tolist() == [[3, 4, 5]]

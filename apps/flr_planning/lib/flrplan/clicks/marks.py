@@ -114,4 +114,4 @@ def points_of(given: Any, name: str, shape_zyx: Sequence[int]) -> Voxels:
 
 
 def _is_whole(number: object) -> bool:
-    return isinstance(number, (int, float)) and not isinstance(number, bool) and float(number).is_integer()
+    return not isinstance(number, bool) and (isinstance(number, int) or (isinstance(number, float) and number.is_integer()))

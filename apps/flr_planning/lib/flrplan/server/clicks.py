@@ -250,6 +250,8 @@ def _marks(
             raise LabelError(f"label={label!r:.80} is no label here; known are {_NAMES}")
         marks.add_named(named or Structure.CRLM.value, voxels[FOREGROUND])
         marks.deny(named or Structure.CRLM.value, voxels.get(BACKGROUND, voxels[FOREGROUND][:0]))
+        for name in voxels.keys() & SAYS.keys():
+            marks.add_named(name, voxels[name])
         return marks.checked(), {}
     for name in voxels.keys() & SAYS.keys():
         marks.add_named(name, voxels[name])
