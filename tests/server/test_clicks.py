@@ -17,8 +17,9 @@ from scipy import ndimage
 
 from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
+from flrplan.errors import LabelError
 from flrplan.image import CT, Geometry
-from flrplan.server.clicks import STROKES, _marks
+from flrplan.server.clicks import STROKES, _marks, _points
 from flrplan.server.current import Current
 from flrplan.server.ohif_clicks import CLICKS
 from flrplan.server.ohif_colors import ohif_config
@@ -249,3 +250,12 @@ def test_labels_that_are_clicked_beside_foreground_count_too() -> None:
     current = Current(CT(label.astype(np.int16), Geometry((6, 5, 4), (1.0, 1.0, 2.0)), "case", "case"), label, "a test")
     marks, _ = _marks({"foreground": [], "crlm": [[5, 4, 3]]}, None, current)
     assert marks[Structure.CRLM].inside.tolist() == [[3, 4, 5]]
+
+
+def test_clicks_under_two_spellings_of_a_label_all_count() -> None:
+    assert _points({"CRLM": [[1, 1, 1]], "crlm": [[2, 2, 2]]}) == {"crlm": [[1, 1, 1], [2, 2, 2]]}
+
+
+def test_a_list_too_deep_to_be_read_is_told() -> None:
+    with pytest.raises(LabelError, match="crlm: expected voxels"):
+        _points({"crlm": "[" * 100_000})

@@ -222,9 +222,12 @@ def _points(request: Mapping[str, Any]) -> dict[str, Any]:
             if isinstance(value, str):
                 try:
                     value = json.loads(value or "[]")
-                except ValueError:
+                except (ValueError, RecursionError):
                     raise LabelError(f"{key}: expected voxels as [[column, row, slice], ...], got {value!r:.80}") from None
-            found[name if name in SAYS else key] = [] if value is None else value
+            name = name if name in SAYS else key
+            value = [] if value is None else value
+            both = isinstance(value, list) and isinstance(found.get(name), list)  # "CRLM" beside "crlm"
+            found[name] = [*found[name], *value] if both else value
         elif isinstance(value, list) and value and isinstance(value[0], list):
             chosen = (
                 "no label was chosen: choose one in the list, then click" if key == "null" else f"{key!r:.80} is no label here"
