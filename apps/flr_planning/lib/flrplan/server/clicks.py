@@ -215,7 +215,7 @@ def click_tasks(service: Service) -> dict[str, _CorrectTask]:
 
 def _points(request: Mapping[str, Any]) -> dict[str, Any]:
     """The lists of points in a request, by name, not yet checked. Raises: LabelError for names that are no label's."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in request.items():
         name = label_name(key)
         if name in SAYS or key in (BACKGROUND, FOREGROUND):
