@@ -158,5 +158,5 @@ def lidc_series(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Folder of the 133 DICOM slices of LIDC-IDRI-0001."""
     folder = tmp_path_factory.mktemp("series") / "lidc"
     with tarfile.open(real_data / "lidc0001" / "LIDC-IDRI-0001_dicom133.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     return folder

@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """All of it, at another place; the commands of 0.1.0 ran beside ``work_of_0_1_0``, as these do."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     before = Path.cwd()
     os.chdir(folder)
     yield Path("work_of_0_1_0")

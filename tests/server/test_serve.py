@@ -448,5 +448,5 @@ def test_two_hundred_requests_that_nobody_would_send(
     assert min(sum(answer.status_code == status for _, answer in asked) for status in (200, 400, 404, 422)) > 20
     after = {path for path in tmp_path.rglob("*") if path.relative_to(tmp_path).parts[0] not in ("studies", "sessions", "tmp")}
     assert after == before
-    assert {path.name for path in (tmp_path / "studies").iterdir() if path.is_dir()} <= {"labels", "refused"}
+    assert {path.name for path in (tmp_path / "studies").iterdir() if path.is_dir()} <= {"labels", "refused", ".scores"}
     assert [path.name for path in tmp_path.glob("tmp/flrplan-serve-*/requests/*") if path.is_file()] == []
