@@ -1,11 +1,11 @@
 """Models as one zip, to hand on: what ``flrplan models export`` writes and ``flrplan models import`` takes.
 
-| in the zip | what |
-|---|---|
-| ``manifest.json`` | its form, which models, and the SHA-256 of every other file |
-| ``README.md`` | what the models are, for who opens the zip |
-| ``<stage>/<architecture>/`` | the version that serves: plans, weights, what trained them, its card (``README.md``) and ``LICENSE`` |
-| ``calibration.json`` | what the plans of these models were off by, where that is known |
+In the zip:
+
+- ``manifest.json``: its form, which models, and the SHA-256 of every other file
+- ``README.md``: what the models are, for who opens the zip
+- ``<stage>/<architecture>/``: the version that serves: plans, weights, what trained them, its card (``README.md``) and ``LICENSE``
+- ``calibration.json``: what the plans of these models were off by, where that is known
 """
 
 from __future__ import annotations
