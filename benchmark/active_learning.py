@@ -153,7 +153,7 @@ class Annotator:
             train(TrainingRequest(FLR, fold, cases, place / "work", place / "models", recipe=recipe, split=split, device="cpu"))
         store = ModelStore(place / "models", demo=None)
         cascade = Cascade(store, CascadeSettings(device="cpu"))
-        voters = find_voters(store, cascade.settings.architecture, (FLR,))
+        voters = find_voters(store, cascade.settings, (FLR,))
         scores, known = {}, {}
         for case in self.held_out:
             ct, truth = self.cases[case].load((*FLR.needs, Structure.FLR))

@@ -92,7 +92,7 @@ def test_an_empty_a_partial_and_a_broken_label_are_scored(tmp_path: Path, image:
 
 def test_the_folds_of_the_demo_models_disagree_and_given_masks_are_no_vote(case: SyntheticCase) -> None:
     cascade = Cascade(ModelStore(), CascadeSettings(device="cpu"))
-    voters = find_voters(cascade.store, "nnunet")
+    voters = find_voters(cascade.store, cascade.settings)
     assert voters.vote is Vote.FOLDS
     ct = CT(case.hu_zyx, case.geometry, "case", "case.nii.gz")
     found, models = measure_by_models(ct, cascade, voters)
@@ -111,7 +111,7 @@ def test_one_fold_leaves_the_vote_to_the_end_to_end_model(tmp_path: Path, case: 
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(MODEL_ROOT / "demo" / stage / "nnunet" / name)
     store = ModelStore(tmp_path / "models", None)
-    voters = find_voters(store, "nnunet")
+    voters = find_voters(store, CascadeSettings())
     assert voters.vote is Vote.END_TO_END
     ct = CT(case.hu_zyx, case.geometry, "case", "case.nii.gz")
     found, models = measure_by_models(ct, Cascade(store, CascadeSettings(device="cpu")), voters)
@@ -119,10 +119,10 @@ def test_one_fold_leaves_the_vote_to_the_end_to_end_model(tmp_path: Path, case: 
     assert len(found["flr_fractions"]) == 2
     assert set(models) == {"liver", "crlm", "flr", "flr_e2e"}
     (tmp_path / "models" / "flr_e2e" / "nnunet" / "fold_0").unlink()  # damaged: it does not vote
-    assert find_voters(store, "nnunet").vote is Vote.NOBODY
+    assert find_voters(store, CascadeSettings()).vote is Vote.NOBODY
     (tmp_path / "models" / "flr" / "nnunet" / "plans.json").unlink()
     with pytest.raises(ModelError, match=r"plans\.json"):
-        find_voters(store, "nnunet")
+        find_voters(store, CascadeSettings())
 
 
 def test_a_score_is_found_again_by_content_and_not_by_name(tmp_path: Path) -> None:
@@ -201,7 +201,10 @@ class FakeProcess:
         if "models" not in request["parts"]:
             return {"digest": digest}
         self.cache.write(digest, Part.MODELS, cls.models, {"disagreement": {"flr": 0.5}, "by": cls.models})
-        return {"digest": digest, "models": {"stamp": find_voters(ModelStore(), "nnunet").stamp, "key": cls.models}}
+        return {
+            "digest": digest,
+            "models": {"stamp": find_voters(ModelStore(), CascadeSettings(device="cpu")).stamp, "key": cls.models},
+        }
 
     def kill(self) -> None:
         pass
@@ -263,7 +266,7 @@ def test_only_what_a_strategy_needs_is_measured(scores: Scores, fake: type[FakeP
 def test_scores_of_models_that_were_replaced_meanwhile_are_not_mixed_in(
     scores: Scores, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    voters = find_voters(ModelStore(), "nnunet")
+    voters = find_voters(ModelStore(), CascadeSettings(device="cpu"))
     finished(scores)
     assert all(k.models["by"] == "new" for k in scores.known("abc").values())
     assert scores._cache.models_key(voters.stamp) == "new"
@@ -273,6 +276,14 @@ def test_scores_of_models_that_were_replaced_meanwhile_are_not_mixed_in(
     fake.models = "newer"
     finished(scores)
     assert [k.models["by"] for k in scores.known("abc").values()] == ["newer"] * 3
+
+
+def test_scores_of_models_that_ran_in_another_way_are_not_taken(tmp_path: Path, scores: Scores, studies: FewStudies) -> None:
+    finished(scores)
+    for change in ({"engine": "fast"}, {"mirroring": True}, {"largest_liver": False}):
+        others = Scores(tmp_path / "scores", ModelStore(), CascadeSettings(device="cpu", **change), studies)
+        assert not any(k.models for k in others.known("abc").values()), change
+    assert all(k.models for k in scores.known("abc").values())
 
 
 def test_no_model_is_told_and_the_rest_is_measured(tmp_path: Path, studies: FewStudies, fake: type[FakeProcess]) -> None:

@@ -148,6 +148,12 @@ def test_an_archive_unpacks_into_its_session_alone(server: Any) -> None:
             archive.addfile(member, io.BytesIO(b"out"))
     answer = server.ask("PUT", "/session/?uncompress=true", files={"files": ("ct.tar.gz", packed.getvalue())})
     _refused(answer, "ct.tar.gz cannot be unpacked", "outside the destination")
+    with tarfile.open(fileobj=(linked := io.BytesIO()), mode="w:gz") as archive:
+        member = tarfile.TarInfo("passwords")
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    answer = server.ask("PUT", "/session/?uncompress=true", files={"files": ("ct.tar.gz", linked.getvalue())})
+    _refused(answer, "'passwords' is a link")
     _refused(server.ask("PUT", "/session/?uncompress=true", files={"files": ("ct.zip", b"junk")}), "neither a zip nor a tar")
     assert not list((server.folder / "tmp").glob("out.txt"))
 

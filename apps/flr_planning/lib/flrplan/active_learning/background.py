@@ -227,7 +227,7 @@ class Scores:
 
     def _voters(self) -> Voters | str:
         try:
-            return find_voters(self._store, self._settings.architecture)
+            return find_voters(self._store, self._settings)
         except (ModelError, OSError) as error:  # OSError: replaced this very moment
             return str(error)
 

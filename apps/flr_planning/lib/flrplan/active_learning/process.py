@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from flrplan.active_learning.cache import ERROR, ScoreCache, image_digest, key_of
 from flrplan.active_learning.measure import UNREADABLE, measure_image, measure_label
 from flrplan.active_learning.strategies import Part
-from flrplan.active_learning.voters import find_voters
+from flrplan.active_learning.voters import decisive, find_voters
 from flrplan.engine import ModelStore
 from flrplan.errors import FlrError, ImageError, LabelError, ModelError, OutputError, ServiceError
 from flrplan.image import CT, read_ct
@@ -87,8 +87,8 @@ class Measurer:
         return answer
 
     def _by_models(self, digest: str, ct: Any) -> dict[str, str]:
-        voters = find_voters(self._store, self._settings["architecture"])
         cascade = self._cascade
+        voters = find_voters(self._store, cascade.settings)
         key = self._key(voters.vote, voters.models(cascade))
         if self.cache.read(digest, Part.MODELS, key) is None:
             used: dict[str, Any] = {}
@@ -101,14 +101,13 @@ class Measurer:
                 return found
 
             content = _or_reason(measured)
-            if find_voters(self._store, cascade.settings.architecture).stamp != voters.stamp:
+            if find_voters(self._store, cascade.settings).stamp != voters.stamp:
                 return {}  # replaced meanwhile: nobody knows which models this is of, and it is measured again
             self.cache.write(digest, Part.MODELS, self._key(voters.vote, used) if used else key, content)
         return {"stamp": voters.stamp, "key": key}
 
     def _key(self, vote: str, models: Mapping[str, Any]) -> str:
-        settings = self._cascade.settings
-        return key_of([vote, {n: m.decides for n, m in sorted(models.items())}, settings.mirroring, settings.largest_liver])
+        return key_of([vote, {n: m.decides for n, m in sorted(models.items())}, decisive(self._cascade.settings)])
 
 
 def _label(label: Mapping[str, Any], ct: CT) -> dict[str, Any]:
@@ -210,7 +209,7 @@ def _serve(given: Mapping[str, Any]) -> None:
         request = json.loads(requests.get())
         try:
             if measurer is None:
-                store = ModelStore(given["root"], None if given["demo"] is None else Path(given["demo"]))
+                store = ModelStore(given["root"], None if given["demo"] is None else Path(given["demo"]), cache_mb=0)
                 measurer = Measurer(ScoreCache(Path(given["folder"])), store, given["settings"])
             answer = measurer.measure(request)
         except FlrError as error:

@@ -16,7 +16,7 @@ from flrplan.networks import ARCHITECTURES
 from flrplan.workfolder import ModelIdentity
 
 if TYPE_CHECKING:
-    from flrplan.engine import Cascade
+    from flrplan.engine import Cascade, CascadeSettings
 
 
 class Vote(StrEnum):
@@ -30,7 +30,9 @@ class Vote(StrEnum):
 
 @dataclass(frozen=True)
 class Voters:
-    """Who votes. architectures: all that do, the first is the one that serves. stamp: changes when any of the models' files does."""
+    """Who votes. architectures: all that do, the first is the one that serves. stamp: changes when any of the models' files does,
+    or how they run.
+    """
 
     vote: Vote
     architectures: tuple[str, ...]
@@ -52,20 +54,26 @@ class Voters:
         return found | ({FLR_E2E.name: cascade.identity(FLR_E2E)} if self.vote is Vote.END_TO_END else {})
 
 
-def find_voters(store: ModelStore, architecture: str, stages: Sequence[Stage] = CASCADE) -> Voters:
+def decisive(settings: CascadeSettings) -> tuple[object, ...]:
+    """What of the settings decides about masks, beside the architecture."""
+    return settings.mirroring, settings.largest_liver, settings.engine
+
+
+def find_voters(store: ModelStore, settings: CascadeSettings, stages: Sequence[Stage] = CASCADE) -> Voters:
     """Who votes with these models; no weights are opened. Raises ModelError where a stage has no model, or a damaged one."""
+    architecture, how = settings.architecture, decisive(settings)
     models = {stage.name: store.find(stage, architecture) for stage in stages}
     if len(models[FLR.name].folder.folds) > 1:
-        return Voters(Vote.FOLDS, (architecture,), _stamp(models))
+        return Voters(Vote.FOLDS, (architecture,), _stamp(models, how))
     others = [name for name in ARCHITECTURES if name != architecture and all(_usable(store, s, name) for s in stages)]
     for name in others:
         models |= {f"{stage} {name}": store.find(stage, name) for stage in stages}
     if others:
-        return Voters(Vote.ARCHITECTURES, (architecture, *others), _stamp(models))
+        return Voters(Vote.ARCHITECTURES, (architecture, *others), _stamp(models, how))
     if _usable(store, FLR_E2E, architecture):
         models[FLR_E2E.name] = store.find(FLR_E2E, architecture)
-        return Voters(Vote.END_TO_END, (architecture,), _stamp(models))
-    return Voters(Vote.NOBODY, (architecture,), _stamp(models))
+        return Voters(Vote.END_TO_END, (architecture,), _stamp(models, how))
+    return Voters(Vote.NOBODY, (architecture,), _stamp(models, how))
 
 
 def _usable(store: ModelStore, stage: Stage, architecture: str) -> bool:
@@ -75,5 +83,5 @@ def _usable(store: ModelStore, stage: Stage, architecture: str) -> bool:
         return False
 
 
-def _stamp(models: dict[str, FoundModel]) -> str:
-    return hashlib.sha256(json.dumps([[n, m.folder.fingerprint()] for n, m in models.items()]).encode()).hexdigest()[:32]
+def _stamp(models: dict[str, FoundModel], how: tuple[object, ...]) -> str:
+    return hashlib.sha256(json.dumps([how, [[n, m.folder.fingerprint()] for n, m in models.items()]]).encode()).hexdigest()[:32]
