@@ -35,8 +35,8 @@ from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import names_sent, read_label
 from flrplan.server.user import current_user
 from flrplan.studies import ORIGINAL, StudiesFolder
-from flrplan.studies.folder import StoredImage, StoredLabel
 from flrplan.studies.names import IMAGE_ENDINGS, split_name, tag_order
+from flrplan.studies.stored import StoredImage, StoredLabel
 from flrplan.studies.submission import LEASE, review, submit
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from flrplan.image.segmentation import Segmentation, read_segmentation
 from flrplan.planning import measure_volumes
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import names_sent
-from flrplan.studies.folder import check_info
+from flrplan.studies.stored import check_info
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
-    from flrplan.studies.folder import StoredLabel, StudiesFolder
+    from flrplan.studies.folder import StudiesFolder
     from flrplan.studies.names import FINAL, ORIGINAL
+    from flrplan.studies.stored import StoredLabel
 
 __all__ = ["FINAL", "ORIGINAL", "StoredLabel", "StudiesFolder"]
 
 import_at_first_use(
-    __name__, {"flrplan.studies.folder": ("StoredLabel", "StudiesFolder"), "flrplan.studies.names": ("FINAL", "ORIGINAL")}
+    __name__,
+    {
+        "flrplan.studies.folder": ("StudiesFolder",),
+        "flrplan.studies.names": ("FINAL", "ORIGINAL"),
+        "flrplan.studies.stored": ("StoredLabel",),
+    },
 )

@@ -16,9 +16,10 @@ from flrplan.anatomy import PLANNED, Mask, PlanningLabel, Structure, to_label_ma
 from flrplan.errors import LabelError
 from flrplan.image import Geometry, require_same_grid, write_label_map
 from flrplan.metrics import Region, score_mask
-from flrplan.studies.folder import StoredLabel, StudiesFolder
+from flrplan.studies.folder import StudiesFolder
 from flrplan.studies.names import FINAL
 from flrplan.studies.review import CaseReview, Version
+from flrplan.studies.stored import StoredLabel
 from flrplan.studies.submission import ReadLabel, submit
 
 _SHOWN = ("dice", "nsd", "volume_reference_ml", "volume_prediction_ml")

@@ -17,9 +17,10 @@ from flrplan.errors import FlrError, LabelError, OutputError
 from flrplan.files import link, read_json, replacing, sha256_of_file, write_json, write_text
 from flrplan.image import Geometry, case_names, find_cases, read_ct, read_grid, write_label_map
 from flrplan.image.segmentation import read_segmentation
-from flrplan.studies.folder import StoredImage, StudiesFolder
+from flrplan.studies.folder import StudiesFolder
 from flrplan.studies.names import ORIGINAL
 from flrplan.studies.review import CaseReview, LabelUse
+from flrplan.studies.stored import StoredImage
 from flrplan.workfolder import Case, find_labelled_cases
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"

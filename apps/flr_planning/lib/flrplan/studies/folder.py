@@ -12,7 +12,6 @@ record does. A ``.next`` record counts if the label has its checksum, else the s
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,39 +40,13 @@ from flrplan.studies.names import (
     tag_order,
     version_number,
 )
+from flrplan.studies.stored import StoredImage, StoredLabel, check_info
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 LOCK_SECONDS = 60.0
 _NEXT, _PART = ".next-", ".part-"
-
-
-@dataclass(frozen=True)
-class StoredLabel:
-    """A label file and what is known of it (MONAI Label's ``info``)."""
-
-    path: Path
-    ending: str
-    info: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """An image file, what is known of it, and its labels by tag."""
-
-    path: Path
-    ending: str
-    info: dict[str, Any]
-    labels: dict[str, StoredLabel] = field(default_factory=dict)
-
-
-def check_info(info: Mapping[str, Any], what: str) -> None:
-    """Raises: LabelError where the info is no plain JSON: with half a character in it, nothing could list the folder any more."""
-    try:
-        json.dumps(info, ensure_ascii=False, default=str).encode()
-    except (ValueError, TypeError, RecursionError) as error:
-        raise LabelError(f"{what}: its params are not plain JSON ({error}); send names with values, such as {{}}") from error
 
 
 class StudiesFolder:

@@ -12,9 +12,10 @@ from flrplan.anatomy import PlanningLabel
 from flrplan.errors import FlrError
 from flrplan.image import Geometry
 from flrplan.metrics.overlap import dice
-from flrplan.studies.folder import StoredLabel, StudiesFolder
+from flrplan.studies.folder import StudiesFolder
 from flrplan.studies.names import FINAL, ORIGINAL, check_id, check_tag
 from flrplan.studies.review import META, REVIEWS, SUBMISSION, CaseReview, Version, number, outdated_review, reviewed_info
+from flrplan.studies.stored import StoredLabel
 
 logger = logging.getLogger(__name__)
 
