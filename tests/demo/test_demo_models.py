@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from flrplan.demo.measure import (
 from flrplan.demo.real_ct import RealScore
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import ModelError
+from flrplan.files import sha256_of_file
 from flrplan.method import LIVER
 from flrplan.nnunet.model import ModelFolder
 
@@ -42,7 +44,9 @@ common:
 """
 
 
-def test_rebuilding_replaces_the_models_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuilding_replaces_the_models_that_are_there_and_may_go_on_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(build, "TRAIN_CASES", 4)
     old = tmp_path / "demo" / "liver" / "nnunet" / "fold_0" / "of_before"
     old.parent.mkdir(parents=True)
@@ -53,6 +57,16 @@ def test_rebuilding_replaces_the_models_that_are_there(tmp_path: Path, monkeypat
     assert (model.stage, model.folds) == (LIVER, (0, 1))
     assert not old.exists()
     assert len(model.training_cases(0)) == 2
+    before = [sha256_of_file(build.demo_weights(tmp_path / "demo", "liver", fold)) for fold in (0, 1)]
+    shutil.rmtree(tmp_path / "work" / "models")
+    shutil.rmtree(tmp_path / "work" / "liver" / "results")
+    build.build_demo_models(tmp_path / "work", tmp_path / "demo", ("liver",), workers=1, go_on=True)
+    runs = [
+        json.loads((path / "run.json").read_text()) for path in sorted((tmp_path / "demo" / "liver" / "nnunet").glob("fold_*"))
+    ]
+    assert [run["pretrained"]["sha256"] for run in runs] == before, (
+        "each fold goes on from its own: another has learned its validation"
+    )
 
 
 def measured(number: int, **scores: float) -> MeasuredCase:
@@ -115,16 +129,19 @@ def test_the_card_sums_all_folds(tmp_path: Path) -> None:
     recipe = {"training": {"epochs": 4, "iterations_per_epoch": 25}}
     ids = {"train_ids": ["a", "b"], "validation_ids": ["c"]}
     # The second was stopped and went on: its last process took 300 s, its epochs 5400 s.
-    for fold, seconds in enumerate(
-        ({"seconds": 1800.0, "trained_seconds": 1700.0}, {"seconds": 300.0, "trained_seconds": 5400.0})
+    for fold, (seconds, start) in enumerate(
+        (
+            ({"seconds": 1800.0, "trained_seconds": 1700.0}, {"pretrained": {"sha256": "4c5d2bf728c7fc34"}}),
+            ({"seconds": 300.0, "trained_seconds": 5400.0}, {"pretrained": None}),
+        )
     ):
         (model / f"fold_{fold}").mkdir(parents=True)
-        (model / f"fold_{fold}" / "run.json").write_text(json.dumps({"recipe": recipe, **ids, **seconds}))
+        (model / f"fold_{fold}" / "run.json").write_text(json.dumps({"recipe": recipe, **ids, **seconds, **start}))
     (model / "training_cohort.json").write_text('{"version": 3, "wide": 0.25}')
     cases = [measured(i) for i in range(3)]
     write_card(tmp_path, cases, [], as_json(cases))
     card = (tmp_path / "README.md").read_text()
-    assert "| liver | 3 | 3 | 25% | 100 | 30 + 90 |" in card
+    assert "| liver | 3 | 3 | 25% | 4c5d2bf7, random weights | 100 | 30 + 90 |" in card
     assert "Together 2.0 hours of training" in card
 
 

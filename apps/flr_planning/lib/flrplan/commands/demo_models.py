@@ -30,6 +30,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--stage", action="append", choices=list(STAGES), help="only these stages (default: the paper's)")
     parser.add_argument("--workers", type=int, default=2, help="cases made, prepared or measured at once (default: 2)")
     parser.add_argument("--measure", action="store_true", help="do not train, only measure and write the card")
+    parser.add_argument(
+        "--go-on", action="store_true", help="train on from the weights in the demo folder (default: from random weights)"
+    )
     parser.add_argument("--cases", type=int, default=MEASURE_CASES, help="held-out synthetic cases to measure on")
     parser.add_argument(
         "--real",
@@ -68,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.stage or [stage.name for stage in PAPER_STAGES],
             arguments.workers,
             _show,
+            arguments.go_on,
         )
     cases = measure_synthetic(
         arguments.models, arguments.cases, arguments.workers, device=arguments.device, kept=arguments.work / MEASURED_NAME

@@ -34,11 +34,13 @@ def build_demo_models(
     stages: Sequence[str] = tuple(stage.name for stage in PAPER_STAGES),
     workers: int = 2,
     on_epoch: Callable[[str, int, EpochReport], None] | None = None,
+    go_on: bool = False,
 ) -> None:
     """Trains every (stage, fold) that is not finished in ``work``, then replaces the models in the demo folder.
 
     work: cohort, prepared data, training states and ``models/`` in the making; a stopped run continues.
     demo: the demo folder with ``recipe.yaml``; float16 weights go to ``<demo>/<stage>/nnunet``, a stage at a time, whole.
+    go_on: each training starts from the weights of the demo folder's own stage and fold, which have learned from the same fold's cases.
     """
     models = work / "models"
     cohort = work / "cohort"
@@ -61,7 +63,7 @@ def build_demo_models(
                 models,
                 recipe=Recipe.from_yaml(demo / RECIPE_NAME, name),
                 split=split,
-                pretrained=_start(name, fold, models, demo),
+                pretrained=demo_weights(demo, name, fold) if go_on else _start(name, fold, models, demo),
                 device="cpu",
                 half=True,
                 workers=workers,
@@ -90,8 +92,13 @@ def _start(name: str, fold: int, models: Path, demo: Path) -> Path | None:
     """The checkpoint that a stage starts from: of the models in the making, else of those in the demo folder; None: at random."""
     if name not in STARTS_FROM:
         return None
-    made, shipped = (root / STARTS_FROM[name] / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_CHECKPOINT for root in (models, demo))
+    made, shipped = (demo_weights(root, STARTS_FROM[name], fold) for root in (models, demo))
     return made if made.is_file() else shipped
+
+
+def demo_weights(models: Path, stage: str, fold: int) -> Path:
+    """Where a folder of demo models has the weights of a stage and fold."""
+    return models / stage / ARCHITECTURES[0] / f"fold_{fold}" / FINAL_CHECKPOINT
 
 
 def _reporter(on_epoch: Callable[[str, int, EpochReport], None], name: str, fold: int) -> Callable[[EpochReport], None]:

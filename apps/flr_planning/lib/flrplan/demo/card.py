@@ -9,7 +9,7 @@ from typing import Any
 
 from flrplan.cohort.settings import COHORT_VERSION, GRID_LIMITS
 from flrplan.demo.bounds import what_bounds
-from flrplan.demo.build import COHORT_NAME
+from flrplan.demo.build import COHORT_NAME, STARTS_FROM
 from flrplan.demo.goals import judge
 from flrplan.demo.held_out import CALIBRATION_SEED, FOLDS, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
@@ -121,8 +121,8 @@ def _references(real: Sequence[RealScore]) -> list[str]:
 def _training_table(folder: Path) -> str:
     """What the folds of each model that is there were trained with, and how long all of it took, from the records beside them."""
     lines = [
-        "| stage | cohort version | synthetic cases | wide | iterations a fold | minutes of each fold |",
-        "|---|---|---|---|---|---|",
+        "| stage | cohort version | synthetic cases | wide | starts from | iterations a fold | minutes of each fold |",
+        "|---|---|---|---|---|---|---|",
     ]
     total = 0.0
     versions = set()
@@ -140,12 +140,23 @@ def _training_table(folder: Path) -> str:
         seconds = [_seconds(run) for run in runs]
         total += sum(seconds)
         lines.append(
-            f"| {stage} | {version} | {_all(cases)} | {share:.0%} | {_all(iterations)} | {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
+            f"| {stage} | {version} | {_all(cases)} | {share:.0%} | {_start(runs)} | {_all(iterations)} "
+            f"| {' + '.join(f'{s / 60:.0f}' for s in seconds)} |"
         )
     older = [OLDER] if versions - {COHORT_VERSION} else []
     spread = "Wide cases (`flrplan cohort --wide`): fields of view down to the liver itself, lesions of more sizes, numbers and looks."
     together = f"Together {total / 3600:.1f} hours of training, without the cohort and its preparation, on machines that did other work, too."
-    return "\n".join([*lines, "", spread, "", together, "", *older])
+    start = (
+        "Starts from: the first digits of the weights' SHA-256. With `flrplan demo-models --go-on` they are those of the stage's demo model "
+        f"before, which had learned from the same fold; else {', '.join(f'those of {b} for {a}' for a, b in STARTS_FROM.items())}."
+    )
+    return "\n".join([*lines, "", spread, "", start, "", together, "", *older])
+
+
+def _start(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The first digits of the SHA-256 of the weights that the folds started from."""
+    found = [run["pretrained"]["sha256"][:8] if run.get("pretrained") else "random weights" for run in runs]
+    return ", ".join(dict.fromkeys(found))
 
 
 def _seconds(run: Mapping[str, Any]) -> float:
