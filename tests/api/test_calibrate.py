@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -98,6 +99,19 @@ def test_what_is_in_the_file_is_not_planned_again(
         SettingsError, match=r"another\.json: the calibration there was made of something else .*delete it, or give another"
     ):
         calibrate(cases, root / "another.json", cascade)
+
+
+def test_a_process_of_several_finds_the_same(tmp_path: Path, cases: Path, cascade: Cascade, calibrated: Calibration) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "case-1.nii.gz").symlink_to(cases / folder / "case-1.nii.gz")
+    found = calibrate(tmp_path, tmp_path / "calibration.json", cascade, workers=2).cases["case-1"]
+    assert pickle.loads(pickle.dumps((cascade.settings, module._open, module._known_by_worker)))
+    for inputs, known in calibrated.cases["case-1"].items():  # other numbers of threads round otherwise
+        assert found[inputs].evidence.flr_fraction == pytest.approx(known.evidence.flr_fraction, abs=1e-3)
+        assert found[inputs].true_flr_ml == known.true_flr_ml
+    with pytest.raises(SettingsError, match="workers must be at least 1, got 0"):
+        calibrate(tmp_path, tmp_path / "another.json", cascade, workers=0)
 
 
 def test_cases_that_a_model_has_learned_from_are_refused(tmp_path: Path, cases: Path, cascade: Cascade) -> None:

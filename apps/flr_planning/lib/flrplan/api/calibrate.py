@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from flrplan.anatomy import Structure, to_compartments
 from flrplan.api.plan import coherent_plan
-from flrplan.engine import Cascade
+from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, SettingsError
+from flrplan.hardware import keep_freed_memory
 from flrplan.method import CASCADE, Source
 from flrplan.planning.calibration import Calibration, KnownCase, settings_of_run
 from flrplan.planning.volumetry import measure_volumes
@@ -21,7 +25,7 @@ from flrplan.workfolder.records import RunRecord
 logger = logging.getLogger(__name__)
 
 
-def calibrate(cases: Path, out: Path, cascade: Cascade | None = None) -> Calibration:
+def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: int = 1) -> Calibration:
     """Plans every case of a folder twice, from its true liver and metastases and from the CT alone, and keeps the errors in ``out``.
 
     The file is written after each case; what is in it is not planned again, so a run that was stopped goes on, and cases of another
@@ -30,6 +34,7 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None) -> Calibra
     Args:
         cases: as :func:`flrplan.workfolder.cases.find_labelled_cases` reads it; none that the models have learned from.
         out: ``calibration.json`` in the folder of the models.
+        workers: cases planned at once, each in a process with models of its own.
 
     Raises: SettingsError for cases that trained the models, or a file of other models; LabelError, ImageError, ModelError, OutputError.
     """
@@ -49,10 +54,32 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None) -> Calibra
         require_same(then, now, f"{out}: the calibration there", "delete it, or give another --out")
         own = before
     missing = [case for case in found if case.case_id not in own.cases]
-    for case, kinds in zip(missing, map_cases(partial(_known, cascade), missing, 1, "cases"), strict=True):
+    for case, kinds in zip(missing, _planned(cascade, missing, workers), strict=True):
         own = replace(own, cases={**own.cases, case.case_id: kinds})
         own.write(out, settings.architecture)
     return own
+
+
+def _planned(cascade: Cascade, cases: list[Case], workers: int) -> Iterator[dict[str, KnownCase]]:
+    if workers == 1:
+        return map_cases(partial(_known, cascade), cases, 1, "cases")
+    store = cascade.store
+    given = (store.root, store.demo, store.folds, cascade.settings, workers)
+    return map_cases(_known_by_worker, cases, workers, "cases", name=lambda case: case.case_id, start=_open, start_with=given)
+
+
+_cascades: list[Cascade] = []
+"""That of a worker process."""
+
+
+def _open(root: Path, demo: Path | None, folds: tuple[int, ...] | None, settings: CascadeSettings, workers: int) -> None:
+    keep_freed_memory()
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    _cascades.append(Cascade(ModelStore(root, demo, folds, cache_mb=0), settings))
+
+
+def _known_by_worker(case: Case) -> dict[str, KnownCase]:
+    return _known(_cascades[-1], case)
 
 
 def _known(cascade: Cascade, case: Case) -> dict[str, KnownCase]:

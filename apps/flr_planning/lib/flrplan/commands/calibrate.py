@@ -24,6 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="JSON", help="default: calibration.json in --models, where plans look for it"
     )
+    parser.add_argument("--workers", type=int, default=1, help="cases planned at once, with 2 GB of memory each (default: 1)")
     add_cascade_options(parser)
     parser.set_defaults(run=run)
 
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or arguments.models / CALIBRATION_NAME
     settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
     cascade = Cascade(model_store(arguments), settings)
-    found = calibrate(arguments.cases, out, cascade)
+    found = calibrate(arguments.cases, out, cascade, arguments.workers)
     for source in Source:
         used = len(found.of_kind(source.value))
         unusual = sum(source.value in kinds for kinds in found.cases.values()) - used
