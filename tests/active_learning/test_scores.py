@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from flrplan.active_learning import LabelFile, Part, Scores, Vote, background, find_voters, measure_by_models, measure_image
-from flrplan.active_learning.cache import ScoreCache, image_digest, key_of, stamp_of
+from flrplan.active_learning.cache import ScoreCache, image_digest, key_of
 from flrplan.active_learning.measure import UNREADABLE, disagreement
 from flrplan.active_learning.process import Measurer, ScoringProcess
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, make_case
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ImageError, ModelError, OutputError, ServiceError
+from flrplan.files import stamp_of
 from flrplan.image import CT, Geometry, read_ct, write_volume
 
 NAMES = {c.label_name: int(c) for c in Compartment}

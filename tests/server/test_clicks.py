@@ -239,6 +239,42 @@ def test_without_a_label_the_last_prediction_is_corrected(app: Any, cases: list[
         os.unlink(result["file"])
 
 
+def test_a_ct_that_is_replaced_between_two_clicks_is_what_the_second_one_sees(
+    tmp_path: Path,
+    make_app: Callable[..., Any],
+    case: SyntheticCase,
+    drawn: NDArray[np.uint8],
+    write_image: Callable[..., Path],
+) -> None:
+    image = write_image(tmp_path / "studies" / "a patient.1.nii", case.hu_zyx, case.geometry)
+    app = make_app(image.parent, {"device": "cpu"})
+    label = write_image(tmp_path / "drawn.nii.gz", drawn, case.geometry)
+    app.datastore().save_label("a patient.1", str(label), "final", {"label_info": COMPARTMENTS})
+    lesion = _largest(structure_mask(case.planning_zyx, Structure.CRLM))
+    x, y, z = _middle(lesion)
+
+    def click() -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        found = app.infer({"model": CLICKS, "image": "a patient.1", "crlm": [[x, y, z]], "result_extension": ".nrrd"})
+        answer = sitk.GetArrayFromImage(sitk.ReadImage(found["file"]))
+        os.unlink(found["file"])
+        return answer, found["params"]
+
+    before, _ = click()
+    assert before[z, y, x] in (3, 4)
+    times = image.stat()
+    dark = np.where(lesion, -60, case.hu_zyx).astype(case.hu_zyx.dtype)
+    write_image(image, dark, case.geometry)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert image.stat().st_size == times.st_size
+    after, params = click()
+    assert "the image was replaced after your last answer" in params["warnings"][0]
+    assert np.count_nonzero((after > 2) & lesion) > np.count_nonzero((before > 2) & lesion)
+    image.unlink()
+    with pytest.raises(HTTPException) as told:
+        click()
+    assert told.value.status_code == 400
+
+
 def test_ohif_is_told_the_task_and_the_compartments_of_its_answer() -> None:
     config = ohif_config("")
     assert r"/\/infer\/clicks(\?|$)/" in config
@@ -247,7 +283,7 @@ def test_ohif_is_told_the_task_and_the_compartments_of_its_answer() -> None:
 
 def test_labels_that_are_clicked_beside_foreground_count_too() -> None:
     label = np.zeros((4, 5, 6), np.uint8)
-    current = Current(CT(label.astype(np.int16), Geometry((6, 5, 4), (1.0, 1.0, 2.0)), "case", "case"), label, "a test")
+    current = Current(CT(label.astype(np.int16), Geometry((6, 5, 4), (1.0, 1.0, 2.0)), "case", "case"), label, "a test", "")
     marks, _ = _marks({"foreground": [], "crlm": [[5, 4, 3]]}, None, current)
     assert marks[Structure.CRLM].inside.tolist() == [[3, 4, 5]]
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flrplan.active_learning.cache import ERROR, ScoreCache, key_of, stamp_of
+from flrplan.active_learning.cache import ERROR, ScoreCache, key_of
 from flrplan.active_learning.process import ScoringProcess
 from flrplan.active_learning.strategies import Known, Part
 from flrplan.active_learning.voters import Voters, find_voters
 from flrplan.engine import ModelStore
-from flrplan.errors import FlrError, ModelError, OutputError, ServiceError
+from flrplan.errors import FlrError, ImageError, ModelError, OutputError, ServiceError
+from flrplan.files import stamp_of
 
 if TYPE_CHECKING:
     from flrplan.engine import CascadeSettings
@@ -235,7 +236,7 @@ class Scores:
         try:
             path = self._studies.at_hand(case)
             return None if path is None else stamp_of(path)
-        except OSError:
+        except (OSError, ImageError):  # gone, or not to be read: who measures it says so
             return None
 
     def _measured(

@@ -28,12 +28,6 @@ MEASURES = 1
 _LOG = logging.getLogger(__name__)
 
 
-def stamp_of(path: Path) -> str:
-    """Changes when an image does: number, size and time of its files, which are not read. Raises OSError where there are none."""
-    stats = [file.stat() for file in files_of(path)]
-    return f"{len(stats)} {sum(s.st_size for s in stats)} {max((s.st_mtime_ns for s in stats), default=0)}"
-
-
 def image_digest(path: Path) -> str:
     """Hex SHA-256 of the content of an image, be it a file or a series. Raises OSError."""
     return key_of([sha256_of_file(file) for file in files_of(path)])
