@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from flrplan.active_learning import LabelFile, Part, Scores, Vote, background, find_voters, measure_by_models, measure_image
-from flrplan.active_learning.cache import ScoreCache, image_digest, key_of, stamp_of
+from flrplan.active_learning.cache import ScoreCache, image_digest, key_of
 from flrplan.active_learning.measure import UNREADABLE, disagreement
 from flrplan.active_learning.process import Measurer, ScoringProcess
 from flrplan.anatomy import Compartment
 from flrplan.cohort import SyntheticCase, make_case
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ImageError, ModelError, OutputError, ServiceError
+from flrplan.files import stamp_of
 from flrplan.image import CT, Geometry, read_ct, write_volume
 
 NAMES = {c.label_name: int(c) for c in Compartment}
@@ -153,6 +154,66 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
     again = ScoreCache(tmp_path)
     assert again.digest("a", "s") is None
     assert again.read("d", Part.IMAGE, "k") is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file, other: file.write_bytes(other.read_bytes()),
+        lambda file, other: file.write_text(file.read_text().replace("0.25", "0.75")),
+        lambda file, other: file.write_text('{"disagreement": {"flr": 0.75}}'),
+        lambda file, other: file.write_bytes(file.read_bytes()[:-9]),
+        lambda file, other: file.write_bytes(b"\xff\x00"),
+        lambda file, other: file.write_text(""),
+        lambda file, other: (file.unlink(), file.mkdir()),
+    ],
+    ids=["another case's", "a number changed", "well formed", "cut short", "no text", "empty", "a folder"],
+)
+def test_a_score_that_is_not_what_was_written_is_measured_again(
+    tmp_path: Path, spoil: Callable[[Path, Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = ScoreCache(tmp_path)
+    for digest, flr in (("a", 0.25), ("b", 0.5)):
+        cache.write(digest, Part.MODELS, "k", {"disagreement": {"flr": flr}})
+    file, other = (tmp_path / f"{digest}-models-k.score" for digest in "ab")
+    spoil(file, other)
+    assert ScoreCache(tmp_path).read("a", Part.MODELS, "k") is None
+    assert f"{file} is" in caplog.text
+    if file.is_dir():
+        with pytest.raises(OutputError, match=r"a-models-k\.score: a folder is in its place; delete or rename it"):
+            cache.write("a", Part.MODELS, "k", {})
+        return
+    cache.write("a", Part.MODELS, "k", {"disagreement": {"flr": 0.25}})
+    assert ScoreCache(tmp_path).read("a", Part.MODELS, "k") == {"disagreement": {"flr": 0.25}}
+
+
+def test_an_index_that_was_changed_is_made_anew_and_one_that_cannot_be_written_is_kept_in_memory(tmp_path: Path) -> None:
+    case, index = "Müller  1.2 \udcff", tmp_path / "index.score"
+    cache = ScoreCache(tmp_path)
+    cache.note_image(case, "s", "digest of a")
+    assert ScoreCache(tmp_path).digest(case, "s") == "digest of a"
+    index.write_text(index.read_text().replace("of a", "of b"))
+    assert ScoreCache(tmp_path).digest(case, "s") is None
+    index.unlink()
+    index.mkdir()
+    cache.note_image("b", "s", "digest of b")
+    assert (cache.digest(case, "s"), cache.digest("b", "s")) == ("digest of a", "digest of b")
+    assert ScoreCache(tmp_path).digest("b", "s") is None
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_an_image_that_is_replaced_with_its_size_and_time_kept_has_another_stamp(tmp_path: Path, series: bool) -> None:
+    image = tmp_path / "image"
+    file = image / "1.dcm" if series else image
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"one")
+    before, times = stamp_of(image), file.stat()
+    assert stamp_of(image) == before
+    (tmp_path / "new").write_bytes(b"two")
+    os.utime(tmp_path / "new", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (tmp_path / "new").replace(file)
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert stamp_of(image) != before
 
 
 class FewStudies:
@@ -326,6 +387,50 @@ def test_an_image_that_cannot_be_opened_costs_itself_alone_and_a_full_disk_stops
     assert scores.skipped("abc") == {"a": "a cannot be opened"}
     assert [bool(k.image) for k in scores.known("abc").values()] == [False, True, False]
     assert "the disk is full" in scores.state().models
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_no_case_is_measured_for_nothing(
+    scores: Scores, fake: type[FakeProcess], tmp_path: Path
+) -> None:
+    (tmp_path / "scores").write_text("a file in its place")
+    for _ in range(2):
+        finished(scores)
+        assert scores.why_stopped.startswith(f"scoring stopped: {tmp_path / 'scores'}: cannot be made or written to")
+        assert scores.state().models == scores.why_stopped
+    assert fake.asked == []
+    (tmp_path / "scores").unlink()
+    finished(scores)
+    assert all(k.models for k in scores.known("abc").values())
+    assert scores.why_stopped == ""
+    assert scores.state().models == "the folds of the models"
+
+
+def test_what_was_wrong_with_models_that_were_replaced_meanwhile_is_not_said_of_the_new_ones(
+    scores: Scores, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voters = find_voters(ModelStore(), CascadeSettings(device="cpu"))
+    answer = FakeProcess.measure
+
+    def measure(self: FakeProcess, request: Mapping[str, Any]) -> dict[str, Any]:
+        found = answer(self, request)
+        if "models" in request["parts"] and len(fake.asked) == 4:
+            monkeypatch.setattr(background, "find_voters", lambda *_: type(voters)(voters.vote, ("nnunet",), "mended"))
+            return {"digest": found["digest"], "models_error": "fold_0/checkpoint_final.pth is damaged"}
+        return found if "models" not in found else {**found, "models": {"stamp": "mended", "key": "new"}}
+
+    monkeypatch.setattr(FakeProcess, "measure", measure)
+    finished(scores)
+    assert scores.why_no_models() == ""
+    assert all(k.models for k in scores.known("abc").values())
+
+
+def test_two_servers_on_one_folder_score_it_together(scores: Scores, studies: FewStudies, tmp_path: Path) -> None:
+    other = Scores(tmp_path / "scores", ModelStore(), CascadeSettings(device="cpu"), studies)
+    other.start()
+    finished(scores)
+    finished(other)
+    for one in (scores, other):
+        assert all(k.models and k.image for k in one.known("abc").values())
 
 
 def test_the_process_measures_answers_and_is_replaced_when_killed(tmp_path: Path, image: Path) -> None:

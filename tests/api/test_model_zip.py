@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import re
 import shutil
+import stat
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.api.model_zip import export_models
+from flrplan.api.model_zip import export_models, import_exported
 from flrplan.cli import main
 from flrplan.engine import DEMO_NOTE, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
-from flrplan.files import sha256_of_file
+from flrplan.errors import ModelError, OutputError
+from flrplan.files import current_version, sha256_of_file
 from flrplan.image import CT
 from flrplan.method import CRLM, FLR, LIVER
+from flrplan.nnunet.imported.source import unpack
 from flrplan.planning.calibration import Calibration
 
 Change = Callable[[dict[str, bytes]], object]
@@ -103,6 +110,24 @@ def replaced(name: str, old: bytes, new: bytes) -> Change:
     return lambda content: content.update({name: content[name].replace(old, new)})
 
 
+def listed(name: str, data: bytes = b"", **more: Any) -> Change:
+    """A file, or something else, that the manifest states."""
+
+    def change(content: dict[str, bytes]) -> None:
+        manifest = {**json.loads(content["manifest.json"]), **more}
+        if data:
+            content[name] = data
+            manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
+        content["manifest.json"] = json.dumps(manifest).encode()
+
+    return change
+
+
+def calibration_of_others() -> bytes:
+    own = {"models": {"liver": {"0": "f" * 64}}, "settings": {}, "calibrated_on": "cases of nobody", "cases": {}}
+    return json.dumps({"schema": 1, "nnunet": own}).encode()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -115,7 +140,21 @@ def replaced(name: str, old: bytes, new: bytes) -> Change:
         (lambda c: c.update({"manifest.json": b" " * 2**21}), "its manifest.json is larger than any"),
         (replaced("manifest.json", b"models 1", b"models 2"), "use the flrplan that wrote it"),
         (replaced("manifest.json", b'"liver/nnunet": {', b'"../out/nnunet": {'), "names a model '../out/nnunet', expected"),
-        (replaced("manifest.json", b'"liver/nnunet": {', b'"crlm/nnunet": {'), "crlm/nnunet: plans.json is missing"),
+        (
+            replaced("manifest.json", b'"liver/nnunet": {', b'"crlm/nnunet": {'),
+            "liver/nnunet/LICENSE is no file of an exported",
+        ),
+        (listed("manifest.json", models={}), "its manifest.json names no model; ask for the zip again"),
+        (listed("liver/nnunet/current", b"7"), "liver/nnunet/current is no file of an exported model, so nothing is taken"),
+        (listed("liver/nnunet/fold_0/setup.py", b"7"), "liver/nnunet/fold_0/setup.py is no file of an exported model"),
+        (listed("liver/nnunet/Plans.json", b"{}"), "which many disks take for one; export the model again"),
+        (lambda c: c.update({".": b"x"}), "names '.', a path outside of itself"),
+        (lambda c: c.update({"/tmp/climbs.txt": b"x"}), "names '/tmp/climbs.txt', a path outside of itself"),
+        (lambda c: c.update({f"liver/nnunet/x{k}": bytes(2**25) for k in range(3)}), "was added to it after it was exported"),
+        (
+            listed("calibration.json", calibration_of_others()),
+            "its calibration.json was made with other weights than those beside it",
+        ),
     ],
 )
 def test_a_zip_that_was_changed_is_refused(
@@ -138,6 +177,90 @@ def test_what_unpacks_to_more_than_weights_can_is_not_unpacked(
     source = rewritten(exported, tmp_path / "bomb.zip", lambda c: c.update({name: bytes(65 * 2**20)}), zipfile.ZIP_DEFLATED)
     assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
     assert f"{name} would unpack to {65 * 2**20} bytes" in capsys.readouterr().err
+
+
+def test_a_zip_of_many_files_that_each_unpack_to_little_is_a_bomb_all_the_same(exported: Path, tmp_path: Path) -> None:
+    names = [f"liver/nnunet/fold_{k}/checkpoint_final.pth" for k in range(3)]
+    source = rewritten(
+        exported, tmp_path / "bomb.zip", lambda c: [c.update({n: bytes(33 * 2**20)}) for n in names], zipfile.ZIP_DEFLATED
+    )
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ModelError, match=r"bomb\.zip has \d+ bytes and would unpack to \d+, which no weights do"):
+        unpack(source, ".", names, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_zip_that_was_damaged_on_the_way_is_no_traceback(
+    exported: Path, tmp_path: Path, mode: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = rewritten(exported, tmp_path / "m.zip", lambda c: None, mode)
+    with zipfile.ZipFile(source) as archive:
+        start = archive.getinfo("liver/nnunet/fold_0/checkpoint_final.pth").header_offset
+    content = bytearray(source.read_bytes())
+    content[start + 2000 : start + 2400] = bytes(b ^ 255 for b in content[start + 2000 : start + 2400])
+    source.write_bytes(content)
+    assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
+    assert "the zip cannot be unpacked" in capsys.readouterr().err
+    for length in (0, 100, len(content) // 2, len(content) - 10):
+        source.write_bytes(content[:length])
+        assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
+        printed = capsys.readouterr().err
+        assert re.search(r"copy it again|give the folder above its fold", printed), (length, printed)
+    assert main(["models", "import", str(tmp_path / "none.zip"), "--models", str(tmp_path / "models")]) == 1
+    assert "none.zip: no such file or folder" in capsys.readouterr().err
+
+
+def test_a_link_in_a_zip_is_refused(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link = zipfile.ZipInfo("liver/nnunet/LICENSE")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    source = rewritten(exported, tmp_path / "m.zip", lambda c: c.pop("liver/nnunet/LICENSE"))
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr(link, b"/etc/passwd")
+    assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
+    assert "liver/nnunet/LICENSE is a link, not a file" in capsys.readouterr().err
+
+
+def test_what_cannot_be_put_in_place_leaves_all_models_as_they_were(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpacked(content: dict[str, bytes]) -> None:
+        """Another model beside that of the liver."""
+        manifest = json.loads(content["manifest.json"])
+        for name in [n for n in content if n.startswith("liver/nnunet/")]:
+            other = name.replace("liver/nnunet", "liver/other")
+            content[other] = content[name]
+            manifest["sha256"][other] = manifest["sha256"][name]
+        manifest["models"]["liver/other"] = {"demo": True}
+        content["manifest.json"] = json.dumps(manifest).encode()
+
+    source, models = rewritten(exported, tmp_path / "two.zip", unpacked), tmp_path / "models"
+
+    def there() -> set[str]:
+        return {p.relative_to(models).as_posix() for p in models.rglob("*") if p.is_file() and not p.name.endswith(".lock")}
+
+    (models / "liver").mkdir(parents=True)
+    (models / "liver" / "other").write_text("a file in its place")
+    with pytest.raises(OutputError, match=r"could not put a new version into .*other"):
+        import_exported(source, models, force=True)
+    assert there() == {"liver/other"}
+    (models / "liver" / "other").unlink()
+    import_exported(exported, models)
+    before = there()
+    (models / "liver" / "other").write_text("a file in its place")
+    with pytest.raises(OutputError, match=r"could not put a new version into .*other"):
+        import_exported(source, models, force=True)
+    assert current_version(models / "liver" / "nnunet") == models / "liver" / "nnunet"
+    assert there() - {"liver/other", "liver/nnunet/current"} == before
+    assert ModelStore(models, demo=None).find(LIVER, "nnunet").folder.folds == (0, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(OutputError, match=r"could not be unpacked into .*: No space left on device; make room"):
+        import_exported(exported, tmp_path / "elsewhere")
+    assert [p for p in (tmp_path / "elsewhere").rglob("*") if p.is_file()] == []
 
 
 def test_a_model_that_is_there_is_replaced_only_when_asked(

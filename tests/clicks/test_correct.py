@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure
@@ -174,3 +176,63 @@ def test_the_end_of_a_liver_and_too_many_marks_are_errors(liver: Mask, flr: Mask
     apart = np.argwhere(np.pad(np.ones((6, 7, 7)), 0))[:, :] * [4, 6, 6]
     with pytest.raises(LabelError, match="more than the 200 that are taken at once"):
         after((ball((12, 20, 20), 80.0), none(), none()), hu, Structure.CRLM, [p for p in apart.tolist()])
+
+
+ODD = Geometry((45, 41, 23), (0.8, 0.9, 2.5), (-20.0, 7.0, 30.0), (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1))
+"""Oblique; blocks of about 1.5 mm do not fill it."""
+
+
+@pytest.mark.parametrize(
+    ("order", "flips"),
+    [((0, 1, 2), (True, True, False)), ((0, 1, 2), (False, False, True)), ((0, 2, 1), (False,) * 3), ((1, 2, 0), (True,) * 3)],
+)
+@pytest.mark.parametrize("case", ["metastasis", "liver", "cut", "trim"])
+def test_the_same_click_gives_the_same_mask_however_the_ct_is_stored(
+    case: str, flips: tuple[bool, ...], order: tuple[int, ...]
+) -> None:
+    z, y, x = np.indices(ODD.shape_zyx)
+    liver = (z >= 3) & (z < 20) & (y >= 5) & (y < 35) & (x >= 5) & (x < 40)
+    lesion = ((z - 12) * 2.5) ** 2 + ((y - 20) * 0.9) ** 2 + ((x - 17) * 0.8) ** 2 <= 49
+    noise = np.random.default_rng(5).normal(0, 12, ODD.shape_zyx)
+    hu = (np.where(lesion, 55, np.where(liver, 110, -90)) + noise).astype(np.int16)
+    structure, masks, click, inside = {
+        "metastasis": (Structure.CRLM, (liver, liver & False, liver & (x >= 26)), (17, 20, 12), True),
+        "liver": (Structure.LIVER, (liver & (y < 28), liver & False, liver & (x >= 26) & (y < 28)), (20, 31, 12), True),
+        "cut": (Structure.FLR, (liver, liver & False, liver & (x >= 26)), (21, 20, 12), True),
+        "trim": (Structure.CRLM, (liver, lesion | (liver & (abs(y - 28) < 4) & (abs(x - 20) < 4)), liver), (20, 31, 12), False),
+    }[case]
+
+    def stored(array: NDArray[Any]) -> sitk.Image:
+        return sitk.Flip(sitk.PermuteAxes(ODD.image(array), order), flips)
+
+    def result(arrays: Sequence[NDArray[Any]], ct: NDArray[Any], grid: Geometry, voxel: Sequence[int]) -> Correction:
+        marks = Marks(**{"inside" if inside else "outside": np.array([voxel[::-1]], np.intp)})
+        given = dict(zip((Structure.LIVER, Structure.CRLM, Structure.FLR), arrays, strict=True))
+        return correct(given, ct, grid, {structure: marks})
+
+    there = stored(hu)
+    voxel = there.TransformPhysicalPointToIndex(ODD.image(hu).TransformIndexToPhysicalPoint(click))
+    arrays = [sitk.GetArrayFromImage(stored(m.astype(np.uint8))) > 0 for m in masks]
+    found = result(arrays, sitk.GetArrayFromImage(there), Geometry.of(there), voxel)
+    expected = result(masks, hu, ODD, click)
+    assert not np.array_equal(expected.masks[structure], dict(zip(found.masks, masks, strict=True))[structure])
+    for s, mask in expected.masks.items():
+        assert np.array_equal(found.masks[s], sitk.GetArrayFromImage(stored(mask.astype(np.uint8))) > 0), s
+
+
+def test_a_refused_mark_is_named_as_the_client_counts(liver: Mask, flr: Mask, hu: NDArray[np.int16]) -> None:
+    feet_first = Geometry(GRID.size_xyz, GRID.spacing_mm, direction=(-1, 0, 0, 0, 1, 0, 0, 0, -1))
+    marks = {Structure.CRLM: Marks(np.array([[1, 2, 3]]))}
+    masks = {Structure.LIVER: liver, Structure.CRLM: none(), Structure.FLR: flr}
+    with pytest.raises(LabelError, match=r"mark at \[3, 2, 1\] lies outside the liver"):
+        correct(masks, hu, feet_first, marks)
+
+
+def test_where_there_is_no_cut_or_no_border_nobody_is_sent_nearer_to_it(liver: Mask, hu: NDArray[np.int16]) -> None:
+    with pytest.raises(LabelError, match="there is no cut, the whole liver is resected; draw a cut with the brush"):
+        after((liver, none(), none()), hu, Structure.FLR, [CENTRE])
+    with pytest.raises(LabelError, match="there is no cut, the whole liver is remnant"):
+        after((liver, none(), liver), hu, Structure.FLR, outside=[CENTRE])
+    everything = ~none()
+    with pytest.raises(LabelError, match="there is no border; draw one with the brush"):
+        after((everything, none(), none()), hu, Structure.LIVER, outside=[CENTRE])

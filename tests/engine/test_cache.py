@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import threading
 import time
@@ -20,7 +22,8 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.api import plan as plan_module
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.engine.cache import Detail, PredictionCache, StagePrediction, digest_of_array
-from flrplan.errors import ModelError
+from flrplan.errors import ModelError, SettingsError
+from flrplan.files import publish_version, use_version
 from flrplan.image import CT, Geometry
 from flrplan.method import LIVER, MASK_FROM, CascadeResult, Probability, StageInput, build_stage_input
 from flrplan.nnunet.model import StagePredictor, load_checkpoint
@@ -82,6 +85,14 @@ def test_the_one_used_longest_ago_leaves_and_what_is_larger_than_all_room_is_not
         cache.get(b"b", Detail.FOLDS, fail)
     cache.get(b"large", Detail.FOLDS, lambda: answer(0, folds=9))
     assert cache.size_bytes <= cache.most_bytes
+    cache.get(b"a", Detail.FOLDS, fail)
+    cache.get(b"c", Detail.FOLDS, fail)  # what finds no room leaves those alone that are kept
+
+
+@pytest.mark.parametrize("megabytes", [-1, float("nan"), float("inf")])
+def test_a_bound_that_is_none_is_refused(megabytes: float) -> None:
+    with pytest.raises(SettingsError, match="cache_mb: expected megabytes, 0 or more"):
+        ModelStore(cache_mb=megabytes)
 
 
 def test_threads_that_ask_for_the_same_compute_it_once_and_an_error_is_kept_by_none() -> None:
@@ -209,8 +220,16 @@ def test_another_ct_grid_or_setting_is_predicted_anew(cascade: Cascade, ct: CT, 
     mirrored = Cascade(cascade.store, CascadeSettings(device="cpu", mirroring=True))
     raw = Cascade(cascade.store, CascadeSettings(device="cpu", largest_liver=False))
     fast = Cascade(cascade.store, CascadeSettings(device="cpu", engine="fast"))
+    others = [
+        replace(ct.geometry, origin_mm=(1, 2, 3.001)),
+        replace(ct.geometry, direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1)),
+        replace(ct.geometry, direction=(0.8, -0.6, 0, -0.6, -0.8, 0, 0, 0, 1)),
+    ]
     for who, image, again in (
         (cascade, ct, ["liver"]),
+        *((cascade, replace(ct, geometry=other), ["liver"]) for other in others),
+        (cascade, replace(ct, array_zyx=ct.array_zyx.astype(np.float32)), ["liver"]),
+        (cascade, replace(ct, array_zyx=np.asfortranarray(ct.array_zyx)), []),
         (cascade, replace(ct, array_zyx=brighter), ["liver"]),
         (cascade, replace(ct, geometry=moved), ["liver"]),
         (mirrored, ct, []),  # the demo models were trained without mirroring, so there is none
@@ -228,15 +247,74 @@ def test_a_retrained_model_answers_itself_from_the_next_request_on(ct: CT, tmp_p
     cascade = Cascade(ModelStore(tmp_path, demo=None), CascadeSettings(device="cpu"))
     before = cascade.run(ct, stages=(LIVER,)).masks[LIVER_S]
     path = tmp_path / "liver" / "nnunet" / "fold_0" / FINAL_CHECKPOINT
-    content = load_checkpoint(path)
-    name = next(n for n in content["network_weights"] if n.endswith("bias"))
-    content["network_weights"][name] = content["network_weights"][name] + 1
-    torch.save(content, path)
+    edit(path, shift)
     retrained = cascade.run(ct, stages=(LIVER,)).masks[LIVER_S]
     assert predicted == ["liver", "liver"]
+    times = path.stat()
+    edit(path, shift)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    again = cascade.run(ct, stages=(LIVER,)).masks[LIVER_S]
+    assert predicted == ["liver"] * 3, "retrained, with size and time kept"
+    retrained, before = again, retrained
     assert not np.array_equal(before, retrained)
     fresh = Cascade(ModelStore(tmp_path, demo=None, cache_mb=0), CascadeSettings(device="cpu"))
     assert np.array_equal(retrained, fresh.run(ct, stages=(LIVER,)).masks[LIVER_S])
+
+
+def shift(content: dict[str, Any]) -> None:
+    """Other weights of the same size."""
+    name = next(n for n in content["network_weights"] if n.endswith("bias"))
+    content["network_weights"][name] = content["network_weights"][name] + 1
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes a checkpoint in place."""
+    content = load_checkpoint(path)
+    change(content)
+    torch.save(content, path)
+
+
+def test_another_configuration_and_other_mirrored_axes_of_the_same_weights_are_predicted_anew(
+    ct: CT, tmp_path: Path, predicted: list[str]
+) -> None:
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver")
+    model = tmp_path / "liver" / "nnunet"
+    plans = json.loads((model / "plans.json").read_text())
+    (name,) = plans["configurations"]
+    plans["configurations"]["other"] = {**plans["configurations"][name], "spacing": [5.0, 4.0, 4.0]}
+    (model / "plans.json").write_text(json.dumps(plans))
+    store = ModelStore(tmp_path, demo=None)
+    for changes in (
+        {},
+        {"inference_allowed_mirroring_axes": (0,)},
+        {"inference_allowed_mirroring_axes": (1, 2)},
+        {"init_args": {"configuration": "other"}},
+    ):
+        for fold in (0, 1):
+            edit(model / f"fold_{fold}" / FINAL_CHECKPOINT, lambda content, new=changes: content.update(new))
+        for mirroring in (True, False):
+            Cascade(store, CascadeSettings(device="cpu", mirroring=mirroring)).run(ct, stages=(LIVER,))
+    # without mirroring the axes say nothing, and the last configuration is another one with it and without
+    assert predicted == ["liver"] * 5
+
+
+def test_versions_that_are_switched_back_and_forth_answer_each_as_itself(ct: CT, tmp_path: Path, predicted: list[str]) -> None:
+    model = tmp_path / "liver" / "nnunet"
+    shutil.copytree(MODEL_ROOT / "demo" / "liver" / "nnunet", model)
+    shutil.copytree(MODEL_ROOT / "demo" / "liver" / "nnunet", tmp_path / "new")
+    edit(tmp_path / "new" / "fold_0" / FINAL_CHECKPOINT, shift)
+    cascade = Cascade(ModelStore(tmp_path, demo=None), CascadeSettings(device="cpu"))
+    first = cascade.run(ct, stages=(LIVER,))
+    publish_version(tmp_path / "new", model)
+    found = [cascade.run(ct, stages=(LIVER,))]
+    for version in ("0", "1", "0"):
+        use_version(model, version)
+        found.append(cascade.run(ct, stages=(LIVER,)))
+    assert predicted == ["liver", "liver"]
+    assert [r.models["liver"].folder for r in found] == ["liver/nnunet/versions/1", "liver/nnunet"] * 2
+    for result, of_first in zip(found, (False, True) * 2, strict=True):
+        assert np.array_equal(result.masks[LIVER_S], first.masks[LIVER_S]) == of_first
 
 
 def test_two_requests_at_once_predict_once(cascade: Cascade, ct: CT, predicted: list[str]) -> None:

@@ -378,7 +378,7 @@ def test_zips_that_are_refused(make: Callable[..., Path], tmp_path: Path, monkey
     monkeypatch.undo()
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    refused("x.zip is neither a folder nor a zip")
+    refused("x.zip is no whole zip; download or copy it again")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("plans.json", "{}")
         archive.writestr("dataset.json", "{}")

@@ -23,8 +23,10 @@ NAMES = {"label_info": [{"name": "liver", "idx": 1}]}
 class FixedScores:
     """Scores that are there."""
 
-    def __init__(self, known: dict[str, Known], why: str = "", skipped: dict[str, str] | None = None) -> None:
-        self._known, self._why, self._skipped = known, why, skipped or {}
+    def __init__(
+        self, known: dict[str, Known], why: str = "", skipped: dict[str, str] | None = None, why_stopped: str = ""
+    ) -> None:
+        self._known, self._why, self._skipped, self.why_stopped = known, why, skipped or {}, why_stopped
 
     def known(self, cases: Iterable[str], parts: Any) -> dict[str, Known]:
         return {case: self._known.get(case, Known()) for case in cases}
@@ -79,6 +81,12 @@ def test_what_is_missing_is_said_in_a_sentence(ask: Callable[..., dict[str, Any]
     named = ask("diverse", FixedScores({"c1": Known(image={"slice_mm": 5.0})}, skipped={"c2": "c2 is no image"}))
     assert named["message"] == "1 of 3 scored. Not scored: 1 (c2: c2 is no image)"
     assert set(ask("first", FixedScores({}))) == {"id"}
+    full = "scoring stopped: the disk is full"
+    assert (
+        ask("disagreement", FixedScores({}, why_stopped=full))["message"]
+        == f"0 of 3 scored: {full}; the first case by name is given"
+    )
+    assert ask("disagreement", FixedScores({"c1": votes(0.1)}, why_stopped=full))["message"] == f"1 of 3 scored; {full}"
 
 
 def test_diverse_is_far_from_what_others_have(ask: Callable[..., dict[str, Any]]) -> None:

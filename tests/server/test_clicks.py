@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import SimpleITK as sitk
 from fastapi import HTTPException
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from flrplan.server.current import Current
 from flrplan.server.ohif_clicks import CLICKS
 from flrplan.server.ohif_colors import ohif_config
 
+ANNA, BEN = ("anna", "correct horse"), ("ben", "battery staple")
 COMPARTMENTS = [{"name": c.label_name, "idx": int(c)} for c in Compartment]
 
 
@@ -239,6 +242,76 @@ def test_without_a_label_the_last_prediction_is_corrected(app: Any, cases: list[
         os.unlink(result["file"])
 
 
+def test_a_ct_that_is_replaced_between_two_clicks_is_what_the_second_one_sees(
+    tmp_path: Path,
+    make_app: Callable[..., Any],
+    case: SyntheticCase,
+    drawn: NDArray[np.uint8],
+    write_image: Callable[..., Path],
+) -> None:
+    image = write_image(tmp_path / "studies" / "a patient.1.nii", case.hu_zyx, case.geometry)
+    app = make_app(image.parent, {"device": "cpu"})
+    label = write_image(tmp_path / "drawn.nii.gz", drawn, case.geometry)
+    app.datastore().save_label("a patient.1", str(label), "final", {"label_info": COMPARTMENTS})
+    lesion = _largest(structure_mask(case.planning_zyx, Structure.CRLM))
+    x, y, z = _middle(lesion)
+
+    def click() -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        found = app.infer({"model": CLICKS, "image": "a patient.1", "crlm": [[x, y, z]], "result_extension": ".nrrd"})
+        answer = sitk.GetArrayFromImage(sitk.ReadImage(found["file"]))
+        os.unlink(found["file"])
+        return answer, found["params"]
+
+    before, _ = click()
+    assert before[z, y, x] in (3, 4)
+    times = image.stat()
+    dark = np.where(lesion, -60, case.hu_zyx).astype(case.hu_zyx.dtype)
+    write_image(image, dark, case.geometry)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert image.stat().st_size == times.st_size
+    after, params = click()
+    assert "the image was replaced after your last answer" in params["warnings"][0]
+    assert np.count_nonzero((after > 2) & lesion) > np.count_nonzero((before > 2) & lesion)
+    image.unlink()
+    with pytest.raises(HTTPException) as told:
+        click()
+    assert told.value.status_code == 400
+
+
+def test_clicks_over_http_are_those_of_who_signed_in_and_bad_ones_say_why(
+    served: Any, cases: list[SyntheticCase], read_image: Callable[..., Any], tmp_path: Path
+) -> None:
+    def click(who: tuple[str, str], **clicks: Any) -> requests.Response:
+        params = json.dumps({"result_extension": ".nrrd", "client_id": "somebody", **clicks})
+        path = f"/infer/clicks?image={cases[1].case_id}&output=image"
+        return served.ask("POST", path, data={"params": params}, auth=who)  # type: ignore[no-any-return]
+
+    def label(answer: requests.Response) -> NDArray[np.uint8]:
+        assert answer.status_code == 200, answer.text
+        file = tmp_path / "answer.nrrd"
+        file.write_bytes(answer.content)
+        return read_image(file)[0]  # type: ignore[no-any-return]
+
+    before = label(click(ANNA))
+    x, y, z = _middle((before == 1) | (before == 2))
+    mine = label(click(ANNA, crlm=[[x, y, z]]))
+    assert mine[z, y, x] in (3, 4)
+    assert np.array_equal(label(click(BEN)), before), "anna's click is not ben's"
+    assert np.array_equal(label(click(ANNA)), mine)
+    for clicks, says in (
+        ({"crlm": [[x, y, z]], "remnant": [[x, y, z]]}, "is marked as inside and as outside of crlm"),
+        ({"crlm": [[x, y, before.shape[0]]]}, "lies beside the image"),
+        ({"crlm": [[x, y, -1]]}, "lies beside the image"),
+        ({"crlm": [[x + 0.5, y, z]]}, "whole numbers from 0; point 1 is"),
+        ({"crlm": [["1", "2", "3"]]}, "whole numbers from 0; point 1 is"),
+        ({"crlm": [[float("nan"), y, z]]}, "params is not plain JSON"),
+    ):
+        refused = click(ANNA, **clicks)
+        assert (refused.status_code, says in refused.json()["detail"]) == (400, True), (says, refused.text[:300])
+    assert click(ANNA, liver=np.argwhere(before == 0).tolist()).status_code == 413
+    assert np.array_equal(label(click(ANNA)), mine), "what was refused changed nothing"
+
+
 def test_ohif_is_told_the_task_and_the_compartments_of_its_answer() -> None:
     config = ohif_config("")
     assert r"/\/infer\/clicks(\?|$)/" in config
@@ -247,7 +320,7 @@ def test_ohif_is_told_the_task_and_the_compartments_of_its_answer() -> None:
 
 def test_labels_that_are_clicked_beside_foreground_count_too() -> None:
     label = np.zeros((4, 5, 6), np.uint8)
-    current = Current(CT(label.astype(np.int16), Geometry((6, 5, 4), (1.0, 1.0, 2.0)), "case", "case"), label, "a test")
+    current = Current(CT(label.astype(np.int16), Geometry((6, 5, 4), (1.0, 1.0, 2.0)), "case", "case"), label, "a test", "")
     marks, _ = _marks({"foreground": [], "crlm": [[5, 4, 3]]}, None, current)
     assert marks[Structure.CRLM].inside.tolist() == [[3, 4, 5]]
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flrplan.active_learning.cache import ERROR, ScoreCache, key_of, stamp_of
+from flrplan.active_learning.cache import ERROR, ScoreCache, key_of
 from flrplan.active_learning.process import ScoringProcess
 from flrplan.active_learning.strategies import Known, Part
 from flrplan.active_learning.voters import Voters, find_voters
 from flrplan.engine import ModelStore
-from flrplan.errors import FlrError, ModelError, OutputError, ServiceError
+from flrplan.errors import FlrError, ImageError, ModelError, OutputError, ServiceError
+from flrplan.files import make_writable, stamp_of
 
 if TYPE_CHECKING:
     from flrplan.engine import CascadeSettings
@@ -103,6 +104,11 @@ class Scores:
             return voters
         return self._models_error[1] if self._models_error and self._models_error[0] == voters.stamp else ""
 
+    @property
+    def why_stopped(self) -> str:
+        """Why scoring ended before all was scored, in a sentence; empty where it did not, or was told to."""
+        return self._stopped
+
     def skipped(self, cases: Iterable[str], parts: Collection[Part] = tuple(Part)) -> dict[str, str]:
         """Which of these cases cannot be scored, and why."""
         found = {}
@@ -133,7 +139,7 @@ class Scores:
                 self._deaths.clear()
                 self._models_error = None
             self._wanted |= {Part.IMAGE, *parts}
-            self._woken, self._stopped = True, ""
+            self._woken = True
             if not self._running:
                 self._running = True
                 threading.Thread(target=self._run, name="case scores", daemon=True).start()
@@ -150,10 +156,12 @@ class Scores:
     def _run(self) -> None:
         self._process = process = ScoringProcess(self._cache.folder, self._store, self._settings)
         try:
+            make_writable(self._cache.folder, "scores are kept there, so give the server a studies folder that it can write to")
             while self._go_on():
                 asked: set[str] = set()
                 while (request := self._next(asked)) is not None:
                     self._measure(process, *request)
+                self._stopped = ""
         except Exception as error:  # a thread has nobody to tell; scores are of use, not needed
             self._stopped = f"scoring stopped: {error}"
             (_LOG.warning if isinstance(error, FlrError) else _LOG.exception)("%s", self._stopped)
@@ -196,6 +204,7 @@ class Scores:
         return None
 
     def _measure(self, process: ScoringProcess, case: str, stamp: str | None, request: dict[str, Any]) -> None:
+        voters = self._voters()
         try:
             image = self._studies.fetch(case)
             stamp = stamp or stamp_of(image)
@@ -213,11 +222,11 @@ class Scores:
         except Exception as error:  # a download, a file that is gone: it costs its case, not the others
             self._give_up(case, stamp, error)
             return
+        self._stopped = ""
         self._cache.note_image(case, stamp, answer["digest"])
         if models := answer.get("models"):
             self._cache.note_models(models["stamp"], models["key"])
         if reason := answer.get("models_error"):
-            voters = self._voters()
             self._models_error = (voters.stamp, str(reason)) if isinstance(voters, Voters) else None
             _LOG.warning("cases are not scored by the models: %s", reason)
 
@@ -235,7 +244,7 @@ class Scores:
         try:
             path = self._studies.at_hand(case)
             return None if path is None else stamp_of(path)
-        except OSError:
+        except (OSError, ImageError):  # gone, or not to be read: who measures it says so
             return None
 
     def _measured(

@@ -1,7 +1,8 @@
-"""Scores on disk. ``<image hash>-<part>-<key>.score`` (JSON) is written once and never changed: another image, label or model has another name.
+"""Scores on disk. ``<image hash>-<part>-<key>.score`` is written once and never changed: another image, label or model has another name.
 
 ``index.score`` says which image a case is, and which models some files are, by sizes and times, so that nobody must read them to know. It is
 a cache of the cache: without it, hashes are computed again. Files are not called ``.json``: a datastore reads its folder anew when such a one changes.
+The first line of a file is the SHA-256 of its name and of the JSON beneath, so one that was changed, cut short or renamed is measured again.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.active_learning.strategies import Part
-from flrplan.errors import SettingsError
-from flrplan.files import read_json, sha256_of_file, write_json
+from flrplan.errors import OutputError, SettingsError
+from flrplan.files import read_text, sha256_of_file, write_text
 from flrplan.workfolder.cases import files_of
 
 INDEX_NAME = "index.score"
@@ -26,12 +27,6 @@ MEASURES = 1
 """Raised when :mod:`flrplan.active_learning.measure` or :mod:`predictions` gives other numbers for the same case."""
 
 _LOG = logging.getLogger(__name__)
-
-
-def stamp_of(path: Path) -> str:
-    """Changes when an image does: number, size and time of its files, which are not read. Raises OSError where there are none."""
-    stats = [file.stat() for file in files_of(path)]
-    return f"{len(stats)} {sum(s.st_size for s in stats)} {max((s.st_mtime_ns for s in stats), default=0)}"
 
 
 def image_digest(path: Path) -> str:
@@ -51,21 +46,17 @@ class ScoreCache:
         self.folder = folder
         self._lock = threading.Lock()
         self._parts: dict[Path, Mapping[str, Any]] = {}
-        try:
-            content = read_json(folder / INDEX_NAME, "an index of scores") if (folder / INDEX_NAME).is_file() else {}
-            self._images: dict[str, list[str]] = {str(c): [str(s) for s in e] for c, e in content.get("images", {}).items()}
-            self._models: dict[str, str] = {str(s): str(k) for s, k in content.get("models", {}).items()}
-        except (SettingsError, AttributeError, TypeError) as error:
-            _LOG.warning("%s is made anew: %s", folder / INDEX_NAME, error)
-            self._images, self._models = {}, {}
+        index = _read(folder / INDEX_NAME) or {"images": {}, "models": {}}
+        self._images: dict[str, list[str]] = index["images"]
+        self._models: dict[str, str] = index["models"]
 
     def digest(self, case: str, stamp: str | None) -> str | None:
         """Hash of a case's image; None where it is not known, or its files are others by now. stamp: None where they are not at hand."""
         known = self._images.get(case)
-        return known[1] if known and len(known) == 2 and stamp in (None, known[0]) else None
+        return known[1] if known and stamp in (None, known[0]) else None
 
     def note_image(self, case: str, stamp: str, digest: str) -> None:
-        """Keeps the hash of a case's image. Raises OutputError."""
+        """Keeps the hash of a case's image; in memory alone where the index cannot be written."""
         self._note(self._images, case, [stamp, digest])
 
     def models_key(self, stamp: str) -> str | None:
@@ -73,34 +64,56 @@ class ScoreCache:
         return self._models.get(stamp)
 
     def note_models(self, stamp: str, key: str) -> None:
-        """Keeps the key of models. Raises OutputError."""
+        """Keeps the key of models; in memory alone where the index cannot be written."""
         self._note(self._models, stamp, key)
 
     def _note(self, kept: dict[str, Any], name: str, value: Any) -> None:
         with self._lock:
             if kept.get(name) != value:
                 kept[name] = value
-                write_json(self.folder / INDEX_NAME, {"images": self._images, "models": self._models})
+                try:
+                    _write(self.folder / INDEX_NAME, {"images": self._images, "models": self._models})
+                except OutputError as error:
+                    _LOG.warning("%s", error)
 
     def read(self, digest: str, part: Part, key: str) -> Mapping[str, Any] | None:
         """A part of an image; None where it was not measured."""
         path = self._path(digest, part, key)
         if path not in self._parts:
-            if not path.is_file():
-                return None
-            try:
-                content = read_json(path, "a score")
-            except SettingsError as error:
-                _LOG.warning("measured again: %s", error)
-                return None
-            if not isinstance(content, Mapping):
+            content = _read(path)
+            if content is None:
                 return None
             self._parts[path] = content
         return self._parts[path]
 
     def write(self, digest: str, part: Part, key: str, content: Mapping[str, Any]) -> None:
         """Keeps a part. Raises OutputError."""
-        write_json(self._path(digest, part, key), content)
+        _write(self._path(digest, part, key), content)
 
     def _path(self, digest: str, part: Part, key: str) -> Path:
         return self.folder / f"{digest}-{part.value}-{key}.score"
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, sort_keys=True, default=str)
+    write_text(path, f"{_seal(path, text)}\n{text}\n")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What was written there; None where nothing was, or it is something else by now, which is logged."""
+    if not path.exists():
+        return None
+    try:
+        seal, _, text = read_text(path).partition("\n")
+    except SettingsError as error:
+        _LOG.warning("made anew: %s", error)
+        return None
+    if seal != _seal(path, text.removesuffix("\n")):
+        _LOG.warning("%s is not what was written (its SHA-256 is another): made anew", path)
+        return None
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _seal(path: Path, text: str) -> str:
+    return hashlib.sha256(f"{path.name}\n{text}".encode()).hexdigest()

@@ -28,10 +28,10 @@ from flrplan.engine.models import FINE_TUNED_NOTE, IS_DEMO
 from flrplan.errors import ModelError, OutputError
 from flrplan.files import read_json, read_text, replacing, sha256_of_file, write_json
 from flrplan.method import STAGES, Stage, stage_named
-from flrplan.nnunet.imported.source import members, unpack
+from flrplan.nnunet.imported.source import DAMAGED, members, unpack
 from flrplan.nnunet.model import ModelFolder, StagePredictor
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
-from flrplan.nnunet.train.publishing import replace_model
+from flrplan.nnunet.train.publishing import replace_models
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, read_record
 
@@ -40,6 +40,7 @@ CARD_NAME, LICENCE_NAME = "README.md", "LICENSE"
 _FORM = "flrplan models 1"
 _OF_MODEL = ("plans.json", "dataset.json", PUBLISHED_NAME, CARD_NAME, LICENCE_NAME)
 _OF_FOLD = (FINAL_CHECKPOINT, RUN_NAME)
+_FOLD = re.compile(r"fold_[0-9]+")
 _MODEL = re.compile(r"[a-z0-9_]+/[A-Za-z0-9][\w.-]*")
 _LARGEST_MANIFEST_BYTES = 1 << 20
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
@@ -107,12 +108,12 @@ def is_exported(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return MANIFEST_NAME in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except DAMAGED:
         return False
 
 
 def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), force: bool = False) -> dict[str, ModelFolder]:
-    """Takes the models of a zip of :func:`export_models` into ``root``, each in one step; returns them by ``<stage>/<architecture>``.
+    """Takes the models of a zip of :func:`export_models` into ``root``, all or none; returns them by ``<stage>/<architecture>``.
 
     Nothing is taken before every file is what was exported and every model can be opened, without running code of theirs.
     stages: these alone, without the calibration unless that is all; by default all. force: what is there becomes the version before.
@@ -124,7 +125,11 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
     there = set(members(source)) - {MANIFEST_NAME}
     for names, what in ((there - sums.keys(), "was added to it"), (sums.keys() - there, "is missing in it")):
         if names:
-            raise ModelError(f"{source}: {min(names)} {what} after it was exported; ask for the zip again")
+            raise ModelError(f"{source}: {min(names):.200} {what} after it was exported; ask for the zip again")
+    if odd := [name for name in there if not _is_part(name, models)]:
+        raise ModelError(
+            f"{source}: {min(odd):.200} is no file of an exported model, so nothing is taken; ask for the zip again"
+        )
     wanted = [name for name in models if not stages or name.partition("/")[0] in {s.name for s in stages}]
     if not wanted:
         raise ModelError(f"{source} holds no model of stage {', '.join(map(str, stages))}, but {', '.join(models)}")
@@ -143,20 +148,26 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
                 raise ModelError(
                     f"{source}: {name} is not what was exported (its SHA-256 is another); it was changed or damaged, ask for the zip again"
                 )
+        decides: dict[str, Any] = {}
         for name in wanted:
             model = ModelFolder.open(folder / name)
             model.require_stage(stage_named(name.partition("/")[0]))
-            StagePredictor(model, torch.device("cpu"))
+            decides[name] = StagePredictor(model, torch.device("cpu")).identity.decides
             if models[name].get(IS_DEMO):
                 write_json(folder / name / PUBLISHED_NAME, {**model.published(), IS_DEMO: True})
         calibrations = {}
         if (folder / CALIBRATION_NAME).is_file() and len(wanted) == len(models):
             path, architectures = folder / CALIBRATION_NAME, sorted({name.partition("/")[2] for name in wanted})
             calibrations = {a: found for a in architectures if (found := Calibration.read(path, a)) is not None}
-        taken = {name: ModelFolder.open(replace_model(folder / name, root / name)) for name in wanted}
+        for architecture, calibration in calibrations.items():
+            if any(decides.get(f"{stage}/{architecture}") != of for stage, of in calibration.models.items()):
+                raise ModelError(
+                    f"{source}: its {CALIBRATION_NAME} was made with other weights than those beside it; ask for the zip again"
+                )
+        taken = replace_models({name: folder / name for name in wanted}, root)
         for architecture, calibration in calibrations.items():
             calibration.write(root / CALIBRATION_NAME, architecture)
-        return taken
+        return {name: ModelFolder.open(place) for name, place in taken.items()}
     except ModelError as error:
         raise ModelError(str(error).replace(str(folder), str(source))) from error
     finally:
@@ -219,6 +230,15 @@ def _card(found: Mapping[str, FoundModel], name: str, calibrated: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _is_part(name: str, models: Collection[str]) -> bool:
+    """Whether a zip of these models may hold a file of this name."""
+    model, file = "/".join(name.split("/")[:2]), name.split("/")[2:]
+    if model not in models:
+        return name in (CARD_NAME, CALIBRATION_NAME)
+    of_fold = len(file) == 2 and _FOLD.fullmatch(file[0]) is not None and file[1] in _OF_FOLD
+    return of_fold or (len(file) == 1 and file[0] in _OF_MODEL)
+
+
 def _sha256(part: Path | bytes) -> str:
     return sha256_of_file(part) if isinstance(part, Path) else hashlib.sha256(part).hexdigest()
 
@@ -243,6 +263,8 @@ def _manifest(source: Path) -> dict[str, Any]:
     models, sums = content.get("models"), content.get("sha256")
     if not isinstance(models, dict) or not isinstance(sums, dict) or not all(isinstance(m, dict) for m in models.values()):
         raise ModelError(f"{source}: its {MANIFEST_NAME} is damaged; {again}")
+    if not models:
+        raise ModelError(f"{source}: its {MANIFEST_NAME} names no model; {again}")
     for name in models:
         if not _MODEL.fullmatch(name) or name.partition("/")[0] not in STAGES:
             raise ModelError(f"{source}: its {MANIFEST_NAME} names a model {name!r}, expected <stage>/<architecture>; {again}")

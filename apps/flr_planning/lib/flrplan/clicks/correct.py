@@ -6,6 +6,8 @@ label already agrees with only bounds the others. So the same marks sent again c
 What belongs to a mark is found by a random walker with priors (Grady 2005, doi 10.1109/CVPR.2005.239; :mod:`flrplan.planning.coherent`) in
 a box around it. Its prior is how alike the CT is to what was marked, and for a metastasis the network's probability where there is one. A
 cut between remnant and resection is no border that a CT shows: it is bent to pass the mark, as far as the mark lies beyond it.
+
+All is done in canonical axis order, so the same click gives the same mask however the CT was stored.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.clicks.marks import MOST_MARKS, Marks, Voxels
 from flrplan.errors import LabelError
 from flrplan.files.checked import Number, checked
-from flrplan.image import Geometry
+from flrplan.image import Canonical, Geometry
 from flrplan.method import Probability
 from flrplan.planning.coherent import TOUCHING, Values, block_means, random_walker
 
@@ -88,24 +90,29 @@ def correct(
 
     Raises: LabelError where the marks are too many, none of them can be used, or nothing would remain of the liver.
     """
-    return _Plan(masks, hu, geometry, probability, settings).after(marks)
+    axes = Canonical.of(geometry)
+    likely = None if probability is None else axes.forward(probability)
+    plan = _Plan({s: axes.forward(mask) for s, mask in masks.items()}, axes.forward(hu), axes, likely, settings)
+    found = plan.after({s: Marks(axes.voxels_forward(m.inside), axes.voxels_forward(m.outside)) for s, m in marks.items()})
+    return Correction({s: axes.backward(mask) for s, mask in found.masks.items()}, found.notes)
 
 
 class _Plan:
-    """The masks while marks are taken."""
+    """The masks while marks are taken, all in the canonical order of ``axes``."""
 
     def __init__(
         self,
         masks: Mapping[Structure, Mask],
         hu: NDArray[Any],
-        geometry: Geometry,
+        axes: Canonical,
         probability: Probability | None,
         settings: ClickSettings,
     ) -> None:
         self.liver = masks[Structure.LIVER].copy()
         self.crlm = masks[Structure.CRLM] & self.liver
         self.flr = masks[Structure.FLR] & self.liver
-        self.hu, self.geometry, self.probability, self.settings = hu, geometry, probability, settings
+        self.hu, self.geometry, self.probability, self.settings = hu, axes.target, probability, settings
+        self._axes = axes
         self.notes: list[str] = []
         self.sided: list[tuple[Voxels, bool]] = []
         self.touched: list[Voxels] = []
@@ -158,7 +165,7 @@ class _Plan:
         return [wrong[number == n] for n in range(1, count + 1)]
 
     def _place(self, voxels: Voxels) -> str:
-        z, y, x = (int(n) for n in voxels[0])
+        z, y, x = (int(n) for n in self._axes.voxels_backward(voxels)[0])
         return f"the mark at {[x, y, z]}"
 
     # -- metastases
@@ -202,7 +209,7 @@ class _Plan:
         parts, _ = ndimage.label(self.crlm[box.slices], TOUCHING)
         own = tuple(box.local(stroke).T)
         piece = np.isin(parts, np.unique(parts[own]))
-        cut = ndimage.find_objects(piece)[0]
+        cut = ndimage.find_objects(piece.view(np.uint8))[0]
         depth = ndimage.distance_transform_edt(np.pad(piece[cut], 1), sampling=self.geometry.spacing_zyx_mm)[1:-1, 1:-1, 1:-1]
         deepest = depth[tuple((box.local(stroke) - [c.start for c in cut]).T)].max()
         kept = box.within(marks.inside)
@@ -225,8 +232,11 @@ class _Plan:
         within = box.means(mask) > 0.5
         far = box.depth(within if add else ~within, stroke)
         if far is None:
+            there = mask.any() if add else not mask.all()
             self.notes.append(
                 f"{self._place(stroke)} lies more than {self.settings.reach_mm:g} mm from the border; mark nearer to it"
+                if there
+                else f"{self._place(stroke)} moves nothing: there is no border; draw one with the brush"
             )
             return False
         near, reach = box.distance(stroke), 1.5 * far + 2 * _SEED_MM
@@ -264,8 +274,12 @@ class _Plan:
         side = liver & (remnant == to_remnant)
         far = box.depth(side, within)
         if far is None:
+            all_other = not (self.flr if to_remnant else self.liver & ~self.flr).any()
             self.notes.append(
-                f"{self._place(within)} lies more than {self.settings.reach_mm:g} mm from the cut; mark nearer to it"
+                f"{self._place(within)} bends nothing: there is no cut, the whole liver is {'resected' if to_remnant else 'remnant'}; draw a "
+                "cut with the brush"
+                if all_other
+                else f"{self._place(within)} lies more than {self.settings.reach_mm:g} mm from the cut; mark nearer to it"
             )
             return False
         beyond = ndimage.distance_transform_edt(~side, sampling=box.edge_mm)

@@ -133,6 +133,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     """Imports a folder or a zip, and says what was understood."""
     from flrplan.api.model_zip import import_exported, is_exported
     from flrplan.nnunet.imported import import_model
+    from flrplan.nnunet.imported.source import file_names
 
     stages = [stage_named(arguments.stage)] if arguments.stage else []
     if is_exported(arguments.source):
@@ -144,6 +145,7 @@ def run_import(arguments: argparse.Namespace) -> int:
             say(f"imported: {arguments.models / name}, folds {', '.join(map(str, folder.folds))}")
         return 0
     if not stages:
+        file_names(arguments.source)  # what is no model, or was cut short, is told first
         raise SettingsError(f"--stage is missing: which of {', '.join(STAGES)} does this model predict?")
     target = arguments.models / arguments.stage / arguments.architecture
     model = import_model(

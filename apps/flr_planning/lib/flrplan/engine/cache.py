@@ -131,6 +131,8 @@ class PredictionCache:
             return found
 
     def _keep(self, key: bytes, kept: _Kept) -> None:
+        if kept.size_bytes > self.most_bytes:
+            return  # nothing else would stay for it
         with self._lock:
             self._kept.pop(key, None)
             self._kept[key] = kept

@@ -7,6 +7,7 @@ torch and nnU-Net are imported when a model is opened, so parsers may ask where 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flrplan.engine.cache import CACHE_MB, PredictionCache
-from flrplan.errors import ModelError
+from flrplan.errors import ModelError, SettingsError
 from flrplan.files import entries
 from flrplan.method import Stage
 from flrplan.method.engine import Engine
@@ -65,6 +66,7 @@ class ModelStore:
     root: the folder with ``<stage>/<architecture>/``; where it has no model for a stage, ``demo`` serves.
     folds: use these folds only (out-of-fold predictions); None is the ensemble of all that are there.
     cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again (:mod:`flrplan.engine.cache`); 0: none.
+    Raises: SettingsError for a ``cache_mb`` below 0 or without end.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class ModelStore:
         folds: tuple[int, ...] | None = None,
         cache_mb: float = CACHE_MB,
     ) -> None:
+        if not 0 <= cache_mb < math.inf:
+            raise SettingsError(f"cache_mb: expected megabytes, 0 or more, got {cache_mb}; 0 keeps no predictions")
         self.root = Path(root)
         self.demo = demo
         self.folds = folds

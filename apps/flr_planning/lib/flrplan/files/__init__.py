@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
-    from flrplan.files.digest import sha256_of_file
+    from flrplan.files.digest import sha256_of_file, stamp_of
     from flrplan.files.folder import current_version, make_writable, publish_version, use_version, versions
     from flrplan.files.listing import entries, files_below, is_junk
     from flrplan.files.space import require_room
@@ -29,6 +29,7 @@ __all__ = [
     "replacing",
     "require_room",
     "sha256_of_file",
+    "stamp_of",
     "use_version",
     "versions",
     "write_json",
@@ -38,7 +39,7 @@ __all__ = [
 import_at_first_use(
     __name__,
     {
-        "flrplan.files.digest": ("sha256_of_file",),
+        "flrplan.files.digest": ("sha256_of_file", "stamp_of"),
         "flrplan.files.folder": (
             "current_version",
             "make_writable",

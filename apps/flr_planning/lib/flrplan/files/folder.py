@@ -62,6 +62,8 @@ def publish_version(new: Path, folder: Path) -> Path:
     """
     before, target = current_version(folder), folder
     numbers = versions(folder)
+    if folder.exists() and not numbers:
+        raise OutputError(f"could not put a new version into {folder}: it is a file, expected a folder; move it away")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists():

@@ -35,6 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OutputError:
         raise
     except (OSError, RuntimeError) as error:
+        if path.is_dir():
+            raise OutputError(f"could not write {path}: a folder is in its place; delete or rename it") from error
         reason = getattr(error, "strerror", None) or " ".join(str(error).strip().splitlines()[-1:]) or type(error).__name__
         raise OutputError(
             f"could not write {path}: {reason}; check that the disk has room and the folder is writable"

@@ -66,6 +66,16 @@ class Canonical:
         unflipped = array_zyx[tuple(slice(None, None, -1 if f else 1) for f in self.flip_zyx)]
         return np.ascontiguousarray(unflipped.transpose(tuple(np.argsort(self.axes_zyx))))
 
+    def voxels_forward(self, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Indices ``(N, 3)`` of voxels, z first, of an array on ``source`` as those of the same voxels in canonical order."""
+        moved = voxels[:, self.axes_zyx]
+        return np.asarray(np.where(self.flip_zyx, np.array(self.target.shape_zyx) - 1 - moved, moved))
+
+    def voxels_backward(self, voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Indices ``(N, 3)`` of voxels in canonical order as those of the same voxels of an array on ``source``."""
+        unflipped = np.where(self.flip_zyx, np.array(self.target.shape_zyx) - 1 - voxels, voxels)
+        return np.asarray(unflipped[:, np.argsort(self.axes_zyx)])
+
 
 def in_axis_order(array_zyx: NDArray[Scalar], own: Geometry, grid: Geometry) -> NDArray[Scalar] | None:
     """An array on ``own`` in the axis order of ``grid``; None where they are different places. Flips and swaps alone, no voxel moves."""

@@ -92,6 +92,8 @@ class ScoredStrategy(Strategy):  # type: ignore[misc]  # monailabel is untyped
         message = f"{choice.scored} of {len(cases)} scored"
         if choice.case is None:
             message += f": {self._why_none(needs, cases)}; the first case by name is given"
+        elif self._scores.why_stopped:
+            message += f"; {self._scores.why_stopped}"
         skipped = self._scores.skipped(cases, _PARTS[needs])
         if skipped:
             named = "; ".join(f"{case}: {why}" for case, why in sorted(skipped.items())[:_NAMED])
@@ -104,7 +106,7 @@ class ScoredStrategy(Strategy):  # type: ignore[misc]  # monailabel is untyped
             return why
         if needs is Part.LABEL and not self._scores.have_labels(cases):
             return "no case has an original label"
-        return "scores are computed in the background"
+        return self._scores.why_stopped or "scores are computed in the background"
 
 
 class CaseScores(ScoringMethod):  # type: ignore[misc]  # monailabel is untyped

@@ -27,7 +27,7 @@ from flrplan.method import Probability
 from flrplan.planning import measure_volumes
 from flrplan.server.annotations import stored_label
 from flrplan.server.answer import models_said, present
-from flrplan.server.current import Current, current_of
+from flrplan.server.current import Current, current_of, image_stamp_of
 from flrplan.server.doors import is_own_file
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.infer import Service
@@ -79,12 +79,15 @@ class _CorrectTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         """The plan that is to be corrected, predicted where there is none; and what must be known of it."""
         service, image_id = self._service, request.get(IMAGE_ID)
         start = Start(one_of(request, "start", list(Start)))
-        held = service.current.of(request, path)
+        held, image_stamp, notes = service.current.of(request, path), image_stamp_of(path), list[str]()
+        if held is not None and held.image_stamp != image_stamp:
+            held = None
+            notes.append("the image was replaced after your last answer, so that answer is not what is corrected")
         stamp = None if image_id is None else service.datastore.label_stamp(image_id)
         if start is Start.LAST and held is not None and held.label_stamp == stamp:
             return held, []
         ct = read_ct(path) if held is None else held.ct
-        label, notes, came_from = None, [], "the prediction"
+        label, came_from = None, "the prediction"
         if start is Start.LABEL or (start is Start.LAST and stamp is not None):
             try:
                 tag, label = stored_label(service.datastore, image_id, ct, f"start={start.value}")
@@ -103,7 +106,7 @@ class _CorrectTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         )
         probabilities: dict[Structure, Probability] = {}
         plan = run_plan(cascade, ct, given, on_probability=probabilities.__setitem__)
-        found = current_of(plan, probabilities, models_said(plan.result), stamp)
+        found = current_of(plan, probabilities, models_said(plan.result), image_stamp, stamp)
         if found is None:
             raise LabelError(f"there is no plan of {ct.name} to correct; run cascade first")
         if held is not None and found.probability is None:
@@ -313,7 +316,7 @@ def _filled(layer: NDArray[Any], painted: NDArray[np.bool_]) -> NDArray[Any]:
     """A label map in which strokes hide what is beneath: there the nearest value beside them is taken."""
     if not painted.any():
         return layer
-    box = tuple(slice(max(0, cut.start - 5), cut.stop + 5) for cut in ndimage.find_objects(painted)[0])
+    box = tuple(slice(max(0, cut.start - 5), cut.stop + 5) for cut in ndimage.find_objects(painted.view(np.uint8))[0])
     if painted[box].all():
         return np.asarray(np.where(painted, 0, layer))
     nearest = ndimage.distance_transform_edt(painted[box], return_distances=False, return_indices=True)

@@ -23,7 +23,7 @@ from flrplan.method import CASCADE, PAPER_STAGES, CascadeResult, Probability, St
 from flrplan.planning import Clinical, Plan
 from flrplan.server.annotations import given_masks, used_label
 from flrplan.server.answer import answer, models_said
-from flrplan.server.current import CurrentPlans, current_of
+from flrplan.server.current import CurrentPlans, current_of, image_stamp_of
 from flrplan.server.host import IMAGE_ID, image_path
 from flrplan.server.label_table import COMPARTMENT_NAMES
 from flrplan.server.measure import MEASURE, MeasureTask
@@ -91,6 +91,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         with self._service.lock:
             started = perf_counter()
             path = image_path(request, self._service.datastore)
+            image_stamp = image_stamp_of(path)
             ct = read_ct(path)
             patient, notes = patient_of_ct(options.patient, path, None) if self.plans else (options.patient, [])
             ct = replace(ct, warnings=(*ct.warnings, *notes))
@@ -114,7 +115,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
             predicted = perf_counter()
             label = self.label_map(plan.result)
             path = write_result(label, ct.geometry, self._names, wanted)
-            self._keep_current(request, plan, probabilities)
+            self._keep_current(request, plan, probabilities, image_stamp)
         params = answer(plan, label, self._names, options, {"read": read - started, "write": perf_counter() - predicted})
         params |= {"label": label_used, "warnings": [*warnings, *params["warnings"]]}
         params["seconds"]["total"] = round(perf_counter() - started, 3)  # with the checks of the plan, which the answer makes
@@ -125,11 +126,13 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
                 params["warnings"].append(f"no report of this answer can be read: {error}")
         return str(path), params
 
-    def _keep_current(self, request: Mapping[str, Any], plan: Plan, probabilities: Mapping[Structure, Probability]) -> None:
+    def _keep_current(
+        self, request: Mapping[str, Any], plan: Plan, probabilities: Mapping[Structure, Probability], image_stamp: str
+    ) -> None:
         """What clicks correct from now on."""
         datastore, image_id = self._service.datastore, request.get(IMAGE_ID)
         stamp = None if image_id is None else datastore.label_stamp(image_id)
-        current = current_of(plan, probabilities, models_said(plan.result), stamp)
+        current = current_of(plan, probabilities, models_said(plan.result), image_stamp, stamp)
         if current is not None:
             self._service.current.keep(request, image_path(dict(request), datastore), current)
 

@@ -5,18 +5,23 @@ What is something else is named for what it is. Of a zip only the files that are
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import re
 import shlex
 import shutil
+import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from flrplan.errors import ModelError
+from flrplan.errors import ModelError, OutputError
 from flrplan.files import current_version, require_room
 from flrplan.files.folder import VERSIONS_NAME
 
@@ -26,7 +31,11 @@ CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest
 MAX_UNPACKED = 64 * 1024**3
 """Bytes that a zip may unpack to; five folds of nnU-Net's largest preset have about 10 GB."""
 MAX_RATIO = 100
-"""How much smaller than its content a large file in a zip may be; weights hardly shrink."""
+"""How much smaller than its content a large file in a zip, and the zip, may be; weights hardly shrink."""
+_SMALL = 64 * 1024**2
+"""Bytes that may shrink as they will."""
+DAMAGED = (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
+"""What reading a zip that was damaged raises."""
 
 _EXPECTED = (
     "expected nnU-Net 2's trained-model folder (TRAINER__PLANS__CONFIGURATION, with plans.json, dataset.json and "
@@ -58,10 +67,10 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     configuration: which one, where the source holds several (``3d_fullres``). checkpoint: file of each fold. room: where a zip is unpacked.
     Raises: ModelError for what is no such model, for several, and for a zip that is damaged, encrypted, or too large.
     """
-    names = _names(source)
+    names = file_names(source)
     inner = _model(source, names, configuration)
     if source.is_dir() and (current := current_version(source / inner)) != source / inner:
-        source, inner, names = current, ".", _names(current)
+        source, inner, names = current, ".", file_names(current)
     held = {name.removeprefix(f"{inner}/") for name in names if inner == "." or name.startswith(f"{inner}/")}
     shown = str(source) if inner == "." else f"{source}/{inner}"
     folds, left_out = _folds(held, checkpoint, shown)
@@ -90,8 +99,11 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _names(source: Path) -> set[str]:
-    """Paths of the files in a folder (not deeper than nnU-Net's) or a zip, with slashes, without hidden ones."""
+def file_names(source: Path) -> set[str]:
+    """Paths of the files in a folder (not deeper than nnU-Net's) or a zip, with slashes, without hidden ones.
+
+    Raises: ModelError where neither is there, naming what it is.
+    """
     if source.is_dir():
         found = set()
         for folder, folders, files in os.walk(source, followlinks=True):
@@ -111,21 +123,30 @@ def _is_hidden(name: str) -> bool:
 
 
 def members(source: Path) -> dict[str, zipfile.ZipInfo]:
-    """The files of a zip by path. Raises ModelError for paths that lead out of it, doubled ones, and a checkpoint, which is a zip, too."""
+    """The files of a zip by path.
+
+    Raises: ModelError where it is damaged, for paths that lead out of it, links, doubled files, and a checkpoint, which is a zip, too.
+    """
     try:
         with zipfile.ZipFile(source) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (OSError, zipfile.BadZipFile, ValueError) as error:
+    except (*DAMAGED, IndexError) as error:  # IndexError: a file without a name
         raise ModelError(f"{source}: the zip is damaged ({error}); download or copy it again") from error
+    if not infos:  # also of a zip that ends within a checkpoint, which is one itself
+        raise ModelError(f"{source}: the zip is empty or was cut short; download or copy it again")
     members: dict[str, zipfile.ZipInfo] = {}
+    known: dict[str, str] = {}
     for info in infos:
         path = PurePosixPath(info.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise ModelError(f"{source} names {info.filename!r}, a path outside of itself; it is not unpacked. {_EXPECTED}")
+        if not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise ModelError(f"{source} names {info.filename!r:.80}, a path outside of itself; it is not unpacked. {_EXPECTED}")
         if any(_is_hidden(part) for part in path.parts):
             continue
-        if str(path) in members:
-            raise ModelError(f"{source} holds {path} twice; export the model again")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ModelError(f"{source}: {path} is a link, not a file; export the model again, with the files themselves")
+        if (first := known.setdefault(str(path).casefold(), str(path))) != str(path) or first in members:
+            twice = "twice" if first == str(path) else f"and {first}, which many disks take for one"
+            raise ModelError(f"{source} holds {path} {twice}; export the model again")
         members[str(path)] = info
     if any(name.endswith("/data.pkl") for name in members):  # how torch.save writes
         raise ModelError(f"{source} {_file_kind(source, checkpoint=True)}")
@@ -192,15 +213,19 @@ def unpack(source: Path, inner: str, needed: Collection[str], folder: Path) -> N
     """
     found = members(source)
     infos = {name: found[name if inner == "." else f"{inner}/{name}"] for name in sorted(needed)}
-    total = sum(info.file_size for info in infos.values())
+    total, packed_bytes = sum(info.file_size for info in infos.values()), source.stat().st_size
     for name, info in infos.items():
         if info.flag_bits & 1:
             raise ModelError(f"{source} is encrypted; unpack it with its password and give the folder")
-        if total > MAX_UNPACKED or (info.file_size > 64 * 1024**2 and info.file_size > MAX_RATIO * info.compress_size):
+        if total > MAX_UNPACKED or (info.file_size > _SMALL and info.file_size > MAX_RATIO * info.compress_size):
             raise ModelError(
                 f"{source}: {name} would unpack to {info.file_size} bytes from {info.compress_size}, {total} in all, which no weights "
                 "do; it is not unpacked"
             )
+    if total > _SMALL and total > MAX_RATIO * packed_bytes:
+        raise ModelError(
+            f"{source} has {packed_bytes} bytes and would unpack to {total}, which no weights do; it is not unpacked"
+        )
     require_room(folder, total, f"unpacking {source.name}")
     try:
         with zipfile.ZipFile(source) as archive:
@@ -208,7 +233,11 @@ def unpack(source: Path, inner: str, needed: Collection[str], folder: Path) -> N
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(info) as packed, (folder / name).open("wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked, 1024**2)  # never more than file_size, whatever the content says
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+    except (*DAMAGED, EOFError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                f"{source} could not be unpacked into {folder.parent}: {error.strerror}; make room, or choose a folder on another disk"
+            ) from error
         raise ModelError(f"{source}: the zip cannot be unpacked ({error}); download it again, or give its folder") from error
 
 
@@ -223,6 +252,8 @@ def _file_kind(path: Path, checkpoint: bool = False) -> str:
         return f"is a checkpoint, one part of a model; give the folder above its fold{place}"
     if name in ("plans.json", "dataset.json"):
         return f"is one file of a model; give its folder: {path.parent}"
+    if name.endswith(".zip"):
+        return "is no whole zip; download or copy it again"
     if re.search(r"\.(tar|tgz|gz|xz|bz2|7z|rar|zst)$", name):
         return "is an archive of another kind than zip; unpack it and give the folder"
     return f"is neither a folder nor a zip; {_EXPECTED}"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from flrplan.anatomy import Structure
 from flrplan.errors import ModelError, SettingsError
-from flrplan.files import read_json
+from flrplan.files import read_json, stamp_of
 from flrplan.files.folder import VERSIONS_NAME
 from flrplan.method import STAGES, InputSettings, Stage
 from flrplan.nnunet.model.intensities import clip_floor_fault
@@ -138,11 +137,10 @@ class ModelFolder:
         """The published checkpoint of one fold."""
         return self.path / f"fold_{fold}" / FINAL_CHECKPOINT
 
-    def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
-        """Names, sizes and modification times of all files that matter; it changes when the model does."""
+    def fingerprint(self) -> tuple[tuple[str, str], ...]:
+        """Names and stamps (:func:`flrplan.files.stamp_of`) of all files that matter; it changes when the model does."""
         files = [self.path / "plans.json", self.path / "dataset.json", *(self.checkpoint(f) for f in self.folds)]
-        stats = [(str(f), os.stat(f)) for f in files]
-        return tuple((name, s.st_size, s.st_mtime_ns) for name, s in stats)
+        return tuple((str(f), stamp_of(f)) for f in files)
 
 
 def target_labels(own: Mapping[str, Any], target: Structure) -> tuple[str, ...]:

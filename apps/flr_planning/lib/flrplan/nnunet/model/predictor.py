@@ -103,6 +103,7 @@ class StagePredictor:
         self._values = {target: _target_values(folder, target) for target in folder.stage.targets}
         self._ras = str(folder.plans.get("image_reader_writer")).endswith("WithReorient")
         self._darkest = _darkest(folder, configuration)
+        self._configuration = configuration
         self._predictor = self._build(weights, configuration, tuple(axes) if axes else None, device, mirroring)
 
     def _build(
@@ -158,9 +159,10 @@ class StagePredictor:
 
     @cached_property
     def decides(self) -> bytes:
-        """Digest of all that its answers depend on beside the input: what the folder says, weights, device, settings."""
+        """Digest of all that its answers depend on beside the input: what the folder and its checkpoints say, weights, device, settings."""
         folder, running = self.folder, self._predictor
-        settings = [str(running.device), running.use_mirroring, str(self.engine)]
+        mirrored = running.allowed_mirroring_axes if running.use_mirroring else None
+        settings = [str(running.device), mirrored, self._configuration, str(self.engine)]
         content = json.dumps([folder.plans, folder.dataset, list(self.fold_sha256.items()), settings], sort_keys=True)
         return hashlib.sha256(content.encode()).digest()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from flrplan.errors import ModelError, OutputError
-from flrplan.files import current_version, link, publish_version, write_json
+from flrplan.errors import FlrError, ModelError, OutputError
+from flrplan.files import current_version, link, publish_version, use_version, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.nnunet.model import write_checkpoint
 from flrplan.nnunet.model.checkpoint import published_content, require_finite, weights_sha256
@@ -94,6 +94,26 @@ def replace_model(new: Path, model_folder: Path) -> Path:
     """
     with changing(model_folder):
         return publish_version(new, model_folder)
+
+
+def replace_models(new: Mapping[str, Path], root: Path) -> dict[str, Path]:
+    """Folders become the models that serve, by ``<stage>/<architecture>`` below ``root``: all of them, or none. Returns their places.
+
+    Raises as :func:`replace_model`; then those that served before do so again, and the new ones are gone.
+    """
+    before = {name: current_version(root / name) if (root / name).exists() else None for name in new}
+    taken: dict[str, Path] = {}
+    try:
+        for name, folder in new.items():
+            taken[name] = replace_model(folder, root / name)
+    except FlrError:
+        for name, place in taken.items():
+            with changing(root / name):
+                if (old := before[name]) is not None:
+                    use_version(root / name, "0" if old == root / name else old.name)
+                shutil.rmtree(place, ignore_errors=True)
+        raise
+    return taken
 
 
 def require_writable(model_folder: Path) -> None:
