@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import logging
@@ -226,14 +227,15 @@ def test_masks_fit_one_input_only(
 def test_files_of_one_name_are_planned_under_that_of_their_folder(
     tmp_path: Path, ct_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned = {}
+    planned, collecting = {}, []
 
     def plan(path: Path, *, name: str, **_: Any) -> SimpleNamespace:
         planned[path.parent.name] = name
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
         return SimpleNamespace(
             ct=SimpleNamespace(slices=()), why_no_dicom="no series", volumes=volumes, warnings=(), compared={},
-            assessment=SimpleNamespace(describe=list), save=lambda folder: None, interval=None,
+            assessment=SimpleNamespace(describe=list), interval=None,
+            save=lambda folder: collecting.append(gc.isenabled()),
         )  # fmt: skip
 
     monkeypatch.setattr("flrplan.api.plan.plan", plan)
@@ -243,6 +245,9 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
     inputs = [str(tmp_path / name / "ct.nii.gz") for name in ("s0001", "s0002")]
     assert main(["plan", *inputs, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert planned == {"s0001": "s0001", "s0002": "s0002"}
+    assert collecting == [False, True], "Python's garbage is looked for again after the first case, which imports everything"
+    assert gc.isenabled()
+    gc.unfreeze()
 
 
 def test_a_dicom_case_is_called_after_the_patient_and_says_what_was_not_used(

@@ -1,11 +1,14 @@
-"""The peak of memory is this process's own, whoever started it; freed memory is kept where that was asked."""
+"""The peak of memory is this process's own, whoever started it; freed memory is kept, and garbage left alone, where that was asked."""
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from flrplan.hardware import collector_at_rest, wake_collector
 
 PRINT = "from flrplan.hardware.memory import peak_memory_bytes; print(peak_memory_bytes())"
 LARGE = f"""
@@ -48,3 +51,32 @@ def test_kept_memory_is_used_again() -> None:
         pytest.skip("this C library cannot be told to keep memory")
     assert fresh < 100
     assert fresh_pages("give back")[1] > 20 * 30  # even where a page has 2 MB
+
+
+def test_garbage_is_left_alone_until_the_block_ends_or_the_collector_is_woken() -> None:
+    with collector_at_rest():
+        assert not gc.isenabled()
+        wake_collector()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 1000, "what is alive is not looked through again"
+        gc.unfreeze()
+    with pytest.raises(ValueError, match="stopped"), collector_at_rest():
+        raise ValueError("stopped")
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with collector_at_rest():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_what_lives_to_the_end_is_not_looked_through_at_the_end() -> None:
+    line = "import gc; from flrplan.hardware import collector_at_rest\nwith collector_at_rest(): pass\n"
+    line += "import atexit, sys; atexit._run_exitfuncs(); sys.stdout.write(str(gc.get_freeze_count()))"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) > 1000

@@ -87,6 +87,13 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Plans every input; one bad case does not stop the rest. Returns 1 if any failed."""
+    from flrplan.hardware import collector_at_rest
+
+    with collector_at_rest():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if not arguments.anonymize:
         return _plan_all(arguments, str)
     from flrplan.api.anonymous import Anonymizer, AnonymousLog
@@ -112,7 +119,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     from flrplan.api.many import overlapped, part_of, run_on_gpus
     from flrplan.api.plan import is_planned, options_of, plan, request_of
     from flrplan.engine import Cascade, CascadeSettings
-    from flrplan.hardware import keep_freed_memory
+    from flrplan.hardware import keep_freed_memory, wake_collector
     from flrplan.image import case_names, read_ct
     from flrplan.planning.cut_file import plane_of_text
 
@@ -214,6 +221,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             if len(cases) > 1:
                 note(f"{numbers[path]}{folders[path]}: planned")
             _tell(folders[path], planned)
+        if path is not todo[-1]:
+            wake_collector()
 
     overlapped(todo, lambda path: read_ct(path, arguments.series), compute, write)
     if arguments.part == (1, 1):

@@ -1,10 +1,14 @@
-"""How much memory this process has used at most, and whether it gives freed memory back at once."""
+"""How much memory this process has used at most, whether it gives freed memory back at once, and when it looks for garbage."""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -42,3 +46,26 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Within the block, or until :func:`wake_collector`, Python does not look for objects that only hold each other.
+
+    A process that starts makes a million objects that live to its end, modules and models. For one plan Python looked through all of them
+    nine times, and once more at its end: 3 s of CPU.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    atexit.register(gc.freeze)
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def wake_collector() -> None:
+    """Ends the rest of a process that goes on for long. What is alive now is never looked through again."""
+    gc.freeze()
+    gc.enable()

@@ -1,13 +1,17 @@
-"""The one place that sets nnU-Net's environment variables, and that keeps its prints out of our output."""
+"""The one place that sets nnU-Net's environment variables, keeps its prints out of our output, and what it never uses out of our start."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -88,3 +92,46 @@ def quiet() -> Iterator[None]:
         text = captured.getvalue().strip()
         if text:
             logger.debug("nnU-Net printed:\n%s", text)
+
+
+_COMPILER = "torch._dynamo"
+
+
+class _IsCompiled(type):
+    def __instancecheck__(cls, network: object) -> bool:
+        compiler = sys.modules.get(_COMPILER)
+        return compiler is not None and isinstance(network, compiler.OptimizedModule)
+
+
+class _Compiled(metaclass=_IsCompiled):
+    """In place of torch's class of compiled networks, of which there is none before its compiler is imported."""
+
+
+class _LaterCompiler(ModuleType):
+    """In place of torch's compiler, which is imported when another name of it is asked for."""
+
+    OptimizedModule = _Compiled
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(_COMPILER) is self:
+            del sys.modules[_COMPILER]
+        return getattr(importlib.import_module(_COMPILER), name)
+
+
+@contextlib.contextmanager
+def without_compiler() -> Iterator[None]:
+    """Within the block, nnU-Net is imported without torch's compiler: more than a second of CPU, and a prediction never compiles.
+
+    nnU-Net 2.8.1 imports it to ask whether a network is compiled; it still gets the right answer.
+    """
+    if _COMPILER in sys.modules:
+        yield
+        return
+    later = sys.modules[_COMPILER] = _LaterCompiler(_COMPILER)
+    try:
+        yield
+    finally:
+        if sys.modules.get(_COMPILER) is later:
+            del sys.modules[_COMPILER]

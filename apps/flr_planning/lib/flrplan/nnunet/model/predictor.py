@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
@@ -27,13 +24,18 @@ from flrplan.hardware.device import is_out_of_memory
 from flrplan.method import Probability, StageInput
 from flrplan.method.engine import Engine
 from flrplan.method.probabilities import encode
-from flrplan.nnunet.environment import quiet
+from flrplan.nnunet.environment import quiet, without_compiler
 from flrplan.nnunet.model.architecture import check_architecture
 from flrplan.nnunet.model.checkpoint import load_checkpoint, weights_sha256
 from flrplan.nnunet.model.model_folder import ModelFolder
 from flrplan.nnunet.model.openvino_network import OpenVinoNetwork, openvino, worth_converting
 from flrplan.nnunet.model.tiles import needed_tiles
 from flrplan.workfolder import ModelIdentity
+
+with without_compiler():
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 logger = logging.getLogger(__name__)
 
