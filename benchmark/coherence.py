@@ -4,7 +4,8 @@
 
 Cases are full-size (512 x 512), every second one wide, predicted once by the demo models and kept in ``W/raw/<case>.npz``: 20 s of CPU and
 some 2 MB a case. Measured from there in 6 s a case, so a run that is broken off, or asked for more cases, goes on. ``given``: the remnant
-from the true liver and metastases; ``predicted``: from the CT alone. Writes ``W/coherence.csv``, a line a plan, and prints the table.
+from the true liver and metastases; ``predicted``: from the CT alone. Writes ``W/coherence.csv``, a line a plan, and prints the table, and
+how often the true FLR% lies in the interval that the models' calibration gives.
 
 parts: of the resection (26 neighbours), all of them; beyond: more than the truth's of at least 2 ml.
 shell: the part of the resection within 4 mm of the capsule that an opening with a ball of 4 mm diameter removes, where it does not remove
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import logging
 import math
 import sys
@@ -30,16 +32,20 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure, structure_mask, to_compartments
+from flrplan.api.plan import coherent_plan
 from flrplan.cohort import CohortSettings, make_case
 from flrplan.cohort.settings import case_name
-from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
+from flrplan.engine import DEMO_NAME, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, FlrError
 from flrplan.files import replacing
 from flrplan.image import CT, Geometry, read_ct
 from flrplan.method import MASK_FROM
+from flrplan.method.engine import APP_ENGINE
 from flrplan.metrics.overlap import dice
 from flrplan.planning import COHERENT, measure_volumes
+from flrplan.planning.calibration import CALIBRATION_NAME, Calibration
 from flrplan.planning.coherent import TOUCHING, coherent_flr
+from flrplan.planning.evidence import Evidence
 
 log = logging.getLogger("coherence")
 
@@ -67,16 +73,21 @@ class Measured:
 
 
 def predict(ct: CT, truth: NDArray[np.uint8] | None, cascade: Cascade) -> Arrays:
-    """The networks' liver, CRLM and FLR probability, from the CT alone and from the true masks."""
+    """The networks' liver, CRLM and FLR probability, from the CT alone and from the true masks, and what there is to be sure of it."""
     kept: Arrays = {"spacing_mm": np.array(ct.geometry.spacing_mm)}
-    probability: dict[Structure, NDArray[np.uint8]] = {}
-    result = cascade.run(ct, on_probability=probability.__setitem__)
-    kept |= {f"predicted_{s}": result.masks[s] for s in (Structure.LIVER, Structure.CRLM)}
-    kept["predicted_p"] = probability[Structure.FLR]
+    inputs: dict[str, dict[Structure, Mask]] = {"predicted": {}}
     if truth is not None:
-        given = {s: structure_mask(truth, s) for s in (Structure.LIVER, Structure.CRLM)}
-        cascade.run(ct, given, on_probability=probability.__setitem__)
-        kept |= {"truth": truth, "given_p": probability[Structure.FLR]}
+        kept["truth"] = truth
+        inputs["given"] = {s: structure_mask(truth, s) for s in (Structure.LIVER, Structure.CRLM)}
+    for name, given in inputs.items():
+        probability: dict[Structure, NDArray[np.uint8]] = {}
+        plan, evidence = coherent_plan(cascade, ct, given, on_probability=probability.__setitem__)
+        kept |= {
+            f"{name}_p": probability[Structure.FLR],
+            f"{name}_evidence": np.array(json.dumps(evidence and evidence.to_json())),
+        }
+        if not given:
+            kept |= {f"{name}_{s}": plan.masks[s] for s in (Structure.LIVER, Structure.CRLM)}
     return kept
 
 
@@ -91,6 +102,29 @@ def predicted(work: Path, name: str, make: Any, cascade: Cascade) -> Arrays:
             np.savez_compressed(file, **arrays)
     with np.load(path) as held:
         return {key: held[key] for key in held.files}
+
+
+def sureness(measured: list[Measured], evidence: dict[tuple[str, str], Evidence], calibration: Calibration) -> list[str]:
+    """A line for each kind of inputs: in how many of the cases that have an interval the true FLR% lies in it."""
+    lines = []
+    for inputs in ("given", "predicted"):
+        inside, widths, without = 0, [], 0
+        for m in measured:
+            seen = evidence.get((m.case, inputs))
+            if (m.inputs, m.plan) != (inputs, "coherent") or seen is None or math.isnan(m.error):
+                continue
+            bounds = calibration.interval(seen).flr_fraction
+            if bounds is None:
+                without += 1
+                continue
+            inside += bounds.lower <= m.flr_fraction - m.error / 100 <= bounds.upper
+            widths.append(100 * (bounds.upper - bounds.lower))
+        if widths or without:
+            mean = f", mean width {np.mean(widths):.0f} points" if widths else ""
+            lines.append(
+                f"interval, {inputs}: holds the true FLR% in {inside} of {len(widths)} cases{mean}; {without} have none"
+            )
+    return lines
 
 
 def measure(case: str, arrays: Arrays) -> Iterator[Measured]:
@@ -220,13 +254,20 @@ def main() -> int:
     for text in arguments.real:
         name, _, path = text.partition("=")
         makers[name] = lambda path=path: (read_ct(path), None)
-    cascade = Cascade(ModelStore(arguments.work / "no-models", demo=MODEL_ROOT / "demo"), CascadeSettings(device="cpu"))
+    cascade = Cascade(
+        ModelStore(arguments.work / "no-models", demo=MODEL_ROOT / DEMO_NAME), CascadeSettings(device="cpu", engine=APP_ENGINE)
+    )
     measured: list[Measured] = []
+    evidence: dict[tuple[str, str], Evidence] = {}
     failed = 0
     for number, (name, make) in enumerate(makers.items(), 1):
         log.info("[%d/%d] %s", number, len(makers), name)
         try:
-            measured += measure(name, predicted(arguments.work, name, make, cascade))
+            arrays = predicted(arguments.work, name, make, cascade)
+            measured += measure(name, arrays)
+            for inputs in ("given", "predicted"):
+                if found := json.loads(str(arrays.get(f"{inputs}_evidence", "null"))):
+                    evidence[name, inputs] = Evidence.from_json(found)
         except EmptyLiverError as error:
             log.info("  left out: %s", error)
         except FlrError as error:
@@ -236,7 +277,9 @@ def main() -> int:
         writer = csv.DictWriter(file, [f.name for f in fields(Measured)])
         writer.writeheader()
         writer.writerows(asdict(m) for m in measured)
-    sys.stdout.write("\n".join(table(measured)) + "\n")
+    calibration = Calibration.read(MODEL_ROOT / DEMO_NAME / CALIBRATION_NAME, cascade.settings.architecture)
+    sure = [] if calibration is None else sureness(measured, evidence, calibration)
+    sys.stdout.write("\n".join([*table(measured), *sure]) + "\n")
     return 1 if failed else 0
 
 

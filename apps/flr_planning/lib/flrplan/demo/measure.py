@@ -23,6 +23,7 @@ from flrplan.files import read_json, sha256_of_file, write_json
 from flrplan.hardware import keep_freed_memory
 from flrplan.image import CT
 from flrplan.method import CRLM, FLR, FLR_E2E
+from flrplan.method.engine import APP_ENGINE
 from flrplan.metrics.overlap import dice
 from flrplan.workfolder import map_cases
 
@@ -134,7 +135,7 @@ def model_weights(models: Path) -> dict[str, str]:
 
 def demo_cascade(models: Path, device: str = "cpu") -> Cascade:
     """The cascade as the app runs it, by the models of a folder alone."""
-    return Cascade(ModelStore(models, demo=None, cache_mb=0), CascadeSettings(device=device))
+    return Cascade(ModelStore(models, demo=None, cache_mb=0), CascadeSettings(device=device, engine=APP_ENGINE))
 
 
 _cascades: list[Cascade] = []
