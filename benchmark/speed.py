@@ -276,8 +276,6 @@ def run_one(side: str, bench: Bench, out: Path) -> dict[str, Any]:
     used, inside = run_process(side, arguments, out)
     if side == "warm":  # its second time, without the start of the process
         used.wall_s, used.cpu_s = inside["wall_s"], inside["cpu_s"]
-    if side == "cold":
-        next((out / "plans").glob("*/planning.nii.gz")).rename(out / "planning.nii.gz")
     return {**used.__dict__, **{key: inside[key] for key in ("device_peak_bytes", "network_calls", "seconds")}}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import resource
 import sys
 import time
@@ -143,10 +144,13 @@ def predictor(arguments: Sequence[str]) -> Callable[[], object]:
 
 def cold(arguments: Sequence[str]) -> Callable[[], object]:
     """``flrplan plan`` as a process."""
-    import flrplan.api.plan  # the command imports these itself, but then they would not count as imports
-    import flrplan.nnunet.model.predictor
-    import flrplan.planning.picture  # noqa: F401
     from flrplan.cli import main
+    from flrplan.hardware import collector_at_rest
+
+    with collector_at_rest():  # the command imports these itself, and so, but then they would not count as imports
+        import flrplan.api.plan
+        import flrplan.nnunet.model.predictor
+        import flrplan.planning.picture  # noqa: F401
 
     def run() -> None:
         if code := main(arguments):
@@ -174,12 +178,37 @@ def warm(arguments: Sequence[str]) -> Callable[[], object]:
     return run
 
 
+def keep_plans() -> list[Any]:
+    """Plans that are saved from now on."""
+    from flrplan.planning import Plan
+
+    kept: list[Plan] = []
+    save = Plan.save
+
+    @functools.wraps(save)
+    def saved(plan: Plan, folder: str | os.PathLike[str]) -> None:
+        kept.append(plan)
+        save(plan, folder)
+
+    replaced: Any = Plan
+    replaced.save = saved
+    return kept
+
+
+def write_raw(path: Path, plan: Any) -> None:
+    """Writes the planning map of the networks' own masks, as peers give them, where a plan made another FLR of them."""
+    from flrplan.image import write_label_map
+
+    write_label_map(path, (plan.raw or plan.result).planning_map()[0], plan.ct.geometry)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Runs a side and writes its result."""
     side, result, *rest = arguments
     started = time.perf_counter()
     run = {"command": command, "predictor": predictor, "cold": cold, "warm": warm}[side](rest)
     imported = time.perf_counter() - started
+    kept = keep_plans() if side in ("cold", "warm") else []
     computed = resource.getrusage(resource.RUSAGE_SELF)
     clock = Clock()
     started = time.perf_counter()
@@ -199,6 +228,8 @@ def main(arguments: Sequence[str]) -> None:
         "seconds": {**({} if side == "warm" else {"imports": imported}), **clock.seconds},
     }
     Path(result).write_text(json.dumps(content), encoding="utf-8")
+    if kept:
+        write_raw(Path(result).with_name("planning.nii.gz"), kept[-1])
 
 
 if __name__ == "__main__":

@@ -16,10 +16,12 @@ from torch import nn
 
 import speed
 import speed_side
+from flrplan.anatomy import Compartment, Structure
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
-from flrplan.image import Geometry
-from flrplan.method import LIVER, build_stage_input
+from flrplan.image import CT, Geometry, read_label_map
+from flrplan.method import LIVER, CascadeResult, Source, build_stage_input
 from flrplan.nnunet.model import ModelFolder
+from flrplan.planning import Plan
 from speed_report import goals
 from widened import widen, write_widened
 
@@ -132,6 +134,20 @@ def test_ratios_are_those_of_peers_to_ours_and_dice_by_hand() -> None:
 def test_what_is_timed_is_there(module: str, path: str) -> None:
     """A function that was renamed would be an error of every side that imports it, and one that moved be missed in silence."""
     assert callable(operator.attrgetter(path)(importlib.import_module(module)))
+
+
+def test_compared_are_the_masks_of_the_networks_where_a_plan_made_others_of_them(tmp_path: Path) -> None:
+    flat, geometry = np.ones((2, 2, 2), bool), Geometry((2, 2, 2), (1.0, 1.0, 3.0))
+    one = np.arange(8).reshape(2, 2, 2) < 5
+
+    def result(flr: np.ndarray) -> CascadeResult:
+        masks = {Structure.LIVER: flat, Structure.CRLM: ~flat, Structure.FLR: flr}
+        ct = CT(np.zeros((2, 2, 2), np.int16), geometry, "case", "test")
+        return CascadeResult(ct, masks, dict.fromkeys(masks, Source.PREDICTED), {}, {}, ())
+
+    for plan, remnant in ((Plan(result(flat), raw=result(one)), 5), (Plan(result(flat)), 8)):
+        speed_side.write_raw(tmp_path / "planning.nii.gz", plan)
+        assert np.count_nonzero(read_label_map(tmp_path / "planning.nii.gz")[0] == Compartment.REMNANT) == remnant
 
 
 def test_a_side_that_fails_is_named_and_the_rest_goes_on(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from flrplan.anatomy import NestingReport
+from flrplan.anatomy import NestingReport, Structure
 from flrplan.image import CT
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan
+from flrplan.planning.evidence import evidence_of
 from flrplan.preparation import CaseSource, SourceKind
 from flrplan.preparation.table import QC_COUNTS, dataset_csv, dataset_row
 from flrplan.preparation.truth import Truth
-from flrplan.qc import RULES, registry
+from flrplan.qc import RULES, QcCase, check_case, registry
 
 
 def plan_of(anatomy: Any) -> Plan:
@@ -46,6 +49,63 @@ def test_a_remnant_too_small_to_live_with_is_told(anatomy: Any) -> None:
     anatomy.flr &= anatomy.ball((21, 22, 30), 18.0)
     told = [w for w in plan_of(anatomy).warnings if "nobody resects so much" in w]
     assert len(told) == 1
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[QcCase]:
+    """Every case that ``not_liver`` has looked at."""
+    looked: list[QcCase] = []
+
+    def watched(find: Callable[..., Any]) -> Callable[..., Any]:
+        def found(case: QcCase, **thresholds: float) -> Any:
+            looked.append(case)
+            return find(case, **thresholds)
+
+        return found
+
+    rule = RULES["not_liver"]
+    monkeypatch.setattr(registry, "RULES", {**RULES, "not_liver": replace(rule, find=watched(rule.find))})
+    return looked
+
+
+def predicted_plan(anatomy: Any) -> Plan:
+    case = anatomy.case()
+    return Plan.coherent(CascadeResult(case.ct, case.masks, dict.fromkeys(case.masks, Source.PREDICTED), {}, {}, ()))
+
+
+def evidence_against(plan: Plan, case: QcCase | None) -> tuple[str, ...]:
+    flr = plan.masks[Structure.FLR]
+    assert plan.raw is not None
+    evidence = evidence_of(plan.raw, flr, flr * np.uint8(255), [], case)
+    assert evidence is not None
+    return evidence.unlike
+
+
+def test_a_rule_looks_once_at_a_plan_whose_evidence_asks_before(anatomy: Any, counted: list[QcCase]) -> None:
+    anatomy.hu[anatomy.liver] = 900  # no liver has such HU
+    plan = predicted_plan(anatomy)
+    unlike = evidence_against(plan, plan.checked)
+    assert any("HU" in sentence for sentence in unlike)
+    findings = replace(plan, remark="the same masks").findings
+    assert len(counted) == 1
+    assert findings == check_case(QcCase(plan.ct.name, plan.ct.geometry, plan.masks, plan.ct)).findings
+    assert unlike == evidence_against(plan, None)
+
+
+def test_evidence_looks_at_the_liver_alone_where_another_mask_reaches_beyond(anatomy: Any, counted: list[QcCase]) -> None:
+    anatomy.crlm[0, 0, 0] = True
+    plan = predicted_plan(anatomy)
+    assert evidence_against(plan, plan.checked) == evidence_against(plan, None)
+    assert [set(case.masks) for case in counted] == [{Structure.LIVER}] * 2
+
+
+def test_what_was_found_in_other_masks_is_not_said_of_these(anatomy: Any, counted: list[QcCase]) -> None:
+    plan = predicted_plan(anatomy)
+    assert plan.findings == ()
+    far = dict(plan.masks) | {Structure.FLR: np.zeros_like(plan.masks[Structure.FLR])}
+    other = replace(plan, result=replace(plan.result, masks=far))
+    assert "volumes" in {f.rule for f in other.findings}
+    assert len(counted) == 2
 
 
 def test_a_rule_that_fails_costs_itself_not_the_plan(anatomy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ def coherent_plan(
     plan = Plan.coherent(result, flr[0] if flr else None)
     evidence = None
     if plan.raw is not None and flr and Structure.CRLM in result.masks:
-        evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds[0])
+        evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds[0], plan.checked)
     return _with_disagreement(plan, folds if disagreement else []), evidence
 
 

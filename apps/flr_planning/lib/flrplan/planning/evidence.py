@@ -63,10 +63,13 @@ def _short(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def evidence_of(raw: CascadeResult, flr: Mask, probability: Probability, folds: Sequence[Probability]) -> Evidence | None:
+def evidence_of(
+    raw: CascadeResult, flr: Mask, probability: Probability, folds: Sequence[Probability], case: QcCase | None = None
+) -> Evidence | None:
     """The evidence of a plan; None where the liver holds no parenchyma.
 
     raw: what the cascade gave. flr: the coherent one. probability: the FLR's, of the ensemble and of each fold, as the cascade hands them on.
+    case: the plan's masks as label QC sees them; what is found here need not be looked for again.
     """
     liver, crlm = raw.masks[Structure.LIVER], raw.masks[Structure.CRLM]
     box = ndimage.find_objects(liver.view(np.uint8))[0] if liver.any() else None
@@ -85,7 +88,7 @@ def evidence_of(raw: CascadeResult, flr: Mask, probability: Probability, folds: 
 
     given = [s.value for s in (Structure.LIVER, Structure.CRLM) if raw.sources[s] is Source.GIVEN]
     p = probability[box][parenchyma].astype(np.float32) / np.float32(255)
-    weight = _trusted(liver, geometry)[parenchyma]
+    weight = _trusted(liver, parenchyma, geometry)
     return Evidence(
         inputs={0: Source.PREDICTED.value, 2: Source.GIVEN.value}.get(len(given), f"{''.join(given)} given"),
         flr_fraction=fraction(flr[box]),
@@ -97,7 +100,7 @@ def evidence_of(raw: CascadeResult, flr: Mask, probability: Probability, folds: 
         crlm_ml=float(np.count_nonzero(crlm & liver)) * geometry.voxel_volume_ml,
         slice_mm=float(max(geometry.spacing_mm)),
         liver_hu=float(np.median(raw.ct.array_zyx[box][parenchyma])),
-        unlike=_against(raw.ct, raw.masks[Structure.LIVER]),
+        unlike=_against(raw.ct, raw.masks[Structure.LIVER], case),
     )
 
 
@@ -113,12 +116,20 @@ def disagreement_of(liver: Mask, folds: Sequence[Probability]) -> NDArray[np.uin
     return result
 
 
-def _trusted(liver: Mask, geometry: Geometry) -> NDArray[np.floating[Any]]:
-    """As the coherent plan weighs the probability, on the voxels themselves."""
-    depth = ndimage.distance_transform_edt(np.pad(liver, 1), sampling=geometry.spacing_zyx_mm)[1:-1, 1:-1, 1:-1]
+def _trusted(liver: Mask, where: Mask, geometry: Geometry) -> NDArray[np.floating[Any]]:
+    """As the coherent plan weighs the probability, at the voxels of ``where``, which lie in the liver."""
+    nearest = ndimage.distance_transform_edt(
+        np.pad(liver, 1), sampling=geometry.spacing_zyx_mm, return_distances=False, return_indices=True
+    )
+    places = np.nonzero(np.pad(where, 1))
+    away_mm = [(of[places] - here) * mm for of, here, mm in zip(nearest, places, geometry.spacing_zyx_mm, strict=True)]
+    depth = np.sqrt(sum(mm * mm for mm in away_mm))
     return np.asarray(np.minimum(depth / COHERENT.trusted_depth_mm, 1.0) ** 2 + 1e-3)
 
 
-def _against(ct: CT, liver: Mask) -> tuple[str, ...]:
-    found = check_case(QcCase(ct.name, ct.geometry, {Structure.LIVER: liver}, ct), rules=_UNLIKE).findings
-    return tuple(f.message for f in found if f.severity is Severity.ERROR)
+def _against(ct: CT, liver: Mask, case: QcCase | None) -> tuple[str, ...]:
+    """Sentences. case: whose liver this is; it serves where its other masks do not widen the region that the rules look at."""
+    alone = QcCase(ct.name, ct.geometry, {Structure.LIVER: liver}, ct)
+    same = case is not None and case.masks[Structure.LIVER] is liver and case.box == alone.box
+    found = check_case(case if same and case is not None else alone, rules=_UNLIKE).findings
+    return tuple(f.message for f in found if f.severity is Severity.ERROR and f.structure is Structure.LIVER)

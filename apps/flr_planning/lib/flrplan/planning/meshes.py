@@ -82,9 +82,10 @@ def surface_mesh(mask: Mask, geometry: Geometry, edge_mm: float = EDGE_MM) -> Me
         return Mesh.empty()
     edge_mm = min(edge_mm, float(np.cbrt(1000 * np.count_nonzero(mask) * geometry.voxel_volume_ml)) / 8)
     field, grid = _sampled(mask, _box(mask), geometry, edge_mm)
-    held = np.sort(field, axis=None)[::-1]
-    cells = min(max(1, round(np.count_nonzero(mask) * geometry.voxel_volume_ml / grid.voxel_volume_ml)), held.size - 1)
-    return _triangulated(field, float(held[cells - 1] + held[cells]) / 2, grid)
+    cells = min(max(1, round(np.count_nonzero(mask) * geometry.voxel_volume_ml / grid.voxel_volume_ml)), field.size - 1)
+    last, next_one = field.size - cells, field.size - cells - 1  # of the values that lie inside, and below them
+    held = np.partition(field, (next_one, last), axis=None)
+    return _triangulated(field, float(held[last] + held[next_one]) / 2, grid)
 
 
 def cut_mesh(liver: Mask, flr: Mask, geometry: Geometry, edge_mm: float = EDGE_MM) -> Mesh:

@@ -62,7 +62,8 @@ class Plan:
     sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
     the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
     them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
-    by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written.
+    by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written. checked: these masks as label QC
+    has looked at them so far; None where it has not.
     """
 
     result: CascadeResult
@@ -77,12 +78,14 @@ class Plan:
     settings: Mapping[str, str] = field(default_factory=dict)
     made_on: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     anonymized: bool = False
+    checked: QcCase | None = None
 
     @classmethod
     def coherent(cls, result: CascadeResult, probability: Probability | None = None) -> Plan:
         """The coherent plan of what a cascade gave: liver, CRLM and FLR. probability: of the FLR, as the cascade hands it on."""
         changed = coherent_result(result, probability)
-        return cls(changed, raw=None if changed is result else result)
+        checked = QcCase(result.ct.name, result.ct.geometry, changed.masks, result.ct)
+        return cls(changed, raw=None if changed is result else result, checked=checked)
 
     @property
     def ct(self) -> CT:
@@ -135,7 +138,13 @@ class Plan:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What label QC says of the masks, the worst first (:mod:`flrplan.qc`)."""
-        return check_case(QcCase(self.ct.name, self.ct.geometry, self.masks, self.ct)).findings
+        same = self.checked is not None and self.checked.masks is self.masks and self.checked.ct is self.ct
+        case = (
+            self.checked if same and self.checked is not None else QcCase(self.ct.name, self.ct.geometry, self.masks, self.ct)
+        )
+        found = check_case(case).findings
+        case.forget()
+        return found
 
     @property
     def assessment(self) -> Assessment:

@@ -84,6 +84,7 @@ class QcCase:
     """The masks ``(Z, Y, X) bool`` that a label states, on one grid. A structure that is not in ``masks`` is absent, which is not empty.
 
     ct: on the same grid; None where there is none. off_grid: grids of files that were left out because they lie on another one.
+    found: what rules have found already, kept by :func:`flrplan.qc.registry.check_case`.
     Raises: GridError for a mask or a CT of another shape.
     """
 
@@ -92,6 +93,7 @@ class QcCase:
     masks: Mapping[Structure, Mask]
     ct: CT | None = None
     off_grid: Mapping[str, Geometry] = field(default_factory=dict)
+    found: dict[Any, list[Finding]] = field(default_factory=dict, init=False, repr=False)
     _pieces: dict[Structure, Pieces] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,12 @@ class QcCase:
         for what, shape in shapes.items():
             if shape != self.geometry.shape_zyx:
                 raise GridError(f"case {self.name}: {what} has shape {shape}, the grid {self.geometry.shape_zyx}")
+
+    def forget(self) -> None:
+        """Frees the arrays that were made of the masks and the CT; they are made again where something asks. What was found is kept."""
+        for name in ("whole", "crop", "coarse", "main_liver"):
+            self.__dict__.pop(name, None)
+        self._pieces.clear()
 
     @cached_property
     def canonical(self) -> Canonical:

@@ -85,7 +85,8 @@ class Checked:
 def check_case(case: QcCase, settings: Settings | None = None, rules: Collection[str] | None = None) -> Checked:
     """Applies the rules (None: all) to a case; the worst findings come first.
 
-    A rule that fails unexpectedly is a warning, and among those not checked. Raises: SettingsError for an unknown rule or threshold.
+    A rule that fails unexpectedly is a warning, and among those not checked. What a rule found in this case is kept, and not looked for again
+    with the same thresholds. Raises: SettingsError for an unknown rule or threshold.
     """
     chosen = check_settings(settings or {}, RULES if rules is None else rules)
     found: list[Finding] = []
@@ -95,8 +96,11 @@ def check_case(case: QcCase, settings: Settings | None = None, rules: Collection
         if lacking := rule.lacks(case):
             not_checked[name] = lacking
             continue
+        same = (name, *thresholds.values())
         try:
-            said = list(rule.find(case, **thresholds))
+            if same not in case.found:
+                case.found[same] = list(rule.find(case, **thresholds))
+            said = case.found[same]
         except Exception as error:  # a label nobody thought of: it costs one rule, not the plan or the case; the log says where
             _LOG.exception("case %s, rule %s", case.name, name)
             not_checked[name] = f"failed: {type(error).__name__}: {error}"
