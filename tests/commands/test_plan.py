@@ -175,10 +175,23 @@ def test_a_missing_input_does_not_stop_the_rest(tmp_path: Path, ct_file: Path, c
     assert "nobody.nii.gz: no such file" in printed
 
 
-def test_an_out_that_cannot_be_a_folder(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "out").write_text("a file")
-    assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+@pytest.mark.parametrize("out", ["file", "file/out"])
+def test_an_out_that_cannot_be_written_is_told_before_anything_is_predicted(
+    tmp_path: Path, ct_file: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    assert main(["plan", str(ct_file), "--out", str(tmp_path / out), "--device", "cpu"]) == 1
+    printed = capsys.readouterr().err
+    assert re.search(rf"{tmp_path / out}: cannot be made or written to \(.*\); give another --out", printed)
+    assert "patient.one" not in printed
+
+
+def test_a_part_without_a_case_says_so_and_leaves_nothing(
+    tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu", "--part", "2/3"]) == 0
+    assert "part 2 of 3 holds none of the 1 cases" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_of_a_patient_is_told_before_anything_is_predicted(

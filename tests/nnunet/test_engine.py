@@ -16,7 +16,7 @@ from torch import nn
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine import MODEL_ROOT
-from flrplan.errors import SettingsError
+from flrplan.errors import ImageError, SettingsError
 from flrplan.image import CT, Geometry
 from flrplan.method import LIVER, StageInput, build_stage_input
 from flrplan.method.engine import ENGINES, Engine, engine_named
@@ -123,6 +123,24 @@ def test_engines_agree_with_nnunet(
     assert isinstance(fast._network(0), OpenVinoNetwork)
     assert expected.sum() > 1000
     assert dice(expected, found) >= least
+
+
+@pytest.mark.parametrize("engine", ["nnunet", "exact", "fast"])
+def test_a_ct_smaller_than_a_patch_and_one_of_a_single_slice_are_predicted_by_each_engine(
+    one_fold: ModelFolder, engine: str
+) -> None:
+    predictor = StagePredictor(one_fold, CPU, engine=ENGINES[engine])
+    for shape, spacing in (((8, 7, 4), (0.8, 0.8, 2.0)), ((30, 20, 1), (3.0, 3.0, 5.0))):
+        grid = Geometry(shape, spacing)
+        given = build_stage_input(np.full(grid.shape_zyx, 90, np.int16), grid, {}, LIVER)
+        assert predictor.predict(given)[LIVER.target].shape == grid.shape_zyx
+
+
+def test_a_ct_thinner_than_half_a_voxel_of_the_network_is_told(one_fold: ModelFolder) -> None:
+    grid = Geometry((30, 20, 1), (3.0, 3.0, 1.5))
+    given = build_stage_input(np.full(grid.shape_zyx, 90, np.int16), grid, {}, LIVER)
+    with pytest.raises(ImageError, match=r"measures 1\.5 x 60 x 90 mm \(z, y, x\), this model needs more than 2 x 2 x 2 mm"):
+        StagePredictor(one_fold, CPU).predict(given)
 
 
 @pytest.mark.parametrize("missing", [True, False])

@@ -119,6 +119,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     from flrplan.api.many import overlapped, part_of, run_on_gpus
     from flrplan.api.plan import is_planned, options_of, plan, request_of
     from flrplan.engine import Cascade, CascadeSettings
+    from flrplan.files import make_writable
     from flrplan.hardware import keep_freed_memory, wake_collector
     from flrplan.image import case_names, read_ct
     from flrplan.planning.cut_file import plane_of_text
@@ -158,6 +159,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         status = run_on_gpus(command, gpus[: len(part_of(cases, arguments.part))], arguments.part)
         _write_index(arguments.out, clean)
         return status
+    if cases and not part_of(cases, arguments.part):
+        note(f"part {arguments.part[0]} of {arguments.part[1]} holds none of the {len(cases)} cases")
     todo, numbers = [], {path: f"[{number}/{len(cases)}] " for number, path in enumerate(cases, 1)}
     for path in part_of(cases, arguments.part):
         folder = arguments.out / folders[path]
@@ -224,6 +227,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         if path is not todo[-1]:
             wake_collector()
 
+    if todo:
+        make_writable(arguments.out, "give another --out")  # before the first of them is computed
     overlapped(todo, lambda path: read_ct(path, arguments.series), compute, write)
     if arguments.part == (1, 1):
         _write_index(arguments.out, clean)

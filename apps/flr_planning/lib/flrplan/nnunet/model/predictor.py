@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch import nn
 
 from flrplan.anatomy import Mask, Structure
-from flrplan.errors import DeviceMemoryError, ModelError
+from flrplan.errors import DeviceMemoryError, ImageError, ModelError
 from flrplan.hardware.device import is_out_of_memory
 from flrplan.method import Probability, StageInput
 from flrplan.method.engine import Engine
@@ -172,7 +172,8 @@ class StagePredictor:
         """The mask of each target, ``(Z, Y, X) bool`` on the grid of ``given`` (use its ``restore`` for the CT's grid).
 
         Empty where the network finds nothing. Safe to call from several threads: one prediction at a time.
-        Raises: ModelError where ``given`` was built for another stage, or the prediction fails; DeviceMemoryError where an
+        Raises: ModelError where ``given`` was built for another stage, or the prediction fails; ImageError for a CT that is thinner than half a
+        voxel of the network; DeviceMemoryError where an
         accelerator's memory ran out.
         """
         return {target: mask for target, (mask, *_) in self._checked(given, say, with_probability=False).items()}
@@ -201,6 +202,7 @@ class StagePredictor:
     def _checked(self, given: StageInput, say: Say | None, with_probability: bool, with_folds: bool = False) -> Found:
         if given.stage != self.stage:
             raise ModelError(f"{self.folder.path} is of stage {self.stage}, the input was built for stage {given.stage}")
+        self._require_extent(given)
         threads = torch.get_num_threads()
         try:
             return self._predict(given, say or logger.warning, with_probability, with_folds)
@@ -215,6 +217,20 @@ class StagePredictor:
                 f"stage {self.stage}: the prediction failed on {device} ({reason}); if memory ran out, use --device cpu or a machine "
                 "with more"
             ) from error
+
+    def _require_extent(self, given: StageInput) -> None:
+        """Raises ImageError for a CT of which no voxel of the network would be left along an axis."""
+        coarse = self._predictor.configuration_manager.spacing
+        axes = self._predictor.plans_manager.transpose_forward[-len(coarse) :]
+        grid = given.geometry
+        extent_mm = [grid.shape_zyx[axis] * grid.spacing_zyx_mm[axis] for axis in axes]
+        if any(round(mm / edge) < 1 for mm, edge in zip(extent_mm, coarse, strict=True)):
+            least = " x ".join(f"{edge / 2:.3g}" for edge in coarse)
+            found = " x ".join(f"{mm:.3g}" for mm in extent_mm)
+            raise ImageError(
+                f"stage {self.stage}: what it is shown of the CT measures {found} mm (z, y, x), this model needs more than {least} mm; give "
+                "a CT of the whole liver"
+            )
 
     def _predict(self, given: StageInput, say: Say, with_probability: bool, with_folds: bool) -> Found:
         """The masks, and the probabilities where they are asked for."""
