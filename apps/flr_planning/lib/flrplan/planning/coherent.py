@@ -25,7 +25,7 @@ from scipy.sparse.linalg import cg
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import GridError
 from flrplan.files.checked import Number, checked
-from flrplan.image import Geometry
+from flrplan.image import Canonical, Geometry
 from flrplan.method import MASK_FROM, CascadeResult, Probability, Source
 
 logger = logging.getLogger(__name__)
@@ -105,6 +105,12 @@ def coherent_flr(
             f"the masks of a plan lie on one grid: expected {geometry.shape_zyx} (z, y, x), got liver {liver.shape}, crlm "
             f"{crlm.shape}, flr {flr.shape}"
         )
+    axes = Canonical.of(geometry)  # so that the plan is the same however the CT is stored
+    masks = axes.forward(liver), axes.forward(crlm), axes.forward(flr)
+    return axes.backward(_coherent_flr(*masks, axes.target, settings))
+
+
+def _coherent_flr(liver: Mask, crlm: Mask, flr: Mask | Probability, geometry: Geometry, settings: CoherentSettings) -> Mask:
     result = np.zeros(liver.shape, np.bool_)
     if not liver.any():
         return result
