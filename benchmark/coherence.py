@@ -39,7 +39,7 @@ from flrplan.engine import DEMO_NAME, MODEL_ROOT, Cascade, CascadeSettings, Mode
 from flrplan.errors import EmptyLiverError, FlrError
 from flrplan.files import replacing
 from flrplan.image import CT, Geometry, read_ct
-from flrplan.method import MASK_FROM
+from flrplan.method import CASCADE, MASK_FROM
 from flrplan.method.engine import APP_ENGINE
 from flrplan.metrics.overlap import dice
 from flrplan.planning import COHERENT, measure_volumes
@@ -92,16 +92,23 @@ def predict(ct: CT, truth: NDArray[np.uint8] | None, cascade: Cascade) -> Arrays
 
 
 def predicted(work: Path, name: str, make: Any, cascade: Cascade) -> Arrays:
-    """The predictions of a case, from its file where they were kept. Raises FlrError."""
+    """The predictions of a case, from its file where these very models' were kept, run so. Raises FlrError."""
     path = work / "raw" / f"{name}.npz"
-    if not path.is_file():
-        ct, truth = make()
-        arrays = predict(ct, truth, cascade)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside, beside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-    with np.load(path) as held:
-        return {key: held[key] for key in held.files}
+    of = np.array(json.dumps([_models(cascade), asdict(cascade.settings), asdict(COHERENT)], sort_keys=True))
+    if path.is_file():
+        with np.load(path) as held:
+            if str(held.get("of")) == str(of):
+                return {key: held[key] for key in held.files}
+    ct, truth = make()
+    arrays = {"of": of, **predict(ct, truth, cascade)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as beside, beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    return arrays
+
+
+def _models(cascade: Cascade) -> dict[str, Any]:
+    return {stage.name: dict(cascade.identity(stage).decides) for stage in CASCADE}
 
 
 def sureness(measured: list[Measured], evidence: dict[tuple[str, str], Evidence], calibration: Calibration) -> list[str]:
@@ -278,7 +285,12 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(asdict(m) for m in measured)
     calibration = Calibration.read(MODEL_ROOT / DEMO_NAME / CALIBRATION_NAME, cascade.settings.architecture)
-    sure = [] if calibration is None else sureness(measured, evidence, calibration)
+    own = calibration is not None and calibration.models == _models(cascade)
+    sure = (
+        sureness(measured, evidence, calibration)
+        if own and calibration is not None
+        else ["interval: the models have no calibration"]
+    )
     sys.stdout.write("\n".join([*table(measured), *sure]) + "\n")
     return 1 if failed else 0
 

@@ -227,9 +227,13 @@ def main(arguments: Sequence[str]) -> None:
         "network_calls": clock.tiles,
         "seconds": {**({} if side == "warm" else {"imports": imported}), **clock.seconds},
     }
-    Path(result).write_text(json.dumps(content), encoding="utf-8")
+    started = time.perf_counter()
     if kept:
         write_raw(Path(result).with_name("planning.nii.gz"), kept[-1])
+    then = resource.getrusage(resource.RUSAGE_SELF)
+    content["compared_wall_s"] = time.perf_counter() - started
+    content["compared_cpu_s"] = then.ru_utime + then.ru_stime - now.ru_utime - now.ru_stime
+    Path(result).write_text(json.dumps(content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -53,12 +54,28 @@ def test_kept_memory_is_used_again() -> None:
     assert fresh_pages("give back")[1] > 20 * 30  # even where a page has 2 MB
 
 
+class Circle:
+    """Holds itself."""
+
+    own: Circle
+
+
 def test_garbage_is_left_alone_until_the_block_ends_or_the_collector_is_woken() -> None:
     with collector_at_rest():
         assert not gc.isenabled()
+        circle = Circle()
+        circle.own = circle
+        left = weakref.ref(circle)
+        del circle
+        assert left() is not None
         wake_collector()
+        assert left() is None, "what was left in the meantime is not kept for good"
         assert gc.isenabled()
-        assert gc.get_freeze_count() > 1000, "what is alive is not looked through again"
+        frozen = gc.get_freeze_count()
+        assert frozen > 1000, "what is alive is not looked through again"
+        kept = [[] for _ in range(100)]  # type: list[list[int]]
+        wake_collector()
+        assert gc.get_freeze_count() == frozen, f"woken once, and {len(kept)} new ones are looked through"
         gc.unfreeze()
     with pytest.raises(ValueError, match="stopped"), collector_at_rest():
         raise ValueError("stopped")

@@ -61,8 +61,8 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: i
 
 
 def _planned(cascade: Cascade, cases: list[Case], workers: int) -> Iterator[dict[str, KnownCase]]:
-    if workers == 1:
-        return map_cases(partial(_known, cascade), cases, 1, "cases")
+    if workers == 1 or len(cases) == 1:
+        return map_cases(partial(_known, cascade), cases, workers, "cases")
     store = cascade.store
     given = (store.root, store.demo, store.folds, cascade.settings, workers)
     return map_cases(_known_by_worker, cases, workers, "cases", name=lambda case: case.case_id, start=_open, start_with=given)

@@ -184,6 +184,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
 
     def compute(path: Path, read: Callable[[], CT]) -> Plan | None:
         name = folders[path]
+        if path is not todo[0]:
+            wake_collector()
         with telling:
             note(f"{numbers[path]}{name}")
         try:
@@ -224,8 +226,6 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             if len(cases) > 1:
                 note(f"{numbers[path]}{folders[path]}: planned")
             _tell(folders[path], planned)
-        if path is not todo[-1]:
-            wake_collector()
 
     if todo:
         make_writable(arguments.out, "give another --out")  # before the first of them is computed

@@ -105,6 +105,7 @@ def measure_synthetic(
     """
     of = {
         "models": model_weights(models),
+        "engine": APP_ENGINE,
         "cohort": COHORT_VERSION,
         "seed": MEASURE_SEED,
         "wide": MEASURE_WIDE,

@@ -66,6 +66,9 @@ def collector_at_rest() -> Iterator[None]:
 
 
 def wake_collector() -> None:
-    """Ends the rest of a process that goes on for long. What is alive now is never looked through again."""
+    """Ends the rest of a process that goes on for long; nothing where it has ended. What then is alive is never looked through again."""
+    if gc.isenabled():
+        return
+    gc.collect()  # garbage that is frozen would stay for good
     gc.freeze()
     gc.enable()

@@ -99,8 +99,8 @@ _COMPILER = "torch._dynamo"
 
 class _IsCompiled(type):
     def __instancecheck__(cls, network: object) -> bool:
-        compiler = sys.modules.get(_COMPILER)
-        return compiler is not None and isinstance(network, compiler.OptimizedModule)
+        kind = getattr(sys.modules.get(_COMPILER), "OptimizedModule", None)
+        return kind not in (None, _Compiled) and isinstance(network, kind)
 
 
 class _Compiled(metaclass=_IsCompiled):
@@ -122,7 +122,9 @@ class _LaterCompiler(ModuleType):
 
 @contextlib.contextmanager
 def without_compiler() -> Iterator[None]:
-    """Within the block, nnU-Net is imported without torch's compiler: more than a second of CPU, and a prediction never compiles.
+    """Within the block, nnU-Net is imported without torch's compiler, which takes more than a second of CPU.
+
+    A prediction compiles only where nnUNet_compile is set.
 
     nnU-Net 2.8.1 imports it to ask whether a network is compiled; it still gets the right answer.
     """

@@ -106,7 +106,7 @@ def coherent_flr(
             f"{crlm.shape}, flr {flr.shape}"
         )
     axes = Canonical.of(geometry)  # so that the plan is the same however the CT is stored
-    masks = axes.forward(liver), axes.forward(crlm), axes.forward(flr)
+    masks = (np.ascontiguousarray(axes.forward(array)) for array in (liver, crlm, flr))  # sums hang on the order in memory
     return axes.backward(_coherent_flr(*masks, axes.target, settings))
 
 

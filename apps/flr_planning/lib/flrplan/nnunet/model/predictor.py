@@ -223,12 +223,15 @@ class StagePredictor:
         coarse = self._predictor.configuration_manager.spacing
         axes = self._predictor.plans_manager.transpose_forward[-len(coarse) :]
         grid = given.geometry
-        extent_mm = [grid.shape_zyx[axis] * grid.spacing_zyx_mm[axis] for axis in axes]
-        if any(round(mm / edge) < 1 for mm, edge in zip(extent_mm, coarse, strict=True)):
-            least = " x ".join(f"{edge / 2:.3g}" for edge in coarse)
-            found = " x ".join(f"{mm:.3g}" for mm in extent_mm)
+        of_axes = sorted(
+            (axis, grid.shape_zyx[axis] * grid.spacing_zyx_mm[axis], edge) for axis, edge in zip(axes, coarse, strict=True)
+        )
+        if any(round(mm / edge) < 1 for _, mm, edge in of_axes):
+            least = " x ".join(f"{edge / 2:.3g}" for *_, edge in of_axes)
+            found = " x ".join(f"{mm:.3g}" for _, mm, _ in of_axes)
+            named = ", ".join("zyx"[axis] for axis, *_ in of_axes)
             raise ImageError(
-                f"stage {self.stage}: what it is shown of the CT measures {found} mm (z, y, x), this model needs more than {least} mm; give "
+                f"stage {self.stage}: what it is shown of the CT measures {found} mm ({named}), this model needs more than {least} mm; give "
                 "a CT of the whole liver"
             )
 
