@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -76,6 +77,7 @@ def test_an_empty_a_partial_and_a_broken_label_are_scored(tmp_path: Path, image:
         "liver alone": liver_alone,
         "broken": LabelFile(broken, NAMES),
         "without names": LabelFile(tmp_path / "good.nii.gz", {}),
+        "no file": LabelFile(tmp_path / "studies", NAMES),
     }
     cache = ScoreCache(tmp_path / "scores")
     measurer = Measurer(cache, ModelStore(tmp_path / "none", None), {})
@@ -87,7 +89,7 @@ def test_an_empty_a_partial_and_a_broken_label_are_scored(tmp_path: Path, image:
     assert found["good"]["qc"] <= 3 <= found["empty"]["qc"] < UNREADABLE, (found["good"], found["empty"])
     assert "no voxels" in found["empty"]["messages"][0]
     assert found["liver alone"]["qc"] < UNREADABLE
-    assert found["broken"]["qc"] == found["without names"]["qc"] == UNREADABLE
+    assert found["broken"]["qc"] == found["without names"]["qc"] == found["no file"]["qc"] == UNREADABLE
     assert "no label names came with it" in found["without names"]["messages"][0]
 
 
@@ -143,6 +145,54 @@ def test_a_score_is_found_again_by_content_and_not_by_name(tmp_path: Path) -> No
     moved = tmp_path / "b.nii.gz"
     moved.write_bytes(b"one")
     assert again.read(image_digest(moved), Part.IMAGE, "k") == {"x": 1}
+
+
+def test_a_label_is_known_by_its_content_and_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = LabelFile(tmp_path / "a.nii.gz", NAMES)
+    label.file.write_bytes(b"one")
+    key = label.key
+    os.link(label.file, tmp_path / "exported")
+    assert label.key == key
+    moved = LabelFile(label.file.rename(tmp_path / "b.nii.gz"), NAMES)
+    moved.file.chmod(0o400)
+    assert moved.key == key
+    assert LabelFile(moved.file, {"liver": 2}).key != key
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "sha256_of_file", None)
+        assert LabelFile(moved.file, NAMES).key == key
+    label.file.write_bytes(b"two")
+    assert label.key != key
+
+
+def read_only(**_: object) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+@pytest.mark.parametrize("part", ["image", "models"])
+def test_where_scores_cannot_be_kept_those_that_are_there_are_found_and_nothing_is_measured_for_nothing(
+    tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    request = {"case": "case", "image": str(image), "parts": [part]}
+    measured: list[str] = []
+
+    def measure() -> dict[str, Any]:
+        return Measurer(ScoreCache(tmp_path / "scores"), ModelStore(), {"device": "cpu"}).measure(request)
+
+    def content(what: str, found: Any) -> Any:
+        measured.append(what)
+        return found
+
+    monkeypatch.setattr("flrplan.active_learning.process.measure_image", lambda _: content("image", {"x": 1}))
+    monkeypatch.setattr("flrplan.active_learning.predictions.measure_by_models", lambda *_: content("models", ({"x": 1}, {})))
+    with monkeypatch.context() as patch:
+        patch.setattr("flrplan.files.folder.TemporaryFile", read_only)
+        with pytest.raises(OutputError, match="scores are kept there, so give the server a studies folder"):
+            measure()
+        assert measured == []
+    answer = measure()
+    monkeypatch.setattr("flrplan.files.folder.TemporaryFile", read_only)
+    assert measure() == answer
+    assert measured == [part]
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path) -> None:
@@ -253,6 +303,7 @@ class FakeProcess:
         self.cache = ScoreCache(folder)
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.cache.require_writable()
         cls = type(self)
         cls.asked.append((request["case"], tuple(request["parts"])))
         cls.before(request)
@@ -403,6 +454,15 @@ def test_a_folder_that_cannot_be_written_is_told_and_no_case_is_measured_for_not
     assert all(k.models for k in scores.known("abc").values())
     assert scores.why_stopped == ""
     assert scores.state().models == "the folds of the models"
+
+
+def test_a_folder_that_cannot_be_written_is_no_trouble_where_all_is_scored(
+    scores: Scores, fake: type[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(scores)
+    monkeypatch.setattr("flrplan.files.folder.TemporaryFile", read_only)
+    finished(scores)
+    assert (len(fake.asked), scores.why_stopped, scores.state().models) == (6, "", "the folds of the models")
 
 
 def test_what_was_wrong_with_models_that_were_replaced_meanwhile_is_not_said_of_the_new_ones(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import stat
@@ -25,6 +26,7 @@ from flrplan.files import current_version, sha256_of_file
 from flrplan.image import CT
 from flrplan.method import CRLM, FLR, LIVER
 from flrplan.nnunet.imported.source import unpack
+from flrplan.nnunet.model import ModelFolder
 from flrplan.planning.calibration import Calibration
 
 Change = Callable[[dict[str, bytes]], object]
@@ -47,6 +49,10 @@ def exported(root: Path) -> Path:
     shutil.copy(MODEL_ROOT / "demo" / "LICENSE", root / "LICENSE")
     export_models(ModelStore(root, demo=root), out)
     return out
+
+
+def files_in(models: Path) -> dict[str, bytes]:
+    return {p.relative_to(models).as_posix(): p.read_bytes() for p in models.rglob("*") if p.is_file() and p.suffix != ".lock"}
 
 
 def test_the_demo_models_answer_the_same_in_another_folder_and_stay_demo_models(
@@ -261,6 +267,51 @@ def test_what_cannot_be_put_in_place_leaves_all_models_as_they_were(
     with pytest.raises(OutputError, match=r"could not be unpacked into .*: No space left on device; make room"):
         import_exported(exported, tmp_path / "elsewhere")
     assert [p for p in (tmp_path / "elsewhere").rglob("*") if p.is_file()] == []
+
+
+def test_a_calibration_that_cannot_be_written_leaves_all_models_as_they_were(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_exported(exported, tmp_path)
+    calibration = tmp_path / "calibration.json"
+    calibration.write_text("{")
+    before = files_in(tmp_path)
+    with pytest.raises(ModelError, match=re.escape(f"{calibration} is damaged")):
+        import_exported(exported, tmp_path, force=True)
+    assert files_in(tmp_path) == before
+    calibration.unlink()
+    import_exported(exported, tmp_path, force=True)
+    assert current_version(tmp_path / "liver" / "nnunet").name == "1"
+    before = files_in(tmp_path)
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == "calibration.json" or "calibration.json" in self.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return Path(os.rename(self, target) or target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match=r"could not write .*calibration\.json: No space left on device"):
+        import_exported(exported, tmp_path, force=True)
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_import_that_is_interrupted_leaves_all_models_as_they_were(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    if there:
+        import_exported(exported, tmp_path)
+    before, opened = files_in(tmp_path), ModelFolder.open
+
+    def ctrl_c(path: Path) -> ModelFolder:
+        if ".unpacked" not in str(path):
+            raise KeyboardInterrupt
+        return opened(path)
+
+    monkeypatch.setattr(ModelFolder, "open", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        import_exported(exported, tmp_path, force=True)
+    assert files_in(tmp_path) == before
 
 
 def test_a_model_that_is_there_is_replaced_only_when_asked(

@@ -13,11 +13,11 @@ import torch
 from flrplan.cli import main
 from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.engine.models import FROM_DEMO
-from flrplan.files import current_version, publish_version, versions
+from flrplan.files import current_version, folder, publish_version, versions
 from flrplan.method import LIVER
 from flrplan.nnunet.imported import import_model
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
-from flrplan.nnunet.train.publishing import changing, replace_model
+from flrplan.nnunet.train.publishing import changing, replace_model, replacing_models
 
 DEMO = MODEL_ROOT / "demo"
 CPU = torch.device("cpu")
@@ -44,6 +44,42 @@ def test_whoever_publishes_a_fold_is_waited_for(target: Path, tmp_path: Path) ->
         assert current_version(target) == target
     waiting.join(30)
     assert json.loads((current_version(target) / PUBLISHED_NAME).read_text()) == {"name": "new"}
+
+
+def test_several_models_are_replaced_together_or_not_at_all_wherever_it_ends(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, root = target.with_name("other"), target.parents[1]
+
+    def new() -> dict[str, Path]:
+        return {f"liver/{n}": model(tmp_path / "new" / n, name=n) for n in ("nnunet", "other")}
+
+    def serves() -> str:
+        return str(json.loads((current_version(target) / PUBLISHED_NAME).read_text())["name"])
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def replace(interrupt: bool = False) -> None:
+        with replacing_models(new(), root) as places:
+            assert (serves(), places["liver/other"]) == ("nnunet", other)
+            if interrupt:
+                ctrl_c()
+
+    replace_model(model(tmp_path / "second", name="second"), target)
+    before = ("second", [0, 1], [])
+    with pytest.raises(KeyboardInterrupt):
+        replace(interrupt=True)
+    assert (serves(), versions(target), versions(other)) == before
+    shutil.rmtree(tmp_path / "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_point", ctrl_c)  # it has its place, and nobody was told of it
+        with pytest.raises(KeyboardInterrupt):
+            replace()
+    assert (serves(), versions(target), versions(other)) == before
+    shutil.rmtree(tmp_path / "new")
+    replace()
+    assert (serves(), versions(target), versions(other)) == ("nnunet", [0, 1, 2], [0])
 
 
 def test_a_replaced_model_serves_without_a_new_store(target: Path, tmp_path: Path) -> None:

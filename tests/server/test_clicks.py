@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from scipy import ndimage
 from flrplan.anatomy import KNOWN_LABEL_NAMES, Compartment, Structure, structure_mask
 from flrplan.cohort import SyntheticCase
 from flrplan.errors import LabelError
+from flrplan.files import link
 from flrplan.image import CT, Geometry
 from flrplan.server.clicks import STROKES, _marks, _points
 from flrplan.server.current import Current
@@ -240,6 +242,23 @@ def test_without_a_label_the_last_prediction_is_corrected(app: Any, cases: list[
     )
     for result in (first, found):
         os.unlink(result["file"])
+
+
+def test_an_export_that_links_the_image_or_a_copy_of_it_in_its_place_leaves_the_corrections(
+    app: Any, ask: Callable[..., Any], submitted: None, case: SyntheticCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Path(app.datastore().get_image_uri(case.case_id))
+    point = _middle(_largest(structure_mask(case.planning_zyx, Structure.CRLM)))
+    corrected, _ = ask(crlm=[point])
+    link(image, tmp_path / "images" / image.name)
+    after_export, params = ask()
+    assert np.array_equal(after_export, corrected)
+    assert [w for w in params["warnings"] if "replaced" in w] == []
+    shutil.copyfile(image, tmp_path / "copy")
+    (tmp_path / "copy").replace(image)
+    assert np.array_equal(ask()[0], corrected)
+    monkeypatch.setattr("flrplan.server.clicks.read_ct", None)
+    assert np.array_equal(ask()[0], corrected), "where nothing changed, nothing is read"
 
 
 def test_a_ct_that_is_replaced_between_two_clicks_is_what_the_second_one_sees(

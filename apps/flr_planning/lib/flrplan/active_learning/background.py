@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from flrplan.active_learning.strategies import Known, Part
 from flrplan.active_learning.voters import Voters, find_voters
 from flrplan.engine import ModelStore
 from flrplan.errors import FlrError, ImageError, ModelError, OutputError, ServiceError
-from flrplan.files import make_writable, stamp_of
+from flrplan.files import sha256_of_file, stamp_of
 
 if TYPE_CHECKING:
     from flrplan.engine import CascadeSettings
@@ -35,8 +36,17 @@ class LabelFile:
 
     @property
     def key(self) -> str:
-        """Changes with the file and with the names. Raises OSError."""
-        return key_of([stamp_of(self.file), dict(self.names)])
+        """Changes with the content of the file and with the names. Raises OSError."""
+        return key_of([_content(self.file, stamp_of(self.file)), dict(self.names)])
+
+
+@cache
+def _content(file: Path, stamp: str) -> str:
+    """Hash of a label, read once while its stamp is the same; of one that cannot be read, the stamp, and the scoring says that it cannot."""
+    try:
+        return sha256_of_file(file)
+    except OSError:
+        return stamp
 
 
 class Studies(Protocol):
@@ -156,7 +166,6 @@ class Scores:
     def _run(self) -> None:
         self._process = process = ScoringProcess(self._cache.folder, self._store, self._settings)
         try:
-            make_writable(self._cache.folder, "scores are kept there, so give the server a studies folder that it can write to")
             while self._go_on():
                 asked: set[str] = set()
                 while (request := self._next(asked)) is not None:

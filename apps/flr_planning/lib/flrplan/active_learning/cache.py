@@ -17,7 +17,7 @@ from typing import Any
 
 from flrplan.active_learning.strategies import Part
 from flrplan.errors import OutputError, SettingsError
-from flrplan.files import read_text, sha256_of_file, write_text
+from flrplan.files import make_writable, read_text, sha256_of_file, write_text
 from flrplan.workfolder.cases import files_of
 
 INDEX_NAME = "index.score"
@@ -85,6 +85,10 @@ class ScoreCache:
                 return None
             self._parts[path] = content
         return self._parts[path]
+
+    def require_writable(self) -> None:
+        """Asked before anything is measured, so that nothing is measured for nothing. Raises OutputError."""
+        make_writable(self.folder, "scores are kept there, so give the server a studies folder that it can write to")
 
     def write(self, digest: str, part: Part, key: str, content: Mapping[str, Any]) -> None:
         """Keeps a part. Raises OutputError."""

@@ -73,6 +73,7 @@ class Measurer:
 
         def keep(part: Part, key: str, measured: Any) -> None:
             if self.cache.read(digest, part, key) is None:
+                self.cache.require_writable()
                 self.cache.write(digest, part, key, _or_reason(measured))
 
         if Part.IMAGE in parts:
@@ -91,6 +92,7 @@ class Measurer:
         voters = find_voters(self._store, cascade.settings)
         key = self._key(voters.vote, voters.models(cascade))
         if self.cache.read(digest, Part.MODELS, key) is None:
+            self.cache.require_writable()
             used: dict[str, Any] = {}
 
             def measured() -> dict[str, Any]:

@@ -31,9 +31,9 @@ from flrplan.method import STAGES, Stage, stage_named
 from flrplan.nnunet.imported.source import DAMAGED, members, unpack
 from flrplan.nnunet.model import ModelFolder, StagePredictor
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
-from flrplan.nnunet.train.publishing import replace_models
+from flrplan.nnunet.train.publishing import replacing_models
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration
-from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, read_record
+from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME, read_record, write_record
 
 MANIFEST_NAME = "manifest.json"
 CARD_NAME, LICENCE_NAME = "README.md", "LICENSE"
@@ -155,19 +155,25 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
             decides[name] = StagePredictor(model, torch.device("cpu")).identity.decides
             if models[name].get(IS_DEMO):
                 write_json(folder / name / PUBLISHED_NAME, {**model.published(), IS_DEMO: True})
-        calibrations = {}
-        if (folder / CALIBRATION_NAME).is_file() and len(wanted) == len(models):
-            path, architectures = folder / CALIBRATION_NAME, sorted({name.partition("/")[2] for name in wanted})
+        calibrations, path = {}, folder / CALIBRATION_NAME
+        if path.is_file() and len(wanted) == len(models):
+            architectures = sorted({name.partition("/")[2] for name in wanted})
             calibrations = {a: found for a in architectures if (found := Calibration.read(path, a)) is not None}
         for architecture, calibration in calibrations.items():
             if any(decides.get(f"{stage}/{architecture}") != of for stage, of in calibration.models.items()):
                 raise ModelError(
                     f"{source}: its {CALIBRATION_NAME} was made with other weights than those beside it; ask for the zip again"
                 )
-        taken = replace_models({name: folder / name for name in wanted}, root)
+        if calibrations:
+            write_record(path, read_record(root / CALIBRATION_NAME, ModelError))
         for architecture, calibration in calibrations.items():
-            calibration.write(root / CALIBRATION_NAME, architecture)
-        return {name: ModelFolder.open(place) for name, place in taken.items()}
+            calibration.write(path, architecture)
+        with replacing_models({name: folder / name for name in wanted}, root) as taken:
+            opened = {name: ModelFolder.open(place) for name, place in taken.items()}
+            if calibrations:
+                with replacing(root / CALIBRATION_NAME) as part:  # written already: a full disk cannot hinder this last step
+                    path.replace(part)
+        return opened
     except ModelError as error:
         raise ModelError(str(error).replace(str(folder), str(source))) from error
     finally:

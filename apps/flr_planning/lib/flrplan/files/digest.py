@@ -18,7 +18,8 @@ def stamp_of(path: Path) -> str:
     """Changes when a file, or one of a folder's, is written, replaced, added or taken away; none is read.
 
     By names, sizes and times, among them that of the last change which the system notes itself: a file of the same size whose own time was copied
-    along has another stamp. So has a copy of the file. Raises: OSError where there is no file, ImageError for a folder that cannot be read.
+    along has another stamp. So has a copy of the file, and the file itself once it is renamed, linked or given other rights: the same stamp says that
+    nothing changed, another one that the content must be looked at. Raises: OSError where there is no file, ImageError for a folder that cannot be read.
     """
     files = files_below(path) if path.is_dir() else [path]
     stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files]

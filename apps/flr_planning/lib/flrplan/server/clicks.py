@@ -80,13 +80,18 @@ class _CorrectTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
         service, image_id = self._service, request.get(IMAGE_ID)
         start = Start(one_of(request, "start", list(Start)))
         held, image_stamp, notes = service.current.of(request, path), image_stamp_of(path), list[str]()
-        if held is not None and held.image_stamp != image_stamp:
-            held = None
-            notes.append("the image was replaced after your last answer, so that answer is not what is corrected")
+        if held is None or held.image_stamp != image_stamp:
+            ct = read_ct(path)
+            if held is not None and ct.geometry == held.ct.geometry and np.array_equal(ct.array_zyx, held.ct.array_zyx):
+                held = replace(held, ct=ct, image_stamp=image_stamp)  # linked, copied or renamed, and the same image
+            elif held is not None:
+                held = None
+                notes.append("the image was replaced after your last answer, so that answer is not what is corrected")
+        else:
+            ct = held.ct
         stamp = None if image_id is None else service.datastore.label_stamp(image_id)
         if start is Start.LAST and held is not None and held.label_stamp == stamp:
             return held, []
-        ct = read_ct(path) if held is None else held.ct
         label, came_from = None, "the prediction"
         if start is Start.LABEL or (start is Start.LAST and stamp is not None):
             try:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from flrplan.errors import FlrError, ModelError, OutputError
-from flrplan.files import current_version, link, publish_version, use_version, write_json
+from flrplan.errors import ModelError, OutputError
+from flrplan.files import current_version, link, publish_version, use_version, versions, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.nnunet.model import write_checkpoint
 from flrplan.nnunet.model.checkpoint import published_content, require_finite, weights_sha256
@@ -96,24 +96,34 @@ def replace_model(new: Path, model_folder: Path) -> Path:
         return publish_version(new, model_folder)
 
 
-def replace_models(new: Mapping[str, Path], root: Path) -> dict[str, Path]:
-    """Folders become the models that serve, by ``<stage>/<architecture>`` below ``root``: all of them, or none. Returns their places.
+@contextmanager
+def replacing_models(new: Mapping[str, Path], root: Path) -> Iterator[dict[str, Path]]:
+    """Folders become the models that serve, by ``<stage>/<architecture>`` below ``root``: all of them, or none. Gives their places.
 
-    Raises as :func:`replace_model`; then those that served before do so again, and the new ones are gone.
+    Trainings wait until the block ends. Whatever ends it early, Ctrl-C too: those that served before do so again, and the new ones are gone.
+    Raises as :func:`replace_model`.
     """
-    before = {name: current_version(root / name) if (root / name).exists() else None for name in new}
-    taken: dict[str, Path] = {}
-    try:
+    with ExitStack() as locks, ExitStack() as undo:
+        for name in sorted(new):
+            locks.enter_context(changing(root / name))
+        taken = {}
         for name, folder in new.items():
-            taken[name] = replace_model(folder, root / name)
-    except FlrError:
-        for name, place in taken.items():
-            with changing(root / name):
-                if (old := before[name]) is not None:
-                    use_version(root / name, "0" if old == root / name else old.name)
-                shutil.rmtree(place, ignore_errors=True)
-        raise
-    return taken
+            undo.callback(_restore, root / name, current_version(root / name), versions(root / name))
+            taken[name] = publish_version(folder, root / name)
+        yield taken
+        undo.pop_all()
+
+
+def _restore(model_folder: Path, serving: Path, there: Collection[int]) -> None:
+    """A model folder as it was: with these versions and no other, and none where none was there."""
+    if not there:
+        shutil.rmtree(model_folder, ignore_errors=True)
+    elif serving == model_folder:
+        (model_folder / POINTER_NAME).unlink(missing_ok=True)  # the first one serves without it; a full disk cannot hinder that
+    elif current_version(model_folder) != serving:
+        use_version(model_folder, serving.name)
+    for number in {*versions(model_folder)} - {*there}:
+        shutil.rmtree(model_folder / VERSIONS_NAME / str(number), ignore_errors=True)
 
 
 def require_writable(model_folder: Path) -> None:
