@@ -49,7 +49,7 @@ def write_failures(path: Path, cases: Sequence[MeasuredCase], cascade: Cascade) 
                 truth, predicted = predictions(case, cascade, (column,))[column]
                 draw_difference(axes, case.hu_zyx, truth, predicted, case.geometry.spacing_zyx_mm)
                 axes.set_title(
-                    f"{column}: {measured.dice[column]:.2f}\n{measured.case_id}, {measured.kind}, {measured.phase}, {measured.slice_mm:.1f} mm"
+                    f"{column}: {measured.dice[column]:.2f}\n{measured.case_id}, {measured.kind}\n{measured.phase}, {measured.slice_mm:.1f} mm"
                 )
         figure.set_dpi(90)
         canvas.draw()

@@ -100,7 +100,7 @@ _COMPILER = "torch._dynamo"
 class _IsCompiled(type):
     def __instancecheck__(cls, network: object) -> bool:
         kind = getattr(sys.modules.get(_COMPILER), "OptimizedModule", None)
-        return kind not in (None, _Compiled) and isinstance(network, kind)
+        return kind is not None and kind is not _Compiled and isinstance(network, kind)
 
 
 class _Compiled(metaclass=_IsCompiled):

@@ -106,8 +106,9 @@ def coherent_flr(
             f"{crlm.shape}, flr {flr.shape}"
         )
     axes = Canonical.of(geometry)  # so that the plan is the same however the CT is stored
-    masks = (np.ascontiguousarray(axes.forward(array)) for array in (liver, crlm, flr))  # sums hang on the order in memory
-    return axes.backward(_coherent_flr(*masks, axes.target, settings))
+    stored: tuple[NDArray[Any], ...] = (liver, crlm, flr)
+    liver, crlm, flr = (np.ascontiguousarray(axes.forward(array)) for array in stored)  # sums hang on the order in memory
+    return axes.backward(_coherent_flr(liver, crlm, flr, axes.target, settings))
 
 
 def _coherent_flr(liver: Mask, crlm: Mask, flr: Mask | Probability, geometry: Geometry, settings: CoherentSettings) -> Mask:
