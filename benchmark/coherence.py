@@ -285,12 +285,9 @@ def main() -> int:
         writer.writeheader()
         writer.writerows(asdict(m) for m in measured)
     calibration = Calibration.read(MODEL_ROOT / DEMO_NAME / CALIBRATION_NAME, cascade.settings.architecture)
-    own = calibration is not None and calibration.models == _models(cascade)
-    sure = (
-        sureness(measured, evidence, calibration)
-        if own and calibration is not None
-        else ["interval: the models have no calibration"]
-    )
+    sure = ["interval: the models have no calibration"]
+    if calibration is not None and calibration.models == _models(cascade):
+        sure = sureness(measured, evidence, calibration)
     sys.stdout.write("\n".join([*table(measured), *sure]) + "\n")
     return 1 if failed else 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,15 +100,17 @@ def test_what_is_in_the_file_is_not_planned_again(
         calibrate(cases, root / "another.json", cascade)
 
 
-def test_a_process_of_several_finds_the_same(tmp_path: Path, cases: Path, cascade: Cascade, calibrated: Calibration) -> None:
+def test_two_processes_find_the_same(tmp_path: Path, cases: Path, cascade: Cascade, calibrated: Calibration) -> None:
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "case-1.nii.gz").symlink_to(cases / folder / "case-1.nii.gz")
-    found = calibrate(tmp_path, tmp_path / "calibration.json", cascade, workers=2).cases["case-1"]
-    assert pickle.loads(pickle.dumps((cascade.settings, module._open, module._known_by_worker)))
-    for inputs, known in calibrated.cases["case-1"].items():  # other numbers of threads round otherwise
-        assert found[inputs].evidence.flr_fraction == pytest.approx(known.evidence.flr_fraction, abs=1e-3)
-        assert found[inputs].true_flr_ml == known.true_flr_ml
+        for name in ("a", "b"):
+            (tmp_path / folder / f"{name}.nii.gz").symlink_to(cases / folder / "case-1.nii.gz")
+    found = calibrate(tmp_path, tmp_path / "calibration.json", cascade, workers=2).cases
+    assert [*found] == ["a", "b"]
+    for kinds in found.values():
+        for inputs, known in calibrated.cases["case-1"].items():  # other numbers of threads round otherwise
+            assert kinds[inputs].evidence.flr_fraction == pytest.approx(known.evidence.flr_fraction, abs=1e-3)
+            assert kinds[inputs].true_flr_ml == known.true_flr_ml
     with pytest.raises(SettingsError, match="workers must be at least 1, got 0"):
         calibrate(tmp_path, tmp_path / "another.json", cascade, workers=0)
 

@@ -8,13 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from flrplan.anatomy import Structure, to_compartments
 from flrplan.api.plan import coherent_plan
-from flrplan.engine import Cascade, CascadeSettings, ModelStore
+from flrplan.engine import Cascade
+from flrplan.engine.worker import open_cascade, opened_cascade
 from flrplan.errors import EmptyLiverError, SettingsError
-from flrplan.hardware import keep_freed_memory
 from flrplan.method import CASCADE, Source
 from flrplan.planning.calibration import Calibration, KnownCase, settings_of_run
 from flrplan.planning.volumetry import measure_volumes
@@ -61,25 +59,17 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: i
 
 
 def _planned(cascade: Cascade, cases: list[Case], workers: int) -> Iterator[dict[str, KnownCase]]:
-    if workers == 1 or len(cases) == 1:
+    if workers == 1 or len(cases) < 2:
         return map_cases(partial(_known, cascade), cases, workers, "cases")
     store = cascade.store
     given = (store.root, store.demo, store.folds, cascade.settings, workers)
-    return map_cases(_known_by_worker, cases, workers, "cases", name=lambda case: case.case_id, start=_open, start_with=given)
-
-
-_cascades: list[Cascade] = []
-"""That of a worker process."""
-
-
-def _open(root: Path, demo: Path | None, folds: tuple[int, ...] | None, settings: CascadeSettings, workers: int) -> None:
-    keep_freed_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    _cascades.append(Cascade(ModelStore(root, demo, folds, cache_mb=0), settings))
+    return map_cases(
+        _known_by_worker, cases, workers, "cases", name=lambda case: case.case_id, start=open_cascade, start_with=given
+    )
 
 
 def _known_by_worker(case: Case) -> dict[str, KnownCase]:
-    return _known(_cascades[-1], case)
+    return _known(opened_cascade(), case)
 
 
 def _known(cascade: Cascade, case: Case) -> dict[str, KnownCase]:

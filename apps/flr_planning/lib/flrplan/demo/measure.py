@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from flrplan.anatomy import COMPARTMENTS_OF, Mask, Structure, structure_mask
 from flrplan.cohort import CaseSize, SyntheticCase
@@ -18,9 +17,9 @@ from flrplan.cohort.scan import View
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import MEASURE_CASES, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, measured_case
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
+from flrplan.engine.worker import open_cascade, opened_cascade
 from flrplan.errors import EmptyLiverError
 from flrplan.files import read_json, sha256_of_file, write_json
-from flrplan.hardware import keep_freed_memory
 from flrplan.image import CT
 from flrplan.method import CRLM, FLR, FLR_E2E
 from flrplan.method.engine import APP_ENGINE
@@ -114,9 +113,9 @@ def measure_synthetic(
     stored = read_json(kept, "measured cases") if kept is not None and kept.is_file() else {}
     found = {int(index): _measured(row) for index, row in stored.get("cases", {}).items()} if stored.get("of") == of else {}
     missing = [index for index in range(cases) if index not in found]
-    given = (models, workers, device)
+    given = (models, None, None, _settings(device), workers)
     one = partial(_measure_index, size=size)
-    for case in map_cases(one, missing, workers, "held-out cases", start=_open_models, start_with=given):
+    for case in map_cases(one, missing, workers, "held-out cases", start=open_cascade, start_with=given):
         found[case.index] = case
         if kept is not None:
             write_json(kept, {"of": of, "cases": {index: asdict(found[index]) for index in sorted(found)}})
@@ -136,21 +135,15 @@ def model_weights(models: Path) -> dict[str, str]:
 
 def demo_cascade(models: Path, device: str = "cpu") -> Cascade:
     """The cascade as the app runs it, by the models of a folder alone."""
-    return Cascade(ModelStore(models, demo=None, cache_mb=0), CascadeSettings(device=device, engine=APP_ENGINE))
+    return Cascade(ModelStore(models, demo=None, cache_mb=0), _settings(device))
 
 
-_cascades: list[Cascade] = []
-"""That of a worker process."""
-
-
-def _open_models(models: Path, workers: int, device: str) -> None:
-    keep_freed_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    _cascades.append(demo_cascade(models, device))
+def _settings(device: str) -> CascadeSettings:
+    return CascadeSettings(device=device, engine=APP_ENGINE)
 
 
 def _measure_index(index: int, size: CaseSize) -> MeasuredCase:
-    return measure_case(measured_case(index, size), index, _cascades[-1])
+    return measure_case(measured_case(index, size), index, opened_cascade())
 
 
 def paired_difference(cases: Sequence[MeasuredCase], a: str, b: str, seed: int = 0) -> tuple[float, float, float]:

@@ -130,6 +130,7 @@ def _trusted(liver: Mask, where: Mask, geometry: Geometry) -> NDArray[np.floatin
 def _against(ct: CT, liver: Mask, case: QcCase | None) -> tuple[str, ...]:
     """Sentences. case: whose liver this is; it serves where its other masks do not widen the region that the rules look at."""
     alone = QcCase(ct.name, ct.geometry, {Structure.LIVER: liver}, ct)
-    same = case is not None and case.masks[Structure.LIVER] is liver and case.box == alone.box
-    found = check_case(case if same and case is not None else alone, rules=_UNLIKE).findings
+    if case is None or case.masks[Structure.LIVER] is not liver or case.box != alone.box:
+        case = alone
+    found = check_case(case, rules=_UNLIKE).findings
     return tuple(f.message for f in found if f.severity is Severity.ERROR and f.structure is Structure.LIVER)

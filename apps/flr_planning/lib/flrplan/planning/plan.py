@@ -138,10 +138,9 @@ class Plan:
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """What label QC says of the masks, the worst first (:mod:`flrplan.qc`)."""
-        same = self.checked is not None and self.checked.masks is self.masks and self.checked.ct is self.ct
-        case = (
-            self.checked if same and self.checked is not None else QcCase(self.ct.name, self.ct.geometry, self.masks, self.ct)
-        )
+        case = self.checked
+        if case is None or case.masks is not self.masks or case.ct is not self.ct:
+            case = QcCase(self.ct.name, self.ct.geometry, self.masks, self.ct)
         found = check_case(case).findings
         case.forget()
         return found

@@ -173,8 +173,7 @@ class StagePredictor:
 
         Empty where the network finds nothing. Safe to call from several threads: one prediction at a time.
         Raises: ModelError where ``given`` was built for another stage, or the prediction fails; ImageError for a CT that is thinner than half a
-        voxel of the network; DeviceMemoryError where an
-        accelerator's memory ran out.
+        voxel of the network; DeviceMemoryError where an accelerator's memory ran out.
         """
         return {target: mask for target, (mask, *_) in self._checked(given, say, with_probability=False).items()}
 
