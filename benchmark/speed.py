@@ -2,6 +2,7 @@
 
     python benchmark/speed.py --size demo --out speed                     # CPU: minutes
     python benchmark/speed.py --size demo default-24 --device cuda --out speed
+    python benchmark/speed.py --slices 24 48 96 --sides cold --out speed  # how the time grows with the voxels
     python benchmark/speed.py --size demo --ct DICOM_OR_FILE --out speed  # a CT of yours, without a truth
 
 Sides, each in processes of its own (benchmark/speed_side.py), one after the other:
@@ -102,6 +103,16 @@ class Bench:
     models: Path
     device: str
     engine: str = "fast"
+
+
+SHOWN_MM = 180.0
+
+
+def in_slices(number: int) -> Size:
+    """The CT of size demo in so many slices over the same height: how the time grows with the voxels. Raises: SettingsError below 8."""
+    if number < 8:
+        raise SettingsError(f"--slices: expected 8 or more, got {number}")
+    return replace(SIZES["demo"], slices=number, slice_mm=SHOWN_MM / number)
 
 
 def make_image(size: Size) -> tuple[NDArray[np.int16], NDArray[np.uint8], Geometry]:
@@ -399,7 +410,7 @@ def measure(
     name: str, sides: Sequence[str], engines: Sequence[str], device: torch.device, given_ct: Path | None, out: Path, work: Path
 ) -> dict[str, Any]:
     """Measures one size; the report is written after each side. A side that fails is named in it, the others go on."""
-    size = SIZES[name]
+    size = SIZES[name] if name in SIZES else in_slices(int(name.removeprefix("slices-")))
     for engine in engines:
         engine_named(engine)
     if given_ct is not None and size.default_plan:
@@ -454,6 +465,14 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["demo"])
+    parser.add_argument(
+        "--slices",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help=f"in place of --size: the CT of size demo in so many slices over {SHOWN_MM:g} mm, one after the other",
+    )
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(BY_DEFAULT))
     parser.add_argument(
         "--engine",
@@ -474,7 +493,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures the sizes; returns 1 where a size or a side failed."""
     arguments = build_parser().parse_args(argv)
     failed = False
-    for name in arguments.size:
+    for name in [f"slices-{number}" for number in arguments.slices] or arguments.size:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 report = measure(

@@ -177,6 +177,12 @@ def test_the_single_side_has_the_first_fold_of_each_stage_alone(tmp_path: Path, 
     assert sides["cold fast"]["failed"].count("fold_") == 6
 
 
+def test_slices_are_the_same_height_in_other_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [speed.in_slices(n).slice_mm for n in (24, 48, 240)] == [7.5, 3.75, 0.75]
+    assert speed.main(["--slices", "2", "--out", str(tmp_path / "out")]) == 1
+    assert "slices-2: --slices: expected 8 or more, got 2" in capsys.readouterr().err
+
+
 def test_a_ct_of_ones_own_needs_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.main(["--size", "default-24", "--ct", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "use --ct with --size demo" in capsys.readouterr().err
