@@ -7,7 +7,8 @@ tables: how often the true FLR% lies inside and how wide the interval is, and th
 and 40 %. ``by all other cases``: each held out by itself. A held-out case that is unlike the rest has no interval and is counted apart, in every row.
 
 spread of the folds: the ensemble's FLR +- 1.645 standard deviations of the folds', taken for normal. one width: FLR +- the quantile of the
-absolute errors, for all cases the same. signed errors: their quantiles, the same for all. plan: the interval that plans have.
+absolute errors, for all cases the same. signed errors: their quantiles, the same for all. plan: the interval that plans have. Of a
+calibration with second opinions (``--architecture nnunet+stunet``) also without them: what that interval would be without what they said.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SPLITS = 20
 HELD_OUT = 0.2
 THRESHOLDS = (20.0, 30.0, 40.0)
 METHODS = ("spread of the folds", "one width", "signed errors", "plan")
+WITHOUT_OPINIONS = "plan, without second opinions"
 Ends = tuple[float, float]
 
 
@@ -89,6 +91,11 @@ def _judged(rest: Calibration, case: KnownCase) -> Judged | None:
         "signed errors": {t: signed.below(t / 100) for t in THRESHOLDS},
         "plan": {t: interval.below[t] for t in THRESHOLDS},
     }
+    if evidence.architecture_fractions:
+        alone = _without_opinions(rest).interval(replace(evidence, architecture_fractions={}))
+        if alone.flr_fraction is not None:
+            ends[WITHOUT_OPINIONS] = alone.flr_fraction
+            below[WITHOUT_OPINIONS] = {t: alone.below[t] for t in THRESHOLDS}
     ml = interval.flr_ml
     return Judged(
         case.true_flr_fraction,
@@ -99,12 +106,20 @@ def _judged(rest: Calibration, case: KnownCase) -> Judged | None:
     )
 
 
+def _without_opinions(calibration: Calibration) -> Calibration:
+    def of(known: KnownCase) -> KnownCase:
+        return replace(known, evidence=replace(known.evidence, architecture_fractions={}))
+
+    cases = {case: {kind: of(known) for kind, known in kinds.items()} for case, kinds in calibration.cases.items()}
+    return replace(calibration, cases=cases)
+
+
 def tables(of_kind: Mapping[str, tuple[list[Judged], int]], calibration: Calibration) -> list[str]:
     """Lines of Markdown: coverage and width, then Brier scores."""
     lines = ["| inputs (cases) | interval | FLR% inside | width, points, mean (median) |", "|---|---|---|---|"]
     for inputs, (found, without) in of_kind.items():
         count = len(calibration.of_kind(inputs))
-        for method in METHODS:
+        for method in (*METHODS, *({WITHOUT_OPINIONS} & found[0].ends.keys())):
             width = [100 * (j.ends[method][1] - j.ends[method][0]) for j in found]
             inside = np.mean([j.ends[method][0] <= j.true <= j.ends[method][1] for j in found])
             lines.append(f"| {inputs} ({count}) | {method} | {inside:.1%} | {np.mean(width):.0f} ({np.median(width):.0f}) |")

@@ -56,6 +56,24 @@ def test_tables_and_figure_are_written(
         how_sure.main()
 
 
+def test_a_calibration_with_second_opinions_is_shown_beside_itself_without_them(calibration: Calibration) -> None:
+    """A second opinion that is off by half as much: what it says narrows the interval."""
+    cases = {}
+    for case, kinds in calibration.cases.items():
+        known = kinds["given"]
+        own = known.evidence.flr_fraction
+        fractions = {"nnunet": own, "stunet": own + 0.5 * (known.true_flr_fraction - own)}
+        cases[case] = {"given": replace(known, evidence=replace(known.evidence, architecture_fractions=fractions))}
+    both = replace(calibration, cases=cases)
+    found, _ = how_sure.judged(both, "given", splits=2)
+    width = {m: np.mean([j.ends[m][1] - j.ends[m][0] for j in found]) for m in ("plan", how_sure.WITHOUT_OPINIONS)}
+    alone, _ = how_sure.judged(calibration, "given", splits=2)
+    assert width[how_sure.WITHOUT_OPINIONS] == pytest.approx(np.mean([j.ends["plan"][1] - j.ends["plan"][0] for j in alone]))
+    assert width["plan"] < 0.5 * width[how_sure.WITHOUT_OPINIONS]
+    lines = "\n".join(how_sure.tables({"given": (found, 0)}, both))
+    assert lines.count("| plan, without second opinions |") == 2, "width, and Brier score"
+
+
 def test_a_reliability_bin_is_the_mean_chance_and_the_share_that_came_true() -> None:
     below = {"plan": {20.0: 0.1, 30.0: 0.1, 40.0: 0.7}}
     found = [how_sure.Judged(true, {}, below, True, 0.0) for true in (0.15, 0.35)]

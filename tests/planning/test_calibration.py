@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flrplan.errors import ModelError
-from flrplan.planning.calibration import LEAST_CASES, Calibration, KnownCase, settings_of_run, uncalibrated
+from flrplan.planning.calibration import LEAST_CASES, Calibration, KnownCase, features_of, settings_of_run, uncalibrated
 from flrplan.planning.evidence import Evidence
 from flrplan.workfolder import ModelIdentity
 
@@ -111,6 +111,55 @@ def test_it_is_read_as_it_was_written_beside_that_of_another_architecture(tmp_pa
 )
 def test_it_is_of_these_models_run_in_this_way_alone(model: ModelIdentity, settings: dict[str, object]) -> None:
     assert not calibration_of(2).is_of({model.stage: model}, settings)
+
+
+def with_opinions(known: KnownCase, **others: float) -> KnownCase:
+    fractions = {"nnunet": known.evidence.flr_fraction, **others}
+    return replace(known, evidence=replace(known.evidence, architecture_fractions=fractions))
+
+
+def test_what_second_opinions_say_is_learned_from_where_all_known_cases_have_them() -> None:
+    opinions = [features_of(with_opinions(known(3), stunet=0.6, swinunetr=0.7).evidence), features_of(known(3).evidence)]
+    assert opinions[0] == pytest.approx([*opinions[1], 0.1, (2 / 3) ** 0.5 * 0.1])  # of 50, 60 and 70 %
+    cases = {}
+    for n in range(41):  # the second opinion is the truth
+        cases[f"case-{n:03d}"] = {"given": with_opinions(known(n), stunet=known(n).true_flr_fraction)}
+    calibration = replace(calibration_of(0), cases=cases)
+    new = replace(EVIDENCE, flr_fraction=0.5, architecture_fractions={"nnunet": 0.5, "stunet": 0.42})
+    learned, plain = (
+        calibration.interval(new).flr_fraction,
+        calibration_of(41).interval(replace(new, architecture_fractions={})),
+    )
+    assert learned is not None
+    assert plain.flr_fraction is not None
+    assert learned.lower < 0.42 < learned.upper < 0.5
+    assert np.diff(learned)[0] < 0.6 * np.diff(plain.flr_fraction)[0]
+
+
+def test_a_calibration_with_second_opinions_lies_beside_one_without_and_lacks_none(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    calibration_of(2).write(path, "nnunet")
+    both = replace(calibration_of(0), cases={"case-000": {"given": with_opinions(known(0), stunet=0.6)}})
+    both.write(path, "nnunet", "stunet")
+    assert Calibration.read(path, "nnunet", "stunet") == both
+    assert Calibration.read(path, "nnunet") is not None
+    assert Calibration.read(path, "stunet") is None
+    calibration_of(1).write(path, "nnunet", "stunet")
+    with pytest.raises(
+        ModelError, match=r"damaged \(case case-000 is not of the architectures nnunet, stunet\); copy it again"
+    ):
+        Calibration.read(path, "nnunet", "stunet")
+    both.write(path, "nnunet")
+    with pytest.raises(ModelError, match="case case-000 is not of the architectures nnunet"):
+        Calibration.read(path, "nnunet")
+
+
+def test_the_calibration_of_the_demo_models_is_written_as_it_was_read(tmp_path: Path) -> None:
+    shipped = Path(__file__).resolve().parents[2] / "apps/flr_planning/model/demo" / "calibration.json"
+    found = Calibration.read(shipped, "nnunet")
+    assert found is not None
+    found.write(tmp_path / "calibration.json", "nnunet")
+    assert (tmp_path / "calibration.json").read_bytes() == shipped.read_bytes()
 
 
 @pytest.mark.parametrize("content", ['{"nnunet": {"models": {}}}', '{"nnunet": {"cases": []}}', "{", '{"schema": 9}'])

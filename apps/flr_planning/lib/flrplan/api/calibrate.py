@@ -13,10 +13,10 @@ from flrplan.api.plan import coherent_plan
 from flrplan.engine import Cascade
 from flrplan.engine.worker import open_cascade, opened_cascade
 from flrplan.errors import EmptyLiverError, SettingsError
-from flrplan.method import CASCADE, Source
+from flrplan.method import CASCADE, FLR, Source
 from flrplan.planning.calibration import Calibration, KnownCase, settings_of_run
 from flrplan.planning.volumetry import measure_volumes
-from flrplan.workfolder import TRUTH, WorkFolder, map_cases, require_same
+from flrplan.workfolder import TRUTH, ModelIdentity, WorkFolder, map_cases, require_same
 from flrplan.workfolder.cases import Case, find_labelled_cases
 from flrplan.workfolder.records import RunRecord
 
@@ -41,12 +41,12 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: i
     _require_unseen([case.case_id for case in found], cascade)
     settings = cascade.settings
     own = Calibration(
-        {stage.name: cascade.identity(stage).decides for stage in CASCADE},
+        {place: identity.decides for place, identity in _identities(cascade).items()},
         settings_of_run(settings.mirroring, settings.largest_liver),
         "synthetic cases" if WorkFolder(cases).cohort.is_file() else "cases",
         {},
     )
-    before = Calibration.read(out, settings.architecture)
+    before = Calibration.read(out, *settings.architectures)
     if before is not None:
         now, then = ({"models": c.models, "settings": c.settings, "calibrated_on": c.calibrated_on} for c in (own, before))
         require_same(then, now, f"{out}: the calibration there", "delete it, or give another --out")
@@ -54,7 +54,7 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: i
     missing = [case for case in found if case.case_id not in own.cases]
     for case, kinds in zip(missing, _planned(cascade, missing, workers), strict=True):
         own = replace(own, cases={**own.cases, case.case_id: kinds})
-        own.write(out, settings.architecture)
+        own.write(out, *settings.architectures)
     return own
 
 
@@ -89,14 +89,21 @@ def _known(cascade: Cascade, case: Case) -> dict[str, KnownCase]:
     return known
 
 
+def _identities(cascade: Cascade) -> dict[str, ModelIdentity]:
+    """Which models take part, by stage, those of second opinions by ``flr/<architecture>``."""
+    own = {stage.name: cascade.identity(stage) for stage in CASCADE}
+    return own | {f"{FLR}/{name}": cascade.second_opinion(name).identity(FLR) for name in cascade.settings.also}
+
+
 def _require_unseen(case_ids: list[str], cascade: Cascade) -> None:
     """Raises SettingsError naming the cases that a model has learned from: of those its errors are too small."""
-    for stage in CASCADE:
-        folder = cascade.store.find(stage, cascade.settings.architecture).folder
+    first, *opinions = cascade.settings.architectures
+    for stage, architecture in (*((stage, first) for stage in CASCADE), *((FLR, name) for name in opinions)):
+        folder = cascade.store.find(stage, architecture).folder
         for fold in folder.folds:
             seen = RunRecord.read(folder.checkpoint(fold).parent).learned_from
             if trained := sorted(seen.intersection(case_ids)):
                 raise SettingsError(
-                    f"{stage}, fold {fold} has learned from {len(trained)} of these cases ({', '.join(trained[:5])}); its errors there "
+                    f"{stage}/{architecture}, fold {fold} has learned from {len(trained)} of these cases ({', '.join(trained[:5])}); its errors there "
                     "are smaller than on new ones. Take them out"
                 )

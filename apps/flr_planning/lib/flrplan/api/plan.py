@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from flrplan.anatomy import PLANNED, Mask, Structure
 from flrplan.api.anonymous import Anonymizer, anonymous_request, pseudonym
 from flrplan.engine import Cascade, CascadeSettings, NoteStep, TakeProbability
-from flrplan.errors import GridError, LabelError, SettingsError
+from flrplan.errors import GridError, LabelError, ModelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
 from flrplan.image.dicom_files import first_image, is_dicom
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.hounsfield import check_grid
 from flrplan.image.masks import binary_mask
-from flrplan.method import CASCADE, Probability, Source, Stage, stage_named
+from flrplan.method import CASCADE, FLR, CascadeResult, Probability, Source, Stage, stage_named
 from flrplan.method.engine import APP_ENGINE
 from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run, uncalibrated
@@ -84,8 +84,8 @@ def plan(
             Arithmetic, not advice.
         series: SeriesInstanceUID, where a DICOM folder holds several.
         name: what the case is called; by default after the file or the PatientID.
-        cascade: models, device and how they run; given several times, it keeps its models loaded, and predicts only what changed since
-            (:mod:`flrplan.engine.cache`). None: the app's models (the demo models where none was trained), on a GPU where there is one, the
+        cascade: models, device and how they run, and which architectures give second opinions; given several times, it keeps its models
+            loaded, and predicts only what changed since (:mod:`flrplan.engine.cache`). None: the app's models (the demo models where none was trained), on a GPU where there is one, the
             same in every call of this process.
         on_step: called with a short text before each prediction.
         raw: plan with the FLR as the network gave it, shell and crumbs included; by default the plan is coherent
@@ -94,7 +94,8 @@ def plan(
         liver_state: ``normal``, ``chemotherapy`` or ``injured``, which decides about the thresholds; None: none is judged.
         prior: ``plan.json`` of the volumetry before an embolisation. weeks: from the embolisation to this CT.
         hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
-        disagreement: also keep, and save, how far the folds differ about each voxel (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
+        disagreement: also keep, and save, how far the folds, those of second opinions too, differ about each voxel
+            (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
         anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
             digest of where the CT lies (:mod:`flrplan.api.anonymous`), and no DICOM object is made.
         read: what reads a path and a series, for who has read them already.
@@ -175,6 +176,7 @@ def plan(
             other_side=other_side or None,
             at_least=at_least,
             disagreement=disagreement or None,
+            also=asked_also(cascade.settings),
         )
         request = request_of(path, files, options)
         request = anonymous_request(request) if anonymize else request
@@ -182,6 +184,8 @@ def plan(
         "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}, "
         f"engine {cascade.settings.engine}"
     }
+    if cascade.settings.also:
+        settings["second opinions on the remnant"] = ", ".join(cascade.settings.architectures[1:])
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
     return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
@@ -278,12 +282,26 @@ def run_plan(
     disagreement: bool = False,
     on_probability: TakeProbability | None = None,
 ) -> Plan:
-    """The plan of what a cascade gives for these stages, coherent unless ``raw``; arguments and Raises as :meth:`flrplan.engine.cascade.Cascade.run`."""
+    """The plan of what a cascade gives for these stages, coherent unless ``raw``; arguments and Raises as :meth:`flrplan.engine.cascade.Cascade.run`.
+
+    A predicted remnant is shown to the second opinions of the cascade's settings: each architecture's FLR model predicts it on the plan's own liver
+    and metastases. The masks stay as they are; the interval, the disagreement and a warning know of them. Of a raw plan the disagreement alone does.
+    """
     if raw:
-        folds: list[tuple[Probability, ...]] = []
+        folds: list[Probability] = []
+        if disagreement:
+            _require_opinions(cascade, stages, given)
         plan = Plan(
-            cascade.run(ct, given, stages, on_step, on_probability, {Structure.FLR: folds.append} if disagreement else None)
+            cascade.run(ct, given, stages, on_step, on_probability, {Structure.FLR: folds.extend} if disagreement else None)
         )
+        if cascade.settings.also and plan.sources.get(Structure.FLR) is Source.PREDICTED and Structure.CRLM in plan.masks:
+            if not disagreement:
+                note = (
+                    "second opinions were not asked for: a raw plan has no interval; plan without --raw, or with --disagreement"
+                )
+                return replace(plan, result=replace(plan.result, warnings=(*plan.result.warnings, note)))
+            for name, second, _ in _second_opinions(cascade, plan.result, on_step, folds):
+                plan = _with_opinion(plan, name, second)
         return _with_disagreement(plan, folds)
     plan, evidence = coherent_plan(cascade, ct, given, stages, on_step, disagreement, on_probability)
     return plan if evidence is None else replace(plan, interval=interval_of(cascade, evidence, plan.result.models))
@@ -300,7 +318,8 @@ def coherent_plan(
 ) -> tuple[Plan, Evidence | None]:
     """The coherent plan without its interval, and what there is to be sure or unsure of it; None unless its FLR is predicted."""
     flr: list[Probability] = []
-    folds: list[tuple[Probability, ...]] = []
+    folds: list[Probability] = []
+    _require_opinions(cascade, stages, given)
 
     def keep_flr(structure: Structure, probability: Probability) -> None:
         if structure is Structure.FLR:
@@ -308,17 +327,64 @@ def coherent_plan(
         if on_probability is not None:
             on_probability(structure, probability)
 
-    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr, on_folds={Structure.FLR: folds.append})
+    result = cascade.run(ct, given, stages, on_step=on_step, on_probability=keep_flr, on_folds={Structure.FLR: folds.extend})
     plan = Plan.coherent(result, flr[0] if flr else None)
     evidence = None
     if plan.raw is not None and flr and Structure.CRLM in result.masks:
-        evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds[0], plan.checked)
+        evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds, plan.checked)
+    if evidence is not None and cascade.settings.also:
+        fractions = {cascade.settings.architecture: evidence.flr_fraction}
+        for name, second, probability in _second_opinions(cascade, result, on_step, folds if disagreement else None):
+            fractions[name] = Plan.coherent(second, probability).volumes.flr_fraction
+            plan = _with_opinion(plan, name, second)
+        evidence = replace(evidence, architecture_fractions=fractions)
     return _with_disagreement(plan, folds if disagreement else []), evidence
 
 
-def _with_disagreement(plan: Plan, folds: Sequence[tuple[Probability, ...]]) -> Plan:
+def _require_opinions(cascade: Cascade, stages: Sequence[Stage], given: Mapping[Structure, Mask]) -> None:
+    """Raises ModelError where the FLR model of a second opinion that will be asked for is missing: before minutes of work, not after."""
+    if FLR not in stages or Structure.FLR in given:
+        return
+    for name in cascade.settings.architectures[1:]:
+        try:
+            cascade.store.find(FLR, name)
+        except ModelError as error:
+            raise ModelError(f"second opinion by {name}: {error}; or plan without it") from error
+
+
+def _second_opinions(
+    cascade: Cascade, first: CascadeResult, on_step: NoteStep | None, folds: list[Probability] | None
+) -> Iterator[tuple[str, CascadeResult, Probability]]:
+    """By each further architecture, what it gives on the liver and metastases of ``first``, and its FLR's probability.
+
+    folds: is filled with its folds'; None: they are not asked for.
+    """
+    given = {structure: first.masks[structure] for structure in FLR.needs}
+    for name in cascade.settings.architectures[1:]:
+        found: dict[Structure, Probability] = {}
+        tell = None if on_step is None else (lambda step, name=name: on_step(f"{step}, second opinion by {name}"))
+        of_folds = None if folds is None else {Structure.FLR: folds.extend}
+        second = cascade.second_opinion(name).run(first.ct, given, (FLR,), tell, found.__setitem__, of_folds)
+        yield name, second, found[Structure.FLR]
+
+
+def _with_opinion(plan: Plan, name: str, second: CascadeResult) -> Plan:
+    """The same plan, with the model of a second opinion in its record, and what must be said of it."""
+    first = plan.result
+    place = f"{FLR}/{name}"
+    told = [f"{name}: {warning}" for warning in second.warnings if warning not in first.warnings]
+    joined = replace(
+        first,
+        models={**first.models, place: second.models[FLR.name]},
+        seconds={**first.seconds, **{step.replace(FLR.name, place, 1): s for step, s in second.seconds.items()}},
+        warnings=(*first.warnings, *told),
+    )
+    return replace(plan, result=joined)
+
+
+def _with_disagreement(plan: Plan, folds: Sequence[Probability]) -> Plan:
     liver = plan.masks.get(Structure.LIVER)
-    return replace(plan, disagreement_zyx=disagreement_of(liver, folds[0])) if folds and liver is not None else plan
+    return replace(plan, disagreement_zyx=disagreement_of(liver, folds)) if folds and liver is not None else plan
 
 
 def interval_of(cascade: Cascade, evidence: Evidence, models: Mapping[str, ModelIdentity]) -> Interval:
@@ -326,10 +392,13 @@ def interval_of(cascade: Cascade, evidence: Evidence, models: Mapping[str, Model
     settings = cascade.settings
     ran = settings_of_run(settings.mirroring, settings.largest_liver)
     for path in cascade.store.files(CALIBRATION_NAME):
-        calibration = Calibration.read(path, settings.architecture)
+        calibration = Calibration.read(path, *settings.architectures)
         if calibration is not None and calibration.is_of(models, ran):
             return calibration.interval(evidence)
-    return uncalibrated(evidence, "there is no calibration of these models, run in this way (flrplan calibrate makes one)")
+    also = f" --also {','.join(settings.architectures[1:])}" if settings.also else ""
+    return uncalibrated(
+        evidence, f"there is no calibration of these models, run in this way (flrplan calibrate{also} makes one)"
+    )
 
 
 def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
@@ -348,6 +417,11 @@ def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
     if array.shape != ct.geometry.shape_zyx:
         raise GridError(f"case {ct.name}: the given {name} has shape {array.shape}, the CT {ct.geometry.shape_zyx}")
     return binary_mask(array, name, f"the given {name}")
+
+
+def asked_also(settings: CascadeSettings) -> list[str] | None:
+    """The second opinions as an option of :func:`request_of`; None where there are none."""
+    return [*settings.architectures[1:]] or None
 
 
 def options_of(plane: Plane | None, **options: Any) -> dict[str, Any]:
@@ -384,7 +458,14 @@ def is_planned(folder: Path, request: Mapping[str, Any], cascade: Cascade) -> bo
     if "options" in request:
         before = {"options": {**dict.fromkeys(request["options"]), "raw": True}, **(before or {})}
     before = before or {}
-    now = {"models": {stage: cascade.identity(stage_named(stage)).decides for stage in models}, **request}
+    asked = {f"{FLR}/{name}" for name in cascade.settings.also}
+    now = {"models": {s: _identity(cascade, s).decides for s in models if "/" not in s or s in asked}, **request}
     remedy = "use another --out, or --force to replace it"
     require_same({"models": models, **before}, now, f"{folder}: the plan there", remedy)
     return True
+
+
+def _identity(cascade: Cascade, place: str) -> ModelIdentity:
+    """Which model serves a stage, or gives the second opinion ``<stage>/<architecture>``."""
+    stage, _, opinion = place.partition("/")
+    return (cascade.second_opinion(opinion) if opinion else cascade).identity(stage_named(stage))

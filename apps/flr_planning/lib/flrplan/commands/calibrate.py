@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flrplan.commands.options import add_cascade_options, model_store
+from flrplan.commands.options import add_cascade_options, cascade_settings, model_store
 from flrplan.commands.say import say
 
 
@@ -32,15 +32,14 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Plans what is not in the file yet, and says how many cases there are now of each kind of inputs."""
     from flrplan.api.calibrate import calibrate
-    from flrplan.engine import Cascade, CascadeSettings
+    from flrplan.engine import Cascade
     from flrplan.hardware import keep_freed_memory
     from flrplan.method import Source
     from flrplan.planning.calibration import CALIBRATION_NAME, LEAST_CASES
 
     keep_freed_memory()
     out = arguments.out or arguments.models / CALIBRATION_NAME
-    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
-    cascade = Cascade(model_store(arguments), settings)
+    cascade = Cascade(model_store(arguments), cascade_settings(arguments))
     found = calibrate(arguments.cases, out, cascade, arguments.workers)
     for source in Source:
         used = len(found.of_kind(source.value))

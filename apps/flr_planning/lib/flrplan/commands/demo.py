@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flrplan.commands.options import add_cascade_options, model_store
+from flrplan.commands.options import add_cascade_options, cascade_settings, model_store
 from flrplan.commands.say import note, say
 
 
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from flrplan.api.plan import plan
     from flrplan.cohort import CaseSize, make_case
     from flrplan.demo.held_out import DEMO_INDEX, DEMO_SEED
-    from flrplan.engine import Cascade, CascadeSettings
+    from flrplan.engine import Cascade
     from flrplan.image import write_volume
     from flrplan.metrics.overlap import dice
     from flrplan.planning import MAP_NAME, PICTURE_NAME, measure_volumes
@@ -34,8 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.out / "ct" / f"{case.case_id}.nii.gz"
     write_volume(path, case.hu_zyx, case.geometry)
     folder = arguments.out / case.case_id
-    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
-    cascade = Cascade(model_store(arguments), settings)
+    cascade = Cascade(model_store(arguments), cascade_settings(arguments))
     planned = plan(path, cascade=cascade, on_step=lambda step: note(f"  {step}"))
     planned.save(folder)
     for warning in planned.warnings:

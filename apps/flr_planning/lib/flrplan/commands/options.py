@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
 from flrplan.errors import SettingsError
 from flrplan.method.engine import APP_ENGINE, ENGINES
-from flrplan.networks import ARCHITECTURES
+from flrplan.networks import ARCHITECTURES, names_in
 
 if TYPE_CHECKING:
+    from flrplan.engine import CascadeSettings
     from flrplan.method import Variant
 
 
 def add_cascade_options(parser: argparse.ArgumentParser) -> None:
-    """``--models --architecture --device --mirroring --engine``."""
+    """``--models --architecture --also --device --mirroring --engine``."""
     parser.add_argument("--models", type=Path, default=MODEL_ROOT, help="folder with <stage>/<architecture>/ models")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    parser.add_argument(
+        "--also",
+        type=names_in,
+        default=(),
+        metavar="NAMES",
+        help="further architectures, such as swinunetr,stunet, whose FLR models give a second opinion on a predicted remnant: how far they differ is "
+        "told, and part of how sure the plan is (docs/uncertainty.md)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number> (default: auto)")
     parser.add_argument(
         "--engine",
@@ -54,6 +63,14 @@ def require_known_name(name: str, variants: Mapping[str, Variant], what: str) ->
     if name not in ARCHITECTURES and name not in variants:
         more = f" and the variants {', '.join(variants)}" if variants else "; variants need --variants FILE"
         raise SettingsError(f"{what}: unknown {name!r}; known are {', '.join(ARCHITECTURES)}{more}")
+
+
+def cascade_settings(arguments: argparse.Namespace) -> CascadeSettings:
+    """How the cascade runs, by the options of :func:`add_cascade_options`. Raises SettingsError for second opinions that are none."""
+    from flrplan.engine import CascadeSettings
+
+    a = arguments
+    return CascadeSettings(a.architecture, a.device, a.mirroring, engine=a.engine, also=a.also)
 
 
 def model_store(arguments: argparse.Namespace) -> ModelStore:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flrplan.anatomy import Structure
-from flrplan.commands.options import add_cascade_options, model_store
+from flrplan.commands.options import add_cascade_options, cascade_settings, model_store
 from flrplan.commands.say import note, say
 from flrplan.errors import FlrError, ImageError, OutputError, SettingsError
 from flrplan.planning import LiverState
@@ -67,7 +67,11 @@ def add_parser(commands: Any) -> None:
     for veins in VEINS:
         clinical.add_argument(f"--{veins.replace('_', '-')}", type=Path, metavar="MASK", help="measured against the cut")
     parser.add_argument("--raw", action="store_true", help="keep the network's remnant as it is, with shell and crumbs")
-    parser.add_argument("--disagreement", action="store_true", help="also write where the models' folds differ, for a viewer")
+    parser.add_argument(
+        "--disagreement",
+        action="store_true",
+        help="also write where the models' folds differ, those of --also too, for a viewer",
+    )
     parser.add_argument("--force", action="store_true", help="plan cases again that are already in --out")
     parser.add_argument(
         "--anonymize",
@@ -117,8 +121,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     """The same. clean: what is done to every text that may name an input."""
     from flrplan.api.anonymous import anonymous_request, pseudonym
     from flrplan.api.many import overlapped, part_of, run_on_gpus
-    from flrplan.api.plan import is_planned, options_of, plan, request_of
-    from flrplan.engine import Cascade, CascadeSettings
+    from flrplan.api.plan import asked_also, is_planned, options_of, plan, request_of
+    from flrplan.engine import Cascade
     from flrplan.files import make_writable
     from flrplan.hardware import keep_freed_memory, wake_collector
     from flrplan.image import case_names, read_ct
@@ -135,15 +139,14 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         files["cut"] = Path(arguments.cut)
     other_side, at_least = arguments.other_side or None, arguments.at_least
     switches = {"other_side": other_side, "at_least": at_least, "disagreement": arguments.disagreement or None}
-    options = options_of(plane, raw=arguments.raw, **known, **switches)
     single = [*files, *(name for name in OF_ONE_PATIENT if known[name] is not None)]
     if single and len(cases) != 1:
         option = single[0].replace("_", "-")
         raise SettingsError(f"--{option} fits one CT, but the inputs hold {len(cases)}; run them one by one")
     if plane is not None:
         del files["cut"]
-    settings = CascadeSettings(arguments.architecture, arguments.device, arguments.mirroring, engine=arguments.engine)
-    cascade = Cascade(model_store(arguments), settings)
+    cascade = Cascade(model_store(arguments), cascade_settings(arguments))
+    options = options_of(plane, raw=arguments.raw, **known, **switches, also=asked_also(cascade.settings))
     if arguments.anonymize:
         folders = {path: pseudonym(request_of(path, {}, {})["ct"]) for path in cases}
     else:

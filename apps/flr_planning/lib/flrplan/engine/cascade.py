@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
@@ -23,6 +24,7 @@ from flrplan.hardware import choose_device
 from flrplan.image import CT
 from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, build_stage_input
 from flrplan.method.engine import engine_named
+from flrplan.networks import require_second_opinions
 from flrplan.nnunet.model import StagePredictor
 from flrplan.qc import liver_in_view_findings
 from flrplan.workfolder import ModelIdentity
@@ -44,6 +46,9 @@ class CascadeSettings:
     largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
         liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
     engine: how the networks are run; one of :data:`flrplan.method.engine.ENGINES`, with changes or without; :data:`~flrplan.method.engine.APP_ENGINE` in the app.
+    also: further architectures, whose FLR models give second opinions on a predicted remnant (:mod:`flrplan.api.plan`); the masks stay those
+        of ``architecture``.
+    Raises: SettingsError for a second opinion that is unknown, named twice, or the first.
     """
 
     architecture: str = "nnunet"
@@ -51,6 +56,15 @@ class CascadeSettings:
     mirroring: bool = False
     largest_liver: bool = True
     engine: str = "nnunet"
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_second_opinions(self.architecture, self.also)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """All that take part, the masks' own first; in which order the others were named makes no difference."""
+        return (self.architecture, *sorted(self.also))
 
 
 @dataclass
@@ -136,6 +150,12 @@ class Cascade:
 
     def _model(self, stage: Stage, device: torch.device) -> tuple[StagePredictor, ModelIdentity]:
         return self.store.predictor(stage, self.settings.architecture, device, self.settings.mirroring, self.engine)
+
+    def second_opinion(self, architecture: str) -> Cascade:
+        """The same cascade, store and device with the models of another architecture."""
+        other = copy(self)
+        other.settings = replace(self.settings, architecture=architecture, also=())
+        return other
 
     def identity(self, stage: Stage) -> ModelIdentity:
         """Which model serves a stage here. Raises ModelError where none does."""

@@ -26,7 +26,7 @@ class Source(StrEnum):
 class CascadeResult:
     """Masks ``(Z, Y, X) bool`` on exactly the CT's grid, and where each came from.
 
-    models: identity per stage that ran. seconds: wall time per step. warnings: sentences for the reader of the result.
+    models: identity per stage that ran; of a second opinion under ``<stage>/<architecture>``. seconds: wall time per step. warnings: sentences for the reader of the result.
     """
 
     ct: CT

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         ChannelMode,
         Schedule,
         architecture_named,
+        names_in,
+        require_second_opinions,
     )
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "ChannelMode",
     "Schedule",
     "architecture_named",
+    "names_in",
+    "require_second_opinions",
 ]
 
 import_at_first_use(
@@ -53,6 +57,8 @@ import_at_first_use(
             "ChannelMode",
             "Schedule",
             "architecture_named",
+            "names_in",
+            "require_second_opinions",
         ),
     },
 )

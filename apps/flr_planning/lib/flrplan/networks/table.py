@@ -7,7 +7,7 @@ the defaults of :class:`flrplan.method.recipe.TrainingSettings`. Nothing here lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -211,3 +211,23 @@ def architecture_named(name: str) -> Architecture:
         return TABLE[name]
     except KeyError:
         raise SettingsError(f"unknown architecture {name!r}; known are {', '.join(TABLE)}") from None
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a text that commas part: ``swinunetr,stunet``."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def require_second_opinions(architecture: str, also: Sequence[str]) -> None:
+    """Raises SettingsError unless ``also`` names architectures, each once and none of them ``architecture``."""
+    if isinstance(also, str):
+        raise SettingsError(f"second opinions: expected a list of architectures, got {also!r}")
+    for number, name in enumerate(also):
+        if name not in ARCHITECTURES:
+            raise SettingsError(f"second opinions: unknown architecture {name!r}; known are {', '.join(ARCHITECTURES)}")
+        if name == architecture:
+            raise SettingsError(
+                f"second opinions: {name} makes the plan itself; name others, or plan with another architecture"
+            )
+        if name in also[:number]:
+            raise SettingsError(f"second opinions: {name} is named twice; name it once")

@@ -300,8 +300,13 @@ class Jobs:
             job.step = step
 
         def stage(text: str) -> None:
-            targets = stage_named(text.rpartition(": ")[2]).targets
-            begin(f"looking for: {', '.join(APPEARANCE[t].title.lower() for t in targets)}")
+            name, _, opinion = text.rpartition(": ")[2].partition(", ")
+            targets = stage_named(name).targets
+            begin(
+                ", ".join(
+                    [f"looking for: {', '.join(APPEARANCE[t].title.lower() for t in targets)}", *([opinion] if opinion else [])]
+                )
+            )
 
         if job.planned is not None:
             job.state = State.PLANNING

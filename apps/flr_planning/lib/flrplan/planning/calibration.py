@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class KnownCase:
 class Calibration:
     """The known cases of one set of models.
 
-    models: of each stage, what its answers depend on (:attr:`flrplan.workfolder.records.ModelIdentity.decides`). settings: how they ran.
+    models: of each stage, what its answers depend on (:attr:`flrplan.workfolder.records.ModelIdentity.decides`), of a second opinion under
+    ``flr/<architecture>``. settings: how they ran.
     calibrated_on: what the cases are, in words, plural. cases: by id, of each kind of inputs.
     """
 
@@ -67,9 +68,9 @@ class Calibration:
     cases: Mapping[str, Mapping[str, KnownCase]]
 
     @classmethod
-    def read(cls, path: Path, architecture: str) -> Calibration | None:
-        """That of an architecture; None where the file, or the architecture in it, is not there. Raises ModelError for a damaged one."""
-        content = read_record(path, ModelError).get(architecture)
+    def read(cls, path: Path, *architectures: str) -> Calibration | None:
+        """That of an architecture, or of one and its second opinions; None where it is not there. Raises ModelError for a damaged one."""
+        content = read_record(path, ModelError).get(_together(architectures))
         if content is None:
             return None
         try:
@@ -77,19 +78,21 @@ class Calibration:
                 case: {kind: KnownCase.from_json(known) for kind, known in kinds.items()}
                 for case, kinds in content[_CASES].items()
             }
+            _require_opinions(cases, _together(architectures).split("+"))
             return cls(content["models"], content["settings"], str(content["calibrated_on"]), cases)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ModelError(f"{path} is damaged ({error}); copy it again, or make it anew: flrplan calibrate") from error
 
-    def write(self, path: Path, architecture: str) -> None:
-        """Writes it beside those of other architectures. Raises OutputError."""
+    def write(self, path: Path, *architectures: str) -> None:
+        """Writes it beside those of others. Raises OutputError."""
         cases = {case: {kind: known.to_json() for kind, known in kinds.items()} for case, kinds in sorted(self.cases.items())}
         own = {"models": self.models, "settings": self.settings, "calibrated_on": self.calibrated_on, _CASES: cases}
-        write_record(path, {**read_record(path, ModelError), architecture: own})
+        write_record(path, {**read_record(path, ModelError), _together(architectures): own})
 
     def is_of(self, models: Mapping[str, ModelIdentity], settings: Mapping[str, Any]) -> bool:
-        """Whether these models, run in this way, are those of the known cases."""
-        same = all(self.models.get(stage) == model.decides for stage, model in models.items())
+        """Whether these models, run in this way, are those of the known cases: all that ran, and no second opinion more or less."""
+        opinions, own = ({name for name in of if "/" in name} for of in (models, self.models))
+        same = opinions == own and all(self.models.get(stage) == model.decides for stage, model in models.items())
         return same and dict(self.settings) == dict(settings)
 
     def of_kind(self, inputs: str) -> list[KnownCase]:
@@ -106,6 +109,7 @@ class Calibration:
             len(known),
             calibrated_on=self.calibrated_on,
             fold_fractions=evidence.fold_fractions,
+            architecture_fractions=evidence.architecture_fractions,
         )
         if not unsure.calibrated:
             there = f"{len(known)} {self.calibrated_on} with these inputs ({evidence.inputs})"
@@ -124,14 +128,33 @@ class Calibration:
         )
 
 
+def _together(architectures: Sequence[str]) -> str:
+    """What a calibration is filed under: the architecture, or it and its second opinions: ``nnunet+stunet``."""
+    return "+".join(architectures)
+
+
+def _require_opinions(cases: Mapping[str, Mapping[str, KnownCase]], architectures: Sequence[str]) -> None:
+    """Raises ValueError unless every case has the FLR of each of several architectures, or of none where there is one."""
+    expected = {*architectures} if len(architectures) > 1 else set()
+    for case, kinds in cases.items():
+        for known in kinds.values():
+            if {*known.evidence.architecture_fractions} != expected:
+                raise ValueError(f"case {case} is not of the architectures {', '.join(architectures)}")
+
+
 def settings_of_run(mirroring: bool, largest_liver: bool) -> dict[str, Any]:
     """What, beside the models, an error depends on."""
     return {"mirroring": mirroring, "largest_liver": largest_liver, "coherent": asdict(COHERENT)}
 
 
 def features_of(evidence: Evidence) -> NDArray[np.float64]:
-    """What location and scale of the error are learned from; the folds' spread and the tumours' volume added nothing (docs/uncertainty.md)."""
-    return np.array([evidence.flr_fraction, evidence.soft_fraction - evidence.flr_fraction, evidence.undecided])
+    """What location and scale of the error are learned from; the folds' spread and the tumours' volume added nothing (docs/uncertainty.md).
+
+    With second opinions also how far the mean of all architectures lies from the plan, and their spread (standard deviation).
+    """
+    own = [evidence.flr_fraction, evidence.soft_fraction - evidence.flr_fraction, evidence.undecided]
+    of_all = [*evidence.architecture_fractions.values()]
+    return np.array([*own, np.mean(of_all) - evidence.flr_fraction, np.std(of_all)] if of_all else own)
 
 
 def _distribution(known: list[KnownCase], new: Evidence, true: list[float]) -> PredictiveDistribution:
@@ -163,4 +186,11 @@ def _out_of_range(new: Evidence, known: list[Evidence]) -> list[str]:
 
 def uncalibrated(evidence: Evidence, reason: str) -> Interval:
     """No interval, since there is no calibration."""
-    return Interval(evidence.inputs, False, 0, not_valid=(reason,), fold_fractions=evidence.fold_fractions)
+    return Interval(
+        evidence.inputs,
+        False,
+        0,
+        not_valid=(reason,),
+        fold_fractions=evidence.fold_fractions,
+        architecture_fractions=evidence.architecture_fractions,
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Evidence:
     parenchyma_ml, crlm_ml, slice_mm (the largest spacing), liver_hu (median of the parenchyma), aorta_hu (None where it is not seen): how
         the case is like others.
     unlike: what label QC says against the liver, in sentences.
+    architecture_fractions: by architecture the FLR (0..1) of its own coherent plan on the same liver and metastases, the plan's own first;
+        empty without second opinions.
     """
 
     inputs: str
@@ -47,10 +49,11 @@ class Evidence:
     liver_hu: float
     aorta_hu: float | None = None
     unlike: tuple[str, ...] = ()
+    architecture_fractions: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, four digits of each."""
-        return {n: _short(v) for n, v in asdict(self).items()}
+        """Plain values, four digits of each; nothing of second opinions that there are not."""
+        return {n: _short(v) for n, v in asdict(self).items() if n != "architecture_fractions" or v}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Evidence:
@@ -62,6 +65,8 @@ class Evidence:
 def _short(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_short(v) for v in value]
+    if isinstance(value, dict):
+        return {name: _short(v) for name, v in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
@@ -111,7 +116,7 @@ def evidence_of(
 def disagreement_of(liver: Mask, folds: Sequence[Probability]) -> NDArray[np.uint8]:
     """How far the folds differ about each voxel of the liver: the standard deviation of their FLR probability in percent.
 
-    ``(Z, Y, X) uint8``, 0 to 50; 0 outside the liver, and everywhere with one fold.
+    folds: of all architectures that take part. ``(Z, Y, X) uint8``, 0 to 50; 0 outside the liver, and everywhere with one fold.
     """
     result = np.zeros(liver.shape, np.uint8)
     for z in np.flatnonzero(liver.any(axis=(1, 2))):

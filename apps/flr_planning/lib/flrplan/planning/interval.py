@@ -32,6 +32,7 @@ class Interval:
     flr_ml, flr_fraction: bounds of the volume, and of its share of all parenchyma (0..1); None unless calibrated and valid.
     below: the probability that the true FLR% lies below each of :data:`THRESHOLDS_PERCENT`; none unless calibrated and valid.
     fold_fractions: the FLR (0..1) of the coherent plan of each fold by itself. Their spread is no interval: it is far too narrow.
+    architecture_fractions: of that of each architecture, the plan's own first; empty without second opinions. Nor is theirs.
     """
 
     inputs: str
@@ -44,14 +45,25 @@ class Interval:
     calibrated_on: str = ""
     not_valid: tuple[str, ...] = ()
     fold_fractions: tuple[float, ...] = ()
+    architecture_fractions: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:
         """Whether there are bounds."""
         return self.flr_fraction is not None and self.flr_ml is not None
 
+    @property
+    def by_architecture(self) -> str:
+        """The FLR% of each architecture's own plan in words; empty without second opinions."""
+        return ", ".join(f"{name} {100 * fraction:.0f} %" for name, fraction in self.architecture_fractions.items())
+
     def describe(self) -> str:
         """One sentence for people, without the full stop."""
+        return self._describe() + (
+            f"; each architecture's own plan: {self.by_architecture}" if self.architecture_fractions else ""
+        )
+
+    def _describe(self) -> str:
         if self.flr_fraction is None or self.flr_ml is None:
             reason = (
                 f"this case is unlike those that the models were calibrated on ({'; '.join(self.not_valid)})"
@@ -81,6 +93,7 @@ class Interval:
             "probability_below_percent": {f"{t:g}": round(p, 4) for t, p in self.below.items()} or None,
             "not_valid": list(self.not_valid),
             "fold_flr_fractions": [round(f, 4) for f in self.fold_fractions],
+            "architecture_flr_fractions": {name: round(f, 4) for name, f in self.architecture_fractions.items()},
             "text": self.describe(),
         }
 

@@ -62,8 +62,8 @@ class Plan:
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
     veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
-    sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds of
-    the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
+    sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds,
+    second opinions' too, of the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
     them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
     by name. made_on: the time, ISO 8601. anonymized: nothing of the patient, of dates and paths is written. checked: these masks as label QC
     has looked at them so far; None where it has not.
@@ -169,7 +169,8 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """What a person should check, one sentence each: of the CT, of the masks, of the plan, and that demo models took part."""
         lost = self.result.planning_map()[1].findings()
-        own = (*self._difference(), *plan_findings(self.parts), *self._partial_volume(), *self.assessment.findings())
+        unsure = (*self._difference(), *self._second_opinions())
+        own = (*unsure, *plan_findings(self.parts), *self._partial_volume(), *self.assessment.findings())
         found = [f.message for f in self.findings if (f.severity is not Severity.NOTE or f.rule in _NOTED) and not _is_told(f)]
         return (*self.result.warnings, *lost, *own, *found)
 
@@ -192,6 +193,18 @@ class Plan:
         return [
             f"this plan is not sure: its FLR is {here:.0f} % of the parenchyma, that of the networks' own mask, with a shell and crumbs "
             f"left as resection, {raw:.0f} %; look where they differ (--raw gives the other)"
+        ]
+
+    def _second_opinions(self) -> list[str]:
+        if self.interval is None or not self.interval.architecture_fractions:
+            return []
+        fractions = self.interval.architecture_fractions.values()
+        points = 100 * (max(fractions) - min(fractions))
+        if points <= COHERENT.unsure_points:
+            return []
+        return [
+            f"this plan is not sure: the architectures differ by {points:.0f} points; the FLR of each one's own plan, as a share of the parenchyma: "
+            f"{self.interval.by_architecture}; look where they differ (--disagreement)"
         ]
 
     @property

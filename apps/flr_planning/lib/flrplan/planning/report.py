@@ -202,6 +202,8 @@ def _volumes(plan: Plan) -> Table:
     ]
     if raw is not None:
         rows.append(("FLR of the networks' own mask", f"{_ml(raw.flr_functional_ml)} ml, {_share(raw)}"))
+    if plan.interval is not None and plan.interval.architecture_fractions:
+        rows.append(("FLR of each architecture's own plan", plan.interval.by_architecture))
     assessment = plan.assessment
     if not math.isnan(assessment.sflr_percent):
         stlv = assessment.flr_percent(Denominator.VAUTHEY)

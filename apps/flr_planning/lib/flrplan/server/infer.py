@@ -106,6 +106,7 @@ class PlanningTask(InferTask):  # type: ignore[misc]  # monailabel is untyped
                     settings.mirroring,
                     settings.largest_liver,
                     settings.engine,
+                    tuple(name for name in settings.also if name != options.architecture),
                 ),
             )
             raw = options.plan is PlanKind.RAW

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from flrplan.engine.cache import CACHE_MB
 from flrplan.errors import SettingsError
@@ -15,7 +15,7 @@ from flrplan.hardware import choose_device
 from flrplan.learning import RetrainingSettings
 from flrplan.learning.settings import UserPath
 from flrplan.method.engine import APP_ENGINE, engine_named
-from flrplan.networks import ARCHITECTURES
+from flrplan.networks import ARCHITECTURES, names_in, require_second_opinions
 from flrplan.server.label_table import names_in_setting
 from flrplan.studies.review import LabelUse
 
@@ -44,6 +44,7 @@ class AppSettings:
     models: folder with ``<stage>/<architecture>/`` of trained models; None is the app's own ``model/``. Where it has none,
         the demo models serve.
     architecture, device: offered first by the tasks; a client may choose others.
+    also: architectures that give a second opinion on a predicted remnant (``swinunetr,stunet`` in conf); the one that a client chooses gives none.
     train_labels: which labels train; ``all``: the confirmed one of a case, else the newest that was not sent back; ``approved``: only
         labels that a second reader confirmed.
     lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
@@ -58,6 +59,7 @@ class AppSettings:
     models: UserPath | None = None
     architecture: Annotated[str, one_of(ARCHITECTURES)] = ARCHITECTURES[0]
     device: str = "auto"
+    also: Annotated[tuple[str, ...], BeforeValidator(lambda v: names_in(v) if isinstance(v, str) else v)] = ()
     mirroring: bool = False
     largest_liver: bool = True
     engine: str = APP_ENGINE
@@ -75,6 +77,7 @@ class AppSettings:
                 f"models: {self.models} is one model, expected a folder with <stage>/<architecture>/ in it; take it up with: "
                 f"flrplan models import {self.models} --stage STAGE"
             )
+        require_second_opinions(self.architecture, self.also)
         choose_device(self.device)
         engine_named(self.engine)
         names_in_setting(self.label_names)

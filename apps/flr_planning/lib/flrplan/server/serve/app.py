@@ -63,7 +63,7 @@ def planner_of(planning: Any, settings: PlannerSettings) -> APIRouter:
     service, own = planning.service, planning.settings
 
     def cascade() -> Cascade:
-        settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, own.engine)
+        settings = CascadeSettings(own.architecture, own.device, own.mirroring, own.largest_liver, own.engine, own.also)
         return Cascade(service.store, settings)
 
     jobs = Jobs(settings, cascade, service.lock)
