@@ -95,6 +95,25 @@ def slices(series: Path) -> list[tuple[str, tuple[str, bytes]]]:
     return [("files", (f"{series.name}/{p.name}", p.read_bytes())) for p in sorted(series.iterdir())]
 
 
+def test_a_second_opinion_is_told_and_is_no_step_of_its_own(
+    url: str, jobs: Jobs, slices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def stand_in(path: Path, *, on_step: Callable[[str], None], name: str, **_: Any) -> Planned:
+        (job,) = jobs._jobs.values()
+        for step in ("flr", "flr, second opinion by stunet"):
+            on_step(f"{name}: {step}")
+            told.append((job.step, job.steps_done))
+        return Planned()
+
+    monkeypatch.setattr(module, "plan", stand_in)
+    wait_for(send_well(url, slices), "done")
+    assert [done for _, done in told] == [1, 1]
+    assert told[0][0].startswith("looking for: ")
+    assert told[1][0] == f"{told[0][0]}, second opinion by stunet"
+
+
 def send(url: str, files: Any, **fields: str) -> requests.Response:
     return requests.post(f"{url}plans", files=files, data=fields, timeout=30)
 

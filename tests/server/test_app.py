@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,16 @@ def test_a_batch_goes_on_past_a_broken_ct_and_ends_with_a_list(
         app.batch_infer({**host_default, "label_tag": "../../x"})
     with pytest.raises(MONAILabelException, match="no model 'heart' here"):
         app.batch_infer({**host_default, "model": "heart"})
+
+
+def test_second_opinions_are_those_of_the_settings_but_for_the_architecture_that_a_client_chose(
+    app: Any, case: SyntheticCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.service, "settings", replace(app.service.settings, also=("stunet",)))
+    with pytest.raises(MONAILabelException, match=r"^500: second opinion by stunet: no stunet model for stage flr: looked in"):
+        app.infer({"model": "cascade", "image": case.case_id})
+    with pytest.raises(MONAILabelException, match=r"^500: no stunet model for stage liver: looked in"):
+        app.infer({"model": "cascade", "image": case.case_id, "architecture": "stunet"})
 
 
 def test_another_option_or_an_edit_predicts_only_what_depends_on_it(

@@ -18,6 +18,12 @@ def test_every_known_key_is_read_from_a_string(tmp_path: Path) -> None:
     assert AppSettings.from_conf(conf) == AppSettings(tmp_path, "nnunet", "cpu", mirroring=True, largest_liver=False)
 
 
+def test_second_opinions_are_names_with_commas_between() -> None:
+    assert AppSettings.from_conf({"also": "swinunetr, stunet"}).also == ("swinunetr", "stunet")
+    assert AppSettings.from_conf({"also": ""}).also == ()
+    assert AppSettings.from_conf({"architecture": "stunet", "also": "nnunet"}).also == ("nnunet",)
+
+
 def test_keys_of_the_host_are_left_to_it() -> None:
     assert AppSettings.from_conf({"server_mode": "true"}) == AppSettings()
 
@@ -34,6 +40,8 @@ def test_an_unknown_key_names_the_known_ones() -> None:
     [
         ({"mirroring": "maybe"}, r"conf: mirroring must be true or false, got 'maybe'"),
         ({"architecture": "unet"}, r"conf: architecture must be one of nnunet.*got 'unet'"),
+        ({"also": "unet"}, r"conf: second opinions: unknown architecture 'unet'; known are nnunet, swinunetr"),
+        ({"also": "stunet,nnunet"}, r"conf: second opinions: nnunet makes the plan itself"),
         ({"cache_mb": "-1"}, r"conf: cache_mb must be at least 0, got '-1'"),
         ({"cache_mb": "plenty"}, r"conf: cache_mb must be a number, got 'plenty'"),
         ({"device": "tpu"}, r"unknown device 'tpu'"),

@@ -293,20 +293,17 @@ class Jobs:
     def _plan(self, job: Job, cascade: Cascade) -> None:
         choice, options = job.choices[0], job.options
 
-        def begin(step: str) -> None:
+        def begin(step: str, goes_on: bool = False) -> None:
             if job.deleted or self._stopped.is_set():
                 raise _Deleted
-            job.steps_done += bool(job.step)
+            job.steps_done += bool(job.step) and not goes_on
             job.step = step
 
         def stage(text: str) -> None:
-            name, _, opinion = text.rpartition(": ")[2].partition(", ")
+            name, after, opinion = text.rpartition(": ")[2].partition(", ")
             targets = stage_named(name).targets
-            begin(
-                ", ".join(
-                    [f"looking for: {', '.join(APPEARANCE[t].title.lower() for t in targets)}", *([opinion] if opinion else [])]
-                )
-            )
+            found = ", ".join(APPEARANCE[t].title.lower() for t in targets)
+            begin(f"looking for: {found}{after}{opinion}", goes_on=bool(opinion))
 
         if job.planned is not None:
             job.state = State.PLANNING

@@ -44,7 +44,6 @@ class AppSettings:
     models: folder with ``<stage>/<architecture>/`` of trained models; None is the app's own ``model/``. Where it has none,
         the demo models serve.
     architecture, device: offered first by the tasks; a client may choose others.
-    also: architectures that give a second opinion on a predicted remnant (``swinunetr,stunet`` in conf); the one that a client chooses gives none.
     train_labels: which labels train; ``all``: the confirmed one of a case, else the newest that was not sent back; ``approved``: only
         labels that a second reader confirmed.
     lease_minutes: how long a case that was handed out as the next sample is not handed to another annotator; 0: not at all.
@@ -52,6 +51,7 @@ class AppSettings:
     cache_mb: megabytes of predictions that are kept, so that only what changed is predicted again; 0: none.
     mirroring, largest_liver: see :class:`flrplan.engine.cascade.CascadeSettings`.
     engine: see :func:`flrplan.method.engine.engine_named`.
+    also: architectures that give a second opinion on a predicted remnant (``swinunetr,stunet`` in conf); the one that a client chooses gives none.
     training: see :class:`flrplan.learning.settings.RetrainingSettings`; ``train_recipe, train_split, train_kept_share,
         train_margin`` in conf.
     """
@@ -59,10 +59,10 @@ class AppSettings:
     models: UserPath | None = None
     architecture: Annotated[str, one_of(ARCHITECTURES)] = ARCHITECTURES[0]
     device: str = "auto"
-    also: Annotated[tuple[str, ...], BeforeValidator(lambda v: names_in(v) if isinstance(v, str) else v)] = ()
     mirroring: bool = False
     largest_liver: bool = True
     engine: str = APP_ENGINE
+    also: Annotated[tuple[str, ...], BeforeValidator(lambda v: names_in(v) if isinstance(v, str) else v)] = ()
     cache_mb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = CACHE_MB
     train_labels: LabelUse = LabelUse.ALL
     lease_minutes: Annotated[float, Field(ge=0)] = 120
