@@ -6,6 +6,7 @@ The network has the ensemble's plan, starts from the weights of its first fold, 
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ from flrplan.nnunet.train.distillation import Teacher
 from flrplan.nnunet.train.provenance import now
 from flrplan.nnunet.train.publishing import replace_model, require_writable
 from flrplan.workfolder import Case, RunRecord, Split, WorkFolder, find_labelled_cases, read_split
+
+logger = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.995
 """Mean Dice between the masks of the network and of the ensemble, of each target, to four digits, from which on the network is offered."""
@@ -184,7 +187,7 @@ def compare(ensemble: ModelFolder, student: ModelFolder, cases: Sequence[Case], 
     agreement: dict[str, dict[str, dict[str, float]]] = {m: {t: {} for t in stage.targets} for m in models if m != ENSEMBLE}
     truth: dict[str, dict[str, dict[str, float]]] = {m: {t: {} for t in stage.targets} for m in models}
     found: dict[str, list[str]] = {t: [] for t in stage.targets}
-    for case in cases:
+    for number, case in enumerate(cases, start=1):
         ct, masks = case.load(dict.fromkeys((*stage.needs, *stage.targets)))
         given = build_stage_input(ct.array_zyx, ct.geometry, masks, stage, ensemble.input)
         predicted = {name: predictor.predict(given) for name, predictor in predictors.items()}
@@ -196,6 +199,8 @@ def compare(ensemble: ModelFolder, student: ModelFolder, cases: Sequence[Case], 
                     agreement[name][target][case.case_id] = _dice(of_model[ENSEMBLE], mask)
             if of_model[ENSEMBLE].any():
                 found[target].append(case.case_id)
+        now_agree = {m: {t: round(d[case.case_id], 4) for t, d in of.items()} for m, of in agreement.items()}
+        logger.info("stage %s: %s (%d of %d held-out cases): agreement %s", stage, case.case_id, number, len(cases), now_agree)
     return Comparison(agreement, truth, found)
 
 

@@ -57,7 +57,8 @@ class Divergence(BinaryCrossEntropy):
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Scalar loss of logits ``(B, C, Z, Y, X)`` against probabilities of that shape, computed in float32."""
         entropy = torch.special.entr(target.float()) + torch.special.entr(1 - target.float())
-        return super().forward(logits, target) - entropy.mean()
+        divergence: torch.Tensor = super().forward(logits, target) - entropy.mean()
+        return divergence
 
 
 class DistillingTrainer(FlrTrainer):
