@@ -66,7 +66,7 @@ ALSO: Mapping[FaultKind, frozenset[str]] = {
 """Rules that may rightly speak as well: a ragged border has bays and crumbs, another slice spacing another volume, and where the liver is
 elsewhere nothing is right."""
 
-OF_THE_CASE = frozenset({"in_view", "thick_slices", "islands", "punctate", "flr_pieces"})
+OF_THE_CASE = frozenset({"in_view", "thick_slices", "contrast_phase", "islands", "punctate", "flr_pieces"})
 """Rules that state what can be counted in the label: of a label without faults, what they say is so (a scan that ends within the liver, a
 true lesion below 5 mm, a true remnant in two)."""
 

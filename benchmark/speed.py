@@ -2,15 +2,17 @@
 
     python benchmark/speed.py --size demo --out speed                     # CPU: minutes
     python benchmark/speed.py --size demo default-24 --device cuda --out speed
+    python benchmark/speed.py --slices 24 48 96 --sides cold --out speed  # how the time grows with the voxels
     python benchmark/speed.py --size demo --ct DICOM_OR_FILE --out speed  # a CT of yours, without a truth
 
-Four sides, each in processes of its own (benchmark/speed_side.py), one after the other:
+Sides, each in processes of its own (benchmark/speed_side.py), one after the other:
 chain      nnUNetv2_predict_from_modelfolder once a stage, all folds, no mirroring, one worker each to read and to write; in between, files
            by our stage input
 predictor  nnU-Net's predictor class, all stages in one process, on arrays
 cold       flrplan plan as a process
 warm       the same in a process that has planned the case once before
-The last two run with each --engine: ``cold fast`` and so on.
+single     cold with the first fold alone: the time of a distilled network; only where it is asked for
+Ours run with each --engine: ``cold fast`` and so on.
 
 Writes <out>/<size>.json as soon as a side is measured, and <out>/<size>.png. docs/speed.md says what each figure is.
 """
@@ -61,7 +63,8 @@ from speed_report import OURS, STRUCTURES, compare, reached, table, write_chart
 from speed_side import largest_piece
 from widened import write_widened
 
-SIDES = ("chain", "predictor", "cold", "warm")
+SIDES = ("chain", "predictor", "cold", "warm", "single")
+BY_DEFAULT = SIDES[:-1]
 NARROW_MODELS = Path(__file__).resolve().with_name("speed_models")
 """Trained narrow networks of nnU-Net's default plan, ``<size>/<stage>/nnunet``; how they were trained: docs/speed.md."""
 SIDE_SCRIPT = Path(__file__).resolve().with_name("speed_side.py")
@@ -100,6 +103,16 @@ class Bench:
     models: Path
     device: str
     engine: str = "fast"
+
+
+SHOWN_MM = 180.0
+
+
+def in_slices(number: int) -> Size:
+    """The CT of size demo in so many slices over the same height: how the time grows with the voxels. Raises: SettingsError below 8."""
+    if number < 8:
+        raise SettingsError(f"--slices: expected 8 or more, got {number}")
+    return replace(SIZES["demo"], slices=number, slice_mm=SHOWN_MM / number)
 
 
 def make_image(size: Size) -> tuple[NDArray[np.int16], NDArray[np.uint8], Geometry]:
@@ -267,7 +280,8 @@ def run_chain(bench: Bench, out: Path) -> dict[str, Any]:
 
 
 def run_one(side: str, bench: Bench, out: Path) -> dict[str, Any]:
-    """The other three sides."""
+    """The other sides."""
+    side = "cold" if side == "single" else side
     if side == "cold":
         arguments: list[object] = ["plan", bench.ct, "--out", out / "plans", "--models", bench.models, "--device", bench.device]
         arguments += ["--engine", bench.engine]
@@ -396,7 +410,7 @@ def measure(
     name: str, sides: Sequence[str], engines: Sequence[str], device: torch.device, given_ct: Path | None, out: Path, work: Path
 ) -> dict[str, Any]:
     """Measures one size; the report is written after each side. A side that fails is named in it, the others go on."""
-    size = SIZES[name]
+    size = SIZES[name] if name in SIZES else in_slices(int(name.removeprefix("slices-")))
     for engine in engines:
         engine_named(engine)
     if given_ct is not None and size.default_plan:
@@ -410,6 +424,8 @@ def measure(
         path = given_ct.resolve()
     notes = make_models(name, size, work / "models")
     bench = Bench(path, work / "models", device.type)
+    if "single" in sides:
+        make_models(name, replace(size, folds=1), work / "first_folds")
     ct = read_ct(path)
     extent = " x ".join(map(str, ct.geometry.size_xyz))
     report: dict[str, Any] = {
@@ -427,9 +443,9 @@ def measure(
         sys.stderr.write(f"{name}: {side}\n")
         try:
             folder.mkdir()
-            report["sides"][side] = (
-                run_chain(bench, folder) if side == "chain" else run_one(side.split()[0], replace(bench, engine=engine), folder)
-            )
+            models = work / "first_folds" if side.startswith("single") else bench.models
+            ours = replace(bench, engine=engine, models=models)
+            report["sides"][side] = run_chain(bench, folder) if side == "chain" else run_one(side.split()[0], ours, folder)
             labels[side] = read_label_map(folder / "planning.nii.gz")[0].astype(np.uint8)
         except (FlrError, RuntimeError, OSError, StopIteration, KeyError) as error:
             report["sides"][side] = {"failed": f"{type(error).__name__}: {error}"}
@@ -449,7 +465,15 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=["demo"])
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument(
+        "--slices",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help=f"in place of --size: the CT of size demo in so many slices over {SHOWN_MM:g} mm, one after the other",
+    )
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(BY_DEFAULT))
     parser.add_argument(
         "--engine",
         nargs="+",
@@ -469,7 +493,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures the sizes; returns 1 where a size or a side failed."""
     arguments = build_parser().parse_args(argv)
     failed = False
-    for name in arguments.size:
+    for name in [f"slices-{number}" for number in arguments.slices] or arguments.size:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 report = measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import operator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,25 @@ def test_a_side_that_fails_is_named_and_the_rest_goes_on(
     assert "cold fast    failed" in capsys.readouterr().out
 
 
+def test_the_single_side_has_the_first_fold_of_each_stage_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "side.py"
+    models = "Path(sys.argv[sys.argv.index('--models') + 1])"
+    folds = f"sorted(str(f.relative_to({models})) for f in {models}.glob('*/*/fold_*'))"
+    script.write_text(f"import sys; from pathlib import Path; raise SystemExit(' '.join({folds}))")
+    monkeypatch.setattr(speed, "SIDE_SCRIPT", script)
+    monkeypatch.setitem(speed.SIZES, "small", replace(speed.SIZES["small"], folds=2))
+    assert speed.main(["--size", "small", "--sides", "cold", "single", "--out", str(tmp_path / "out")]) == 1
+    sides = json.loads((tmp_path / "out" / "small.json").read_text())["sides"]
+    assert sides["single fast"]["failed"].endswith("crlm/nnunet/fold_0 flr/nnunet/fold_0 liver/nnunet/fold_0")
+    assert sides["cold fast"]["failed"].count("fold_") == 6
+
+
+def test_slices_are_the_same_height_in_other_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [speed.in_slices(n).slice_mm for n in (24, 48, 240)] == [7.5, 3.75, 0.75]
+    assert speed.main(["--slices", "2", "--out", str(tmp_path / "out")]) == 1
+    assert "slices-2: --slices: expected 8 or more, got 2" in capsys.readouterr().err
+
+
 def test_a_ct_of_ones_own_needs_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.main(["--size", "default-24", "--ct", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "use --ct with --size demo" in capsys.readouterr().err
@@ -186,7 +206,7 @@ def test_our_side_at_the_small_size(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_all_sides_at_the_small_size(tmp_path: Path) -> None:
-    report = _measured(tmp_path, list(speed.SIDES))
+    report = _measured(tmp_path, list(speed.BY_DEFAULT))
     assert len({side["network_calls"] for side in report["sides"].values()}) == 1
     assert set(report["ratios"]) == {f"{peer} / {own}" for peer in ("chain", "predictor") for own in ("cold fast", "warm fast")}
     assert min(report["agreement_dice"]["chain, warm fast"].values()) >= 0.995

@@ -109,6 +109,23 @@ def test_a_part_below_the_smallest_goes_and_one_above_stays() -> None:
     assert len(sizes_ml(LIVER & ~without)) == 1
 
 
+@pytest.mark.parametrize(("rows", "kept"), [(12, False), (36, True)], ids=["21 ml", "66 ml"])
+def test_an_island_of_remnant_behind_the_resection_goes_unless_it_is_large(rows: int, kept: bool) -> None:
+    island = LIVER & block(slice(None), slice(2, 2 + rows), slice(32, 38))
+    flr = coherent_flr(LIVER, NOTHING, LEFT | island, GRID)
+    assert len(sizes_ml(flr)) == 1 + kept
+    assert len(sizes_ml(LIVER & ~flr)) == 1
+    assert flr[LEFT].mean() > 0.98, "the largest part stays, however small it is"
+    small = CoherentSettings(smallest_remnant_ml=1000.0)
+    assert len(sizes_ml(coherent_flr(LIVER, NOTHING, LEFT | island, GRID, small))) == 1
+
+
+def test_a_small_piece_of_the_liver_that_no_resection_reaches_stays_remnant() -> None:
+    piece = block(slice(2, 22), slice(2, 14), slice(35, 38))  # 11 ml, one empty column beside the rest
+    liver = (LIVER & block(slice(None), slice(None), slice(0, 34))) | piece
+    assert coherent_flr(liver, NOTHING, LEFT | piece, GRID)[piece].all()
+
+
 def test_a_piece_of_the_liver_mask_by_itself_is_no_resection() -> None:
     liver = LIVER | block(slice(0, 1), slice(0, 2), slice(0, 2))
     flr = coherent_flr(liver, NOTHING, LEFT & ~block(slice(0, 1), slice(None), slice(None)), GRID)

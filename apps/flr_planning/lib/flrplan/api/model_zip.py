@@ -24,7 +24,7 @@ import torch
 
 from flrplan import __version__
 from flrplan.engine import DEMO_NOTE, FoundModel, ModelStore
-from flrplan.engine.models import FINE_TUNED_NOTE, IS_DEMO
+from flrplan.engine.models import FINE_TUNED_NOTE, IS_DEMO, describe_distilled
 from flrplan.errors import ModelError, OutputError
 from flrplan.files import read_json, read_text, replacing, sha256_of_file, write_json
 from flrplan.method import STAGES, Stage, stage_named
@@ -220,6 +220,8 @@ def _card(found: Mapping[str, FoundModel], name: str, calibrated: bool) -> str:
             if model.from_demo
             else ""
         )
+        if model.distilled:
+            kind = f"{kind}{describe_distilled(model.distilled)}, "
         cases = {case for fold in folder.folds for case in folder.training_cases(fold)}
         lines.append(f"| {place} | {kind}{folder.describe()} | {len(folder.folds)} | {len(cases) or 'not recorded'} |")
     known = (

@@ -52,6 +52,7 @@ class TrainingRequest:
     split: which cases validate and which never train. None: ``splits.json`` beside ``images/``, else nnU-Net's draw of 5 folds.
     pretrained: a file of weights to start from, or ``scratch``: none; None: what the variant says.
     like: a model to go on from, with its weights, in place of that; its plan and what its network sees take the place of the recipe's.
+    teacher: a model of the same plan; the averaged logits of its folds are learned in place of the labels.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
     held_out: ids that must not train, beside those that the split holds out.
     validation_seen: the weights may have learned from the fold's validation cases, and the caller says so in its record.
@@ -69,6 +70,7 @@ class TrainingRequest:
     split: Split | None = None
     pretrained: Path | str | None = None
     like: ModelFolder | None = None
+    teacher: ModelFolder | None = None
     predictions: Path | None = None
     held_out: Collection[str] = ()
     validation_seen: bool = False
@@ -210,4 +212,5 @@ def train(
         pretrained=weights,
         validation_seen=request.validation_seen,
         variant=request.variant,
+        teacher=request.teacher,
     )

@@ -1,13 +1,16 @@
-"""``flrplan models``: what models are there, how they are handed on, and how a foreign nnU-Net model joins them."""
+"""``flrplan models``: what models are there, how they are handed on, how a foreign one joins them, and how one network takes an ensemble's place."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flrplan.commands.say import say
+from flrplan.commands.say import note, say
+from flrplan.commands.train import show_epoch
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
+from flrplan.engine.models import DISTILLED, describe_distilled
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import sha256_of_file, use_version, versions
 from flrplan.method import STAGES, InputSettings, RegionMode, stage_named
@@ -22,8 +25,8 @@ _INPUT_NUMBERS = {
 
 
 def add_parser(commands: Any) -> None:
-    """Adds ``models list``, ``models import``, ``models export`` and ``models use`` to the command line."""
-    parser = commands.add_parser("models", help="list models, import or export them, or go back to a version")
+    """Adds ``models list``, ``models import``, ``models export``, ``models use`` and ``models distil`` to the command line."""
+    parser = commands.add_parser("models", help="list models, import, export or distil them, or go back to a version")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="which model serves which stage")
     listing.add_argument("--models", type=Path, default=MODEL_ROOT)
@@ -81,6 +84,34 @@ def add_parser(commands: Any) -> None:
     using.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     using.add_argument("--models", type=Path, default=MODEL_ROOT)
     using.set_defaults(run=run_use)
+    distilling = actions.add_parser(
+        "distil", help="train one network to answer as the folds of a model do together: as good, in a fraction of the time"
+    )
+    distilling.add_argument("--stage", required=True, choices=list(STAGES))
+    distilling.add_argument("--cases", type=Path, required=True, help="folder with images/ and labels/, as of flrplan train")
+    distilling.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="prepared data and training state; continue with the same, also for more epochs",
+    )
+    distilling.add_argument("--out", type=Path, required=True, help="the model goes to <out>/<stage>/<architecture>")
+    distilling.add_argument("--models", type=Path, default=MODEL_ROOT, help="whose model of the stage is distilled")
+    distilling.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    distilling.add_argument("--epochs", type=int, metavar="N", help="default: those of the recipe")
+    distilling.add_argument(
+        "--recipe", type=Path, help="YAML with training settings (default: those of the model's first fold)"
+    )
+    distilling.add_argument(
+        "--held-out", type=int, metavar="N", help="cases that do not train, on which the two are compared (default: a fifth)"
+    )
+    distilling.add_argument(
+        "--anyway", action="store_true", help="offer the network whatever its agreement, which the list and plans then state"
+    )
+    distilling.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+    distilling.add_argument("--workers", type=int, default=1, help="processes that prepare the data (default: 1)")
+    distilling.add_argument("--half", action="store_true", help="publish float16 weights (half the size)")
+    distilling.set_defaults(run=run_distil)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -100,6 +131,8 @@ def run_list(arguments: argparse.Namespace) -> int:
             kind = "demo (not for patients)" if found.demo else "fine-tuned from demo" if found.from_demo else "trained"
             if found.folder.imported_from:
                 kind = f"imported from {found.folder.imported_from} ({found.folder.describe()})"
+            if found.distilled:
+                kind += f", {describe_distilled(found.distilled)}"
             say(f"{stage.name:8} {architecture:10} {kind}, folds {list(found.folder.folds)}: {found.folder.path}")
             there = [] if found.demo else versions(store.folder(stage, architecture))
             if there[1:]:
@@ -173,6 +206,46 @@ def run_use(arguments: argparse.Namespace) -> int:
     require_models_folder(arguments.models)
     with changing(folder):
         say(f"serves from now on: {use_version(folder, arguments.version)}")
+    return 0
+
+
+def run_distil(arguments: argparse.Namespace) -> int:
+    """Distils, and says how far the network, and the fold that it began as, agree with the ensemble. 1 where it is not offered."""
+    from tqdm import tqdm
+
+    from flrplan.learning.distillation import LEAST_AGREEMENT, DistillationRequest, distil
+    from flrplan.method import Recipe
+
+    require_models_folder(arguments.models)
+    options = {key: value for key, value in vars(arguments).items() if key in DistillationRequest.__dataclass_fields__}
+    recipe = None if arguments.recipe is None else Recipe.from_yaml(arguments.recipe, arguments.stage)
+    request = DistillationRequest(**{**options, "stage": stage_named(arguments.stage), "recipe": recipe})
+    what = f"distilling stage {request.stage}"
+    with tqdm(desc=what, unit="epoch", disable=None) as bar:
+        done = distil(request, partial(show_epoch, bar=bar, what=what))
+    found = done.record[DISTILLED]
+    seen = found["held_out_that_trained_the_ensemble"]
+    say(
+        f"on {len(found['held_out_ids'])} held-out cases, mean Dice{f'; {len(seen)} of them trained the ensemble' if seen else ''}:"
+    )
+    say(f"{'':10} {'target':8} {'with the ensemble':>17} {'with the label':>15}")
+    for model, by_target in found["dice"].items():
+        for target, dice in by_target.items():
+            agreement = {done.first_fold: found["agreement_before"], "distilled": found["agreement"]}.get(model, {}).get(target)
+            say(f"{model:10} {target:8} {'' if agreement is None else f'{agreement:.4f}':>17} {dice:>15.4f}")
+    for doubt in done.doubts:
+        say(doubt)
+    if done.offered is None:
+        note(
+            f"not offered: the agreement must be at least {LEAST_AGREEMENT} for each target. The network is in {done.student}. The same command "
+            f"with more --epochs (it had {found['epochs']}) goes on; more cases need another --work; --anyway offers it as it is"
+        )
+        return 1
+    say(f"distilled: {done.offered}")
+    note(
+        "To plan with it: --models with that folder, where a stage without a model is the demo model. It has no interval before "
+        "flrplan calibrate has measured it"
+    )
     return 0
 
 

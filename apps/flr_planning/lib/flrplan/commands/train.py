@@ -130,7 +130,7 @@ def train_folds(arguments: argparse.Namespace, variants: Mapping[str, Variant]) 
         for fold in folds:
             what = f"stage {request.stage} fold {fold}"
             with tqdm(total=request.recipe.training.epochs, desc=what, unit="epoch", disable=None if tell else True) as bar:
-                path = train(replace(request, fold=fold, device=own), partial(_show, bar=bar, what=what))
+                path = train(replace(request, fold=fold, device=own), partial(show_epoch, bar=bar, what=what))
             if tell:
                 say(str(path))
     return 0
@@ -172,8 +172,9 @@ def _recipe(arguments: argparse.Namespace, stage: str, variant: Variant | None) 
     return Recipe.from_yaml(arguments.recipe, stage, *over) if arguments.recipe else Recipe.layered(*over)
 
 
-def _show(report: EpochReport, bar: Any, what: str) -> None:
-    bar.n = report.epoch + 1
+def show_epoch(report: EpochReport, bar: Any, what: str) -> None:
+    """One epoch, on a bar of tqdm, else as a line."""
+    bar.n, bar.total = report.epoch + 1, report.epochs
     bar.set_postfix_str(f"loss {report.train_loss:.4f}, pseudo Dice {report.pseudo_dice:.3f}")
     if bar.disable:
         note(

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,14 +39,30 @@ IS_DEMO = "demo"
 FROM_DEMO = "fine_tuned_from_demo"
 """Key of a model's identity, and of its ``published.json``: its weights started from a demo model's."""
 
+DISTILLED = "distilled"
+"""Key of a model's identity, and of its ``published.json``: one network that learned what an ensemble says (:mod:`flrplan.learning.distillation`)."""
+_OF_DISTILLED = ("weights_sha256", "agreement")
+"""What of that a model's identity says."""
+
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model folder that serves a stage, and whether it is one of the demo models of the repository, or began as one."""
+    """A model folder that serves a stage, and whether it is one of the demo models of the repository, or began as one.
+
+    distilled: the ensemble that it was distilled from (weights_sha256) and how far they agree (agreement: mean Dice by target).
+    """
 
     folder: ModelFolder
     demo: bool
     from_demo: bool = False
+    distilled: Mapping[str, Any] | None = None
+
+
+def describe_distilled(distilled: Mapping[str, Any]) -> str:
+    """In words, for lists and cards."""
+    folds, agreement = distilled.get("weights_sha256") or {}, distilled.get("agreement") or {}
+    figures = ", ".join(f"{target} {dice}" for target, dice in agreement.items())
+    return f"distilled from {len(folds)} folds (agreement: {figures})"
 
 
 def require_models_folder(path: Path) -> None:
@@ -119,7 +136,11 @@ class ModelStore:
                 folder.require_stage(stage)
                 published = folder.published()
                 folder = folder if self.folds is None else folder.with_folds(self.folds)
-                return FoundModel(folder, demo or bool(published.get(IS_DEMO)), bool(published.get(FROM_DEMO)))
+                distilled = published.get(DISTILLED)
+                if distilled is not None and not isinstance(distilled, dict):
+                    raise ModelError(f"{folder.path}: published.json is damaged ({DISTILLED}); copy the model folder again")
+                is_demo = demo or bool(published.get(IS_DEMO))
+                return FoundModel(folder, is_demo, bool(published.get(FROM_DEMO)), distilled)
         return None
 
     def folder(self, stage: Stage, architecture: str) -> Path:
@@ -137,7 +158,14 @@ class ModelStore:
         key = (stage.name, architecture, str(device), mirroring, engine or Engine())
         with self._lock:
             _, predictor, found = self._load(stage, architecture, key)
-        identity = replace(predictor.identity, architecture=architecture, demo=found.demo, fine_tuned_from_demo=found.from_demo)
+        distilled = {key: found.distilled.get(key) for key in _OF_DISTILLED} if found.distilled else None
+        identity = replace(
+            predictor.identity,
+            architecture=architecture,
+            demo=found.demo,
+            fine_tuned_from_demo=found.from_demo,
+            distilled=distilled,
+        )
         return predictor, identity
 
     def _load(

@@ -1,4 +1,5 @@
 """Retraining on the labels that annotators submit: which cases, the hold-out, training, comparison, publishing.
+Beside it :mod:`distillation`, which makes one network of an ensemble.
 
 Knows nothing of MONAI Label. Read in this order: :mod:`annotations` (labels as cases), :mod:`holdout` (the part that never trains),
 :mod:`stage_training` (one training), :mod:`comparison` (new against current), :mod:`progress` (what a viewer shows meanwhile).
@@ -12,6 +13,7 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.learning.annotations import AnnotatedImage, Annotations, read_annotations, require_enough_of
+    from flrplan.learning.distillation import DistillationRequest, distil
     from flrplan.learning.progress import Progress, TaskProgress, read_stats
     from flrplan.learning.settings import RetrainingSettings, Start, TrainingChoice
     from flrplan.learning.stage_training import RetrainingFolder, StageTraining
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnnotatedImage",
     "Annotations",
+    "DistillationRequest",
     "Progress",
     "RetrainingFolder",
     "RetrainingSettings",
@@ -26,6 +29,7 @@ __all__ = [
     "Start",
     "TaskProgress",
     "TrainingChoice",
+    "distil",
     "read_annotations",
     "read_stats",
     "require_enough_of",
@@ -40,6 +44,7 @@ import_at_first_use(
             "read_annotations",
             "require_enough_of",
         ),
+        "flrplan.learning.distillation": ("DistillationRequest", "distil"),
         "flrplan.learning.settings": (
             "RetrainingSettings",
             "Start",

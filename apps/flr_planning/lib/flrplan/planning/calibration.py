@@ -169,11 +169,14 @@ def _out_of_range(new: Evidence, known: list[Evidence]) -> list[str]:
     for name, words, scale, both in (
         ("slice_mm", "slices of {:.1f} mm, theirs {:.1f} to {:.1f} mm", 1, False),
         ("liver_hu", "a liver of {:.0f} HU, theirs {:.0f} to {:.0f} HU", 1, True),
+        ("aorta_hu", "an aorta of {:.0f} HU, theirs {:.0f} to {:.0f} HU", 1, True),
         ("parenchyma_ml", "a liver without metastases of {:.0f} ml, theirs {:.0f} to {:.0f} ml", 1, True),
         ("crlm_ml", "metastases of {:.0f} ml, theirs {:.0f} to {:.0f} ml", 1, True),
         ("undecided", "networks that are undecided about {:.0f} % of the liver, there about {:.0f} to {:.0f} %", 100, False),
     ):
-        values = [scale * getattr(k, name) for k in known]
+        values = [scale * of for k in known if (of := getattr(k, name)) is not None]
+        if getattr(new, name) is None or not values:
+            continue
         value, low, high = scale * getattr(new, name), min(values), max(values)
         slack = max(_BEYOND * (high - low), 0.01 * abs(high))
         if value > high + slack or (both and value < low - slack):

@@ -30,7 +30,8 @@ class Evidence:
         fold by itself, on the same liver and metastases.
     soft_fraction: mean probability of the FLR over the parenchyma; undecided: mean of ``4 p (1 - p)``, 0 where the network is sure, 1
         where p is 0.5. Both weighted as the coherent plan trusts the probability: less near the capsule.
-    parenchyma_ml, crlm_ml, slice_mm (the largest spacing), liver_hu (median of the parenchyma): how the case is like others.
+    parenchyma_ml, crlm_ml, slice_mm (the largest spacing), liver_hu (median of the parenchyma), aorta_hu (None where it is not seen): how
+        the case is like others.
     unlike: what label QC says against the liver, in sentences.
     architecture_fractions: by architecture the FLR (0..1) of its own coherent plan on the same liver and metastases, the plan's own first;
         empty without second opinions.
@@ -46,6 +47,7 @@ class Evidence:
     crlm_ml: float
     slice_mm: float
     liver_hu: float
+    aorta_hu: float | None = None
     unlike: tuple[str, ...] = ()
     architecture_fractions: Mapping[str, float] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ def evidence_of(
     given = [s.value for s in (Structure.LIVER, Structure.CRLM) if raw.sources[s] is Source.GIVEN]
     p = probability[box][parenchyma].astype(np.float32) / np.float32(255)
     weight = _trusted(liver, parenchyma, geometry)
+    seen = _as_qc_sees(raw.ct, raw.masks[Structure.LIVER], case)
     return Evidence(
         inputs={0: Source.PREDICTED.value, 2: Source.GIVEN.value}.get(len(given), f"{''.join(given)} given"),
         flr_fraction=fraction(flr[box]),
@@ -105,7 +108,8 @@ def evidence_of(
         crlm_ml=float(np.count_nonzero(crlm & liver)) * geometry.voxel_volume_ml,
         slice_mm=float(max(geometry.spacing_mm)),
         liver_hu=float(np.median(raw.ct.array_zyx[box][parenchyma])),
-        unlike=_against(raw.ct, raw.masks[Structure.LIVER], case),
+        aorta_hu=seen.aorta_hu,
+        unlike=_against(seen),
     )
 
 
@@ -132,10 +136,13 @@ def _trusted(liver: Mask, where: Mask, geometry: Geometry) -> NDArray[np.floatin
     return np.asarray(np.minimum(depth / COHERENT.trusted_depth_mm, 1.0) ** 2 + 1e-3)
 
 
-def _against(ct: CT, liver: Mask, case: QcCase | None) -> tuple[str, ...]:
-    """Sentences. case: whose liver this is; it serves where its other masks do not widen the region that the rules look at."""
+def _as_qc_sees(ct: CT, liver: Mask, case: QcCase | None) -> QcCase:
+    """The liver alone; ``case`` where that is of this liver and its other masks do not widen the region that the rules look at."""
     alone = QcCase(ct.name, ct.geometry, {Structure.LIVER: liver}, ct)
-    if case is None or case.masks[Structure.LIVER] is not liver or case.box != alone.box:
-        case = alone
+    return alone if case is None or case.masks[Structure.LIVER] is not liver or case.box != alone.box else case
+
+
+def _against(case: QcCase) -> tuple[str, ...]:
+    """Sentences."""
     found = check_case(case, rules=_UNLIKE).findings
     return tuple(f.message for f in found if f.severity is Severity.ERROR and f.structure is Structure.LIVER)

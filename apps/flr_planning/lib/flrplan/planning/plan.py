@@ -45,6 +45,9 @@ SCENE_NAME = "plan.glb"
 _TOLD = ("in_view", "thick_slices", "volumes", "crlm_outside", "flr_outside", "flr_pieces")
 """Rules of label QC whose sentences the cascade, the planning map and its parts give already; but of a small FLR they say nothing."""
 
+_NOTED = ("contrast_phase",)
+"""Rules that say of a label no more than a note, and of a plan what its reader must know."""
+
 
 def _is_told(finding: Finding) -> bool:
     small_flr = finding.rule == "volumes" and finding.structure is Structure.FLR and bool(finding.size)
@@ -168,7 +171,7 @@ class Plan:
         lost = self.result.planning_map()[1].findings()
         unsure = (*self._difference(), *self._second_opinions())
         own = (*unsure, *plan_findings(self.parts), *self._partial_volume(), *self.assessment.findings())
-        found = [f.message for f in self.findings if f.severity is not Severity.NOTE and not _is_told(f)]
+        found = [f.message for f in self.findings if (f.severity is not Severity.NOTE or f.rule in _NOTED) and not _is_told(f)]
         return (*self.result.warnings, *lost, *own, *found)
 
     def _partial_volume(self) -> list[str]:

@@ -14,6 +14,7 @@ from scipy import ndimage
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import GridError
 from flrplan.image import CT, Canonical, Geometry
+from flrplan.qc.aorta import aorta_hu
 from flrplan.qc.finding import Finding, Severity, Voxel
 from flrplan.qc.image import LiverLook, liver_look
 
@@ -125,6 +126,12 @@ class QcCase:
         """Masks and HU of the whole image, canonical views."""
         masks = {s: self.canonical.forward(m) for s, m in self.masks.items()}
         return Grid(masks, None if self.ct is None else self.canonical.forward(self.ct.array_zyx), self.spacing_zyx_mm)
+
+    @cached_property
+    def aorta_hu(self) -> float | None:
+        """HU of the aorta beside the liver; None without a CT or a liver, and where it is not seen."""
+        hu = self.whole.hu
+        return None if hu is None else aorta_hu(hu, self.whole.masks[Structure.LIVER], self.spacing_zyx_mm)
 
     @cached_property
     def box(self) -> Box:

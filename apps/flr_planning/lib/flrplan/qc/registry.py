@@ -13,6 +13,7 @@ from flrplan.qc.case import QcCase
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.rule import Rule
 from flrplan.qc.rules import (
+    contrast_phase,
     flr_pieces,
     grids,
     in_view,
@@ -41,6 +42,7 @@ RULES: Mapping[str, Rule] = {
         not_liver.RULE,
         in_view.RULE,
         in_view.THICK_RULE,
+        contrast_phase.RULE,
         islands.RULE,
         voids.RULE,
         rough.LIVER_RULE,

@@ -82,6 +82,7 @@ class ModelIdentity:
 
     folder: ``<stage>/<architecture>``, a later version of it with ``versions/<number>``. weights_sha256: of each fold. demo: one of the models that come with the app.
     fine_tuned_from_demo: its weights began as a demo model's. imported: of a foreign model, what was said of its labels and input.
+    distilled: of one that learned what an ensemble says, that ensemble's weights_sha256 and by target the mean Dice between the two (agreement).
     """
 
     stage: str
@@ -92,10 +93,15 @@ class ModelIdentity:
     demo: bool = False
     fine_tuned_from_demo: bool = False
     imported: Mapping[str, Any] | None = None
+    distilled: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        optional = {"imported": self.imported, "fine_tuned_from_demo": self.fine_tuned_from_demo or None}
+        optional = {
+            "imported": self.imported,
+            "fine_tuned_from_demo": self.fine_tuned_from_demo or None,
+            "distilled": self.distilled,
+        }
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in optional}
         content |= {"folds": list(self.folds), "weights_sha256": dict(self.weights_sha256)}
         return content | {name: value for name, value in optional.items() if value is not None}

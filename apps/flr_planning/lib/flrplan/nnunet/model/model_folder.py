@@ -23,7 +23,7 @@ OWN_BLOCK = "flrplan"
 INHERITED = "inherited_train_ids"
 """Key of ``run.json``, beside ``train_ids``: what the weights had learned from before, over all models they began as."""
 PUBLISHED_NAME = "published.json"
-"""In a model folder that was trained from the viewer: what it was compared with, and what it started from."""
+"""In a model folder that was trained from the viewer, or distilled: what it was compared with, and what it started from."""
 
 IMPORTED = "imported_from"
 """In our block of an imported model: the name of the folder or zip that it came from; ``import`` says what was taken of it."""
@@ -129,7 +129,7 @@ class ModelFolder:
         return f"label {' + '.join(self.labels)}, sees {self.input.describe(self.stage)}"
 
     def published(self) -> dict[str, Any]:
-        """What the training from the viewer recorded (:mod:`flrplan.learning`); empty for every other model."""
+        """What the training from the viewer, or the distillation, recorded (:mod:`flrplan.learning`); empty for every other model."""
         path = self.path / PUBLISHED_NAME
         return read_json_object(path) if path.is_file() else {}
 

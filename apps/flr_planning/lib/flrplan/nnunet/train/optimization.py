@@ -45,12 +45,17 @@ class DiceBinaryCrossEntropy(nn.Module):
 
 
 def training_loss(kind: Loss, resolutions: int, parallel: bool) -> nn.Module:
-    """The loss; of ``resolutions`` outputs (0: a single one, no list) each weighs half as much as the finer one.
+    """The loss of the recipe, :func:`over_resolutions`. ``parallel``: its Dice is that of all processes."""
+    loss = DiceBinaryCrossEntropy(parallel) if kind is Loss.DICE_BCE else BinaryCrossEntropy()
+    return over_resolutions(loss, resolutions, parallel)
+
+
+def over_resolutions(loss: nn.Module, resolutions: int, parallel: bool) -> nn.Module:
+    """A loss of ``resolutions`` outputs (0: a single one, no list), each of which weighs half as much as the finer one.
 
     The lowest of several resolutions weighs nothing (nnU-Net). ``parallel``: it keeps a vanishing weight, for data
-    parallelism needs every parameter in the graph, and the Dice is that of all processes.
+    parallelism needs every parameter in the graph.
     """
-    loss: nn.Module = DiceBinaryCrossEntropy(parallel) if kind is Loss.DICE_BCE else BinaryCrossEntropy()
     if resolutions == 0:
         return loss
     weights = np.array([1 / 2**i for i in range(resolutions)])

@@ -94,7 +94,7 @@ def start_from(trainer: FlrTrainer, path: Path | None, validation: Collection[st
             record_path.unlink(missing_ok=True)
         return before if continues else None
     weights = read_weights(path)
-    seen = learned_from(path)
+    seen = learned_from(path).union(trainer.inherited_ids)
     require_unseen(seen, str(path), trainer.held_out, validation)
     digest = file_sha256(path)
     if continues:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 TRAINED_ON = "trained_on"
 """Key of a training state."""
+TEACHER = "teacher_sha256"
+"""Key of a training state and of ``run.json``: the weights of each fold of the model that was distilled."""
 PACKAGES = ("torch", "nnunetv2", "monai", "numpy", "SimpleITK", "batchgenerators", "batchgeneratorsv2", "blosc2")
 VARIABLES = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 """Variables of the environment that change speed or result, kept where they are set."""
@@ -43,11 +45,12 @@ _RESULT_KEYS = {"train_loss": "train_losses", "validation_loss": "val_losses", "
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The prepared data of one fold."""
+    """The prepared data of one fold; teacher_sha256: of the weights that taught it in place of the labels."""
 
     data_sha256: str | None
     train_ids: Sequence[str]
     validation_ids: Sequence[str]
+    teacher_sha256: Mapping[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the ids sorted."""
@@ -55,6 +58,7 @@ class TrainedOn:
             "data_sha256": self.data_sha256,
             "train_ids": sorted(self.train_ids),
             "validation_ids": sorted(self.validation_ids),
+            **({} if self.teacher_sha256 is None else {TEACHER: self.teacher_sha256}),
         }
 
     def require_same(self, state: Mapping[str, Any], path: Path) -> None:

@@ -60,6 +60,8 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
     is_ddp: bool
     current_epoch: int
     scalars: Scalars | None = None
+    inherited_ids: Collection[str] = ()
+    """What the network learns from beside its own cases and those of the weights that it starts from."""
 
     def apply(
         self,
@@ -129,8 +131,12 @@ class FlrTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
         return optimizer, learning_rate_schedule(optimizer, str(self.settings.schedule), rate, self.num_epochs, warmup)
 
     def _build_loss(self) -> nn.Module:
-        resolutions = len(self._get_deep_supervision_scales()) if self.enable_deep_supervision else 0
-        return training_loss(Loss(self.settings.loss), resolutions, self.is_ddp)
+        return training_loss(Loss(self.settings.loss), self._resolutions, self.is_ddp)
+
+    @property
+    def _resolutions(self) -> int:
+        """How many outputs deep supervision makes of one; 0 without it."""
+        return len(self._get_deep_supervision_scales()) if self.enable_deep_supervision else 0
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
         """nnU-Net's augmentation ranges, with the mirror axes of the settings."""

@@ -20,13 +20,25 @@ from flrplan.files import current_version, require_room
 from flrplan.method import Recipe, Variant
 from flrplan.networks import ARCHITECTURES, architecture_named
 from flrplan.nnunet.environment import nnunet_folders, quiet
+from flrplan.nnunet.model import ModelFolder
 from flrplan.nnunet.model.model_folder import INHERITED
 from flrplan.nnunet.prepare import CONFIGURATION, StageWork, prepare_stage, read_prepared
 from flrplan.nnunet.prepare.architecture_plan import PLAN_TAKEN_OVER, TAKEN_OVER, plan_training
 from flrplan.nnunet.train.batches import seed_everything
+from flrplan.nnunet.train.distillation import DistillingTrainer, Teacher
 from flrplan.nnunet.train.distributed import rank, wait_for_all
 from flrplan.nnunet.train.pretrained import start_from
-from flrplan.nnunet.train.provenance import TrainedOn, commit, data_record, machine, now, resolved_settings, result_of, versions
+from flrplan.nnunet.train.provenance import (
+    TEACHER,
+    TrainedOn,
+    commit,
+    data_record,
+    machine,
+    now,
+    resolved_settings,
+    result_of,
+    versions,
+)
 from flrplan.nnunet.train.publishing import ModelPlace, publish_fold
 from flrplan.nnunet.train.trainer import EpochReport, FlrTrainer
 from flrplan.workfolder import FINAL_CHECKPOINT, SPLITS_NAME, require_fold
@@ -54,6 +66,7 @@ def train_fold(
     pretrained: Path | None = None,
     validation_seen: bool = False,
     variant: Variant | None = None,
+    teacher: ModelFolder | None = None,
 ) -> Path:
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
@@ -61,7 +74,8 @@ def train_fold(
     the split of the preparation holds out. ``pretrained``: a checkpoint to start from, published STU-Net weights or one of our own,
     which brings its network along (:mod:`flrplan.nnunet.train.pretrained`). ``validation_seen``: it may have learned from this fold's
     validation cases, and the caller says so in its record. ``variant``: what ``recipe`` is a variant for; its plan and training state
-    have its name, and the record says what it is. In several processes (:mod:`flrplan.nnunet.train.distributed`) rank 0 publishes.
+    have its name, and the record says what it is. ``teacher``: a model whose folds are learned in place of the labels, on any cases
+    (:mod:`flrplan.nnunet.train.distillation`). In several processes (:mod:`flrplan.nnunet.train.distributed`) rank 0 publishes.
     Raises: SettingsError for an unknown fold, a held-out id in it, or weights that have seen one; LabelError where no training case
     holds a target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
     weights do not fit; TrainingError where memory or batches fail, or the same fold is being trained already; OutputError where the
@@ -79,8 +93,10 @@ def train_fold(
     started, clock = now(), monotonic()
     seed_everything(recipe.training.seed, fold)
     with nnunet_folders(work.folder), quiet(), _fast_convolutions(device):
-        trainer = _new_trainer(plans, fold, dataset, device)
-        data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids)
+        taught = None if teacher is None else Teacher.open(teacher)
+        taught_by = None if taught is None else taught.sha256
+        trainer = _new_trainer(plans, fold, dataset, device, taught)
+        data = TrainedOn(prepared.get("data_sha256"), train_ids, validation_ids, taught_by)
         trainer.apply(recipe.training, on_epoch, forbidden, data, on_iteration)
         with _only_training(Path(trainer.output_folder)) if rank() == 0 else nullcontext():
             try:
@@ -93,6 +109,7 @@ def train_fold(
                     "fold": fold,
                     "architecture": architecture,
                     **({"variant": variant.to_json()} if variant else {}),
+                    **({TEACHER: taught_by} if taught_by else {}),
                     "recipe": {**replace(recipe, training=trainer.settings).to_json(), **taken_over},
                     "pretrained": {k: v for k, v in started_from.items() if k != INHERITED} if started_from else None,
                     INHERITED: started_from.get(INHERITED, []) if started_from else [],
@@ -115,12 +132,17 @@ def train_fold(
     return current_version(model_folder) / f"fold_{fold}" / FINAL_CHECKPOINT
 
 
-def _new_trainer(plans: dict[str, Any], fold: int, dataset: dict[str, Any], device: torch.device) -> FlrTrainer:
+def _new_trainer(
+    plans: dict[str, Any], fold: int, dataset: dict[str, Any], device: torch.device, teacher: Teacher | None
+) -> FlrTrainer:
     with warnings.catch_warnings():
         # nnU-Net's constructor takes every process of several for one on a GPU.
         warnings.filterwarnings("ignore", message=".*GradScaler is enabled, but CUDA is not available")
-        trainer = FlrTrainer({**plans, "continue_training": False}, CONFIGURATION, fold, dataset, device)
+        kind = FlrTrainer if teacher is None else DistillingTrainer
+        trainer = kind({**plans, "continue_training": False}, CONFIGURATION, fold, dataset, device)
     trainer.device = device  # the constructor turns every CUDA device into the first one
+    if isinstance(trainer, DistillingTrainer) and teacher is not None:
+        trainer.learn_from(teacher)
     return trainer
 
 
