@@ -24,7 +24,7 @@ from flrplan.image import CT, Geometry, write_label_map, write_volume
 from flrplan.method import CASCADE, FLR, LIVER, CascadeResult, Source, Stage
 from flrplan.networks import STUNET
 from flrplan.networks.stunet import STUNet
-from flrplan.nnunet.model import load_checkpoint
+from flrplan.nnunet.model import StagePredictor, load_checkpoint
 from flrplan.planning import Plan
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run
 from flrplan.planning.report import report_content
@@ -138,7 +138,7 @@ def test_the_plan_stays_that_of_the_first_architecture_and_the_others_fraction_s
     # 15 and 18 of 30 columns; the metastasis of 8 voxels lies in the resection of both.
     expected = [columns * 20 * 30 / (30 * 20 * 30 - 8) for columns in (15, 18)]
     assert [*both.interval.architecture_fractions.values()] == pytest.approx(expected, abs=1e-3)
-    assert both.interval.describe().endswith("; each architecture's own plan: nnunet 50 %, stunet 60 %")
+    assert both.interval.describe().endswith("; FLR of each architecture's own plan: nnunet 50 %, stunet 60 %")
     assert "flrplan calibrate --also stunet makes one" in both.interval.describe()
 
 
@@ -297,17 +297,33 @@ def command(folder: Path, cases: Path, root: Path, *options: str) -> list[str]:
     return ["plan", str(cases / "images" / "case-1.nii.gz"), *masks, *where, *options]
 
 
-def test_networks_of_another_kind_answer_as_a_second_opinion(planned: Path, root: Path, ct: CT) -> None:
+def test_networks_of_another_kind_answer_as_a_second_opinion_and_once(
+    planned: Path, root: Path, ct: CT, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = json.loads((planned / "plans" / "case-1" / "plan.json").read_text())
     assert content["settings"]["second opinions on the remnant"] == "stunet"
     assert content["request"]["options"]["also"] == ["stunet"]
     assert content["models"]["flr/stunet"]["folder"] == "flr/stunet"
     assert content["models"]["flr/stunet"]["weights_sha256"] != content["models"]["flr"]["weights_sha256"]
+    ran: list[str] = []
+    predict: Any = StagePredictor._predict
+
+    def counted(self: StagePredictor, *arguments: Any) -> Any:
+        ran.append(f"{self.stage}/{self.folder.path.name}")
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(StagePredictor, "_predict", counted)
     given = {Structure.LIVER: LIVER_MASK, Structure.CRLM: CRLM_MASK}
-    by_itself = run_plan(Cascade(ModelStore(root), CascadeSettings("stunet", "cpu", engine="fast")), ct, given, (FLR,))
+    store = ModelStore(root)
+    by_itself = run_plan(Cascade(store, CascadeSettings("stunet", "cpu", engine="fast")), ct, given, (FLR,))
     fractions = content["interval"]["architecture_flr_fractions"]
     assert fractions["stunet"] == pytest.approx(by_itself.volumes.flr_fraction, abs=1e-3)
     assert fractions["nnunet"] == pytest.approx(content["volumes"]["flr_fraction"], abs=1e-4)
+    for _ in range(2):
+        both = run_plan(Cascade(store, CascadeSettings(device="cpu", engine="fast", also=("stunet",))), ct, given)
+        assert both.interval is not None
+        assert both.interval.architecture_fractions == pytest.approx(fractions, abs=1e-3)
+    assert ran == ["flr/stunet", "flr/nnunet"], "kept, and not predicted again"
 
 
 def test_a_plan_with_other_second_opinions_is_another_request(

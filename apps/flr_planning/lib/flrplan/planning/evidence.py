@@ -52,8 +52,8 @@ class Evidence:
     architecture_fractions: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, four digits of each; nothing of second opinions that there are not."""
-        return {n: _short(v) for n, v in asdict(self).items() if n != "architecture_fractions" or v}
+        """Plain values, four digits of each; nothing of an aorta that is not seen or of second opinions that there are not."""
+        return {n: _short(v) for n, v in asdict(self).items() if v not in (None, {})}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Evidence:

@@ -60,7 +60,7 @@ class Interval:
     def describe(self) -> str:
         """One sentence for people, without the full stop."""
         return self._describe() + (
-            f"; each architecture's own plan: {self.by_architecture}" if self.architecture_fractions else ""
+            f"; FLR of each architecture's own plan: {self.by_architecture}" if self.architecture_fractions else ""
         )
 
     def _describe(self) -> str:
