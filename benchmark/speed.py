@@ -415,6 +415,8 @@ def measure(
         engine_named(engine)
     if given_ct is not None and size.default_plan:
         raise SettingsError("a CT of yours is planned by the demo models; use --ct with --size demo")
+    if given_ct is not None and name not in SIZES:
+        raise SettingsError("--slices is of the synthetic CT; leave it out, or --ct")
     truth = None
     if given_ct is None:
         path = work / "case.nii.gz"

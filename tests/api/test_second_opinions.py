@@ -16,12 +16,12 @@ import torch
 
 from flrplan.anatomy import Mask, Structure, to_compartments
 from flrplan.api.calibrate import calibrate
-from flrplan.api.plan import run_plan
+from flrplan.api.plan import plan, run_plan
 from flrplan.cli import main
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT, Geometry, write_label_map, write_volume
-from flrplan.method import CASCADE, FLR, LIVER, CascadeResult, Source, Stage
+from flrplan.method import CASCADE, FLR, FLR_E2E, LIVER, CascadeResult, Source, Stage
 from flrplan.networks import STUNET
 from flrplan.networks.stunet import STUNet
 from flrplan.nnunet.model import StagePredictor, load_checkpoint
@@ -61,7 +61,7 @@ class _Halves(Cascade):
                 on_step(f"{ct.name}: {stage}")
             models[stage.name] = self.identity(stage)
             seconds[f"{stage}_predict"] = 1.0
-        if FLR in stages:
+        if any(Structure.FLR in stage.targets for stage in stages):
             flr = np.zeros_like(LIVER_MASK)
             flr[:, :, : BOX[2].start + COLUMNS[self.settings.architecture]] = True
             masks[Structure.FLR] = flr & masks[Structure.LIVER]
@@ -191,6 +191,13 @@ def test_nobody_is_asked_where_there_is_nothing_to_be_asked_about(store: ModelSt
     run_plan(cascade, ct, {Structure.CRLM: LIVER_MASK}, CASCADE, steps.append)  # no parenchyma
     assert len(steps) == 3 + 1 + 3
     assert not any("second opinion" in step for step in steps)
+    e2e = run_plan(cascade, ct, {Structure.LIVER: LIVER_MASK, Structure.CRLM: CRLM_MASK}, (FLR_E2E,), steps.append)
+    assert e2e.interval is not None
+    assert steps[-1] == "case-1: flr_e2e", "they are asked about what the stage flr predicted"
+    assert e2e.interval.architecture_fractions == {}
+    for disagreement, said in ((False, None), (True, "stunet")):
+        planned = plan(ct, cascade=cascade, raw=True, disagreement=disagreement)
+        assert planned.settings.get("second opinions on the remnant") == said
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["coherent", "raw"])
@@ -212,6 +219,7 @@ def test_a_missing_model_is_told_before_anything_is_predicted(raw: bool, store: 
         (("stunet", "swinunetr", "stunet"), "second opinions: stunet is named twice"),
         (("unet",), "second opinions: unknown architecture 'unet'; known are nnunet, swinunetr, stunet"),
         ("stunet", "second opinions: expected a list of architectures, got 'stunet'"),
+        (None, "second opinions: expected a list of architectures, got None"),
     ],
 )
 def test_second_opinions_that_are_none_are_refused(also: Any, said: str) -> None:

@@ -177,6 +177,23 @@ def test_the_single_side_has_the_first_fold_of_each_stage_alone(tmp_path: Path, 
     assert sides["cold fast"]["failed"].count("fold_") == 6
 
 
+def test_the_work_of_the_single_side_is_that_of_one_fold() -> None:
+    stages = {
+        "liver": {"gflop": 60.0, "gflop_with_liver": 40.0, "folds": 5},
+        "flr": {"gflop": 20.0, "gflop_with_liver": 20.0, "folds": 2},
+    }
+    side = {"wall_s": 10.0, "seconds": {"network": 2.0}}
+    report = {
+        "needed": {"stages": stages, "gflop": 80.0, "gflop_with_liver": 60.0},
+        "gemm_peak": {"gflops": 20.0},
+        "sides": {"cold fast": dict(side), "single fast": dict(side)},
+    }
+    speed.reached(report)
+    sides: Any = report["sides"]
+    assert (sides["cold fast"]["network_gflops"], sides["single fast"]["network_gflops"]) == (40, 11)  # 12 + 10 of 80
+    assert report["bound_of_wall"] == pytest.approx({"cold fast": 0.3, "single fast": 0.09})  # (8 + 10) / 20 / 10
+
+
 def test_slices_are_the_same_height_in_other_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [speed.in_slices(n).slice_mm for n in (24, 48, 240)] == [7.5, 3.75, 0.75]
     assert speed.main(["--slices", "2", "--out", str(tmp_path / "out")]) == 1
@@ -186,6 +203,8 @@ def test_slices_are_the_same_height_in_other_numbers(tmp_path: Path, capsys: pyt
 def test_a_ct_of_ones_own_needs_the_demo_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert speed.main(["--size", "default-24", "--ct", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "use --ct with --size demo" in capsys.readouterr().err
+    assert speed.main(["--slices", "24", "--ct", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "--slices is of the synthetic CT; leave it out, or --ct" in capsys.readouterr().err
 
 
 def _measured(out: Path, sides: list[str]) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from flrplan.anatomy import Mask, Structure
 from flrplan.api.model_zip import export_models, import_exported
 from flrplan.api.plan import run_plan
 from flrplan.cli import main
-from flrplan.engine import Cascade, CascadeSettings, ModelStore
+from flrplan.engine import Cascade, CascadeSettings, FoundModel, ModelStore
 from flrplan.engine.models import DISTILLED, IS_DEMO
 from flrplan.errors import LabelError, ModelError, SettingsError
-from flrplan.files import write_json
+from flrplan.files import current_version, write_json
 from flrplan.image import CT
 from flrplan.learning import DistillationRequest, distil, distillation
 from flrplan.learning.distillation import DISTILLED_NETWORK, Comparison, Distilled
@@ -182,6 +182,37 @@ def test_held_out_cases_do_not_train_and_what_taught_is_not_forgotten(
     assert run["teacher_sha256"] == done.record[DISTILLED]["weights_sha256"] == Teacher.open(ensemble).sha256
 
 
+def test_a_student_of_a_demo_model_says_so_in_the_work_folder_too(
+    done: Distilled,
+    request_: DistillationRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not offered, or stopped before it was compared: ``--models <work>/student`` plans with it."""
+
+    def stop(*_: Any) -> Comparison:
+        raise KeyboardInterrupt
+
+    def found() -> FoundModel:
+        return ModelStore(request_.work / "student", demo=None).find(FLR, "nnunet")
+
+    demo = replace(request_, models=copied(request_.models, tmp_path / "models", **{IS_DEMO: True}))
+    monkeypatch.setattr(distillation, "train", lambda *_: None)  # it is trained
+    with monkeypatch.context() as stopped:
+        stopped.setattr(distillation, "compare", stop)
+        with pytest.raises(KeyboardInterrupt):
+            distil(demo)
+    assert found().demo
+    words = ["--stage", "flr", "--cases", demo.cases, "--work", demo.work, "--out", demo.out, "--models", demo.models]
+    assert main(["models", "distil", *map(str, words), "--held-out", "1", "--device", "cpu"]) == 1
+    assert "the ensemble is a demo model, and so is this: not for patients" in capsys.readouterr().out
+    assert found().demo
+    assert found().distilled
+    distil(request_)
+    assert not found().demo
+
+
 @pytest.fixture(scope="module")
 def offered(done: Distilled, request_: DistillationRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the network, taken anyway; its ensemble is called a demo model."""
@@ -332,7 +363,8 @@ def test_below_the_agreement_nothing_is_offered_and_the_command_says_the_figures
     words += [request_.models, "--recipe", recipe, "--epochs", 4, "--held-out", 1, "--device", "cpu"]
     assert main(["models", "distil", *map(str, words)]) == 1
     said = capsys.readouterr()
-    record = json.loads((request_.work / "flr" / "distillation.json").read_text())[DISTILLED]
+    student = current_version(request_.work / "student" / "flr" / "nnunet")
+    record = json.loads((student / PUBLISHED_NAME).read_text())[DISTILLED]
     assert f"flr: mean agreement {record['agreement']['flr']:.4f}, least" in said.out
     assert "on 1 held-out cases, mean Dice; 1 of them trained the ensemble" in said.out
     assert "at least 0.995 for each target" in said.err

@@ -60,7 +60,7 @@ def test_a_ct_stored_the_other_way_round_has_the_same_aorta() -> None:
     assert turned.aorta_hu == case(hu, liver).aorta_hu
 
 
-@pytest.mark.parametrize("what", ["no spine", "no liver", "two slabs", "air", "no CT"])
+@pytest.mark.parametrize("what", ["no spine", "no liver", "no mask of it", "two slabs", "air", "no CT"])
 def test_an_aorta_that_cannot_be_seen_says_nothing(what: str) -> None:
     hu, liver = body(45 if what == "no spine" else 320, spine=what != "no spine")
     if what == "no liver":
@@ -72,6 +72,8 @@ def test_an_aorta_that_cannot_be_seen_says_nothing(what: str) -> None:
     seen = case(hu, liver)
     if what == "no CT":
         seen = QcCase("one", seen.geometry, seen.masks)
+    if what == "no mask of it":
+        seen = QcCase("one", seen.geometry, {}, seen.ct)
     assert seen.aorta_hu is None
     assert check_case(seen, rules=["contrast_phase"]).findings == ()
 

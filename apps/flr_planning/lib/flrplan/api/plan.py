@@ -184,8 +184,8 @@ def plan(
         "networks": f"{cascade.settings.architecture}, test-time mirroring {'on' if cascade.settings.mirroring else 'off'}, "
         f"engine {cascade.settings.engine}"
     }
-    if cascade.settings.also:
-        settings["second opinions on the remnant"] = ", ".join(cascade.settings.architectures[1:])
+    if asked_about := [opinion for place in planned.result.models if (opinion := place.partition("/")[2])]:
+        settings["second opinions on the remnant"] = ", ".join(asked_about)
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
     return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
@@ -294,7 +294,7 @@ def run_plan(
         plan = Plan(
             cascade.run(ct, given, stages, on_step, on_probability, {Structure.FLR: folds.extend} if disagreement else None)
         )
-        if cascade.settings.also and plan.sources.get(Structure.FLR) is Source.PREDICTED and Structure.CRLM in plan.masks:
+        if cascade.settings.also and FLR.name in plan.result.models:
             if not disagreement:
                 note = (
                     "second opinions were not asked for: a raw plan has no interval; plan without --raw, or with --disagreement"
@@ -332,7 +332,7 @@ def coherent_plan(
     evidence = None
     if plan.raw is not None and flr and Structure.CRLM in result.masks:
         evidence = evidence_of(result, plan.masks[Structure.FLR], flr[0], folds, plan.checked)
-    if evidence is not None and cascade.settings.also:
+    if evidence is not None and cascade.settings.also and FLR.name in result.models:
         fractions = {cascade.settings.architecture: evidence.flr_fraction}
         for name, second, probability in _second_opinions(cascade, result, on_step, folds if disagreement else None):
             fractions[name] = Plan.coherent(second, probability).volumes.flr_fraction

@@ -10,7 +10,7 @@ from typing import Any
 from flrplan.commands.say import note, say
 from flrplan.commands.train import show_epoch
 from flrplan.engine import MODEL_ROOT, ModelStore, require_models_folder
-from flrplan.engine.models import DISTILLED, describe_distilled
+from flrplan.engine.models import DISTILLED, IS_DEMO, describe_distilled
 from flrplan.errors import ModelError, SettingsError
 from flrplan.files import sha256_of_file, use_version, versions
 from flrplan.method import STAGES, InputSettings, RegionMode, stage_named
@@ -235,6 +235,8 @@ def run_distil(arguments: argparse.Namespace) -> int:
             say(f"{model:10} {target:8} {'' if agreement is None else f'{agreement:.4f}':>17} {dice:>15.4f}")
     for doubt in done.doubts:
         say(doubt)
+    if done.record[IS_DEMO]:
+        say("the ensemble is a demo model, and so is this: not for patients")
     if done.offered is None:
         note(
             f"not offered: the agreement must be at least {LEAST_AGREEMENT} for each target. The network is in {done.student}. The same command "

@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 LEAST_AGREEMENT = 0.995
 """Mean Dice between the masks of the network and of the ensemble, of each target, to four digits, from which on the network is offered."""
 ENSEMBLE, DISTILLED_NETWORK = "ensemble", "distilled"
-RECORD_NAME = "distillation.json"
-"""In the stage's work folder: what ``published.json`` says of a network that is offered, of every one."""
 
 
 @checked
@@ -118,7 +116,7 @@ class Comparison:
 class Distilled:
     """What came of it. offered: the model's folder, None where it is not offered; student: the network in the work folder.
 
-    doubts: of :meth:`Comparison.doubts`. first_fold: what it started from, as the comparison calls it. record: as in ``published.json``.
+    doubts: of :meth:`Comparison.doubts`. first_fold: what it started from, as the comparison calls it. record: its ``published.json``, offered or not.
     """
 
     offered: Path | None
@@ -167,12 +165,16 @@ def distil(request: DistillationRequest, on_epoch: Callable[[EpochReport], None]
         on_epoch,
     )
     student = current_version(request.work / "student" / request.stage.name / request.architecture)
+    kind = {IS_DEMO: found.demo, FROM_DEMO: found.from_demo}
+    write_json(
+        student / PUBLISHED_NAME, kind
+    )  # who takes it from the work folder, or is stopped from here on, has it told as well
     held_out = [case for case in cases if case.case_id in split.validation_ids(0)]
     comparison = compare(ensemble, ModelFolder.open(student), held_out, device)
     doubts = comparison.doubts()
-    record = _record(found, teacher, student, comparison, split)
-    write_json(request.work / request.stage.name / RECORD_NAME, record)
-    offered = None if doubts and not request.anyway else _offer(student, found, request.place, record)
+    record = {DISTILLED: _record(found, teacher, student, comparison, split), **kind, "when": now()}
+    write_json(student / PUBLISHED_NAME, record)
+    offered = None if doubts and not request.anyway else _offer(student, found, request.place)
     return Distilled(offered, student, comparison, doubts, first_fold(ensemble), record)
 
 
@@ -253,11 +255,11 @@ def _recipe(request: DistillationRequest, ensemble: ModelFolder) -> Recipe:
 
 
 def _record(found: FoundModel, teacher: Teacher, student: Path, comparison: Comparison, split: Split) -> dict[str, Any]:
-    """What ``published.json`` says of it. A model that learned from a demo model is one."""
+    """What ``published.json`` says of a distillation."""
     run = RunRecord.read(student / "fold_0", ModelError)
     held_out, trained = split.validation_ids(0), split.train_ids(0)
     agreement, truth = (comparison.means(scores) for scores in (comparison.agreement, comparison.truth))
-    distilled = {
+    return {
         "from": found.folder.name,
         "weights_sha256": teacher.sha256,
         "agreement": agreement[DISTILLED_NETWORK],
@@ -269,10 +271,9 @@ def _record(found: FoundModel, teacher: Teacher, student: Path, comparison: Comp
         "held_out_that_trained_the_ensemble": sorted(teacher.learned_from.intersection(held_out)),
         "epochs": run.details["recipe"]["training"]["epochs"],
     }
-    return {DISTILLED: distilled, IS_DEMO: found.demo, FROM_DEMO: found.from_demo, "when": now()}
 
 
-def _offer(student: Path, found: FoundModel, place: Path, record: Mapping[str, Any]) -> Path:
+def _offer(student: Path, found: FoundModel, place: Path) -> Path:
     """Copies the network beside its place, with the licence of the ensemble, then puts it there. Raises: OutputError."""
     beside = place.with_name(f".{place.name}.distilled.partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -281,7 +282,6 @@ def _offer(student: Path, found: FoundModel, place: Path, record: Mapping[str, A
         shutil.copytree(student, beside, ignore=shutil.ignore_patterns(VERSIONS_NAME, POINTER_NAME))
         if licence.is_file():
             shutil.copy(licence, beside)
-        write_json(beside / PUBLISHED_NAME, record)
         return replace_model(beside, place)
     except OutputError:
         raise

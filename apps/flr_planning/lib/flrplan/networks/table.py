@@ -220,7 +220,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 def require_second_opinions(architecture: str, also: Sequence[str]) -> None:
     """Raises SettingsError unless ``also`` names architectures, each once and none of them ``architecture``."""
-    if isinstance(also, str):
+    if isinstance(also, str) or not isinstance(also, Sequence):
         raise SettingsError(f"second opinions: expected a list of architectures, got {also!r}")
     for number, name in enumerate(also):
         if name not in ARCHITECTURES:

@@ -130,8 +130,8 @@ class QcCase:
     @cached_property
     def aorta_hu(self) -> float | None:
         """HU of the aorta beside the liver; None without a CT or a liver, and where it is not seen."""
-        hu = self.whole.hu
-        return None if hu is None else aorta_hu(hu, self.whole.masks[Structure.LIVER], self.spacing_zyx_mm)
+        hu, liver = self.whole.hu, self.whole.masks.get(Structure.LIVER)
+        return None if hu is None or liver is None else aorta_hu(hu, liver, self.spacing_zyx_mm)
 
     @cached_property
     def box(self) -> Box:
