@@ -166,6 +166,14 @@ def test_the_student_comes_nearer_to_the_ensemble_than_the_fold_it_began_as(done
     assert len({json.dumps(p["configurations"]["3d_fullres"]["architecture"]) for p in plans}) == 1
 
 
+def test_without_a_recipe_it_trains_as_the_first_fold_did_at_a_lower_rate(
+    request_: DistillationRequest, ensemble: ModelFolder
+) -> None:
+    found = distillation._recipe(replace(request_, recipe=None, epochs=9), ensemble).training
+    assert (found.epochs, found.iterations_per_epoch, found.mirror_axes, found.seed, found.loss) == (9, 6, (), 0, "bce")
+    assert found.learning_rate == pytest.approx(0.01 / 5)
+
+
 def test_held_out_cases_do_not_train_and_what_taught_is_not_forgotten(
     done: Distilled, request_: DistillationRequest, ensemble: ModelFolder
 ) -> None:

@@ -100,7 +100,9 @@ def add_parser(commands: Any) -> None:
     distilling.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     distilling.add_argument("--epochs", type=int, metavar="N", help="default: those of the recipe")
     distilling.add_argument(
-        "--recipe", type=Path, help="YAML with training settings (default: those of the model's first fold)"
+        "--recipe",
+        type=Path,
+        help="YAML with training settings (default: those of the model's first fold, with a fifth of its learning rate)",
     )
     distilling.add_argument(
         "--held-out", type=int, metavar="N", help="cases that do not train, on which the two are compared (default: a fifth)"

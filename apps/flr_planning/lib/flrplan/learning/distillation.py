@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.995
 """Mean Dice between the masks of the network and of the ensemble, of each target, to four digits, from which on the network is offered."""
+RATE = 0.2
+"""Share of the first fold's learning rate that the network begins with, unless a recipe says otherwise: it starts trained (docs/speed.md)."""
 ENSEMBLE, DISTILLED_NETWORK = "ensemble", "distilled"
 
 
@@ -54,7 +56,7 @@ class DistillationRequest:
         are left out. Labels place the patches, give the masks that the stage takes, and are compared with; they are not learned.
     work: prepared data, training state and network; the same one continues what was stopped. out: the model goes to
         ``<out>/<stage>/<architecture>``. models: the folder whose model of the stage is the ensemble.
-    recipe: its training settings, but for the loss; None: those of the ensemble's first fold.
+    recipe: its training settings, but for the loss; None: those of the ensemble's first fold, with a fifth of its learning rate.
     epochs: in place of the recipe's. held_out: cases that do not train and are compared on; None: a fifth. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
     half: publish float16 weights. anyway: offer it whatever its agreement, which is stated. workers: processes that prepare the data.
     """
@@ -250,6 +252,8 @@ def _recipe(request: DistillationRequest, ensemble: ModelFolder) -> Recipe:
     if recipe is None:
         run = RunRecord.read(ensemble.checkpoint(ensemble.folds[0]).parent, ModelError)
         recipe = Recipe.from_mapping({"training": (run.details.get("recipe") or {}).get("training") or {}})
+        if rate := recipe.training.learning_rate:
+            recipe = replace(recipe, training=replace(recipe.training, learning_rate=rate * RATE))
     epochs = request.epochs or recipe.training.epochs
     return replace(recipe, training=replace(recipe.training, epochs=epochs, loss=Loss.BCE.value))
 
