@@ -11,6 +11,7 @@ import pytest
 from flrplan.errors import ModelError
 from flrplan.planning.calibration import LEAST_CASES, Calibration, KnownCase, features_of, settings_of_run, uncalibrated
 from flrplan.planning.evidence import Evidence
+from flrplan.planning.interval import Interval
 from flrplan.workfolder import ModelIdentity
 
 EVIDENCE = Evidence("given", 0.6, 0.55, (0.58, 0.63), 0.57, 0.4, 1000.0, 50.0, 2.5, 100.0)
@@ -47,6 +48,22 @@ def test_an_interval_has_bounds_chances_and_the_number_of_cases_that_are_like_it
     assert interval.flr_ml == pytest.approx((505, 695), abs=20)
     assert interval.below[20.0] == pytest.approx(0.5 / 42)
     assert list(interval.below.values()) == sorted(interval.below.values())
+
+
+def test_an_aorta_beyond_those_of_the_known_cases_takes_the_interval_and_one_that_is_not_seen_does_not() -> None:
+    def interval(*of_known: float | None, new: float | None) -> Interval:
+        """The aortas of the known cases, in turn."""
+        cases = {}
+        for n, (case, kinds) in enumerate(calibration_of(42).cases.items()):
+            evidence = replace(kinds["given"].evidence, aorta_hu=of_known[n % len(of_known)])
+            cases[case] = {"given": replace(kinds["given"], evidence=evidence)}
+        return replace(calibration_of(0), cases=cases).interval(replace(EVIDENCE, aorta_hu=new))
+
+    assert interval(120.0, None, 200.0, new=400.0).not_valid == ("an aorta of 400 HU, theirs 120 to 200 HU",)
+    assert interval(120.0, None, 200.0, new=40.0).not_valid == ("an aorta of 40 HU, theirs 120 to 200 HU",)
+    assert interval(120.0, None, 200.0, new=207.0).valid  # a tenth of their range
+    assert interval(120.0, 200.0, new=None).valid
+    assert interval(None, new=400.0).valid  # a calibration that knows of no aorta
 
 
 def test_below_the_least_number_it_says_not_calibrated_and_gives_no_bounds() -> None:

@@ -76,6 +76,20 @@ def test_kinds_of_inputs_are_told_apart_and_what_is_said_against_the_liver_is_ke
     assert any("cut by the field of view" in sentence for sentence in evidence.unlike)
 
 
+def test_the_aorta_beside_the_liver_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = result_of(GIVEN)
+
+    def seen(hu: np.ndarray, liver: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> float:
+        assert hu[liver].max() == 110
+        assert spacing_zyx_mm == (5.0, 3.0, 3.0)
+        return 150.0
+
+    monkeypatch.setattr("flrplan.qc.case.aorta_hu", seen)
+    evidence = evidence_of(raw, raw.masks[Structure.FLR], left_of(20), [])
+    assert evidence is not None
+    assert Evidence.from_json(evidence.to_json()).aorta_hu == evidence.aorta_hu == 150
+
+
 def test_without_parenchyma_there_is_no_evidence() -> None:
     raw = result_of(GIVEN)
     for masks in ({Structure.LIVER: np.zeros_like(LIVER)}, {Structure.CRLM: LIVER}):

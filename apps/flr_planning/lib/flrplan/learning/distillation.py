@@ -168,9 +168,7 @@ def distil(request: DistillationRequest, on_epoch: Callable[[EpochReport], None]
     )
     student = current_version(request.work / "student" / request.stage.name / request.architecture)
     kind = {IS_DEMO: found.demo, FROM_DEMO: found.from_demo}
-    write_json(
-        student / PUBLISHED_NAME, kind
-    )  # who takes it from the work folder, or is stopped from here on, has it told as well
+    write_json(student / PUBLISHED_NAME, kind)  # so that it is told of one that is never offered, too
     held_out = [case for case in cases if case.case_id in split.validation_ids(0)]
     comparison = compare(ensemble, ModelFolder.open(student), held_out, device)
     doubts = comparison.doubts()
