@@ -71,7 +71,14 @@ class _Halves(Cascade):
                 on_probability(Structure.FLR, probability)
             if on_folds is not None:
                 on_folds[Structure.FLR]((probability, probability))
-        return CascadeResult(ct, masks, sources, models, seconds, (f"said by {self.settings.architecture}", "said by all"))
+        return CascadeResult(
+            ct,
+            masks,
+            sources,
+            models,
+            seconds,
+            (f"said by {self.settings.architecture}", "said by all", "flr: said of each model"),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +171,7 @@ def test_report_and_record_name_the_models_of_all_and_what_each_said_once(both: 
         "said by nnunet",
         "said by all",
         "stunet: said by stunet",
+        "stunet: flr: said of each model",
     ]
     page = report_content(both, with_scene=False)
     rows = [row for table in (*page.tables, *page.made_of) for row in table.rows]

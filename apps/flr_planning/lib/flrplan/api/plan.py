@@ -372,7 +372,8 @@ def _with_opinion(plan: Plan, name: str, second: CascadeResult) -> Plan:
     """The same plan, with the model of a second opinion in its record, and what must be said of it."""
     first = plan.result
     place = f"{FLR}/{name}"
-    told = [f"{name}: {warning}" for warning in second.warnings if warning not in first.warnings]
+    of_model = f"{FLR}: "  # what is said of a model is said of each
+    told = [f"{name}: {said}" for said in second.warnings if said.startswith(of_model) or said not in first.warnings]
     joined = replace(
         first,
         models={**first.models, place: second.models[FLR.name]},
