@@ -22,6 +22,7 @@ from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT, Geometry, write_label_map, write_volume
 from flrplan.method import CASCADE, FLR, FLR_E2E, LIVER, CascadeResult, Source, Stage
+from flrplan.method.engine import APP_ENGINE
 from flrplan.networks import STUNET
 from flrplan.networks.stunet import STUNet
 from flrplan.nnunet.model import StagePredictor, load_checkpoint
@@ -331,12 +332,12 @@ def test_networks_of_another_kind_answer_as_a_second_opinion_and_once(
     monkeypatch.setattr(StagePredictor, "_predict", counted)
     given = {Structure.LIVER: LIVER_MASK, Structure.CRLM: CRLM_MASK}
     store = ModelStore(root)
-    by_itself = run_plan(Cascade(store, CascadeSettings("stunet", "cpu", engine="fast")), ct, given, (FLR,))
+    by_itself = run_plan(Cascade(store, CascadeSettings("stunet", "cpu", engine=APP_ENGINE)), ct, given, (FLR,))
     fractions = content["interval"]["architecture_flr_fractions"]
     assert fractions["stunet"] == pytest.approx(by_itself.volumes.flr_fraction, abs=1e-3)
     assert fractions["nnunet"] == pytest.approx(content["volumes"]["flr_fraction"], abs=1e-4)
     for _ in range(2):
-        both = run_plan(Cascade(store, CascadeSettings(device="cpu", engine="fast", also=("stunet",))), ct, given)
+        both = run_plan(Cascade(store, CascadeSettings(device="cpu", engine=APP_ENGINE, also=("stunet",))), ct, given)
         assert both.interval is not None
         assert both.interval.architecture_fractions == pytest.approx(fractions, abs=1e-3)
     assert ran == ["flr/stunet", "flr/nnunet"], "kept, and not predicted again"
