@@ -17,6 +17,7 @@ from torch import nn
 
 import speed
 import speed_side
+import speed_work
 from flrplan.anatomy import Compartment, Structure
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.image import CT, Geometry, read_label_map
@@ -91,10 +92,10 @@ def test_a_plan_without_a_trained_network_calls_everything_foreground(tmp_path: 
 
 def test_tiles_by_hand() -> None:
     """nnU-Net's grid: as many steps of at most half a patch as are needed, evenly spread; a small side is padded to one patch."""
-    assert speed.tile_origins((24, 512, 512), (16, 320, 320)) == [
+    assert speed_work.tile_origins((24, 512, 512), (16, 320, 320)) == [
         (z, y, x) for z in (0, 8) for y in (0, 96, 192) for x in (0, 96, 192)
     ]
-    assert speed.tile_origins((5, 20, 10), (8, 10, 10)) == [(0, y, 0) for y in (0, 5, 10)]
+    assert speed_work.tile_origins((5, 20, 10), (8, 10, 10)) == [(0, y, 0) for y in (0, 5, 10)]
 
 
 def test_tiles_that_hold_liver() -> None:
@@ -104,7 +105,7 @@ def test_tiles_that_hold_liver() -> None:
     given = build_stage_input(np.zeros((48, 160, 80), np.int16), geometry, {}, LIVER)
     liver = np.zeros((48, 160, 80), bool)
     liver[20:25, 90:100, 30:40] = True  # in the tiles at 40 (to 120) and 80, not in that at 0 (to 80)
-    work = speed.stage_work(folder, given, liver)
+    work = speed_work.stage_work(folder, given, liver)
     assert (work["tiles"], work["tiles_with_liver"], work["folds"]) == (3, 2, 2)
     assert work["parameters"] == pytest.approx(0.88e6, rel=0.01)
     assert work["gflop"] == pytest.approx(6 * work["gflop_per_tile"])

@@ -41,7 +41,7 @@ def aorta_hu(hu: NDArray[Any], liver: Mask, spacing_zyx_mm: tuple[float, float, 
     part = (slice(slices[0], slices[-1] + 1), slice(None, None, steps[0]), slice(None, None, steps[1]))
     hu, liver = hu[part], liver[part]
     disc = _disc(rows_mm, columns_mm)
-    beside_liver = ndimage.generate_binary_structure(2, 1), max(1, round(_FROM_LIVER_MM / rows_mm))
+    beside_liver = max(1, round(_FROM_LIVER_MM / rows_mm))
     thick = max(1, round(_SLAB_MM / spacing_zyx_mm[0]))
     of_slabs, of_liver = [], []
     for first in range(0, len(hu), thick):
@@ -52,7 +52,7 @@ def aorta_hu(hu: NDArray[Any], liver: Mask, spacing_zyx_mm: tuple[float, float, 
         mean, spread = _mean_and_spread(slab, disc)
         if (all_liver := in_liver.all(0)).any():
             of_liver.append(float(np.median(spread[all_liver])))
-        window &= ~ndimage.binary_dilation(in_liver.any(0), *beside_liver)
+        window &= ~ndimage.binary_dilation(in_liver.any(0), iterations=beside_liver)
         of_slabs.append((mean[window], spread[window]))
     if not of_liver:
         return None
