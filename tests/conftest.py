@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask, Structure, structure_mask
-from flrplan.cohort import SyntheticCase, make_case
+from flrplan.cohort import CohortSettings, SyntheticCase, make_case, write_cohort
 from flrplan.engine import MODEL_ROOT, ModelStore
 from flrplan.files import write
 from flrplan.image import CT, Geometry
@@ -136,6 +136,14 @@ def small_ct(small_case: SyntheticCase) -> CT:
 @pytest.fixture(scope="session")
 def small_truth(small_case: SyntheticCase) -> dict[Structure, Mask]:
     return {s: structure_mask(small_case.planning_zyx, s) for s in Structure}
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four small cases as ``flrplan cohort`` writes them, to train on; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("tiny") / "cohort"
+    write_cohort(CohortSettings(cases=4, seed=5, size="small"), folder, progress=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ BIG_RP, BIG_RA, BIG_LM, BIG_LL = (site(50, 40, s) for s in (RP, RA, LM, LL))
 @pytest.mark.parametrize(
     ("lesions", "expected"),
     [
-        ([SMALL_RP], Resection(ResectionKind.WEDGE, frozenset(), (0,))),
-        ([SMALL_RP, SMALL_LM, SMALL_LL], Resection(ResectionKind.WEDGE, frozenset(), (0, 1, 2))),
+        ([SMALL_RP], Resection(ResectionKind.WEDGE, frozenset())),
+        ([SMALL_RP, SMALL_LM, SMALL_LL], Resection(ResectionKind.WEDGE, frozenset())),
         ([site(15, 40, RP)], Resection(ResectionKind.SECTIONECTOMY, frozenset({RP}))),
         ([site(31, 12, LL)], Resection(ResectionKind.SECTIONECTOMY, frozenset({LL}))),
         ([SMALL_LM] * 4, Resection(ResectionKind.SECTIONECTOMY, frozenset({LM}))),
@@ -32,13 +32,13 @@ BIG_RP, BIG_RA, BIG_LM, BIG_LL = (site(50, 40, s) for s in (RP, RA, LM, LL))
         ([BIG_LM, SMALL_LL], Resection(ResectionKind.LEFT, LEFT_SIDE)),
         ([BIG_RA, SMALL_LM], Resection(ResectionKind.EXTENDED_RIGHT, RIGHT_SIDE | {LM})),
         ([site(60, 40, RA, LM)], Resection(ResectionKind.EXTENDED_RIGHT, RIGHT_SIDE | {LM})),
-        ([BIG_RA, SMALL_LL], Resection(ResectionKind.RIGHT_AND_WEDGE, RIGHT_SIDE, (1,))),
-        ([BIG_LL, SMALL_RP], Resection(ResectionKind.LEFT_AND_WEDGE, LEFT_SIDE, (1,))),
-        ([site(60, 40, RA), BIG_LL], Resection(ResectionKind.TWO_STAGE_RIGHT, RIGHT_SIDE, (), (1,))),
-        ([BIG_RA, *[SMALL_LL] * 4], Resection(ResectionKind.TWO_STAGE_RIGHT, RIGHT_SIDE, (), (1, 2, 3, 4))),
-        ([site(60, 40, LL), BIG_RA], Resection(ResectionKind.TWO_STAGE_LEFT, LEFT_SIDE, (), (1,))),
+        ([BIG_RA, SMALL_LL], Resection(ResectionKind.RIGHT_AND_WEDGE, RIGHT_SIDE)),
+        ([BIG_LL, SMALL_RP], Resection(ResectionKind.LEFT_AND_WEDGE, LEFT_SIDE)),
+        ([site(60, 40, RA), BIG_LL], Resection(ResectionKind.TWO_STAGE_RIGHT, RIGHT_SIDE, (1,))),
+        ([BIG_RA, *[SMALL_LL] * 4], Resection(ResectionKind.TWO_STAGE_RIGHT, RIGHT_SIDE, (1, 2, 3, 4))),
+        ([site(60, 40, LL), BIG_RA], Resection(ResectionKind.TWO_STAGE_LEFT, LEFT_SIDE, (1,))),
         # A tie of both sides goes to the right liver.
-        ([BIG_LL, BIG_RA], Resection(ResectionKind.TWO_STAGE_RIGHT, RIGHT_SIDE, (), (0,))),
+        ([BIG_LL, BIG_RA], Resection(ResectionKind.TWO_STAGE_RIGHT, RIGHT_SIDE, (0,))),
     ],
 )
 def test_rule(lesions: list[LesionSite], expected: Resection) -> None:

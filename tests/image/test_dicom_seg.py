@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from flrplan.errors import GridError, LabelError
 from flrplan.image import Geometry
-from flrplan.image.dicom_seg import read_dicom_layers, read_dicom_seg, with_empty_compartments
+from flrplan.image.dicom_seg import read_dicom_layers, with_empty_compartments
 
 SHAPE = (6, 5, 7)
 AXIAL = Geometry((7, 5, 6), (0.8, 0.9, 7.5), (-12.0, 5.0, 100.0))
@@ -80,7 +80,7 @@ def liver() -> np.ndarray:
 def test_a_cropped_seg_returns_to_the_grid_of_its_ct(liver: np.ndarray, geometry: Geometry) -> None:
     crlm = np.zeros(SHAPE, bool)
     crlm[2, 0, 0] = True
-    label, names = read_dicom_seg(make_seg({"liver": liver, "crlm": crlm}, geometry), geometry, "a SEG")
+    [(label, names)] = read_dicom_layers(make_seg({"liver": liver, "crlm": crlm}, geometry), geometry, "a SEG")
     assert names == {"liver": 1, "crlm": 2}
     assert label.dtype == np.uint8
     assert np.array_equal(label, liver * 1 + crlm * 2)
@@ -88,7 +88,7 @@ def test_a_cropped_seg_returns_to_the_grid_of_its_ct(liver: np.ndarray, geometry
 
 def test_one_frame_and_frames_cropped_in_the_plane(liver: np.ndarray) -> None:
     liver[4] = False
-    label, _ = read_dicom_seg(make_seg({"liver": liver}, AXIAL, first=(1, 2)), AXIAL, "a SEG")
+    [(label, _)] = read_dicom_layers(make_seg({"liver": liver}, AXIAL, first=(1, 2)), AXIAL, "a SEG")
     assert np.array_equal(label, liver)
 
 
@@ -104,33 +104,28 @@ def test_one_frame_and_frames_cropped_in_the_plane(liver: np.ndarray) -> None:
 )
 def test_a_seg_of_another_grid_is_an_error(liver: np.ndarray, other: Geometry) -> None:
     with pytest.raises(GridError, match=r"a SEG is not on the grid of its CT"):
-        read_dicom_seg(make_seg({"liver": liver}, other), AXIAL, "a SEG")
-
-
-def test_overlapping_segments_are_an_error(liver: np.ndarray) -> None:
-    with pytest.raises(LabelError, match="a SEG: its segments overlap"):
-        read_dicom_seg(make_seg({"liver": liver, "crlm": liver}, AXIAL), AXIAL, "a SEG")
+        read_dicom_layers(make_seg({"liver": liver}, other), AXIAL, "a SEG")
 
 
 def test_two_segments_of_one_name_are_an_error(liver: np.ndarray) -> None:
     seg = make_seg({"liver": liver, "crlm": np.roll(liver, 1, 0)}, AXIAL)
     seg.SegmentSequence[1].SegmentLabel = "liver"
     with pytest.raises(LabelError, match="two segments are called 'liver'"):
-        read_dicom_seg(seg, AXIAL, "a SEG")
+        read_dicom_layers(seg, AXIAL, "a SEG")
 
 
 def test_a_broken_seg_is_an_error(liver: np.ndarray) -> None:
     seg = make_seg({"liver": liver}, AXIAL)
     del seg.PerFrameFunctionalGroupsSequence
     with pytest.raises(LabelError, match=r"a SEG: this DICOM SEG is incomplete or cannot be decoded: .*PerFrame"):
-        read_dicom_seg(seg, AXIAL, "a SEG")
+        read_dicom_layers(seg, AXIAL, "a SEG")
 
 
 def test_what_is_no_binary_seg_is_an_error(liver: np.ndarray) -> None:
     seg = make_seg({"liver": liver}, AXIAL)
     seg.SegmentationType = "FRACTIONAL"
     with pytest.raises(LabelError, match="expected a BINARY DICOM SEG, found 'FRACTIONAL'"):
-        read_dicom_seg(seg, AXIAL, "a SEG")
+        read_dicom_layers(seg, AXIAL, "a SEG")
 
 
 def test_overlapping_segments_are_read_in_layers() -> None:
@@ -142,8 +137,6 @@ def test_overlapping_segments_are_read_in_layers() -> None:
     for label, names in layers:
         for name, number in names.items():
             assert np.array_equal(label == number, masks[name]), name
-    with pytest.raises(LabelError, match="x: its segments overlap, which a label map cannot hold"):
-        read_dicom_seg(make_seg(masks, AXIAL), AXIAL, "x")
 
 
 def test_a_plan_whose_empty_compartments_a_seg_left_out_is_still_a_plan() -> None:

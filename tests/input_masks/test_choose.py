@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from flrplan.anatomy import Structure
 from flrplan.cli import main
-from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import write_label_map
 from flrplan.input_masks import DEFAULT_ERRORS, errors_of_predictions, masks_for_training, with_predictions
@@ -26,18 +25,16 @@ from flrplan.workfolder import Case, find_labelled_cases
 SPACING_MM = 8
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("input-masks") / "cohort"
-    write_cohort(CohortSettings(cases=4, seed=5, size="small"), folder, progress=False)
-    return folder
+@pytest.fixture
+def cohort(tiny_cohort: Path) -> Path:
+    return tiny_cohort
 
 
 @pytest.fixture(scope="module")
-def predictions(cohort: Path) -> Path:
+def predictions(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The true liver without its outermost voxels, and no lesion at all."""
-    folder = cohort.with_name("predictions")
-    for case in find_labelled_cases(cohort):
+    folder = tmp_path_factory.mktemp("predictions")
+    for case in find_labelled_cases(tiny_cohort):
         ct, truth = case.load((Structure.LIVER,))
         smaller = ndimage.binary_erosion(truth[Structure.LIVER])
         for structure, mask in ((Structure.LIVER, smaller), (Structure.CRLM, np.zeros_like(smaller))):

@@ -1,4 +1,4 @@
-"""A tiny cohort, and its stage ``flr`` prepared once; tests that train take a copy."""
+"""Stage ``flr`` of the tiny cohort, prepared once; tests that train take a copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.method import FLR, Recipe
 from flrplan.networks import architecture_named
 from flrplan.nnunet.environment import nnunet_folders
@@ -46,13 +45,6 @@ def _recipe(**training: object) -> Recipe:
 def tiny_recipe() -> Callable[..., Recipe]:
     """A recipe of a network with 4897 weights, two epochs of two steps; arguments replace training settings."""
     return _recipe
-
-
-@pytest.fixture(scope="session")
-def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "cohort"
-    write_cohort(CohortSettings(cases=4, seed=5, size="small"), folder, progress=False)
-    return folder
 
 
 @pytest.fixture(scope="session")

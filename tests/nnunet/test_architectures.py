@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 
 import flrplan.networks
 from flrplan.anatomy import Mask, Structure
-from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.engine import ModelStore
 from flrplan.errors import ModelError, SettingsError
 from flrplan.image import CT
@@ -41,22 +39,9 @@ RECIPE = Recipe.from_mapping(
 )
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> StageWork:
-    """Stage flr, prepared once for all architectures; never trained in."""
-    root = tmp_path_factory.mktemp("architectures")
-    write_cohort(CohortSettings(cases=4, seed=5, size="small"), root / "cohort", progress=False)
-    cases = find_labelled_cases(root / "cohort")
-    result = StageWork(root / "work", FLR)
-    prepare_stage(cases, result, RECIPE, nnunet_split([c.case_id for c in cases], 2))
-    return result
-
-
 @pytest.fixture
-def work(prepared: StageWork, tmp_path: Path) -> StageWork:
-    """A copy to train in."""
-    shutil.copytree(prepared.root, tmp_path / "work")
-    return StageWork(tmp_path / "work", FLR)
+def work(tiny_work: StageWork) -> StageWork:
+    return tiny_work
 
 
 def model_folder(work: StageWork, architecture: str) -> Path:
@@ -90,14 +75,14 @@ def test_trains_publishes_and_predicts(
     assert given.restore(predictor.predict(given)[FLR.target]).shape == small_ct.array_zyx.shape
 
 
-def test_one_preparation_serves_all(prepared: StageWork) -> None:
-    arrays = [p.name for p in prepared.preprocessed.iterdir() if p.is_dir()]
+def test_one_preparation_serves_all(work: StageWork, tiny_cohort: Path) -> None:
+    arrays = [p.name for p in work.preprocessed.iterdir() if p.is_dir()]
     assert sorted(arrays) == ["nnUNetPlans_3d_fullres"]
     other = replace(RECIPE, plan=replace(RECIPE.plan, network_size="base", patch_size_zyx=None, batch_size=None))
-    before = prepared.marker.stat().st_mtime_ns
-    cases = find_labelled_cases(prepared.root.parent / "cohort")
-    prepare_stage(cases, prepared, other, nnunet_split([c.case_id for c in cases], 2))
-    assert prepared.marker.stat().st_mtime_ns == before
+    before = work.marker.stat().st_mtime_ns
+    cases = find_labelled_cases(tiny_cohort)
+    prepare_stage(cases, work, other, nnunet_split([c.case_id for c in cases], 2))
+    assert work.marker.stat().st_mtime_ns == before
 
 
 def test_another_patch_in_the_same_work_folder_is_refused(work: StageWork, tmp_path: Path) -> None:
@@ -192,7 +177,7 @@ def test_a_fourth_architecture_as_the_page_shows_it(
 
 
 def test_weights_of_another_architecture_are_refused(work: StageWork, tmp_path: Path) -> None:
-    path = train_fold(work, 0, RECIPE, tmp_path / "nnunet", CPU, architecture="nnunet")
+    path = ModelStore(tmp_path).find(FLR, "nnunet").folder.checkpoint(0)
     with pytest.raises(ModelError, match=r"holds no weight of stunet: expected names like conv_blocks_context\.0\.0"):
         train_fold(work, 0, RECIPE, tmp_path / "models", CPU, architecture="stunet", pretrained=path)
     assert not (tmp_path / "models").exists()

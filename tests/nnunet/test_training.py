@@ -8,13 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from flrplan.anatomy import Mask, Structure
 from flrplan.cli import main
-from flrplan.cohort import CohortSettings, write_cohort
 from flrplan.errors import ModelError, SettingsError
-from flrplan.image import CT
-from flrplan.method import FLR, Recipe, build_stage_input
-from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint
+from flrplan.method import FLR, Recipe
+from flrplan.nnunet.model import load_checkpoint
 from flrplan.nnunet.model.checkpoint import TRAINING_NAME
 from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
@@ -27,10 +24,10 @@ common:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_cohort: Path) -> Path:
     """A folder with cohort, work and models after ``flrplan train`` of stage flr, fold 0, two epochs."""
     root = tmp_path_factory.mktemp("training")
-    write_cohort(CohortSettings(cases=4, seed=5, size="small"), root / "cohort", progress=False)
+    (root / "cohort").symlink_to(tiny_cohort)
     (root / "recipe.yaml").write_text(RECIPE % 2)
     assert main(_command(root)) == 0
     return root
@@ -95,14 +92,6 @@ def test_what_a_stopped_preparation_left_is_not_mixed_in(trained: Path, tmp_path
     prepare_stage(cases, work, Recipe.from_yaml(trained / "recipe.yaml", "flr"), split)
     assert work.marker.is_file()
     assert left_over.stat().st_size > 100
-
-
-def test_trained_model_predicts(trained: Path, small_ct: CT, small_truth: dict[Structure, Mask]) -> None:
-    predictor = StagePredictor(ModelFolder.open(trained / "models" / "flr" / "nnunet"), torch.device("cpu"), mirroring=True)
-    given = build_stage_input(small_ct.array_zyx, small_ct.geometry, small_truth, FLR, predictor.folder.input)
-    mask = given.restore(predictor.predict(given)[FLR.target])
-    assert mask.shape == small_ct.array_zyx.shape
-    assert mask.dtype == bool
 
 
 def test_other_settings_in_the_same_work_folder_are_refused(trained: Path) -> None:

@@ -24,7 +24,7 @@ from flrplan.cohort import SyntheticCase
 from flrplan.demo.ohif.orthanc import Orthanc, find_orthanc, running_orthanc
 from flrplan.errors import ServiceError
 from flrplan.image import CT, Geometry, read_ct
-from flrplan.image.dicom_seg import read_dicom_seg
+from flrplan.image.dicom_seg import read_dicom_layers
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.learning import read_annotations
 from flrplan.method import CRLM, LIVER, Recipe
@@ -147,7 +147,7 @@ def test_the_cascade_as_dicom_seg_names_what_is_there(
     seg = pydicom.dcmread(BytesIO(answer.content))
     assert [str(s.SegmentLabel) for s in seg.SegmentSequence] == params["labels_present"]
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == series
-    label, _ = read_dicom_seg(seg, case.geometry, "the answer")
+    [(label, _)] = read_dicom_layers(seg, case.geometry, "the answer")
     voxels = params["volumes"]["liver_ml"] / case.geometry.voxel_volume_ml
     assert np.count_nonzero(label) == pytest.approx(voxels, abs=0.5)
 

@@ -24,11 +24,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, make_studies: Callable[[Path], Path], start_server: Callable[[str, Path], Any]
-) -> Any:
-    folder = tmp_path_factory.mktemp("server")
-    return start_server(str(make_studies(folder / "studies")), folder)
+def server(plain: Any) -> Any:
+    return plain
 
 
 @pytest.fixture

@@ -63,13 +63,10 @@ class LesionSite:
 
 @dataclass(frozen=True)
 class Resection:
-    """``sectors`` are removed as a whole, and every lesion with :data:`WEDGE_MARGIN_MM` but for those whose index is in
-    ``left_behind``; ``wedged`` are those that lie outside the sectors.
-    """
+    """``sectors`` are removed as a whole, and every lesion with :data:`WEDGE_MARGIN_MM` but for those whose index is in ``left_behind``."""
 
     kind: ResectionKind
     sectors: frozenset[Sector]
-    wedged: tuple[int, ...] = ()
     left_behind: tuple[int, ...] = ()
 
 
@@ -89,9 +86,8 @@ def choose_resection(lesions: Sequence[LesionSite]) -> Resection:
     if not lesions:
         raise CohortError("no lesions, so no resection: a case needs at least one lesion")
     everywhere = frozenset().union(*(lesion.sectors for lesion in lesions))
-    numbered = range(len(lesions))
     if len(lesions) <= WEDGE_MAX_COUNT and all(lesion.wedgeable for lesion in lesions):
-        return Resection(ResectionKind.WEDGE, frozenset(), tuple(numbered))
+        return Resection(ResectionKind.WEDGE, frozenset())
     if len(everywhere) == 1:
         return Resection(ResectionKind.SECTIONECTOMY, everywhere)
     if everywhere <= RIGHT_SIDE:
@@ -104,9 +100,9 @@ def choose_resection(lesions: Sequence[LesionSite]) -> Resection:
     left_ml = sum(lesion.volume_ml for lesion in lesions if lesion.sectors <= LEFT_SIDE)
     goes_right = right_ml >= left_ml
     side = RIGHT_SIDE if goes_right else LEFT_SIDE
-    other = tuple(i for i in numbered if not lesions[i].sectors & side)
+    other = tuple(i for i, lesion in enumerate(lesions) if not lesion.sectors & side)
     if len(other) <= WEDGE_MAX_COUNT and all(lesions[i].wedgeable for i in other):
         kind = ResectionKind.RIGHT_AND_WEDGE if goes_right else ResectionKind.LEFT_AND_WEDGE
-        return Resection(kind, side, other)
+        return Resection(kind, side)
     kind = ResectionKind.TWO_STAGE_RIGHT if goes_right else ResectionKind.TWO_STAGE_LEFT
-    return Resection(kind, side, (), other)
+    return Resection(kind, side, other)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -42,7 +43,6 @@ from flrplan.evaluation.inputs import (
     with_instances,
 )
 from flrplan.evaluation.original import summarise_original, with_original
-from flrplan.evaluation.output import writable_folder
 from flrplan.evaluation.paper import architecture_order
 from flrplan.evaluation.pictures import worst_pictures
 from flrplan.evaluation.power import POWER, detectable
@@ -59,7 +59,7 @@ from flrplan.evaluation.summary import Results, summarise
 from flrplan.evaluation.tables import markdown_table, table_name
 from flrplan.evaluation.trained import require_unseen
 from flrplan.evaluation.variants import is_ensemble, variants_of
-from flrplan.files import write_json, write_text
+from flrplan.files import make_writable, write_json, write_text
 from flrplan.image import natural_key
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.volume import FLR_THRESHOLDS_PERCENT, OWN
@@ -77,7 +77,7 @@ def evaluate(settings: EvaluationSettings) -> dict[str, Path]:
     """
     found, split, unrecorded = find(settings)
     clinical = read_clinical(settings.work, {case.case for case in found.cases})
-    with writable_folder(settings.out_folder):
+    with _writable_folder(settings.out_folder):
         if not settings.allow_missing:
             require_no_gaps(sorted([*found.gaps, *header_gaps(found.cases)]), allow_missing=False)
             if settings.predictions is None:
@@ -222,3 +222,22 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     for gap in results.gaps:
         log.warning("left out: %s", gap)
     return written
+
+
+@contextmanager
+def _writable_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder and tries to write into it, before hours of work; if the block fails, what it made and left empty is removed.
+
+    Raises: OutputError where it cannot be made or written to.
+    """
+    made: list[Path] = []
+    try:
+        with suppress(OSError):  # a name that is too long, which is told below
+            made += [path for path in (folder, *folder.parents) if not path.exists()]
+        make_writable(folder, "give another folder with --out")
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+        raise

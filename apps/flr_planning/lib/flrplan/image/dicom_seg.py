@@ -16,17 +16,6 @@ _COSINE_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
 
 
-def read_dicom_seg(seg: Dataset, geometry: Geometry, what: str) -> tuple[NDArray[np.uint8], dict[str, int]]:
-    """The label map ``(Z, Y, X) uint8`` on ``geometry``, and segment label to value (its segment number).
-
-    Raises: as :func:`read_dicom_layers`; LabelError for overlapping segments.
-    """
-    layers = read_dicom_layers(seg, geometry, what)
-    if len(layers) > 1:
-        raise LabelError(f"{what}: its segments overlap, which a label map cannot hold; save disjoint segments")
-    return layers[0]
-
-
 def read_dicom_layers(seg: Dataset, geometry: Geometry, what: str) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
     """As few label maps as hold all segments: each ``(Z, Y, X) uint8`` on ``geometry``, with segment label to value (its segment number).
 

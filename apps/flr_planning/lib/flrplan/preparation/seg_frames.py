@@ -1,6 +1,6 @@
 """The frames of a DICOM SEG whose segments overlap, one at a time, each at its place on the grid of the CT.
 
-:func:`flrplan.image.dicom_seg.read_dicom_seg` makes ONE label map and refuses overlaps. Here nothing is merged: 40 segments of
+:func:`flrplan.image.dicom_seg.read_dicom_layers` holds all segments in label maps. Here nothing is merged: 40 segments of
 512x512x240 voxels would be 2.5 GB as masks, so a caller adds each frame to what it needs and forgets it.
 """
 

@@ -33,8 +33,8 @@ _ADAMW_COPIES = 5
 class NetworkCost:
     """One network at one patch, batch 1, one output, float32.
 
-    forward_gflop, training_gflop: one patch forward; forward and backward. activations_gb: tensors kept for the backward pass.
-    memory_gb: these, the weights, gradients and AdamW's moments. seconds: forward and backward, None where it was only counted; so is
+    forward_gflop, training_gflop: one patch forward; forward and backward. memory_gb: tensors kept for the
+    backward pass, the weights, gradients and AdamW's moments. seconds: forward and backward, None where it was only counted; so is
     peak_gb: the most memory so far, libraries among it, without AdamW's moments, since no step is taken.
     """
 
@@ -45,7 +45,6 @@ class NetworkCost:
     parameters: int
     forward_gflop: float
     training_gflop: float
-    activations_gb: float
     memory_gb: float
     seconds: float | None
     peak_gb: float | None
@@ -124,7 +123,6 @@ def network_cost(
         parameters,
         forward.get_total_flops() / 1e9,
         (forward.get_total_flops() + backward.get_total_flops()) / 1e9,
-        activations / 1e9,
         (activations + 4 * _ADAMW_COPIES * parameters) / 1e9,
         seconds,
         peak_memory_of(device) / 1e9 if device else None,

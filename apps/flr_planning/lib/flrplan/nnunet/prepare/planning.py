@@ -6,6 +6,7 @@ What differs between architectures is derived from this plan by :mod:`flrplan.nn
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,10 +28,13 @@ from flrplan.method import PlanSettings
 from flrplan.nnunet.environment import VARIABLES, augmentation_workers, files_listed_in_process, nnunet_folders, quiet
 from flrplan.nnunet.prepare.dataset import SHOWN_NAME
 from flrplan.nnunet.prepare.preprocessed import preprocess_cases
-from flrplan.nnunet.prepare.processes import with_fewer
+
+logger = logging.getLogger(__name__)
 
 CONFIGURATION = "3d_fullres"
 PLANS = "nnUNetPlans"
+_DEATH_NOTICE = "background worker"
+"""In what nnU-Net 2.8 raises when a process of its pool vanished."""
 
 
 class ShownFingerprint(DatasetFingerprintExtractor):  # type: ignore[misc]  # nnU-Net is untyped
@@ -129,7 +133,7 @@ def plan_and_preprocess(
         augmentation_workers(1),
     ):  # 0 workers would crash nnU-Net's planner (set_num_threads(0))
         number = convert_dataset_name_to_id(dataset)
-        with_fewer(
+        _with_fewer(
             lambda n: extract_fingerprint_dataset(number, ShownFingerprint, n, clean=True, show_progress_bar=False), workers
         )
         if plans is None:
@@ -143,3 +147,15 @@ def plan_and_preprocess(
     with files_listed_in_process():
         preprocess_cases(raw, preprocessed, plain, CONFIGURATION, workers)
     return plans
+
+
+def _with_fewer(work: Callable[[int], None], workers: int) -> None:
+    """Runs nnU-Net's ``work(workers)``; where it says that a process died (most often for want of memory), again with half as many, at last with one."""
+    while True:
+        try:
+            return work(workers)
+        except RuntimeError as error:
+            if workers <= 1 or _DEATH_NOTICE not in str(error):
+                raise
+        logger.warning("one of %d processes died, most likely for want of memory; again with %d", workers, workers // 2)
+        workers //= 2
