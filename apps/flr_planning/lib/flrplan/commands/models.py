@@ -102,7 +102,7 @@ def add_parser(commands: Any) -> None:
     distilling.add_argument(
         "--recipe",
         type=Path,
-        help="YAML with training settings (default: those of the model's first fold, with a fifth of its learning rate)",
+        help="YAML with training settings (default: those of the model's first fold). Without a learning rate: a fifth of that fold's",
     )
     distilling.add_argument(
         "--held-out", type=int, metavar="N", help="cases that do not train, on which the two are compared (default: a fifth)"
