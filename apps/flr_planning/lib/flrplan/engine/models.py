@@ -100,7 +100,7 @@ class ModelStore:
         self.folds = folds
         self.cache = PredictionCache(int(cache_mb * 1e6))
         self._lock = threading.Lock()
-        self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor, FoundModel]] = {}
+        self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor]] = {}
 
     def has(self, stage: Stage, architecture: str) -> bool:
         """Whether a model is there at all, whole or not."""
@@ -157,7 +157,7 @@ class ModelStore:
         """A warm predictor of a stage, and its identity."""
         key = (stage.name, architecture, str(device), mirroring, engine or Engine())
         with self._lock:
-            _, predictor, found = self._load(stage, architecture, key)
+            predictor, found = self._load(stage, architecture, key)
         distilled = {key: found.distilled.get(key) for key in _OF_DISTILLED} if found.distilled else None
         identity = replace(
             predictor.identity,
@@ -170,7 +170,7 @@ class ModelStore:
 
     def _load(
         self, stage: Stage, architecture: str, key: tuple[str, str, str, bool, Engine]
-    ) -> tuple[Any, StagePredictor, FoundModel]:
+    ) -> tuple[StagePredictor, FoundModel]:
         import torch
 
         from flrplan.nnunet.model import StagePredictor
@@ -182,6 +182,6 @@ class ModelStore:
             logger.info("loading model %s", found.folder.path)
             for warning in found.folder.warnings:
                 logger.warning("%s: %s", found.folder.path, warning)
-            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), *key[3:]), found)
+            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), *key[3:]))
             self._warm[key] = warm
-        return warm
+        return warm[1], found
