@@ -16,7 +16,7 @@ import torch
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine import MODEL_ROOT, ModelStore
-from flrplan.engine.models import IS_DEMO
+from flrplan.engine.models import DISTILLED, IS_DEMO, describe_distilled
 from flrplan.errors import ModelError
 from flrplan.files import write_json
 from flrplan.image import CT
@@ -216,3 +216,14 @@ def test_a_mark_that_is_set_later_is_told_with_the_next_answer(copied: Path) -> 
     second, after = store.predictor(LIVER, "nnunet", CPU)
     assert second is first
     assert (before.demo, after.demo) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "record", [[], {"weights_sha256": 5}, {"agreement": "all"}, {"weights_sha256": {}, "agreement": [1]}], ids=str
+)
+def test_a_record_of_a_distillation_that_is_none_is_told(copied: Path, record: object) -> None:
+    write_json(copied / PUBLISHED_NAME, {DISTILLED: record})
+    with pytest.raises(ModelError, match=r"published.json is damaged \(distilled\); copy the model folder again"):
+        ModelStore(copied.parents[1], demo=None).find(LIVER, "nnunet")
+    write_json(copied / PUBLISHED_NAME, {DISTILLED: {"weights_sha256": None}})
+    assert describe_distilled(ModelStore(copied.parents[1], demo=None).find(LIVER, "nnunet").distilled or {})

@@ -206,6 +206,8 @@ def run_use(arguments: argparse.Namespace) -> int:
 
     folder = ModelStore(arguments.models).folder(stage_named(arguments.stage), arguments.architecture)
     require_models_folder(arguments.models)
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no model is there, so no version of it can serve; the list names what there is")
     with changing(folder):
         say(f"serves from now on: {use_version(folder, arguments.version)}")
     return 0

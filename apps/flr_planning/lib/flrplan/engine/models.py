@@ -45,6 +45,10 @@ _OF_DISTILLED = ("weights_sha256", "agreement")
 """What of that a model's identity says."""
 
 
+def _is_record(distilled: object) -> bool:
+    return isinstance(distilled, dict) and all(isinstance(distilled.get(name) or {}, dict) for name in _OF_DISTILLED)
+
+
 @dataclass(frozen=True)
 class FoundModel:
     """A model folder that serves a stage, and whether it is one of the demo models of the repository, or began as one.
@@ -137,7 +141,7 @@ class ModelStore:
                 published = folder.published()
                 folder = folder if self.folds is None else folder.with_folds(self.folds)
                 distilled = published.get(DISTILLED)
-                if distilled is not None and not isinstance(distilled, dict):
+                if distilled is not None and not _is_record(distilled):
                     raise ModelError(f"{folder.path}: published.json is damaged ({DISTILLED}); copy the model folder again")
                 is_demo = demo or bool(published.get(IS_DEMO))
                 return FoundModel(folder, is_demo, bool(published.get(FROM_DEMO)), distilled)
