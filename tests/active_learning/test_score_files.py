@@ -102,3 +102,17 @@ def test_an_image_that_is_replaced_with_its_size_and_time_kept_has_another_stamp
     (tmp_path / "new").replace(file)
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
     assert stamp_of(image) != before
+
+
+def test_two_servers_keep_what_each_has_noted_in_the_index(tmp_path: Path) -> None:
+    first, second = ScoreCache(tmp_path), ScoreCache(tmp_path)
+    first.note_image("a", "s", "digest of a")
+    second.note_image("b", "s", "digest of b")
+    second.note_models("stamp", "key")
+    first.note_image("c", "s", "digest of c")
+    there = ScoreCache(tmp_path)
+    assert [there.digest(case, "s") for case in "abc"] == ["digest of a", "digest of b", "digest of c"]
+    assert there.models_key("stamp") == "key"
+    first.note_image("b", "another disk", "digest of b")  # whose files have other stamps: each goes on with its own
+    second.note_image("d", "s", "digest of d")
+    assert second.digest("b", "s") == "digest of b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from flrplan.image import CT, Geometry, write_label_map, write_volume
 from flrplan.method import CASCADE
 from flrplan.planning import Plan
 from flrplan.planning.calibration import CALIBRATION_NAME, LEAST_CASES, Calibration, KnownCase, settings_of_run
+from flrplan.workfolder import Case
 
 Masks = dict[Structure, np.ndarray]
 
@@ -190,3 +192,58 @@ def test_the_demo_models_ship_with_a_calibration_that_is_of_them(demo_store: Mod
     assert found.is_of({stage.name: cascade.identity(stage) for stage in CASCADE}, settings_of_run(False, True))
     assert all(len(found.of_kind(inputs)) >= LEAST_CASES for inputs in ("given", "predicted"))
     assert {case.rsplit("-", 1)[0] for case in found.cases} == {f"synth-{CALIBRATION_SEED}"}
+
+
+def test_two_calibrations_at_once_lose_no_case_and_a_kept_one_is_told(
+    tmp_path: Path,
+    cases: Path,
+    cascade: Cascade,
+    calibrated: Calibration,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    out, known = tmp_path / "calibration.json", calibrated.cases["case-1"]
+
+    def by_another(cascade: Cascade, missing: list[Case], workers: int) -> Iterator[Mapping[str, KnownCase]]:
+        replace(calibrated, cases={"of another process": known}).write(out, "nnunet")
+        yield known
+
+    monkeypatch.setattr(module, "_planned", by_another)
+    assert calibrate(cases, out, cascade).cases.keys() == {"case-1", "of another process"}
+    found = Calibration.read(out, "nnunet")
+    assert found is not None
+    assert found.cases.keys() == {"case-1", "of another process"}
+    monkeypatch.setattr(module, "_planned", lambda *_: iter(()))
+    with caplog.at_level("INFO"):
+        calibrate(cases, out, cascade)
+    assert f"1 of the 1 cases are in {out} by their ids, so they are not planned again" in caplog.text
+
+    def of_others(*_: object) -> Iterator[Mapping[str, KnownCase]]:
+        replace(calibrated, models={"flr": {"0": "of others"}}).write(out, "nnunet")
+        yield known
+
+    out.unlink()
+    monkeypatch.setattr(module, "_planned", of_others)
+    with pytest.raises(SettingsError, match="the calibration there was made of something else"):
+        calibrate(cases, out, cascade)
+
+
+def test_an_flr_that_is_not_in_the_liver_is_no_truth(
+    tmp_path: Path, ct: CT, truth: Masks, cascade: Cascade, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_volume(tmp_path / "images" / "a.nii.gz", ct.array_zyx, ct.geometry)
+    liver = truth[Structure.LIVER]
+    outside, partly = ~liver, ~liver
+    partly = partly.copy()
+    partly[tuple(np.argwhere(liver)[0])] = True
+    monkeypatch.setattr(module, "coherent_plan", lambda *_: (None, None))
+    for flr in (outside, liver & False, partly):
+        for structure, mask in ((Structure.LIVER, liver), (Structure.CRLM, truth[Structure.CRLM]), (Structure.FLR, flr)):
+            write_volume(tmp_path / "masks" / "a" / f"{structure}.nii.gz", mask.astype(np.uint8), ct.geometry)
+        if flr is not partly:
+            with pytest.raises(
+                LabelError, match="case a: no FLR lies in its liver, so its remnant is not known; draw it, or take"
+            ):
+                calibrate(tmp_path, tmp_path / "calibration.json", cascade)
+    calibrate(tmp_path, tmp_path / "calibration.json", cascade)
+    assert f"case a: {np.count_nonzero(~liver)} FLR voxels lie outside the liver and are not in the planning map" in caplog.text

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import re
+import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -19,14 +20,15 @@ import pytest
 import SimpleITK as sitk
 
 from flrplan.anatomy import Mask, Structure, structure_mask
-from flrplan.api.anonymous import anonymous_request
+from flrplan.api import plan as api_plan
+from flrplan.api.anonymous import Anonymizer, AnonymousLog, anonymous_request
 from flrplan.api.plan import patient_of_ct
 from flrplan.cli import main
 from flrplan.cohort import SyntheticCase
 from flrplan.engine import DEMO_NOTE, MODEL_ROOT
 from flrplan.image import CT, Geometry
 from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
-from flrplan.planning import measure_volumes
+from flrplan.planning import Plan, measure_volumes
 from flrplan.planning.patient import Patient
 
 
@@ -431,3 +433,50 @@ def test_errors_of_an_anonymized_plan_name_no_file(tmp_path: Path, ct_file: Path
     assert "2 of 2 cases failed" in said
     assert "Doe" not in said
     assert str(tmp_path) not in said
+
+
+def test_what_nobody_thought_of_costs_its_case_alone(
+    tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that runs out over the first case, a fault of a library while the second is written; the third is planned."""
+    for name in ("a", "b"):
+        ct_file.with_name(f"{name}.nii.gz").write_bytes(ct_file.read_bytes())
+    real = api_plan.plan
+
+    def plan(path: Path, **options: Any) -> Any:
+        if path.name == "a.nii.gz":
+            raise MemoryError(f"cannot allocate {path}")
+        liver = np.zeros(options["read"]().geometry.shape_zyx, bool)
+        liver[4:12, 20:40, 20:40] = True
+        found = real(
+            path, **{**options, "read": lambda *_: options["read"](), "liver": liver, "crlm": ~liver & False, "flr": liver}
+        )
+        if path.name == "b.nii.gz":
+            monkeypatch.setattr(type(found), "save", save)
+        return found
+
+    def save(self: Plan, folder: Path) -> None:
+        if folder.name == "b":
+            raise ZeroDivisionError("division by zero")
+        written.append(folder.name)
+
+    written: list[str] = []
+    monkeypatch.setattr(api_plan, "plan", plan)
+    assert main(["plan", str(ct_file.parent), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    said = capsys.readouterr().err
+    assert written == ["patient.one"]
+    assert "2 of 3 cases failed" in said
+    assert "unexpected MemoryError: cannot allocate" in said
+    assert "[2/3] b: failed: unexpected ZeroDivisionError: division by zero (flrplan --verbose says where)" in said
+
+
+def test_where_something_failed_is_logged_without_the_names_of_the_input(tmp_path: Path) -> None:
+    clean = AnonymousLog(Anonymizer([tmp_path / "Jane Doe.nii.gz"]))
+    try:
+        raise ValueError(f"{tmp_path / 'Jane Doe.nii.gz'} is odd")
+    except ValueError:
+        record = logging.LogRecord("flrplan", logging.DEBUG, "", 0, "unexpected", None, sys.exc_info())
+    assert clean.filter(record)
+    said = logging.Formatter().format(record)
+    assert "ValueError: [removed] is odd" in said
+    assert "Doe" not in said

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flrplan.errors import ModelError, OutputError
-from flrplan.files import current_version, publish_version, require_room, use_version, versions
+from flrplan.files import alone_in, current_version, publish_version, require_room, use_version, versions
 from flrplan.files.folder import KEPT_VERSIONS
 
 
@@ -162,3 +162,29 @@ def test_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_room(tmp_path / "not there yet" / "deeper", 2_000_000_000, "a copy")
     with pytest.raises(OutputError, match=r"work: preprocessing needs about 21 GB, but only 2.5 GB are free"):
         require_room(tmp_path / "work", 21_000_000_000, "preprocessing")
+
+
+def test_who_is_in_a_folder_is_waited_for_and_nothing_is_left_there(tmp_path: Path) -> None:
+    """Another process holds the folder until it is killed."""
+    held, order = Event(), list[str]()
+    words = "import pathlib, sys, time; from flrplan.files import alone_in\n"
+    words += "with alone_in(pathlib.Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", words, str(tmp_path)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"1\n"
+
+    def enter() -> None:
+        held.set()
+        with alone_in(tmp_path):
+            order.append("entered")
+
+    thread = Thread(target=enter)
+    thread.start()
+    assert held.wait(20)
+    thread.join(0.3)
+    order.append("killed")
+    other.kill()
+    other.communicate()
+    thread.join(20)
+    assert order == ["killed", "entered"]
+    assert list(tmp_path.iterdir()) == []

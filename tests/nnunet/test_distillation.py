@@ -16,11 +16,12 @@ import torch
 from flrplan.anatomy import Mask, Structure
 from flrplan.api.model_zip import export_models, import_exported
 from flrplan.api.plan import run_plan
+from flrplan.api.train import train
 from flrplan.cli import main
 from flrplan.engine import Cascade, CascadeSettings, FoundModel, ModelStore
 from flrplan.engine.models import DISTILLED, IS_DEMO
 from flrplan.errors import LabelError, ModelError, SettingsError
-from flrplan.files import current_version, write_json
+from flrplan.files import current_version, versions, write_json
 from flrplan.image import CT
 from flrplan.learning import DistillationRequest, distil, distillation
 from flrplan.learning.distillation import DISTILLED_NETWORK, Comparison, Distilled
@@ -174,6 +175,28 @@ def test_without_a_recipe_it_trains_as_the_first_fold_did_at_a_lower_rate(
     assert found.learning_rate == pytest.approx(0.01 / 5)
 
 
+def test_a_recipe_without_a_learning_rate_has_a_fifth_of_the_first_folds_too(
+    request_: DistillationRequest, ensemble: ModelFolder, tmp_path: Path
+) -> None:
+    recipe = Recipe.from_mapping({"training": {"epochs": 7}})
+    found = distillation._recipe(replace(request_, recipe=recipe), ensemble).training
+    assert (found.epochs, found.learning_rate) == (7, pytest.approx(0.01 / 5))
+    assert distillation._recipe(request_, ensemble).training.learning_rate == 0.003  # its own
+    shutil.copytree(ensemble.path, tmp_path / "model")
+    (tmp_path / "model" / "fold_0" / "run.json").unlink()  # nothing says the fold's: of what is recommended
+    advised = architecture_named("nnunet").hyperparameters.learning_rate
+    found = distillation._recipe(replace(request_, recipe=None), ModelFolder.open(tmp_path / "model")).training
+    assert found.learning_rate == pytest.approx(advised / 5)
+
+
+def test_a_distillation_that_is_repeated_publishes_nothing_new(done: Distilled, request_: DistillationRequest) -> None:
+    model = request_.work / "student" / "flr" / "nnunet"
+    before = versions(model), (done.student / "fold_0" / "run.json").read_bytes()
+    again = distil(request_)
+    assert (versions(model), (again.student / "fold_0" / "run.json").read_bytes()) == before
+    assert again.record[DISTILLED] == done.record[DISTILLED]
+
+
 def test_held_out_cases_do_not_train_and_what_taught_is_not_forgotten(
     done: Distilled, request_: DistillationRequest, ensemble: ModelFolder
 ) -> None:
@@ -219,6 +242,21 @@ def test_a_student_of_a_demo_model_says_so_in_the_work_folder_too(
     assert found().distilled
     distil(request_)
     assert not found().demo
+
+
+def test_a_kill_right_after_the_training_leaves_a_student_that_says_so(
+    request_: DistillationRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*given: Any) -> None:
+        train(*given)
+        raise KeyboardInterrupt
+
+    demo = copied(request_.models, tmp_path / "models", **{IS_DEMO: True})
+    monkeypatch.setattr(distillation, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        distil(replace(request_, models=demo, work=tmp_path / "work", epochs=1))
+    found = ModelStore(tmp_path / "work" / "student", demo=None).find(FLR, "nnunet")
+    assert found.demo
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,14 @@ import torch
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.engine import MODEL_ROOT, ModelStore
+from flrplan.engine.models import DISTILLED, IS_DEMO, describe_distilled
 from flrplan.errors import ModelError
+from flrplan.files import write_json
 from flrplan.image import CT
 from flrplan.method import FLR, FLR_E2E, LIVER, build_stage_input
 from flrplan.nnunet.imported import import_model
 from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint
+from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT
 
 CPU = torch.device("cpu")
@@ -203,3 +206,24 @@ def test_agrees_with_nnunets_own_command(
     ours = predictor.predict(given)[predictor.stage.target]
     assert 0.01 <= theirs.mean() <= 0.5, "a foreground of 1 to 50 % makes the comparison mean something"
     assert 2 * np.count_nonzero(theirs & ours) / (theirs.sum() + ours.sum()) >= 0.999
+
+
+def test_a_mark_that_is_set_later_is_told_with_the_next_answer(copied: Path) -> None:
+    """``published.json`` is no part of the network: it stays loaded."""
+    store = ModelStore(copied.parents[1], demo=None)
+    first, before = store.predictor(LIVER, "nnunet", CPU)
+    write_json(copied / PUBLISHED_NAME, {IS_DEMO: True})
+    second, after = store.predictor(LIVER, "nnunet", CPU)
+    assert second is first
+    assert (before.demo, after.demo) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "record", [[], {"weights_sha256": 5}, {"agreement": "all"}, {"weights_sha256": {}, "agreement": [1]}], ids=str
+)
+def test_a_record_of_a_distillation_that_is_none_is_told(copied: Path, record: object) -> None:
+    write_json(copied / PUBLISHED_NAME, {DISTILLED: record})
+    with pytest.raises(ModelError, match=r"published.json is damaged \(distilled\); copy the model folder again"):
+        ModelStore(copied.parents[1], demo=None).find(LIVER, "nnunet")
+    write_json(copied / PUBLISHED_NAME, {DISTILLED: {"weights_sha256": None}})
+    assert describe_distilled(ModelStore(copied.parents[1], demo=None).find(LIVER, "nnunet").distilled or {})

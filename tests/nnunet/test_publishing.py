@@ -63,6 +63,8 @@ def test_a_model_grows_by_folds_and_a_fold_trained_anew_makes_a_version(
 
     def publish(fold: int, started: str) -> Path:
         trainer.fold = fold
+        for weights in trainer.network.parameters() if started == "anew" else ():
+            weights.data.mul_(2)
         publish_fold(trainer, {"stage": "flr", "started": started}, place, half=False)
         return current_version(models)
 
@@ -72,6 +74,8 @@ def test_a_model_grows_by_folds_and_a_fold_trained_anew_makes_a_version(
     assert publish(0, "first") == models
     assert publish(1, "first") == models
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in models.rglob("*") if path.is_file()}
+    assert publish(0, "the same weights") == models
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in models.rglob("*") if path.is_file()}
     later = publish(0, "anew")
     assert later == models / "versions" / "1"
     assert started(later) == {"fold_0": "anew", "fold_1": "first"}

@@ -109,7 +109,8 @@ def test_the_list_names_versions_and_one_can_go_back(target: Path, capsys: pytes
     assert main(["models", "use", "liver", "9", "--models", models]) != 0
     assert f"{target}: you asked for version '9', expected one of 0, 1" in capsys.readouterr().err
     assert main(["models", "use", "crlm", "0", "--models", models]) != 0
-    assert "crlm/nnunet: you asked for version '0', expected one of none: nothing is there" in capsys.readouterr().err
+    assert "crlm/nnunet: no model is there, so no version of it can serve" in capsys.readouterr().err
+    assert not (target.parents[1] / "crlm").exists()
     assert not (target.parents[1] / "crlm" / "nnunet").exists()  # else it would hide the demo model
 
 

@@ -45,3 +45,14 @@ def test_a_record_has_the_version_of_its_form(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(SettingsError, match="is damaged: expected a JSON object"):
         read_record(path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_record_with_a_number_that_is_none_is_damaged(tmp_path: Path, number: str) -> None:
+    """What is written has null in its place, so somebody else wrote it; an interval that was computed from it would end at NaN."""
+    path = tmp_path / "calibration.json"
+    path.write_text(f'{{"true_flr_ml": [1.5, {number}]}}')
+    with pytest.raises(SettingsError, match=rf"calibration.json is damaged: .*it holds {number}, expected finite numbers"):
+        read_record(path)
+    path.write_text('{"true_flr_ml": [1.5, -2e3, 7]}')
+    assert read_record(path) == {"true_flr_ml": [1.5, -2000.0, 7]}

@@ -40,15 +40,15 @@ def key_of(content: Any) -> str:
 
 
 class ScoreCache:
-    """The scores of a folder. One process writes parts, one writes the index; any number read."""
+    """The scores of a folder. Any number of processes read and write; what two note in the index at the same instant, one may have to note again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
         self._parts: dict[Path, Mapping[str, Any]] = {}
-        index = _read(folder / INDEX_NAME) or {"images": {}, "models": {}}
-        self._images: dict[str, list[str]] = index["images"]
-        self._models: dict[str, str] = index["models"]
+        self._images: dict[str, list[str]] = {}
+        self._models: dict[str, str] = {}
+        self._take_index()
 
     def digest(self, case: str, stamp: str | None) -> str | None:
         """Hash of a case's image; None where it is not known, or its files are others by now. stamp: None where they are not at hand."""
@@ -70,11 +70,17 @@ class ScoreCache:
     def _note(self, kept: dict[str, Any], name: str, value: Any) -> None:
         with self._lock:
             if kept.get(name) != value:
+                self._take_index()  # what another server has noted since stays
                 kept[name] = value
                 try:
                     _write(self.folder / INDEX_NAME, {"images": self._images, "models": self._models})
                 except OutputError as error:
                     _LOG.warning("%s", error)
+
+    def _take_index(self) -> None:
+        index = _read(self.folder / INDEX_NAME) or {"images": {}, "models": {}}
+        for kept, there in ((self._images, index["images"]), (self._models, index["models"])):
+            kept.update({name: value for name, value in there.items() if name not in kept})
 
     def read(self, digest: str, part: Part, key: str) -> Mapping[str, Any] | None:
         """A part of an image; None where it was not measured."""

@@ -110,6 +110,8 @@ class AnonymousLog(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Changes the record; nothing is held back."""
         record.msg, record.args = self._clean(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text = self._clean(logging.Formatter().formatException(record.exc_info))
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ from flrplan.anatomy import Structure, to_compartments
 from flrplan.api.plan import coherent_plan
 from flrplan.engine import Cascade
 from flrplan.engine.worker import open_cascade, opened_cascade
-from flrplan.errors import EmptyLiverError, SettingsError
+from flrplan.errors import EmptyLiverError, LabelError, SettingsError
 from flrplan.method import CASCADE, FLR, Source
+from flrplan.nnunet.train.publishing import changing
 from flrplan.planning.calibration import Calibration, KnownCase, settings_of_run
 from flrplan.planning.volumetry import measure_volumes
 from flrplan.workfolder import TRUTH, ModelIdentity, WorkFolder, map_cases, require_same
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: int = 1) -> Calibration:
     """Plans every case of a folder twice, from its true liver and metastases and from the CT alone, and keeps the errors in ``out``.
 
-    The file is written after each case; what is in it is not planned again, so a run that was stopped goes on, and cases of another
-    folder are added. A predicted liver that is empty leaves out that kind of inputs.
+    The file is written after each case; what is in it, by the ids, is not planned again, so a run that was stopped goes on, and cases of
+    another folder are added, also by several processes at once. A predicted liver that is empty leaves out that kind of inputs.
 
     Args:
         cases: as :func:`flrplan.workfolder.cases.find_labelled_cases` reads it; none that the models have learned from.
@@ -46,16 +47,25 @@ def calibrate(cases: Path, out: Path, cascade: Cascade | None = None, workers: i
         "synthetic cases" if WorkFolder(cases).cohort.is_file() else "cases",
         {},
     )
-    before = Calibration.read(out, *settings.architectures)
-    if before is not None:
-        now, then = ({"models": c.models, "settings": c.settings, "calibrated_on": c.calibrated_on} for c in (own, before))
-        require_same(then, now, f"{out}: the calibration there", "delete it, or give another --out")
-        own = before
+    own = _with_those_in(out, own, settings.architectures)
     missing = [case for case in found if case.case_id not in own.cases]
+    if kept := len(found) - len(missing):
+        logger.info("%d of the %d cases are in %s by their ids, so they are not planned again", kept, len(found), out)
     for case, kinds in zip(missing, _planned(cascade, missing, workers), strict=True):
-        own = replace(own, cases={**own.cases, case.case_id: kinds})
-        own.write(out, *settings.architectures)
+        with changing(out):
+            own = _with_those_in(out, replace(own, cases={**own.cases, case.case_id: kinds}), settings.architectures)
+            own.write(out, *settings.architectures)
     return own
+
+
+def _with_those_in(out: Path, own: Calibration, architectures: Sequence[str]) -> Calibration:
+    """The calibration with the cases that are in the file, too. Raises SettingsError where they are of other models, or ran otherwise."""
+    there = Calibration.read(out, *architectures)
+    if there is None:
+        return own
+    now, then = ({"models": c.models, "settings": c.settings, "calibrated_on": c.calibrated_on} for c in (own, there))
+    require_same(then, now, f"{out}: the calibration there", "delete it, or give another --out")
+    return replace(own, cases={**there.cases, **own.cases})
 
 
 def _planned(cascade: Cascade, cases: list[Case], workers: int) -> Iterator[dict[str, KnownCase]]:
@@ -75,7 +85,14 @@ def _known_by_worker(case: Case) -> dict[str, KnownCase]:
 def _known(cascade: Cascade, case: Case) -> dict[str, KnownCase]:
     """What a case adds, by kind of inputs; nothing where its liver holds no parenchyma."""
     ct, truth = case.load(TRUTH)
-    volumes = measure_volumes(to_compartments(*(truth[s] for s in TRUTH))[0], ct.geometry.voxel_volume_ml)
+    label, misfit = to_compartments(*(truth[s] for s in TRUTH))
+    volumes = measure_volumes(label, ct.geometry.voxel_volume_ml)
+    if not (truth[Structure.FLR] & truth[Structure.LIVER]).any():
+        raise LabelError(
+            f"case {case.case_id}: no FLR lies in its liver, so its remnant is not known; draw it, or take the case out"
+        )
+    for finding in misfit.findings():
+        logger.warning("case %s: %s", case.case_id, finding)
     known = {}
     for source in Source:
         given = {s: truth[s] for s in (Structure.LIVER, Structure.CRLM)} if source is Source.GIVEN else {}

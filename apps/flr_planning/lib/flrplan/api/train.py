@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import BeforeValidator
@@ -55,6 +55,7 @@ class TrainingRequest:
     teacher: a model of the same plan; the averaged logits of its folds are learned in place of the labels.
     predictions: ``<column>/<case>.nii.gz``, for recipes that train on predicted masks or on their errors.
     held_out: ids that must not train, beside those that the split holds out.
+    published: what ``published.json`` says of the model from its first instant on; then the fold makes a version of its own.
     validation_seen: the weights may have learned from the fold's validation cases, and the caller says so in its record.
     device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``. half: publish float16 weights. workers: processes that prepare the data.
     """
@@ -73,6 +74,7 @@ class TrainingRequest:
     teacher: ModelFolder | None = None
     predictions: Path | None = None
     held_out: Collection[str] = ()
+    published: Mapping[str, Any] | None = None
     validation_seen: bool = False
     device: str | torch.device = "auto"
     half: bool = False
@@ -213,4 +215,5 @@ def train(
         validation_seen=request.validation_seen,
         variant=request.variant,
         teacher=request.teacher,
+        published=request.published,
     )

@@ -102,7 +102,7 @@ def add_parser(commands: Any) -> None:
     distilling.add_argument(
         "--recipe",
         type=Path,
-        help="YAML with training settings (default: those of the model's first fold, with a fifth of its learning rate)",
+        help="YAML with training settings (default: those of the model's first fold). Without a learning rate: a fifth of that fold's",
     )
     distilling.add_argument(
         "--held-out", type=int, metavar="N", help="cases that do not train, on which the two are compared (default: a fifth)"
@@ -206,6 +206,8 @@ def run_use(arguments: argparse.Namespace) -> int:
 
     folder = ModelStore(arguments.models).folder(stage_named(arguments.stage), arguments.architecture)
     require_models_folder(arguments.models)
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no model is there, so no version of it can serve; the list names what there is")
     with changing(folder):
         say(f"serves from now on: {use_version(folder, arguments.version)}")
     return 0

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from flrplan.image import CT
     from flrplan.planning import Plan
 
+logger = logging.getLogger(__name__)
+
 GIVEN = (Structure.LIVER, Structure.CRLM)
 OWN = ("flr", "resection", "cut")
 VEINS = ("hepatic_veins", "portal_veins")
@@ -209,8 +211,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             )
         except OutputError:
             raise  # a full disk fails every case after it as well
-        except FlrError as error:
-            failed[path] = clean(str(error))
+        except Exception as error:
+            failed[path] = clean(_reason(error))
             with telling:
                 note(f"  failed: {failed[path]}")
             return None
@@ -220,8 +222,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             planned.save(arguments.out / folders[path])
         except OutputError:
             raise
-        except FlrError as error:
-            failed[path] = clean(str(error))
+        except Exception as error:
+            failed[path] = clean(_reason(error))
             with telling:
                 note(f"{numbers[path]}{folders[path]}: failed: {failed[path]}")
             return
@@ -241,6 +243,14 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
             note(clean(f"  {path}: {message.splitlines()[0]}"))
         return 1
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """Why a case failed. What nobody thought of, memory that ran out among it, costs its case and not the others; the log says where."""
+    if isinstance(error, FlrError):
+        return str(error)
+    logger.debug("unexpected", exc_info=error)
+    return f"unexpected {type(error).__name__}: {error} (flrplan --verbose says where)"
 
 
 def _tell(name: str, planned: Plan) -> None:

@@ -45,6 +45,10 @@ _OF_DISTILLED = ("weights_sha256", "agreement")
 """What of that a model's identity says."""
 
 
+def _is_record(distilled: object) -> bool:
+    return isinstance(distilled, dict) and all(isinstance(distilled.get(name) or {}, dict) for name in _OF_DISTILLED)
+
+
 @dataclass(frozen=True)
 class FoundModel:
     """A model folder that serves a stage, and whether it is one of the demo models of the repository, or began as one.
@@ -100,7 +104,7 @@ class ModelStore:
         self.folds = folds
         self.cache = PredictionCache(int(cache_mb * 1e6))
         self._lock = threading.Lock()
-        self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor, FoundModel]] = {}
+        self._warm: dict[tuple[str, str, str, bool, Engine], tuple[Any, StagePredictor]] = {}
 
     def has(self, stage: Stage, architecture: str) -> bool:
         """Whether a model is there at all, whole or not."""
@@ -137,7 +141,7 @@ class ModelStore:
                 published = folder.published()
                 folder = folder if self.folds is None else folder.with_folds(self.folds)
                 distilled = published.get(DISTILLED)
-                if distilled is not None and not isinstance(distilled, dict):
+                if distilled is not None and not _is_record(distilled):
                     raise ModelError(f"{folder.path}: published.json is damaged ({DISTILLED}); copy the model folder again")
                 is_demo = demo or bool(published.get(IS_DEMO))
                 return FoundModel(folder, is_demo, bool(published.get(FROM_DEMO)), distilled)
@@ -157,7 +161,7 @@ class ModelStore:
         """A warm predictor of a stage, and its identity."""
         key = (stage.name, architecture, str(device), mirroring, engine or Engine())
         with self._lock:
-            _, predictor, found = self._load(stage, architecture, key)
+            predictor, found = self._load(stage, architecture, key)
         distilled = {key: found.distilled.get(key) for key in _OF_DISTILLED} if found.distilled else None
         identity = replace(
             predictor.identity,
@@ -170,7 +174,7 @@ class ModelStore:
 
     def _load(
         self, stage: Stage, architecture: str, key: tuple[str, str, str, bool, Engine]
-    ) -> tuple[Any, StagePredictor, FoundModel]:
+    ) -> tuple[StagePredictor, FoundModel]:
         import torch
 
         from flrplan.nnunet.model import StagePredictor
@@ -182,6 +186,6 @@ class ModelStore:
             logger.info("loading model %s", found.folder.path)
             for warning in found.folder.warnings:
                 logger.warning("%s: %s", found.folder.path, warning)
-            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), *key[3:]), found)
+            warm = (stamp, StagePredictor(found.folder, torch.device(key[2]), *key[3:]))
             self._warm[key] = warm
-        return warm
+        return warm[1], found

@@ -8,13 +8,14 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.files.digest import sha256_of_file, stamp_of
-    from flrplan.files.folder import current_version, make_writable, publish_version, use_version, versions
+    from flrplan.files.folder import alone_in, current_version, make_writable, publish_version, use_version, versions
     from flrplan.files.listing import entries, files_below, is_junk
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
     from flrplan.files.write import link, replacing, write_json, write_text
 
 __all__ = [
+    "alone_in",
     "current_version",
     "entries",
     "files_below",
@@ -41,6 +42,7 @@ import_at_first_use(
     {
         "flrplan.files.digest": ("sha256_of_file", "stamp_of"),
         "flrplan.files.folder": (
+            "alone_in",
             "current_version",
             "make_writable",
             "publish_version",

@@ -6,12 +6,20 @@ number that counts; without it that is 0. A version is never changed, so whoever
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from flrplan.errors import ModelError, OutputError
 from flrplan.files.text import read_text
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 POINTER_NAME = "current"
 VERSIONS_NAME = "versions"
@@ -30,6 +38,24 @@ def make_writable(folder: Path, advice: str) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made or written to ({error.strerror or error}); {advice}") from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process or thread is within such a block of a folder; nothing is left there, and a killed process lets go of it.
+
+    On Windows, and on file systems that lock no folders, nobody waits.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def versions(folder: Path) -> list[int]:

@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import json
+import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -62,17 +63,25 @@ def read_yaml(path: Path, what: str, error: type[FlrError] = SettingsError) -> A
         raise error(f"{path}: expected {what}, but it cannot be read: {_yaml_reason(reason, text)}") from reason
 
 
-def read_json(path: Path, what: str, error: type[FlrError] = SettingsError) -> Any:
+def read_json(path: Path, what: str, error: type[FlrError] = SettingsError, finite: bool = False) -> Any:
     """The plain values of a JSON file.
 
-    what: words for what was expected, for messages. Raises ``error`` as :func:`read_text` and for what is not JSON or doubled.
+    what: words for what was expected, for messages. finite: NaN and infinity, which Python reads though JSON has none, are refused.
+    Raises ``error`` as :func:`read_text` and for what is not JSON or doubled.
     """
     text = read_text(path, error)
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        number = _finite if finite else None
+        return json.loads(text, object_pairs_hook=_once, parse_float=number, parse_constant=number)
     except (ValueError, RecursionError) as reason:
         found = "it is empty" if not text.strip() else str(reason) or type(reason).__name__
         raise error(f"{path}: expected {what}, but it cannot be read: {found}") from reason
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"it holds {text}, expected finite numbers")
+    return value
 
 
 def read_table(path: Path, error: type[FlrError] = SettingsError) -> list[dict[str, str]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,17 +20,22 @@ import numpy as np
 
 from flrplan.errors import OutputError
 
+_PART = re.compile(r"\.part-[0-9a-f]{8}-.")
+_LEFT_SECONDS = 24 * 3600.0
+"""A part that nobody has touched for so long was left by a process that was killed."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside ``path`` with the same ending; takes its place if the block succeeds, vanishes if not.
 
-    Missing folders are made. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
+    Missing folders are made, and parts that killed processes left there a day ago are removed. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
     """
     path = Path(path)
     part = path.with_name(f".part-{uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         yield part
         _flush(part)
         part.replace(path)
@@ -67,6 +75,17 @@ def write_json(path: Path, obj: Any) -> None:
     Raises: OutputError as :func:`write_text`; TypeError for an object that JSON cannot hold.
     """
     write_text(path, json.dumps(_plain(obj), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+@lru_cache(1024)
+def _sweep(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder; a process looks once."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if _PART.match(file.name) and not file.is_symlink() and file.is_file():
+                state = file.stat()
+                if time.time() - max(state.st_mtime, state.st_ctime) > _LEFT_SECONDS:  # a link has the times of what it links
+                    file.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -30,7 +30,7 @@ from flrplan.learning.holdout import DEFAULT_SHARE, position
 from flrplan.method import Recipe, Stage, build_stage_input, known_stage
 from flrplan.method.recipe import Loss
 from flrplan.metrics.overlap import dice
-from flrplan.networks import ARCHITECTURES
+from flrplan.networks import ARCHITECTURES, architecture_named
 from flrplan.nnunet.model import ModelFolder, StagePredictor
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.train import EpochReport
@@ -56,7 +56,7 @@ class DistillationRequest:
         are left out. Labels place the patches, give the masks that the stage takes, and are compared with; they are not learned.
     work: prepared data, training state and network; the same one continues what was stopped. out: the model goes to
         ``<out>/<stage>/<architecture>``. models: the folder whose model of the stage is the ensemble.
-    recipe: its training settings, but for the loss; None: those of the ensemble's first fold, with a fifth of its learning rate.
+    recipe: its training settings, but for the loss; None: those of the ensemble's first fold. Without a learning rate of its own: a fifth of that fold's.
     epochs: in place of the recipe's. held_out: cases that do not train and are compared on; None: a fifth. device: ``auto``, ``cpu``, ``cuda`` or ``cuda:<number>``.
     half: publish float16 weights. anyway: offer it whatever its agreement, which is stated. workers: processes that prepare the data.
     """
@@ -147,6 +147,7 @@ def distil(request: DistillationRequest, on_epoch: Callable[[EpochReport], None]
     teacher = Teacher.open(ensemble)
     StagePredictor(ensemble, device)  # says now whether the weights fit
     cases, split = _split(request, teacher.learned_from)
+    kind = {IS_DEMO: found.demo, FROM_DEMO: found.from_demo}
     train(
         TrainingRequest(
             request.stage,
@@ -159,6 +160,7 @@ def distil(request: DistillationRequest, on_epoch: Callable[[EpochReport], None]
             split=split,
             like=ensemble,
             teacher=ensemble,
+            published=kind,  # so that it is told of one that is never compared, or never offered, too
             validation_seen=True,  # the record says which of them trained the ensemble
             device=device,
             half=request.half,
@@ -167,8 +169,7 @@ def distil(request: DistillationRequest, on_epoch: Callable[[EpochReport], None]
         on_epoch,
     )
     student = current_version(request.work / "student" / request.stage.name / request.architecture)
-    kind = {IS_DEMO: found.demo, FROM_DEMO: found.from_demo}
-    write_json(student / PUBLISHED_NAME, kind)  # so that it is told of one that is never offered, too
+    write_json(student / PUBLISHED_NAME, kind)  # of one that was trained before, with the same weights of the ensemble
     held_out = [case for case in cases if case.case_id in split.validation_ids(0)]
     comparison = compare(ensemble, ModelFolder.open(student), held_out, device)
     doubts = comparison.doubts()
@@ -246,14 +247,18 @@ def _split(request: DistillationRequest, seen: Collection[str]) -> tuple[list[Ca
 
 
 def _recipe(request: DistillationRequest, ensemble: ModelFolder) -> Recipe:
-    recipe = request.recipe
-    if recipe is None:
-        run = RunRecord.read(ensemble.checkpoint(ensemble.folds[0]).parent, ModelError)
-        recipe = Recipe.from_mapping({"training": (run.details.get("recipe") or {}).get("training") or {}})
-        if rate := recipe.training.learning_rate:
-            recipe = replace(recipe, training=replace(recipe.training, learning_rate=rate * RATE))
-    epochs = request.epochs or recipe.training.epochs
-    return replace(recipe, training=replace(recipe.training, epochs=epochs, loss=Loss.BCE.value))
+    run = RunRecord.read(ensemble.checkpoint(ensemble.folds[0]).parent, ModelError)
+    first = Recipe.from_mapping({"training": (run.details.get("recipe") or {}).get("training") or {}})
+    rate = (first.training.resolved(architecture_named(request.architecture)).learning_rate or 0) * RATE
+    recipe = request.recipe or replace(first, training=replace(first.training, learning_rate=rate))
+    settings = recipe.training
+    settings = replace(
+        settings,
+        epochs=request.epochs or settings.epochs,
+        learning_rate=settings.learning_rate or rate,
+        loss=Loss.BCE.value,
+    )
+    return replace(recipe, training=settings)
 
 
 def _record(found: FoundModel, teacher: Teacher, student: Path, comparison: Comparison, split: Split) -> dict[str, Any]:

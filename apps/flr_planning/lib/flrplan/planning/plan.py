@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from flrplan import __version__
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
-from flrplan.files import write_json
+from flrplan.files import alone_in, write_json
 from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
 from flrplan.objects.source import why_no_objects
@@ -261,18 +261,26 @@ class Plan:
 
         The map, picture, report as page and PDF, ``meshes/``, of a DICOM series ``planning.seg.dcm`` and ``plan.sr.dcm``
         (:attr:`why_no_dicom`), ``disagreement.nii.gz`` where it was asked for, and, last, ``plan.json``. What an earlier plan left of them goes first.
+        Of two processes that write there at once, one waits for the other, so that the files are of one plan.
         Raises: OutputError where the disk is full or the folder cannot be written; no half-written file is left.
         """
-        # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
-        from flrplan.planning.objects import write_dicom, write_meshes
-        from flrplan.planning.picture import write_picture
-        from flrplan.planning.report import PAGE_NAME, PDF_NAME, write_report
-
         folder = Path(folder)
         report = self.report()
         checked_plan(json.loads(json.dumps(report)), self.ct.name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
+        with alone_in(folder):
+            self._write(folder, report)
+
+    def _write(self, folder: Path, report: dict[str, Any]) -> None:
+        # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
+        from flrplan.planning.objects import write_dicom, write_meshes
+        from flrplan.planning.picture import write_picture
+        from flrplan.planning.report import PAGE_NAME, PDF_NAME, write_report
+
+        try:
             of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
             old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/*.mrk.json", f"{MESH_FOLDER}/{SCENE_NAME}")
             for file in [file for pattern in old for file in folder.glob(pattern)]:

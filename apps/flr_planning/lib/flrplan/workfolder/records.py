@@ -26,7 +26,7 @@ def read_record(path: Path, error: type[FlrError] = SettingsError) -> dict[str, 
     if not path.exists():
         return {}
     try:
-        content = read_json(path, "a JSON object")
+        content = read_json(path, "a JSON object", finite=True)
     except SettingsError as found:
         raise error(f"{path} is damaged: {found}; copy it again, or train or predict anew") from found
     if not isinstance(content, dict):

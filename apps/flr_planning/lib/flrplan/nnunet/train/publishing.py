@@ -19,7 +19,7 @@ from filelock import FileLock
 from flrplan.errors import ModelError, OutputError
 from flrplan.files import current_version, link, publish_version, use_version, versions, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
-from flrplan.nnunet.model import write_checkpoint
+from flrplan.nnunet.model import load_checkpoint, write_checkpoint
 from flrplan.nnunet.model.checkpoint import published_content, require_finite, weights_sha256
 from flrplan.nnunet.model.model_folder import PUBLISHED_NAME
 from flrplan.nnunet.prepare import CONFIGURATION
@@ -133,17 +133,20 @@ def require_writable(model_folder: Path) -> None:
             raise OutputError(f"{model_folder}: expected a folder that can be written to; give another --models folder")
 
 
-def publish_fold(trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace, half: bool) -> None:
+def publish_fold(
+    trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace, half: bool, said: Mapping[str, Any] | None = None
+) -> None:
     """Writes a model of this fold beside the model folder; the fold is moved into the current version, or all becomes a new one.
 
+    Where the current version has this fold with these weights, nothing is done. said: what ``published.json`` says of the new version.
     Raises: ModelError where weights are not finite, or the folder has become another model's; OutputError where it cannot be written.
     """
     what = f"stage {record['stage']} fold {trainer.fold}"
     weights = trainer.plain_weights()
     require_finite(weights, what)
-    published = published_content(weights, CONFIGURATION, trainer.fold, trainer.settings.mirror_axes, half)
-    require_finite(published["network_weights"], f"{what} in half precision")
-    record = {**record, "weights_sha256": weights_sha256(published["network_weights"])}
+    content = published_content(weights, CONFIGURATION, trainer.fold, trainer.settings.mirror_axes, half)
+    require_finite(content["network_weights"], f"{what} in half precision")
+    record = {**record, "weights_sha256": weights_sha256(content["network_weights"])}
     with changing(place.folder):
         try:
             place.require_same()
@@ -152,25 +155,40 @@ def publish_fold(trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace,
                 f"{what} is trained but not published: {error}. It is kept in {trainer.training_state}: give the same command with "
                 "another --models folder, which publishes it there without training it again"
             ) from error
-        _put(trainer, record, published, place)
+        if not _is_there(current_version(place.folder) / f"fold_{trainer.fold}", record["weights_sha256"]):
+            _put(trainer, record, content, place, said)
 
 
-def _put(trainer: FlrTrainer, record: dict[str, Any], published: dict[str, Any], place: ModelPlace) -> None:
+def _is_there(fold: Path, digest: str) -> bool:
+    """Whether a published fold is whole and has these weights."""
+    try:
+        return (fold / RUN_NAME).is_file() and weights_sha256(
+            load_checkpoint(fold / FINAL_CHECKPOINT)["network_weights"]
+        ) == digest
+    except (ModelError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _put(
+    trainer: FlrTrainer, record: dict[str, Any], content: dict[str, Any], place: ModelPlace, said: Mapping[str, Any] | None
+) -> None:
     fold, current = f"fold_{trainer.fold}", current_version(place.folder)
     beside = place.folder.with_name(f".{place.folder.name}.fold.partial")  # only one process publishes here at a time
     shutil.rmtree(beside, ignore_errors=True)
     try:
         write_record(beside / fold / RUN_NAME, record)
         trainer.draw_curve(beside / fold / CURVE_NAME)
-        write_checkpoint(beside / fold / FINAL_CHECKPOINT, published)
-        if all((current / name).is_file() for name, _ in place.shared) and not (current / fold).exists():
+        write_checkpoint(beside / fold / FINAL_CHECKPOINT, content)
+        if said is None and all((current / name).is_file() for name, _ in place.shared) and not (current / fold).exists():
             (beside / fold).rename(current / fold)
             return
         if current.exists():
             others = shutil.ignore_patterns(fold, VERSIONS_NAME, POINTER_NAME)
             shutil.copytree(current, beside, ignore=others, copy_function=_link, dirs_exist_ok=True)
-        for name, content in place.shared:
-            write_json(beside / name, content)
+        for name, shared in place.shared:
+            write_json(beside / name, shared)
+        if said is not None:
+            write_json(beside / PUBLISHED_NAME, said)
         publish_version(beside, place.folder)
     except OutputError:
         raise

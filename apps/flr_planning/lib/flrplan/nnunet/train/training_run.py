@@ -67,6 +67,7 @@ def train_fold(
     validation_seen: bool = False,
     variant: Variant | None = None,
     teacher: ModelFolder | None = None,
+    published: Mapping[str, Any] | None = None,
 ) -> Path:
     """Trains one fold of a prepared stage (continuing an interrupted training) and publishes it into ``model_folder``.
 
@@ -75,7 +76,7 @@ def train_fold(
     which brings its network along (:mod:`flrplan.nnunet.train.pretrained`). ``validation_seen``: it may have learned from this fold's
     validation cases, and the caller says so in its record. ``variant``: what ``recipe`` is a variant for; its plan and training state
     have its name, and the record says what it is. ``teacher``: a model whose folds are learned in place of the labels, on any cases
-    (:mod:`flrplan.nnunet.train.distillation`). In several processes (:mod:`flrplan.nnunet.train.distributed`) rank 0 publishes.
+    (:mod:`flrplan.nnunet.train.distillation`). ``published``: what ``published.json`` says of the model. In several processes (:mod:`flrplan.nnunet.train.distributed`) rank 0 publishes.
     Raises: SettingsError for an unknown fold, a held-out id in it, or weights that have seen one; LabelError where no training case
     holds a target; ModelError where ``model_folder`` holds folds of another plan, at the start or at the end, or the pretrained
     weights do not fit; TrainingError where memory or batches fail, or the same fold is being trained already; OutputError where the
@@ -127,7 +128,7 @@ def train_fold(
                     "versions": versions(),
                     "commit": commit(),
                 }
-                publish_fold(trainer, record, place, half)
+                publish_fold(trainer, record, place, half, published)
     wait_for_all()
     return current_version(model_folder) / f"fold_{fold}" / FINAL_CHECKPOINT
 
