@@ -16,6 +16,7 @@ from uuid import uuid4
 import numpy as np
 
 from flrplan.errors import OutputError
+from flrplan.files.listing import not_utf8
 
 
 @contextmanager
@@ -25,6 +26,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Missing folders are made. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
     """
     path = Path(path)
+    if shown := not_utf8(path):
+        raise OutputError(f"{shown} cannot be written: its name is not UTF-8; choose another name")
     part = path.with_name(f".part-{uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

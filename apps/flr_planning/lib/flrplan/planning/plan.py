@@ -196,7 +196,7 @@ class Plan:
         ]
 
     def _second_opinions(self) -> list[str]:
-        if self.interval is None or not self.interval.architecture_fractions:
+        if self.interval is None or not self.by_architecture:
             return []
         fractions = self.interval.architecture_fractions.values()
         points = 100 * (max(fractions) - min(fractions))
@@ -204,8 +204,13 @@ class Plan:
             return []
         return [
             f"this plan is not sure: the architectures differ by {points:.0f} points; the FLR of each one's own plan, as a share of the parenchyma: "
-            f"{self.interval.by_architecture}; look where they differ (--disagreement)"
+            f"{self.by_architecture}; look where they differ (--disagreement)"
         ]
+
+    @property
+    def by_architecture(self) -> str:
+        """The FLR% of each architecture's own plan in words; empty without second opinions."""
+        return "" if self.interval is None else self.interval.by_architecture
 
     @property
     def why_no_dicom(self) -> str | None:
@@ -254,7 +259,12 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """What ``plan.json`` holds of a plan that stands beside another."""
-        return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
+        return {
+            "remark": self.remark,
+            "volumes": self.volumes.to_json(),
+            "interval": None if self.interval is None else self.interval.to_json(),
+            **self.parts.to_json(),
+        }
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
