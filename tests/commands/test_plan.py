@@ -425,7 +425,16 @@ def test_warnings_of_an_anonymized_plan_show_no_value_of_a_header(
     for file in write_dicom_series(tmp_path / "ct", small_ct.array_zyx[:4].astype(np.int16), thin, "MRN 4711", "CT"):
         uid = pydicom.dcmread(file).StudyInstanceUID.encode()
         file.write_bytes(file.read_bytes().replace(uid, b"DOE.JOHN".ljust(len(uid), b".")))
-    command = ["plan", str(tmp_path / "ct"), "--out", str(tmp_path / "out"), "--device", "cpu", "--liver", str(tmp_path / "no.nii")]
+    command = [
+        "plan",
+        str(tmp_path / "ct"),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--liver",
+        str(tmp_path / "no.nii"),
+    ]
     assert main(command) == 1
     assert any("DOE.JOHN" in str(w.message) for w in recwarn.list), "pydicom warns of it"
     recwarn.clear()

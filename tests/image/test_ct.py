@@ -354,7 +354,9 @@ def test_a_name_that_is_not_utf8_is_an_error_wherever_itk_would_end_the_process(
         (tmp_path / f"ct.{ending}").rename(folder / f"ct.{ending}")
     for read in (read_ct, read_grid, announced_voxels, header_geometry, read_segmentation, read_label_map):
         for ending in ("nii.gz", "nrrd"):
-            with pytest.raises(ImageError, match=r"M\\udcfcller/ct.*: the name of this file, or of a folder above it, is not UTF-8"):
+            with pytest.raises(
+                ImageError, match=r"M\\udcfcller/ct.*: the name of this file, or of a folder above it, is not UTF-8"
+            ):
                 read(folder / f"ct.{ending}")
     with pytest.raises(ImageError, match="is not UTF-8; rename it"):
         read_ct(folder)  # a DICOM folder: its records could not be written

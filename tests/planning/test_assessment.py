@@ -129,7 +129,9 @@ def test_growth_since_a_prior_volumetry() -> None:
         (10.0, None, None),
     ],
 )  # fmt: skip
-def test_weeks_and_days_that_contradict_each_other_are_told(weeks: float | None, scanned: date | None, said: str | None) -> None:
+def test_weeks_and_days_that_contradict_each_other_are_told(
+    weeks: float | None, scanned: date | None, said: str | None
+) -> None:
     now = Patient(170.0, 80.0, patient_id="A", scan_date=date(2026, 4, 1))
     found = Assessment(volumes(), Clinical(now, prior=Prior(300.0, scanned, "A", "x"), weeks=weeks)).findings()
     assert [f for f in found if "prior volumetry is of the same day" in f or "would lie before" in f] == (found if said else [])

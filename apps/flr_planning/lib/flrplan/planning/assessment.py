@@ -130,7 +130,9 @@ class Assessment:
                 "it; check the weeks and the prior"
             )
         elif days == 0:
-            findings.append("the prior volumetry is of the same day as this CT; check that it is the one before the embolisation")
+            findings.append(
+                "the prior volumetry is of the same day as this CT; check that it is the one before the embolisation"
+            )
         findings += [
             f"the remnant is below {threshold.describe()}: {percent:.1f} %"
             for threshold, percent, verdict in self.judged()
