@@ -18,6 +18,9 @@ import numpy as np
 from flrplan.errors import OutputError
 from flrplan.files.listing import not_utf8
 
+PART = ".part-"
+"""How the name begins of a file that is being written; of a process that was killed it stays."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -28,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     if shown := not_utf8(path):
         raise OutputError(f"{shown} cannot be written: its name is not UTF-8; choose another name")
-    part = path.with_name(f".part-{uuid4().hex[:8]}-{path.name}")
+    part = path.with_name(f"{PART}{uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part

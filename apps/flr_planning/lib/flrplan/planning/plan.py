@@ -18,6 +18,7 @@ from flrplan import __version__
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
 from flrplan.files import write_json
+from flrplan.files.write import PART
 from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
 from flrplan.objects.source import why_no_objects
@@ -285,8 +286,9 @@ class Plan:
             folder.mkdir(parents=True, exist_ok=True)
             of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
             old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/*.mrk.json", f"{MESH_FOLDER}/{SCENE_NAME}")
+            old += (f"{PART}*", f"{MESH_FOLDER}/{PART}*")  # of one that was killed
             for file in [file for pattern in old for file in folder.glob(pattern)]:
-                file.unlink()  # beside a new map it would be wrong
+                file.unlink(missing_ok=True)  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)
