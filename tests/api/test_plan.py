@@ -247,9 +247,10 @@ def test_numbers_of_numpy_and_links_to_nothing_are_in_a_request_like_any_other(
         sitk.WriteImage(ct.geometry.image(array), str(tmp_path / f"{name}.nii.gz"))
     image, liver, crlm = (str(tmp_path / f"{name}.nii.gz") for name in files)
     x = float(ct.geometry.world_mm(np.argwhere(truth[Structure.LIVER])[:, ::-1].mean(axis=0)[None])[0, 0])
+    kinds: tuple[Any, ...] = (tuple, np.asarray)
     plain, of_numpy = (
         flrplan.plan(image, liver=liver, crlm=crlm, cut=Plane(kind([x, 0, 0]), kind([1, 0, 0])), at_least=kind([30])[0], cascade=instant)
-        for kind in (tuple, np.float64)
+        for kind in kinds
     )  # fmt: skip
     assert json.loads(json.dumps(of_numpy.report()))["request"] == plain.request
     (tmp_path / "gone.dcm").symlink_to(tmp_path / "nothing")

@@ -352,7 +352,10 @@ def test_a_name_that_is_not_utf8_is_an_error_wherever_itk_would_end_the_process(
     for ending in ("nii.gz", "nrrd"):
         sitk.WriteImage(geometry.image(np.zeros((4, 4, 4), np.int16)), str(tmp_path / f"ct.{ending}"))
         (tmp_path / f"ct.{ending}").rename(folder / f"ct.{ending}")
-    for read in (read_ct, read_grid, announced_voxels, header_geometry, read_segmentation, read_label_map):
+    readers: tuple[Callable[[Path], Any], ...] = (
+        read_ct, read_grid, announced_voxels, header_geometry, read_segmentation, read_label_map,
+    )  # fmt: skip
+    for read in readers:
         for ending in ("nii.gz", "nrrd"):
             with pytest.raises(
                 ImageError, match=r"M\\udcfcller/ct.*: the name of this file, or of a folder above it, is not UTF-8"

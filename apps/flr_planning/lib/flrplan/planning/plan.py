@@ -285,8 +285,9 @@ class Plan:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
-            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/*.mrk.json", f"{MESH_FOLDER}/{SCENE_NAME}")
-            old += (f"{PART}*", f"{MESH_FOLDER}/{PART}*")  # of one that was killed
+            killed = (f"{PART}*", f"{MESH_FOLDER}/{PART}*")  # of a plan that was, while it wrote
+            meshes = [f"{MESH_FOLDER}/{name}" for name in ("*.stl", "*.mrk.json", SCENE_NAME)]
+            old = (REPORT_NAME, *of_this, *meshes, *killed)
             for file in [file for pattern in old for file in folder.glob(pattern)]:
                 file.unlink(missing_ok=True)  # beside a new map it would be wrong
         except OSError as error:
