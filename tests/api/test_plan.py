@@ -15,12 +15,14 @@ import SimpleITK as sitk
 
 import flrplan
 from flrplan.anatomy import Mask, Structure
+from flrplan.api.plan import request_of
 from flrplan.cli import main
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError
 from flrplan.image import CT, Geometry
 from flrplan.method import CascadeResult, Source, cascade_result
 from flrplan.planning import Plane
+from flrplan.planning.meshes import Mesh
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -162,6 +164,7 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
         ({"weight_kg": "80"}, "weight_kg: expected a number, got '80'"),
         ({"height_cm": True}, "height_cm: expected a number, got True"),
         ({"at_least": "30"}, "at_least: expected a number, got '30'"),
+        ({"at_least": 10**400}, "at_least: expected a number, got 1000"),
         ({"weeks": "4"}, "weeks: expected a number, got '4'"),
         ({"liver_state": 3}, "unknown state of the liver 3; known are normal, chemotherapy, injured"),
         ({"raw": "no"}, "raw: expected True or False, got 'no'"),
@@ -236,6 +239,24 @@ def test_a_plane_cuts_and_says_which_side_it_took(instant: Cascade, ct: CT, trut
     assert any("given cut: the side" in warning and "--other-side" in warning for warning in plan.warnings)
 
 
+def test_numbers_of_numpy_and_links_to_nothing_are_in_a_request_like_any_other(
+    instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path
+) -> None:
+    files = {"ct": ct.array_zyx, "liver": truth[Structure.LIVER], "crlm": truth[Structure.CRLM]}
+    for name, array in files.items():
+        sitk.WriteImage(ct.geometry.image(array), str(tmp_path / f"{name}.nii.gz"))
+    image, liver, crlm = (str(tmp_path / f"{name}.nii.gz") for name in files)
+    x = float(ct.geometry.world_mm(np.argwhere(truth[Structure.LIVER])[:, ::-1].mean(axis=0)[None])[0, 0])
+    kinds: tuple[Any, ...] = (tuple, np.asarray)
+    plain, of_numpy = (
+        flrplan.plan(image, liver=liver, crlm=crlm, cut=Plane(kind([x, 0, 0]), kind([1, 0, 0])), at_least=kind([30])[0], cascade=instant)
+        for kind in kinds
+    )  # fmt: skip
+    assert json.loads(json.dumps(of_numpy.report()))["request"] == plain.request
+    (tmp_path / "gone.dcm").symlink_to(tmp_path / "nothing")
+    assert request_of(tmp_path, {}, {})["ct"][1] == sum((tmp_path / f"{name}.nii.gz").stat().st_size for name in files)
+
+
 @pytest.mark.parametrize("of", ["remnant", "resection"])
 def test_everything_on_one_side_is_told_and_has_no_alternative(
     of: str, instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path
@@ -265,5 +286,7 @@ def test_a_resection_that_cannot_be_one_is_told(instant: Cascade, ct: CT, truth:
         flrplan.plan(ct, **given, cut=Plane((9999.0, 0.0, 0.0), (1.0, 0.0, 0.0)))
     with pytest.raises(LabelError, match=r"nothing.stl: the cut cannot be read"):
         flrplan.plan(ct, **given, cut=tmp_path / "nothing.stl")
+    with pytest.raises(LabelError, match="the given cut: the mesh has no triangle"):
+        flrplan.plan(ct, **given, cut=Mesh.empty())
     with pytest.raises(SettingsError, match="cut: expected a file, a Plane or a Mesh"):
         flrplan.plan(ct, **given, cut=(0, 0, 0, 1, 0, 0))  # type: ignore[arg-type]

@@ -180,6 +180,18 @@ def test_report_and_record_name_the_models_of_all_and_what_each_said_once(both: 
     assert "flr/stunet" in [row[0] for row in rows]
 
 
+def test_beside_a_given_resection_the_predicted_plan_says_what_each_architecture_says(store: ModelStore, ct: CT) -> None:
+    resected = LIVER_MASK & (np.arange(LIVER_MASK.shape[2]) >= 25)
+    mine = plan(ct, cascade=halves(store, "stunet"), resection=resected, at_least=40)
+    content = json.loads(json.dumps(mine.report()))
+    assert content["interval"] is None
+    beside = content["compared"]["predicted"]["interval"]["architecture_flr_fractions"]
+    assert beside == pytest.approx({"nnunet": 0.5, "stunet": 0.6}, abs=1e-3)
+    assert content["compared"]["at least 40 %"]["interval"] is None
+    (table,) = [t for t in report_content(mine, with_scene=False).tables if t.title == "Beside it"]
+    assert ("FLR of each architecture's own plan", "none", "nnunet 50 %, stunet 60 %", "none") in table.rows
+
+
 @pytest.mark.parametrize("raw", [False, True], ids=["coherent", "raw"])
 def test_the_disagreement_is_of_the_folds_of_all(raw: bool, store: ModelStore, ct: CT, alone: Plan) -> None:
     steps: list[str] = []

@@ -6,6 +6,7 @@ import gc
 import gzip
 import json
 import logging
+import os
 import re
 import sys
 from dataclasses import replace
@@ -418,6 +419,30 @@ def test_errors_of_an_anonymized_plan_do_not_describe_the_series(
     assert "Doe" not in said
 
 
+def test_warnings_of_an_anonymized_plan_show_no_value_of_a_header(
+    tmp_path: Path, small_ct: CT, recwarn: pytest.WarningsRecorder
+) -> None:
+    thin = replace(small_ct.geometry, size_xyz=(*small_ct.geometry.size_xyz[:2], 4))
+    for file in write_dicom_series(tmp_path / "ct", small_ct.array_zyx[:4].astype(np.int16), thin, "MRN 4711", "CT"):
+        uid = pydicom.dcmread(file).StudyInstanceUID.encode()
+        file.write_bytes(file.read_bytes().replace(uid, b"DOE.JOHN".ljust(len(uid), b".")))
+    command = [
+        "plan",
+        str(tmp_path / "ct"),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--liver",
+        str(tmp_path / "no.nii"),
+    ]
+    assert main(command) == 1
+    assert any("DOE.JOHN" in str(w.message) for w in recwarn.list), "pydicom warns of it"
+    recwarn.clear()
+    assert main([*command, "--anonymize"]) == 1
+    assert not [w for w in recwarn.list if "DOE" in str(w.message)]
+
+
 def test_an_anonymous_request_is_the_same_where_a_version_knows_more_options() -> None:
     asked = {"ct": ["ct.nii.gz", 1, 2], "options": {"raw": False, "weeks": None}}
     more = {**asked, "options": {**asked["options"], "what_is_new": None}}
@@ -480,3 +505,20 @@ def test_where_something_failed_is_logged_without_the_names_of_the_input(tmp_pat
     said = logging.Formatter().format(record)
     assert "ValueError: [removed] is odd" in said
     assert "Doe" not in said
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="file names of this system are Unicode")
+def test_a_name_that_is_not_utf8_is_told_and_ends_nothing(
+    tmp_path: Path, ct_file: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/M\xfcller.nii.gz"))
+    odd.write_bytes(ct_file.read_bytes())
+    small = write_mask(tmp_path / "small.nii.gz", np.ones((2, 2, 2), bool), Geometry((2, 2, 2), (1.0, 1.0, 1.0)))
+    assert main(["plan", str(odd), str(small), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "M\\udcfcller.nii.gz: the name of this file, or of a folder above it, is not UTF-8; rename it" in said
+    assert "2 of 2 cases failed" in said, "the other one is looked at as well"
+    assert main(["plan", str(odd), "--out", str(tmp_path / "out"), "--anonymize"]) == 1
+    assert "ller" not in capsys.readouterr().err
+    assert main(["plan", str(ct_file), "--out", os.fsdecode(bytes(tmp_path) + b"/\xfc")]) == 1
+    assert "its name is not UTF-8, so nothing can be written there; give another --out" in capsys.readouterr().err

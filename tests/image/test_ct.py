@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from flrplan.errors import GridError, ImageError, SettingsError
-from flrplan.image import CT, Geometry, ct_from_image, read_ct, write_label_map
+from flrplan.errors import GridError, ImageError, OutputError, SettingsError
+from flrplan.evaluation.headers import header_geometry
+from flrplan.image import CT, Geometry, ct_from_image, read_ct, read_label_map, write_label_map
+from flrplan.image.ct import read_grid
+from flrplan.image.segmentation import read_segmentation
+from flrplan.image.volume_file import announced_voxels
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, -0.9, 0, 7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])
@@ -336,3 +342,26 @@ def test_public_cts(public_data: Path) -> None:
     assert ct.geometry.size_xyz == (122, 101, 112)
     assert ct.geometry.spacing_mm == pytest.approx((3, 3, 3))
     assert read_ct(public_data / "dcmqi" / "ct-3slice").array_zyx.shape == (3, 512, 512)
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="file names of this system are Unicode")
+def test_a_name_that_is_not_utf8_is_an_error_wherever_itk_would_end_the_process(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/M\xfcller"))
+    folder.mkdir()
+    geometry = Geometry((4, 4, 4), (1.0, 1.0, 1.0))
+    for ending in ("nii.gz", "nrrd"):
+        sitk.WriteImage(geometry.image(np.zeros((4, 4, 4), np.int16)), str(tmp_path / f"ct.{ending}"))
+        (tmp_path / f"ct.{ending}").rename(folder / f"ct.{ending}")
+    readers: tuple[Callable[[Path], Any], ...] = (
+        read_ct, read_grid, announced_voxels, header_geometry, read_segmentation, read_label_map,
+    )  # fmt: skip
+    for read in readers:
+        for ending in ("nii.gz", "nrrd"):
+            with pytest.raises(
+                ImageError, match=r"M\\udcfcller/ct.*: the name of this file, or of a folder above it, is not UTF-8"
+            ):
+                read(folder / f"ct.{ending}")
+    with pytest.raises(ImageError, match="is not UTF-8; rename it"):
+        read_ct(folder)  # a DICOM folder: its records could not be written
+    with pytest.raises(OutputError, match="cannot be written: its name is not UTF-8"):
+        write_label_map(folder / "map.nii.gz", np.zeros((4, 4, 4), np.uint8), geometry)

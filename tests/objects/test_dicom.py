@@ -271,8 +271,10 @@ def test_values_that_dicom_does_not_allow_are_left_out(tmp_path: Path, make_ct: 
         "PatientSex": "male",
         "PatientBirthDate": "1961",
         "PatientWeight": "",
+        "PatientName": ["Doe", "John"],
     }
     for content in written(make_plan(retag(tmp_path / "ct", **tags)), tmp_path / "out"):
+        assert content.PatientName == ""
         assert (content.StudyDate, content.StudyTime, content.PatientSex, content.PatientBirthDate) == ("", "", "", "")
 
 

@@ -18,6 +18,7 @@ from flrplan.planning.patient import Patient, Prior, patient_of_header, read_pri
 from flrplan.planning.volumetry import partial_volume_ml
 
 PATIENT = Patient(170.0, 80.0)
+PRIOR = Prior(1.0, None, None, "x")
 
 
 def volumes(remnant_ml: float = 500.0, resected_ml: float = 1000.0) -> Volumes:
@@ -119,13 +120,41 @@ def test_growth_since_a_prior_volumetry() -> None:
 
 
 @pytest.mark.parametrize(
+    ("weeks", "scanned", "said"),
+    [
+        (4.0, date(2026, 3, 5), None),  # 27 days before; weeks are often said rounded
+        (10.0, date(2026, 3, 1), "the embolisation, 10 weeks before this CT, would lie before the prior volumetry, which was scanned 31 days"),
+        (1.5, date(2026, 4, 1), "the embolisation, 1.5 weeks before this CT, would lie before the prior volumetry, which was scanned 0 days"),
+        (None, date(2026, 4, 1), "the prior volumetry is of the same day as this CT"),
+        (10.0, None, None),
+    ],
+)  # fmt: skip
+def test_weeks_and_days_that_contradict_each_other_are_told(
+    weeks: float | None, scanned: date | None, said: str | None
+) -> None:
+    now = Patient(170.0, 80.0, patient_id="A", scan_date=date(2026, 4, 1))
+    found = Assessment(volumes(), Clinical(now, prior=Prior(300.0, scanned, "A", "x"), weeks=weeks)).findings()
+    assert [f for f in found if "prior volumetry is of the same day" in f or "would lie before" in f] == (found if said else [])
+    assert all(f.startswith(said or "") for f in found)
+    assert bool(found) == (said is not None or scanned is None)
+
+
+def test_numbers_of_numpy_are_plain_ones() -> None:
+    known = Clinical(Patient(np.float32(170), np.int64(80)), prior=PRIOR, weeks=np.int64(4))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(Assessment(volumes(), known).to_json()))["patient"]["weight_kg"] == 80.0
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Patient(1.75, 80.0), r"height_cm \(given\): expected 100 to 250 cm, got 1.75, which looks like metres: 175 cm\?"),
         (lambda: Patient(170.0, 0.0), r"weight_kg \(given\): expected 25 to 350 kg, got 0"),
         (lambda: Patient(170.0, math.nan), r"weight_kg .* got nan"),
         (lambda: Clinical(weeks=4.0), "say nothing without the volumetry before"),
-        (lambda: Clinical(prior=Prior(1.0, None, None, "x"), weeks=0.0), "expected more than 0, at most 520, got 0"),
+        (lambda: Patient(weight_kg=10**400), "weight_kg: expected a number, got 1000"),
+        (lambda: Clinical(prior=PRIOR, weeks=0.0), r"expected a day \(0.14\) to 520, got 0"),
+        (lambda: Clinical(prior=PRIOR, weeks=1e-320), r"expected a day \(0.14\) to 520"),
+        (lambda: Clinical(prior=PRIOR, weeks=math.nan), "to 520, got nan"),
         (
             lambda: Clinical(Patient(patient_id="B"), prior=Prior(1.0, None, "A", "before.json")),
             "before.json is of patient A, this CT of B",
@@ -139,7 +168,10 @@ def test_growth_since_a_prior_volumetry() -> None:
             "before.json was scanned on 9999-01-01, after today",
         ),
     ],
-    ids=["metres", "no weight", "nan", "weeks alone", "no weeks", "another patient", "a prior of the future", "of a day to come"],
+    ids=[
+        "metres", "no weight", "nan", "beyond all floats", "weeks alone", "no weeks", "hardly any weeks", "weeks nan", "another patient",
+        "a prior of the future", "of a day to come",
+    ],
 )  # fmt: skip
 def test_bad_input_is_told(make: object, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
@@ -152,7 +184,11 @@ def test_a_prior_is_read_from_its_report(tmp_path: Path) -> None:
     assert read_prior(path) == Prior(320.5, date(2026, 3, 1), "A", str(path))
     path.write_text('{"volumes": {"flr_functional_ml": 320.5}}')
     assert read_prior(path).scan_date is None
-    for text in ('{"volumes": {}}', "[]", '{"volumes": {"flr_functional_ml": null}}', "no json"):
+    path.write_text('{"schema": 2, "volumes": {"flr_functional_ml": 320.5}}')
+    with pytest.raises(SettingsError, match="expected a plan of form 1, found 2: another version of flrplan wrote it"):
+        read_prior(path)
+    huge = f'{{"volumes": {{"flr_functional_ml": {10**400}}}}}'
+    for text in (huge, '{"volumes": {}}', "[]", '{"volumes": {"flr_functional_ml": null}}', "no json"):
         path.write_text(text)
         with pytest.raises(SettingsError, match=r"plan\.json: expected the plan\.json of an earlier plan"):
             read_prior(path)

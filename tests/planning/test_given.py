@@ -8,13 +8,14 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from flrplan.errors import LabelError, SettingsError
 from flrplan.image import Geometry
-from flrplan.planning.cut_file import Plane, plane_of_text, read_cut
+from flrplan.planning.cut_file import Plane, plane_of_text, read_cut, require_surface
 from flrplan.planning.given import at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
 from flrplan.planning.meshes import Mesh, cut_mesh, surface_mesh
 
@@ -256,6 +257,38 @@ def test_the_largest_resection_keeps_the_threshold_by_less_than_one_layer() -> N
 def test_a_wanted_percentage_is_one(value: float, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         at_least_percent(value)
+
+
+@pytest.mark.parametrize(
+    ("point", "normal"),
+    [((0, 0), (0, 1, 0, 0)), ((0, 0, 0), (0, 0, 0)), ((0, 0, float("nan")), (1, 0, 0)), (("a", 0, 0), (1, 0, 0)), (None, (1, 0, 0)), ((10**400, 0, 0), (1, 0, 0))],
+)  # fmt: skip
+def test_a_plane_is_two_times_three_numbers(point: Any, normal: Any) -> None:
+    with pytest.raises(LabelError, match=r"a cutting plane is a point and a normal that is not 0, three numbers each"):
+        Plane(point, normal)
+
+
+def test_a_plane_of_arrays_holds_plain_numbers() -> None:
+    plane = Plane(np.float32([1, 2, 3]), np.int64([0, 0, 1]))  # type: ignore[arg-type]
+    assert plane == Plane((1.0, 2.0, 3.0), (0.0, 0.0, 1.0))
+    assert {type(v) for v in (*plane.point_lps_mm, *plane.normal_lps)} == {float}
+
+
+@pytest.mark.parametrize(
+    ("vertices", "triangles", "said"),
+    [
+        (SQUARE, TRIANGLES[:0], "the given cut: the mesh has no triangle"),
+        (np.where(SQUARE == 400, np.nan, SQUARE), TRIANGLES, "the given cut: the mesh has places that are no number"),
+        (SQUARE, TRIANGLES + 1, "the given cut: its triangles name vertices that are not among its 4"),
+        (SQUARE, TRIANGLES - 1, "the given cut: its triangles name vertices that are not among its 4"),
+        (SQUARE[:, :2], TRIANGLES, "expected vertices (N, 3) and triangles (M, 3), found (4, 2) and (2, 3)"),
+        (SQUARE, TRIANGLES.astype(float), "expected vertices (N, 3) and triangles (M, 3)"),
+        (None, None, "expected vertices (N, 3) and triangles (M, 3), found () and ()"),
+    ],
+)
+def test_a_mesh_that_is_no_surface_is_told(vertices: Any, triangles: Any, said: str) -> None:
+    with pytest.raises(LabelError, match=re.escape(said)):
+        require_surface(Mesh(vertices, triangles), "the given cut")
 
 
 def test_six_numbers_are_a_plane_and_a_path_is_none() -> None:

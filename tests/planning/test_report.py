@@ -194,6 +194,10 @@ def test_no_report_of_an_earlier_plan_stays_where_saving_ends_early(tmp_path: Pa
     earlier = [tmp_path / name for name in ("report.html", "report.pdf", "plan.png", "plan.json")]
     for path in earlier:
         path.write_text("of an earlier plan")
+    (tmp_path / "meshes").mkdir()
+    for name in (".part-0123abcd-planning.nii.gz", "meshes/.part-0123abcd-liver.stl"):  # of one that was killed
+        earlier.append(tmp_path / name)
+        earlier[-1].write_text("half")
     monkeypatch.setattr("flrplan.planning.picture.write_picture", killed)
     with pytest.raises(KeyboardInterrupt):
         plan_of(10).save(tmp_path)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pydicom
 
 from flrplan.errors import SettingsError
-from flrplan.files import files_below
+from flrplan.files import files_below, not_utf8
 from flrplan.image.cases import case_name
 from flrplan.image.dicom_files import is_dicom
 from flrplan.planning.patient import read_prior
@@ -69,6 +70,7 @@ class Anonymizer:
                     words |= _of_header(file)
             if path.suffix.lower() == ".json":
                 words |= _of_prior(path)
+        words |= {shown for word in words if (shown := not_utf8(word))}  # as errors write it
         words = {w for w in words if len(w) >= _SHORTEST}
         pattern = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if pattern else None
@@ -98,6 +100,11 @@ def _of_header(file: Path) -> set[str]:
         if keyword.endswith("Date") and re.fullmatch(r"\d{8}", value):
             words.add(f"{value[:4]}-{value[4:6]}-{value[6:]}")
     return words
+
+
+def keep_headers_out_of_warnings() -> None:
+    """Has Python's warnings leave out pydicom's, which show values that DICOM does not allow; what a plan needs is checked and said by itself."""
+    warnings.filterwarnings("ignore", module=r"pydicom\b")
 
 
 class AnonymousLog(logging.Filter):

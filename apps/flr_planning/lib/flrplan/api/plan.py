@@ -28,7 +28,7 @@ from flrplan.method import CASCADE, FLR, CascadeResult, Probability, Source, Sta
 from flrplan.method.engine import APP_ENGINE
 from flrplan.planning import COHERENT, REPORT_NAME, Clinical, Interval, LiverState, Plan
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration, settings_of_run, uncalibrated
-from flrplan.planning.cut_file import Plane, read_cut
+from flrplan.planning.cut_file import Plane, read_cut, require_surface
 from flrplan.planning.evidence import Evidence, disagreement_of, evidence_of
 from flrplan.planning.given import NOT_ADVICE, at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
 from flrplan.planning.meshes import Mesh
@@ -126,7 +126,7 @@ def plan(
     stated = Patient(height_cm, weight_kg)
     state = None if liver_state is None else liver_state_named(liver_state)
     before = None if prior is None else read_prior(Path(prior))
-    Clinical(stated, state, before, weeks)  # what is wrong with it is said before anything is predicted
+    known = Clinical(stated, state, before, weeks)  # what is wrong with it is said before anything is predicted
     path = None
     if isinstance(ct, str | os.PathLike):
         path = Path(ct)
@@ -135,7 +135,7 @@ def plan(
         raise SettingsError(f"ct: expected a path or a flrplan.CT, which knows its grid, got {type(ct).__name__}")
     image = ct if name is None else replace(ct, name=name)
     patient, notes = patient_of_ct(stated, path, series)
-    clinical = Clinical(patient, state, before, weeks)
+    clinical = replace(known, patient=patient)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
     of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
     of_own = {n: _mask(mask, image, Structure.FLR if n == "flr" else n) for n, mask in drawn.items()}
@@ -169,12 +169,12 @@ def plan(
         options = options_of(
             plane,
             raw=raw,
-            height_cm=height_cm,
-            weight_kg=weight_kg,
+            height_cm=stated.height_cm,
+            weight_kg=stated.weight_kg,
             liver_state=state,
-            weeks=weeks,
+            weeks=known.weeks,
             other_side=other_side or None,
-            at_least=at_least,
+            at_least=wanted,
             disagreement=disagreement or None,
             also=asked_also(cascade.settings),
         )
@@ -198,6 +198,8 @@ def _own_cascade() -> Cascade:
 
 def _cut(cut: PathLike | Plane | Mesh) -> tuple[Plane | Mesh, str]:
     """The cut, read where it is a file, and what was assumed of its frame."""
+    if isinstance(cut, Mesh):
+        require_surface(cut, "the given cut")
     if isinstance(cut, Plane | Mesh):
         return cut, ""
     if isinstance(cut, str | os.PathLike):
@@ -434,7 +436,7 @@ def request_of(ct: Path, files: Mapping[str, Path], options: Mapping[str, Any]) 
     """What is asked for one case: files, with size and time, and options, so that a plan of others is never taken for it."""
 
     def stamp(file: Path) -> list[object]:
-        parts = files_below(file) if file.is_dir() else [file] if file.is_file() else []
+        parts = [p for p in (files_below(file) if file.is_dir() else [file]) if p.is_file()]  # a link to nothing is none
         return [
             str(file.resolve()),
             sum(p.stat().st_size for p in parts),

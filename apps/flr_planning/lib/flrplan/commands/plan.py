@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,21 +103,23 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if not arguments.anonymize:
         return _plan_all(arguments, str)
-    from flrplan.api.anonymous import Anonymizer, AnonymousLog
+    from flrplan.api.anonymous import Anonymizer, AnonymousLog, keep_headers_out_of_warnings
 
-    files = [getattr(arguments, name) for name in (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")]
-    clean = Anonymizer([Path(path) for path in (*arguments.inputs, *files) if path], [arguments.out])
-    log = AnonymousLog(clean)
-    handlers = logging.getLogger().handlers
-    for handler in handlers:
-        handler.addFilter(log)
-    try:
-        return _plan_all(arguments, clean)
-    except FlrError as error:
-        raise type(error)(clean(str(error))) from None
-    finally:
+    with warnings.catch_warnings():
+        keep_headers_out_of_warnings()
+        files = [getattr(arguments, name) for name in (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")]
+        clean = Anonymizer([Path(path) for path in (*arguments.inputs, *files) if path], [arguments.out])
+        log = AnonymousLog(clean)
+        handlers = logging.getLogger().handlers
         for handler in handlers:
-            handler.removeFilter(log)
+            handler.addFilter(log)
+        try:
+            return _plan_all(arguments, clean)
+        except FlrError as error:
+            raise type(error)(clean(str(error))) from None
+        finally:
+            for handler in handlers:
+                handler.removeFilter(log)
 
 
 def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int:
@@ -264,7 +267,8 @@ def _tell(name: str, planned: Plan) -> None:
     if planned.interval is not None:
         say(f"  {planned.interval.describe()}")
     for beside, other in planned.compared.items():
-        say(f"  beside it, {beside}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}")
+        opinions = f"; FLR of each architecture's own plan: {other.by_architecture}" if other.by_architecture else ""
+        say(f"  beside it, {beside}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}{opinions}")
 
 
 def _write_index(out: Path, clean: Callable[[str], str]) -> None:

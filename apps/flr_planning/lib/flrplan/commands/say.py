@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import TextIO
+
+from flrplan.files import not_utf8
 
 
 def say(text: str = "") -> None:
     """One line of the command's result, on standard output."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    _write(sys.stdout, text)
 
 
 def note(text: str) -> None:
     """One line about what is going on, on standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(f"{not_utf8(text) or text}\n")
+    stream.flush()

@@ -12,6 +12,7 @@ from flrplan.errors import FlrError, ImageError
 from flrplan.evaluation.inputs import IMAGE_SUFFIXES, CaseFiles, Gap
 from flrplan.image import Geometry, require_same_grid
 from flrplan.image.geometry import straighten
+from flrplan.image.volume_file import itk_path
 
 
 def header_geometry(path: Path) -> Geometry | None:
@@ -20,7 +21,7 @@ def header_geometry(path: Path) -> Geometry | None:
     Raises: ImageError for a file that is empty, cut off inside its header or not an image, and for a grid that cannot be.
     """
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:

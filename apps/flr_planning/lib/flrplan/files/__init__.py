@@ -9,7 +9,7 @@ from flrplan.lazy import import_at_first_use
 if TYPE_CHECKING:
     from flrplan.files.digest import sha256_of_file, stamp_of
     from flrplan.files.folder import alone_in, current_version, make_writable, publish_version, use_version, versions
-    from flrplan.files.listing import entries, files_below, is_junk
+    from flrplan.files.listing import entries, files_below, is_junk, not_utf8
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
     from flrplan.files.write import link, replacing, write_json, write_text
@@ -22,6 +22,7 @@ __all__ = [
     "is_junk",
     "link",
     "make_writable",
+    "not_utf8",
     "publish_version",
     "read_json",
     "read_table",
@@ -53,6 +54,7 @@ import_at_first_use(
             "entries",
             "files_below",
             "is_junk",
+            "not_utf8",
         ),
         "flrplan.files.space": ("require_room",),
         "flrplan.files.text": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
 from functools import wraps
 from numbers import Real
@@ -63,9 +64,10 @@ EmptyBlock = BeforeValidator(lambda value: {} if value is None else value)
 
 def require_number(name: str, value: object) -> float:
     """A number of a caller's own. Raises: SettingsError, by name, for a text, a truth value or what else is none."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise SettingsError(f"{name}: expected a number, got {value!r:.80}")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, Real):
+        with suppress(OverflowError):  # of an int beyond all floats
+            return float(value)
+    raise SettingsError(f"{name}: expected a number, got {value!r:.80}")
 
 
 def one_of(known: Iterable[object]) -> BeforeValidator:

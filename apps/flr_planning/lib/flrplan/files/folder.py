@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from flrplan.errors import ModelError, OutputError
+from flrplan.files.listing import not_utf8
 from flrplan.files.text import read_text
 
 try:
@@ -32,6 +33,8 @@ def make_writable(folder: Path, advice: str) -> None:
 
     Raises: OutputError ending in ``advice``, which says what to do where it cannot be made or written to.
     """
+    if shown := not_utf8(folder):
+        raise OutputError(f"{shown}: its name is not UTF-8, so nothing can be written there; {advice}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):

@@ -22,6 +22,18 @@ def is_junk(path: Path) -> bool:
     return name in _JUNK_FOLDERS or (name in _JUNK_FILES and not path.is_dir())
 
 
+def not_utf8(path: str | os.PathLike[str]) -> str | None:
+    """A path whose bytes are not UTF-8, such as one copied from an old system, or a text with one, in letters that are; None for every other.
+
+    ITK ends the process at such a path, and no record can hold it.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return None
+
+
 def entries(folder: Path) -> list[Path]:
     """Files and folders of one folder, sorted, without junk. Raises ImageError where it cannot be read."""
     try:

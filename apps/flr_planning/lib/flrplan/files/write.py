@@ -19,8 +19,12 @@ from uuid import uuid4
 import numpy as np
 
 from flrplan.errors import OutputError
+from flrplan.files.listing import not_utf8
 
-_PART = re.compile(r"\.part-[0-9a-f]{8}-.")
+PART = ".part-"
+"""How the name begins of a file that is being written; of a process that was killed it stays."""
+
+_PART = re.compile(rf"{re.escape(PART)}[0-9a-f]{{8}}-.")
 _LEFT_SECONDS = 24 * 3600.0
 """A part that nobody has touched for so long was left by a process that was killed."""
 
@@ -32,7 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Missing folders are made, and parts that killed processes left there a day ago are removed. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
     """
     path = Path(path)
-    part = path.with_name(f".part-{uuid4().hex[:8]}-{path.name}")
+    if shown := not_utf8(path):
+        raise OutputError(f"{shown} cannot be written: its name is not UTF-8; choose another name")
+    part = path.with_name(f"{PART}{uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)

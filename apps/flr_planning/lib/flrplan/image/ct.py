@@ -17,7 +17,7 @@ from flrplan.image.dicom_files import DicomFile, is_dicom
 from flrplan.image.dicom_series import read_dicom_series
 from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.hounsfield import as_hu, check_grid, check_hu
-from flrplan.image.volume_file import image_suffix, read_volume, scalar_volume
+from flrplan.image.volume_file import image_suffix, itk_path, read_volume, scalar_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,7 @@ def read_ct(path: str | os.PathLike[str], series: str | None = None) -> CT:
         SettingsError: ``series`` for an input that is not DICOM.
     """
     path = Path(path)
+    itk_path(path)
     if path.is_dir() or (image_suffix(path) is None and path.is_file() and is_dicom(path)):
         array, geometry, slices, warnings = read_dicom_series(path, series)
         return _checked(array, geometry, case_name(path), str(path), warnings, slices)
@@ -73,7 +74,7 @@ def read_grid(path: str | os.PathLike[str]) -> Geometry:
     if image_suffix(path) is None or path.is_dir():
         return read_ct(path).geometry
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     try:
         reader.ReadImageInformation()
         direction = np.array(reader.GetDirection()).reshape(3, 3)

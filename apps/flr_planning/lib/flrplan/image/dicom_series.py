@@ -20,6 +20,7 @@ from flrplan.image.dicom_files import DicomFile, choose_series, missing_referenc
 from flrplan.image.dicom_frames import PlainFiles
 from flrplan.image.geometry import SAME_GRID_TOLERANCE_VOXELS, Geometry, straighten
 from flrplan.image.hounsfield import as_hu
+from flrplan.image.volume_file import itk_path
 
 DUPLICATE_MM = 0.01
 """Two slices closer than this lie at one position; the finest reconstruction steps are 0.1 mm or more."""
@@ -237,7 +238,7 @@ def _decoded(file: DicomFile, path: Path) -> NDArray[Any]:
     """One slice ``(1, Y, X)`` after its own rescale; GDCM picks a type that holds the result exactly."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     try:
         return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
     except RuntimeError as error:

@@ -23,7 +23,7 @@ from flrplan.files import replacing
 from flrplan.image.finite import count_non_finite, require_finite
 from flrplan.image.geometry import SAME_GRID_TOLERANCE_VOXELS, Geometry, another_grid
 from flrplan.image.text_header import check_text_header
-from flrplan.image.volume_file import image_suffix, read_volume, scalar_volume
+from flrplan.image.volume_file import image_suffix, itk_path, read_volume, scalar_volume
 from flrplan.image.write import write_volume
 
 NO_LABELS = ("background", "foreground_scribbles", "background_scribbles")
@@ -99,7 +99,7 @@ def read_segmentation(path: Path) -> Segmentation:
         volume = read_volume(path)
         return Segmentation((whole_numbers(sitk.GetArrayFromImage(volume.image), str(path)),), volume.geometry, str(path))
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ImageError(

@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from flrplan.errors import ImageError
+from flrplan.files import not_utf8
 from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.nifti_header import Header, check_nifti, nifti_warnings, read_sheared
 from flrplan.image.text_header import check_text_header
@@ -35,10 +36,17 @@ def image_suffix(path: Path) -> str | None:
     return next((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), None)
 
 
+def itk_path(path: Path) -> str:
+    """A path as ITK takes it. Raises: ImageError for one that is not UTF-8."""
+    if shown := not_utf8(path):
+        raise ImageError(f"{shown}: the name of this file, or of a folder above it, is not UTF-8; rename it")
+    return str(path)
+
+
 def announced_voxels(path: Path) -> int:
     """How many voxels the header of an image file announces, before any is read or unpacked; 0 where that cannot be read."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
@@ -59,7 +67,7 @@ def read_volume(path: Path) -> Volume:
         raise ImageError(f"{path}: expected a DICOM file or a name that ends in {', '.join(IMAGE_SUFFIXES)}")
     header: Header | None = check_nifti(path) if suffix in NIFTI_SUFFIXES else None
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         if header is not None and "orthonormal" in str(error):

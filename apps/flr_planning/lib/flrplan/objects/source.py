@@ -14,7 +14,7 @@ import pydicom
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, generate_uid
-from pydicom.valuerep import DA, TM, format_number_as_ds
+from pydicom.valuerep import DA, TM, PersonName, format_number_as_ds
 
 from flrplan import __version__
 from flrplan.errors import OutputError
@@ -127,6 +127,8 @@ def _usable(value: Any, keyword: str) -> Any:
     """A value of a type 2 attribute, or empty where DICOM does not allow it."""
     if keyword == "PatientSex":
         return value if value in ("M", "F", "O") else ""
+    if keyword == "PatientName" and not isinstance(value, PersonName):
+        return ""  # several, parted by a backslash
     kind = DA if keyword.endswith("Date") else TM if keyword.endswith("Time") else None
     try:
         return "" if value is None else value if kind is None else kind(value) or ""

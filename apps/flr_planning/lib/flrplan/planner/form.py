@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, closing
 from typing import IO
 
 from python_multipart.exceptions import FormParserError
@@ -14,6 +16,7 @@ from flrplan.errors import FlrError, SettingsError
 from flrplan.planner.upload import Upload, is_wanted
 
 _LONGEST_FIELD_BYTES, _MOST_FIELDS = 1000, 20
+_LONGEST_SILENCE_SECONDS = 300.0
 
 
 async def read_form(request: Request, upload: Upload) -> dict[str, str]:
@@ -26,22 +29,35 @@ async def read_form(request: Request, upload: Upload) -> dict[str, str]:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise SettingsError(f"expected a form with files (multipart/form-data), got {kind.decode('latin-1') or 'nothing'}")
-    form = _Form(boundary, upload)
-    stream = request.stream()
+    stream = _in_time(request.stream())
     try:
-        async for chunk in stream:
-            await run_in_threadpool(form.parser.write, chunk)
+        with closing(_Form(boundary, upload)) as form:
+            async for chunk in stream:
+                await run_in_threadpool(form.parser.write, chunk)
     except FlrError:
         async for _ in stream:
             pass
         raise
     except FormParserError as error:
         raise SettingsError("the upload did not arrive whole; send it again") from error
-    finally:
-        form.close()
     if not form.is_whole:
         raise SettingsError("the upload did not arrive whole; send it again")
     return {name: value.decode("utf-8", "replace").strip() for name, value in form.fields.items()}
+
+
+async def _in_time(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What comes in. Raises: SettingsError where nothing does for long: of a browser that lost its network, no end is ever told."""
+    while True:
+        try:
+            async with asyncio.timeout(_LONGEST_SILENCE_SECONDS):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise SettingsError(
+                f"nothing more of the upload arrived for {_LONGEST_SILENCE_SECONDS / 60:g} minutes; send it again"
+            ) from None
+        yield chunk
 
 
 class _Form:
@@ -92,6 +108,7 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         if b"filename" not in options:
             self._field = self.fields.setdefault(options.get(b"name", b"").decode("utf-8", "replace"), bytearray())
+            self._require_few()
         elif is_wanted(name := options[b"filename"].decode("utf-8", "replace")):
             self._file = self._opened.enter_context(self._upload.new_file(name))
 
@@ -100,10 +117,13 @@ class _Form:
             self._upload.write(self._file, data[start:end])
         elif self._field is not None:
             self._field.extend(data[start:end])
-            if len(self._field) > _LONGEST_FIELD_BYTES or len(self.fields) > _MOST_FIELDS:
-                raise SettingsError(
-                    f"expected at most {_MOST_FIELDS} fields of {_LONGEST_FIELD_BYTES} letters in the form, got more; use the page's own form"
-                )
+            self._require_few()
+
+    def _require_few(self) -> None:
+        if len(self._field or b"") > _LONGEST_FIELD_BYTES or len(self.fields) > _MOST_FIELDS:
+            raise SettingsError(
+                f"expected at most {_MOST_FIELDS} fields of {_LONGEST_FIELD_BYTES} letters in the form, got more; use the page's own form"
+            )
 
     def _end(self) -> None:
         self.is_whole = True

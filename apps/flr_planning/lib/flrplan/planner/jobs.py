@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flrplan.anatomy import APPEARANCE
+from flrplan.api.anonymous import keep_headers_out_of_warnings
 from flrplan.api.plan import liver_state_named, plan
 from flrplan.engine import Cascade
 from flrplan.errors import FlrError, OutputError, SettingsError
@@ -157,6 +158,7 @@ class Jobs:
 
     def start(self) -> None:
         """Deletes what servers that were killed have left behind, and begins to plan. Raises: OutputError."""
+        keep_headers_out_of_warnings()  # they would stand in the server's log
         root = self.settings.folder or Path(tempfile.gettempdir())
         try:
             root.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,11 @@ from flrplan.planning.criteria import (
     LiverState,
     Threshold,
 )
-from flrplan.planning.patient import Patient, Prior, check_prior
+from flrplan.planning.patient import Patient, Prior, check_prior, days_since
 from flrplan.planning.volumetry import Volumes
 
 NOT_COMPUTABLE = "not computable"
+DAY_WEEKS = 1 / 7
 MET, NOT_MET, NOT_APPLICABLE, NOT_JUDGED = "met", "not met", "not applicable", "not judged"
 
 
@@ -35,7 +36,7 @@ class Clinical:
     """What a user knows of the patient; nothing of it is guessed.
 
     liver_state: which thresholds are judged; None: none, all are listed. weeks: from the embolisation of the portal vein to this CT.
-    Raises: SettingsError for weeks that are not positive, and as :func:`flrplan.planning.patient.check_prior`.
+    Raises: SettingsError for weeks below a day or above ten years, and as :func:`flrplan.planning.patient.check_prior`.
     """
 
     patient: Patient = field(default_factory=Patient)
@@ -44,9 +45,10 @@ class Clinical:
     weeks: float | None = None
 
     def __post_init__(self) -> None:
-        weeks = None if self.weeks is None else require_number("weeks", self.weeks)
-        if weeks is not None and not (math.isfinite(weeks) and 0 < weeks <= 520):
-            raise SettingsError(f"weeks since the embolisation: expected more than 0, at most 520, got {weeks:g}")
+        if self.weeks is not None:
+            object.__setattr__(self, "weeks", require_number("weeks", self.weeks))
+        if self.weeks is not None and not DAY_WEEKS <= self.weeks <= 520:
+            raise SettingsError(f"weeks since the embolisation: expected a day ({DAY_WEEKS:.2f}) to 520, got {self.weeks:g}")
         if self.weeks is not None and self.prior is None:
             raise SettingsError(
                 "weeks since the embolisation say nothing without the volumetry before it; give the prior as well"
@@ -119,8 +121,18 @@ class Assessment:
 
     def findings(self) -> list[str]:
         """What a person should look at, one sentence each."""
-        prior = self.clinical.prior
+        prior, weeks = self.clinical.prior, self.clinical.weeks
         findings = [] if prior is None else check_prior(prior, self.clinical.patient)
+        days = math.inf if prior is None else days_since(prior, self.clinical.patient)
+        if weeks is not None and 7 * weeks > days + 7:  # weeks are often said rounded
+            findings.append(
+                f"the embolisation, {weeks:g} weeks before this CT, would lie before the prior volumetry, which was scanned {days:.0f} days before "
+                "it; check the weeks and the prior"
+            )
+        elif days == 0:
+            findings.append(
+                "the prior volumetry is of the same day as this CT; check that it is the one before the embolisation"
+            )
         findings += [
             f"the remnant is below {threshold.describe()}: {percent:.1f} %"
             for threshold, percent, verdict in self.judged()

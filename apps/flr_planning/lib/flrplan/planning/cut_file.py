@@ -44,12 +44,17 @@ class Plane:
     normal_lps: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        values = (*self.point_lps_mm, *self.normal_lps)
-        if len(values) != 6 or not np.isfinite(values).all() or not np.any(self.normal_lps):
+        given = self.point_lps_mm, self.normal_lps
+        try:
+            point, normal = (tuple(float(value) for value in values) for values in given)
+        except (TypeError, ValueError, OverflowError):
+            point = normal = ()
+        if len(point) != 3 or len(normal) != 3 or not np.isfinite((*point, *normal)).all() or not any(normal):
             raise LabelError(
-                f"a cutting plane is a point and a normal that is not 0, three numbers each (LPS, mm), got {self.point_lps_mm} and "
-                f"{self.normal_lps}"
+                f"a cutting plane is a point and a normal that is not 0, three numbers each (LPS, mm), got {given[0]} and {given[1]}"
             )
+        object.__setattr__(self, "point_lps_mm", point)  # numpy's own numbers are none of JSON's
+        object.__setattr__(self, "normal_lps", normal)
 
 
 def plane_of_text(text: str) -> Plane | None:
@@ -88,14 +93,28 @@ def read_cut(path: Path) -> tuple[Plane | Mesh, str]:
     if frame.upper() not in ("LPS", "RAS", ""):
         raise LabelError(f"{path}: expected the frame LPS or RAS, found {frame!r}; export it again")
     if isinstance(cut, Mesh):
-        if cut.is_empty:
-            raise LabelError(f"{path}: the mesh has no triangle; export the surface of the cut")
-        if not np.isfinite(cut.vertices_lps_mm).all():
-            raise LabelError(f"{path}: the mesh has places that are no number; export it again")
+        require_surface(cut, str(path))
         if frame.upper() == "RAS":
             cut = Mesh((cut.vertices_lps_mm * _TO_LPS).astype(np.float32), cut.triangles)
         return cut, "" if frame else f"{path.name} does not say whether its places are LPS or RAS; they were taken as LPS"
     return cut, ""
+
+
+def require_surface(mesh: Mesh, source: str) -> None:
+    """Raises: LabelError, naming the source, for a mesh without triangles, or with places or triangles that are none."""
+    places, triangles = np.asarray(mesh.vertices_lps_mm), np.asarray(mesh.triangles)
+    if not (_is_table(places, "fiu") and _is_table(triangles, "iu")):
+        raise LabelError(f"{source}: expected vertices (N, 3) and triangles (M, 3), found {places.shape} and {triangles.shape}")
+    if not len(triangles):
+        raise LabelError(f"{source}: the mesh has no triangle; export the surface of the cut")
+    if not np.isfinite(places).all():
+        raise LabelError(f"{source}: the mesh has places that are no number; export it again")
+    if not 0 <= triangles.min() <= triangles.max() < len(places):
+        raise LabelError(f"{source}: its triangles name vertices that are not among its {len(places)}; export it again")
+
+
+def _is_table(array: NDArray[Any], kinds: str) -> bool:
+    return array.ndim == 2 and array.shape[1] == 3 and array.dtype.kind in kinds
 
 
 def _markup(data: bytes) -> tuple[Plane, str]:
@@ -182,21 +201,13 @@ def _ply(data: bytes) -> tuple[Mesh, str]:
                         take(kinds_of[0], 1)
             found["face"] = _fans(polygons)
             break
-    return Mesh(found["vertex"].astype(np.float32), _checked(found["face"], len(found["vertex"]))), _space(
-        head.encode("latin-1")
-    )
+    return Mesh(found["vertex"].astype(np.float32), found["face"]), _space(head.encode("latin-1"))
 
 
 def _fans(polygons: list[NDArray[Any]]) -> NDArray[np.int32]:
     """Polygons as triangles around their first corner."""
     triangles = [(p[0], p[k], p[k + 1]) for p in polygons for k in range(1, len(p) - 1)]
     return np.asarray(triangles, np.int32).reshape(-1, 3)
-
-
-def _checked(triangles: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    if triangles.size and not 0 <= triangles.min() <= triangles.max() < count:
-        raise LabelError(f"its triangles name vertices that are not among its {count}; export it again")
-    return triangles
 
 
 def _vtp(data: bytes) -> tuple[Mesh, str]:
@@ -231,7 +242,7 @@ def _vtp(data: bytes) -> tuple[Mesh, str]:
     said = root.find(".//Array[@Name='SPACE']")
     codes = ((said.text if said is not None else None) or "").split()
     frame = "".join(chr(int(code)) for code in codes if int(code))
-    return Mesh(vertices.astype(np.float32), _checked(triangles, len(vertices))), frame
+    return Mesh(vertices.astype(np.float32), triangles), frame
 
 
 def _blocks(source: bytes, length: np.dtype[Any], in_text: bool, compressor: str | None) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 from flrplan.errors import SettingsError
 from flrplan.files import read_json
 from flrplan.files.checked import require_number
+from flrplan.planning.record import require_form
 
 HEIGHT_CM = (100.0, 250.0)
 WEIGHT_KG = (25.0, 350.0)
@@ -34,8 +35,8 @@ class Patient:
 
     def __post_init__(self) -> None:
         for name, value in (("height_cm", self.height_cm), ("weight_kg", self.weight_kg)):
-            if value is not None:
-                require_number(name, value)
+            if value is not None:  # numpy's own numbers are none of JSON's
+                object.__setattr__(self, name, require_number(name, value))
         in_metres = self.height_cm is not None and 1.0 <= self.height_cm <= 2.5
         hint = f", which looks like metres: {100 * (self.height_cm or 0):.0f} cm?" if in_metres else ""
         for name, value, (low, high), unit, said in (
@@ -73,13 +74,14 @@ def read_prior(path: Path) -> Prior:
     if path.suffix.lower() != ".json":
         raise SettingsError(f"{path}: expected the plan.json of an earlier plan; give that file of its folder")
     content = read_json(path, "the plan.json of an earlier plan")
+    require_form(content, str(path))
     try:
         volume, patient = content["volumes"]["flr_functional_ml"], content.get("patient") or {}
         day = patient.get("scan_date")
         if not 0 < float(volume) < math.inf:
             raise ValueError(f"flr_functional_ml {volume}")
         return Prior(float(volume), None if day is None else date.fromisoformat(day), patient.get("id"), str(path))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingsError(
             f"{path}: expected the plan.json of an earlier plan, with volumes and flr_functional_ml in it ({error!r}); give that file"
         ) from error
@@ -106,6 +108,13 @@ def check_prior(prior: Prior, patient: Patient) -> list[str]:
     if prior.scan_date is None or patient.scan_date is None:
         unknown.append("earlier than this CT")
     return [f"the files do not say that the prior volumetry is {' and '.join(unknown)}; check it"] if unknown else []
+
+
+def days_since(prior: Prior, patient: Patient) -> float:
+    """Days from a prior to this CT; infinite where either day is not known."""
+    if prior.scan_date is None or patient.scan_date is None:
+        return math.inf
+    return (patient.scan_date - prior.scan_date).days
 
 
 def patient_of_header(header: Mapping[str, Any]) -> tuple[Patient, list[str]]:

@@ -18,6 +18,7 @@ from flrplan import __version__
 from flrplan.anatomy import Mask, Structure
 from flrplan.errors import OutputError
 from flrplan.files import alone_in, write_json
+from flrplan.files.write import PART
 from flrplan.image import CT, write_label_map
 from flrplan.method import CascadeResult, Probability, Source
 from flrplan.objects.source import why_no_objects
@@ -196,7 +197,7 @@ class Plan:
         ]
 
     def _second_opinions(self) -> list[str]:
-        if self.interval is None or not self.interval.architecture_fractions:
+        if self.interval is None or not self.by_architecture:
             return []
         fractions = self.interval.architecture_fractions.values()
         points = 100 * (max(fractions) - min(fractions))
@@ -204,8 +205,13 @@ class Plan:
             return []
         return [
             f"this plan is not sure: the architectures differ by {points:.0f} points; the FLR of each one's own plan, as a share of the parenchyma: "
-            f"{self.interval.by_architecture}; look where they differ (--disagreement)"
+            f"{self.by_architecture}; look where they differ (--disagreement)"
         ]
+
+    @property
+    def by_architecture(self) -> str:
+        """The FLR% of each architecture's own plan in words; empty without second opinions."""
+        return "" if self.interval is None else self.interval.by_architecture
 
     @property
     def why_no_dicom(self) -> str | None:
@@ -254,7 +260,12 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """What ``plan.json`` holds of a plan that stands beside another."""
-        return {"remark": self.remark, "volumes": self.volumes.to_json(), **self.parts.to_json()}
+        return {
+            "remark": self.remark,
+            "volumes": self.volumes.to_json(),
+            "interval": None if self.interval is None else self.interval.to_json(),
+            **self.parts.to_json(),
+        }
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the plan into ``folder``, which is made; a plan that is there is replaced.
@@ -282,9 +293,11 @@ class Plan:
 
         try:
             of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
-            old = (REPORT_NAME, *of_this, f"{MESH_FOLDER}/*.stl", f"{MESH_FOLDER}/*.mrk.json", f"{MESH_FOLDER}/{SCENE_NAME}")
+            killed = (f"{PART}*", f"{MESH_FOLDER}/{PART}*")  # of a plan that was, while it wrote
+            meshes = [f"{MESH_FOLDER}/{name}" for name in ("*.stl", "*.mrk.json", SCENE_NAME)]
+            old = (REPORT_NAME, *of_this, *meshes, *killed)
             for file in [file for pattern in old for file in folder.glob(pattern)]:
-                file.unlink()  # beside a new map it would be wrong
+                file.unlink(missing_ok=True)  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
         write_label_map(folder / MAP_NAME, self.label_zyx, self.ct.geometry)

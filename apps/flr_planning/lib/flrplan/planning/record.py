@@ -73,6 +73,7 @@ class ComparedRecord(TypedDict):
 
     remark: str
     volumes: VolumesRecord
+    interval: NotRequired[dict[str, Any] | None]
     resection_parts: list[PartRecord]
     remnant_parts: list[PartRecord]
     lesions: list[LesionRecord]
@@ -158,12 +159,17 @@ def plan_schema() -> dict[str, Any]:
     return _adapter().json_schema()
 
 
-def checked_plan(content: Any, source: str) -> PlanRecord:
-    """The content of a ``plan.json``. Raises: SettingsError naming the source, the key, what was expected and what was found."""
+def require_form(content: Any, source: str) -> None:
+    """Raises: SettingsError for a plan that says it is of another form than :data:`SCHEMA`."""
     if isinstance(content, dict) and content.get("schema", SCHEMA) != SCHEMA:
         raise SettingsError(
             f"{source}: expected a plan of form {SCHEMA}, found {content['schema']!r}: another version of flrplan wrote it; use that one"
         )
+
+
+def checked_plan(content: Any, source: str) -> PlanRecord:
+    """The content of a ``plan.json``. Raises: SettingsError naming the source, the key, what was expected and what was found."""
+    require_form(content, source)
     try:
         return _adapter().validate_python(content, strict=True)
     except ValidationError as error:

@@ -29,6 +29,7 @@ PAGE_NAME = "report.html"
 PDF_NAME = "report.pdf"
 MOST_LESIONS = 12
 """So many metastases are listed, the largest first; all stand in ``plan.json``."""
+_BY_ARCHITECTURE = "FLR of each architecture's own plan"
 _TEMPLATE = Path(__file__).with_name("report.html")
 _OUTLINES = "solid outline: remnant (FLR); dashed and hatched: resection; thick with a number: metastasis, dotted where it is left in the remnant"
 
@@ -202,8 +203,8 @@ def _volumes(plan: Plan) -> Table:
     ]
     if raw is not None:
         rows.append(("FLR of the networks' own mask", f"{_ml(raw.flr_functional_ml)} ml, {_share(raw)}"))
-    if plan.interval is not None and plan.interval.architecture_fractions:
-        rows.append(("FLR of each architecture's own plan", plan.interval.by_architecture))
+    if plan.by_architecture:
+        rows.append((_BY_ARCHITECTURE, plan.by_architecture))
     assessment = plan.assessment
     if not math.isnan(assessment.sflr_percent):
         stlv = assessment.flr_percent(Denominator.VAUTHEY)
@@ -249,6 +250,8 @@ def _compared(plan: Plan) -> Table:
         row("smallest margin", margin),
         row("remnant as this plan's (Dice)", overlap),
     ]
+    if any(other.by_architecture for other in plan.compared.values()):
+        rows.append(row(_BY_ARCHITECTURE, lambda p: p.by_architecture or "none"))
     notes = [other.remark for other in plan.compared.values() if other.remark]
     return Table("Beside it", ("", *shown), rows, "; ".join(notes))
 
