@@ -244,7 +244,10 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=12, help="synthetic cases; 0 for none")
     parser.add_argument("--first", type=int, default=0, help="index of the first")
     parser.add_argument(
-        "--seed", type=int, default=21, help="not 1 to 4, which trained, chose, showed or measured the demo models"
+        "--seed",
+        type=int,
+        default=21,
+        help="not 1 to 4 and 32, which trained, chose, showed, measured or calibrated the demo models",
     )
     parser.add_argument("--size", default="full", choices=("small", "medium", "full"))
     parser.add_argument("--real", action="append", default=[], metavar="NAME=CT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +185,20 @@ def test_a_damaged_file_is_told(tmp_path: Path, content: str) -> None:
     path = tmp_path / "calibration.json"
     path.write_text(content)
     with pytest.raises(ModelError, match=r"calibration\.json"):
+        Calibration.read(path, "nnunet")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("flr_fraction", "abc"), ("undecided", None), ("fold_fractions", [-5]), ("parenchyma_ml", 0), ("true_flr_ml", -1)],
+)
+def test_a_known_case_of_impossible_numbers_is_damage_and_no_interval(tmp_path: Path, name: str, value: object) -> None:
+    path = tmp_path / "calibration.json"
+    calibration_of(40).write(path, "nnunet")
+    content = json.loads(path.read_text())
+    content["nnunet"]["cases"]["case-007"]["given"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=r"calibration\.json is damaged"):
         Calibration.read(path, "nnunet")
 
 

@@ -21,8 +21,9 @@ MEASURE_SIZE = CaseSize.FULL
 """As patients are scanned: 512 x 512 voxels, slices of 0.8 to 7.5 mm. The training cases (medium) are coarser."""
 MEASURE_WIDE = 0.5
 """So both kinds of case are measured: those like the data set's and the wide ones."""
-CALIBRATION_SEED = 31
-"""Cases of this seed are the known ones of the demo models' ``calibration.json`` (docs/uncertainty.md), and are used for nothing else."""
+CALIBRATION_SEED = 32
+"""Cases of this seed are the known ones of the demo models' ``calibration.json`` (docs/uncertainty.md). What of a liver a coherent
+plan calls undecided was chosen on them, too; nothing else was."""
 DEMO_SEED = 3
 DEMO_INDEX = 3
 """The case that ``flrplan demo`` makes and plans: thin slices and the whole liver in view."""

@@ -47,10 +47,17 @@ class KnownCase:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> KnownCase:
-        """From plain values. Raises TypeError or KeyError for others."""
+        """From plain values. Raises TypeError, KeyError or ValueError for others, and for shares and volumes that are none."""
         rest = dict(content)
         truth = {name: rest.pop(name) for name in ("true_flr_ml", "true_flr_fraction")}
-        return cls(Evidence.from_json(rest), **truth)
+        known = cls(Evidence.from_json(rest), **truth)
+        of = known.evidence
+        shares = [of.flr_fraction, of.raw_flr_fraction, of.soft_fraction, of.undecided, known.true_flr_fraction]
+        shares += [*of.fold_fractions, *of.architecture_fractions.values()]
+        volumes = [known.true_flr_ml, of.crlm_ml, of.slice_mm]
+        if not (all(0 <= share <= 1 for share in shares) and all(v >= 0 for v in volumes) and of.parenchyma_ml > 0):
+            raise ValueError("expected shares of 0 to 1, volumes of 0 ml and more, and parenchyma")
+        return known
 
 
 @dataclass(frozen=True)
