@@ -49,16 +49,16 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     On Windows, and on file systems that lock no folders, nobody waits.
     """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    descriptor = None
+    if fcntl is not None:
         with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def versions(folder: Path) -> list[int]:
