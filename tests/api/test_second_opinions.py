@@ -145,7 +145,7 @@ def test_the_plan_stays_that_of_the_first_architecture_and_the_others_fraction_s
     assert both.interval.architecture_fractions["nnunet"] == pytest.approx(both.volumes.flr_fraction)
     # 15 and 18 of 30 columns; the metastasis of 8 voxels lies in the resection of both.
     expected = [columns * 20 * 30 / (30 * 20 * 30 - 8) for columns in (15, 18)]
-    assert [*both.interval.architecture_fractions.values()] == pytest.approx(expected, abs=1e-3)
+    assert [*both.interval.architecture_fractions.values()] == pytest.approx(expected, abs=4e-3)
     assert both.interval.describe().endswith("; FLR of each architecture's own plan: nnunet 50 %, stunet 60 %")
     assert "flrplan calibrate --also stunet makes one" in both.interval.describe()
 
@@ -167,7 +167,7 @@ def test_report_and_record_name_the_models_of_all_and_what_each_said_once(both: 
     assert [*content["models"]] == ["liver", "crlm", "flr", "flr/stunet"]
     assert content["models"]["flr/stunet"]["architecture"] == "stunet"
     assert content["seconds"]["flr/stunet_predict"] == 1.0
-    assert content["interval"]["architecture_flr_fractions"]["stunet"] == pytest.approx(0.6, abs=1e-3)
+    assert content["interval"]["architecture_flr_fractions"]["stunet"] == pytest.approx(0.6, abs=4e-3)
     assert [w for w in both.result.warnings if w.startswith(("said", "stunet"))] == [
         "said by nnunet",
         "said by all",
@@ -186,7 +186,7 @@ def test_beside_a_given_resection_the_predicted_plan_says_what_each_architecture
     content = json.loads(json.dumps(mine.report()))
     assert content["interval"] is None
     beside = content["compared"]["predicted"]["interval"]["architecture_flr_fractions"]
-    assert beside == pytest.approx({"nnunet": 0.5, "stunet": 0.6}, abs=1e-3)
+    assert beside == pytest.approx({"nnunet": 0.5, "stunet": 0.6}, abs=4e-3)
     assert content["compared"]["at least 40 %"]["interval"] is None
     (table,) = [t for t in report_content(mine, with_scene=False).tables if t.title == "Beside it"]
     assert ("FLR of each architecture's own plan", "none", "nnunet 50 %, stunet 60 %", "none") in table.rows
@@ -273,7 +273,7 @@ def test_a_calibration_is_of_all_architectures_that_took_part(
     assert [*json.loads(out.read_text())] == ["schema", "nnunet", "nnunet+stunet"]
     assert [*two.models] == ["liver", "crlm", "flr", "flr/stunet"]
     known = two.cases["case-1"]["predicted"].evidence
-    assert known.architecture_fractions == pytest.approx({"nnunet": 0.5, "stunet": 0.6}, abs=1e-3)
+    assert known.architecture_fractions == pytest.approx({"nnunet": 0.5, "stunet": 0.6}, abs=4e-3)
     assert "architecture_fractions" not in json.loads(out.read_text())["nnunet"]["cases"]["case-1"]["predicted"]
     assert Calibration.read(out, "nnunet", "stunet") is not None
     assert Calibration.read(out, "nnunet", "stunet", "swinunetr") is None

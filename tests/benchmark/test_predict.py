@@ -34,12 +34,6 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What ``predict.py``, in this process, says when it ends with 1."""
-    assert predict.main(list(map(str, arguments))) == 1
-    return capsys.readouterr().err
-
-
 def probability_of(mask: Path, work: Path) -> Path:
     return work / "probabilities" / mask.relative_to(work / "predictions")
 
@@ -86,7 +80,7 @@ def test_a_second_run_keeps_what_is_there(work: Path) -> None:
     before = [sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in gone]
     for path in gone:
         path.unlink()
-    assert predict.main(["--work", str(work), "--device", "cpu", "--no-mirroring", "--probabilities"]) == 0
+    assert run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring", "--probabilities").returncode == 0
     for path, array in zip(gone, before, strict=True):
         assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array), "the same prediction again"
     assert {p for p, t in files.items() if p.stat().st_mtime_ns != t} == {
@@ -187,13 +181,14 @@ def test_the_cascade_is_one_run_and_a_network_of_several_targets_another() -> No
     ]
 
 
-def test_predictions_of_other_models_are_never_mixed_in(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
     record = work / "predicted" / "nnunet" / "held-out.json"
     before = record.read_text()
     record.write_text(json.dumps({**json.loads(before), "crlm": {"0": "of before"}}))
-    said = refusal(capsys, "--work", work, "--device", "cpu", "--no-mirroring")
+    done = run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring")
     record.write_text(before)
-    assert "what is predicted of this part was made of something else (crlm.0 was" in said
+    assert done.returncode == 1
+    assert "what is predicted of this part was made of something else (crlm.0 was" in done.stderr
 
 
 def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_those_of_another(tmp_path: Path) -> None:
@@ -217,47 +212,49 @@ def test_the_record_of_a_part_names_its_cases_and_unchecked_models_and_refuses_t
         predict.require_same_models(record, cascade, stages, ["a1"], [])
 
 
-def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Path) -> None:
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     record = tmp_path / "models" / "crlm" / "nnunet" / "fold_0" / "run.json"
     run_json = json.loads(record.read_text())
     record.write_text(json.dumps({**run_json, "train_ids": [*run_json["train_ids"], "synth-5-0001"]}))
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
-    said = refusal(capsys, "--work", work, "--models", tmp_path / "models", "--splits", tmp_path / "splits.json")
-    assert "fold 0 was trained on synth-5-0001, which it is to predict" in said
+    done = run("predict.py", "--work", work, "--models", tmp_path / "models", "--splits", tmp_path / "splits.json")
+    assert done.returncode == 1
+    assert "fold 0 was trained on synth-5-0001, which it is to predict" in done.stderr
 
 
-def test_a_split_that_does_not_cover_the_cases_is_refused(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
-    said = refusal(capsys, "--work", work, "--splits", tmp_path / "splits.json")
-    assert f"{tmp_path / 'splits.json'} does not fit the cases of {work}:" in said
-    assert "1 cases are not in the split: synth-5-0001" in said
+    done = run("predict.py", "--work", work, "--splits", tmp_path / "splits.json")
+    assert done.returncode == 1
+    assert f"{tmp_path / 'splits.json'} does not fit the cases of {work}:" in done.stderr
+    assert "1 cases are not in the split: synth-5-0001" in done.stderr
 
 
-def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: Path, tmp_path: Path) -> None:
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "flr")
-    assert "no nnunet model for stage flr" in refusal(capsys, "--work", work, "--models", tmp_path / "models")
+    done = run("predict.py", "--work", work, "--models", tmp_path / "models")
+    assert done.returncode == 1
+    assert "no nnunet model for stage flr" in done.stderr
 
 
-def test_an_ensemble_that_lacks_a_fold_is_refused_unless_it_is_stated(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_ensemble_that_lacks_a_fold_is_refused_unless_it_is_stated(work: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(work, folder, ignore=shutil.ignore_patterns("predict*", "evaluation"))
     (folder / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": [["synth-5-0001"], [], []]}')
     options = ("--work", folder, "--device", "cpu", "--no-mirroring", "--part", "held-out", "--stage", "liver")
-    assert "fold 2 of the split is not trained" in refusal(capsys, *options)
-    assert predict.main([*map(str, options), "--fold", "0", "--fold", "1"]) == 0
+    done = run("predict.py", *options)
+    assert done.returncode == 1
+    assert "fold 2 of the split is not trained" in done.stderr
+    assert run("predict.py", *options, "--fold", 0, "--fold", 1).returncode == 0
     assert [p.name for p in (folder / "predictions" / "nnunet").iterdir()] == ["pipelined_liver"], "only what the stage makes"
 
 
-def test_a_part_that_the_split_has_not(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no part fold-3; it has held-out" in refusal(capsys, "--work", work, "--part", "fold-3")
+def test_a_part_that_the_split_has_not(work: Path) -> None:
+    done = run("predict.py", "--work", work, "--part", "fold-3")
+    assert done.returncode == 1
+    assert "no part fold-3; it has held-out" in done.stderr
 
 
 def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path: Path) -> None:
