@@ -134,11 +134,11 @@ def require_writable(model_folder: Path) -> None:
 
 
 def publish_fold(
-    trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace, half: bool, said: Mapping[str, Any] | None = None
+    trainer: FlrTrainer, record: dict[str, Any], place: ModelPlace, half: bool, published: Mapping[str, Any] | None = None
 ) -> None:
     """Writes a model of this fold beside the model folder; the fold is moved into the current version, or all becomes a new one.
 
-    Where the current version has this fold with these weights, nothing is done. said: what ``published.json`` says of the new version.
+    Where the current version has this fold with these weights, nothing is done. published: what ``published.json`` says of the new version.
     Raises: ModelError where weights are not finite, or the folder has become another model's; OutputError where it cannot be written.
     """
     what = f"stage {record['stage']} fold {trainer.fold}"
@@ -156,7 +156,7 @@ def publish_fold(
                 "another --models folder, which publishes it there without training it again"
             ) from error
         if not _is_there(current_version(place.folder) / f"fold_{trainer.fold}", record["weights_sha256"]):
-            _put(trainer, record, content, place, said)
+            _put(trainer, record, content, place, published)
 
 
 def _is_there(fold: Path, digest: str) -> bool:
@@ -170,7 +170,7 @@ def _is_there(fold: Path, digest: str) -> bool:
 
 
 def _put(
-    trainer: FlrTrainer, record: dict[str, Any], content: dict[str, Any], place: ModelPlace, said: Mapping[str, Any] | None
+    trainer: FlrTrainer, record: dict[str, Any], content: dict[str, Any], place: ModelPlace, published: Mapping[str, Any] | None
 ) -> None:
     fold, current = f"fold_{trainer.fold}", current_version(place.folder)
     beside = place.folder.with_name(f".{place.folder.name}.fold.partial")  # only one process publishes here at a time
@@ -179,7 +179,7 @@ def _put(
         write_record(beside / fold / RUN_NAME, record)
         trainer.draw_curve(beside / fold / CURVE_NAME)
         write_checkpoint(beside / fold / FINAL_CHECKPOINT, content)
-        if said is None and all((current / name).is_file() for name, _ in place.shared) and not (current / fold).exists():
+        if published is None and all((current / name).is_file() for name, _ in place.shared) and not (current / fold).exists():
             (beside / fold).rename(current / fold)
             return
         if current.exists():
@@ -187,8 +187,8 @@ def _put(
             shutil.copytree(current, beside, ignore=others, copy_function=_link, dirs_exist_ok=True)
         for name, shared in place.shared:
             write_json(beside / name, shared)
-        if said is not None:
-            write_json(beside / PUBLISHED_NAME, said)
+        if published is not None:
+            write_json(beside / PUBLISHED_NAME, published)
         publish_version(beside, place.folder)
     except OutputError:
         raise
