@@ -220,6 +220,35 @@ def test_a_given_resection_is_the_plan_and_the_predicted_one_stands_beside_it(
     assert np.array_equal(flrplan.plan(ct, **given, flr=truth[Structure.FLR], cascade=instant).label_zyx, plan.label_zyx)
 
 
+def test_a_map_of_segments_is_read_for_the_plan_and_for_those_beside_it(
+    instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path
+) -> None:
+    liver = truth[Structure.LIVER]
+    columns = np.flatnonzero(liver.any(axis=(0, 1)))
+    stripes = np.clip(8 * (np.arange(liver.shape[2]) - columns[0]) // (np.ptp(columns) + 1) + 1, 1, 8)
+    given = {"liver": liver, "crlm": truth[Structure.CRLM], "cascade": instant}
+    array = np.where(liver, stripes, 0)
+    plan = flrplan.plan(ct, **given, resection=truth[Structure.LRS], at_least=40, liver_segments=array)
+    report = json.loads(json.dumps(plan.report()))
+    for one, volumes in ((report, plan.volumes), *((report["compared"][n], p.volumes) for n, p in plan.compared.items())):
+        for of, key in ((volumes.liver_ml, "volume_ml"), (volumes.lrs_ml, "resected_ml")):
+            assert sum(s[key] for s in one["segments"]) == pytest.approx(of, abs=1e-3)
+        assert all(sum(s["fraction"] for s in n["segments"]) == pytest.approx(1, abs=1e-5) for n in one["lesions"])
+    predicted = report["compared"]["predicted"]["segments"]
+    assert [s["resected_fraction"] for s in predicted] != [s["resected_fraction"] for s in report["segments"]]
+    assert "a given map (Couinaud, Le foie, Masson 1957); 0.0 ml" in report["settings"]["liver segments"]
+    array[:] = 0  # before anything of another plan is looked at
+    assert plan.segments is not None
+    assert plan.segments.label_zyx.any()
+    with pytest.raises(LabelError, match=r"the given liver_segments: expected a map of liver segments.*found the values \[0\]"):
+        flrplan.plan(ct, **given, liver_segments=array)
+    with pytest.raises(GridError, match="the given liver_segments has shape"):
+        flrplan.plan(ct, **given, liver_segments=array[1:])
+    beside = np.where(liver, 0, 1 + np.arange(liver.shape[2]) % 8)
+    with pytest.raises(LabelError, match="the given liver_segments: 0 % of its liver segments lie in the liver of this CT"):
+        flrplan.plan(ct, **given, liver_segments=beside)
+
+
 def test_where_the_folds_differ_is_saved_beside_a_given_resection_as_well(
     instant: Cascade, ct: CT, truth: dict[Structure, Mask]
 ) -> None:

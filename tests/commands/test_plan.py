@@ -97,6 +97,9 @@ def test_given_masks_and_what_is_known_of_the_patient_are_used(
     veins = np.zeros(small_ct.geometry.shape_zyx, bool)
     veins[tuple(np.argwhere(small_truth[Structure.LIVER]).mean(axis=0).astype(int))] = True
     command += ["--hepatic-veins", str(write_mask(tmp_path / "veins.nii.gz", veins, small_ct.geometry))]
+    segments = np.where(small_truth[Structure.LIVER], np.where(small_truth[Structure.FLR], 2, 7), 0).astype(np.uint8)
+    sitk.WriteImage(small_ct.geometry.image(segments), str(tmp_path / "segments.nii.gz"))
+    command += ["--liver-segments", str(tmp_path / "segments.nii.gz")]
     command += ["--height-cm", "170", "--weight-kg", "80", "--liver-state", "chemotherapy"]
     assert main(command) == 0
     printed = capsys.readouterr()
@@ -116,6 +119,10 @@ def test_given_masks_and_what_is_known_of_the_patient_are_used(
     assert report["sflr_percent"] == pytest.approx(100 * report["volumes"]["flr_functional_ml"] / 1668.8, abs=0.01)
     assert [t["source"] for t in report["thresholds"]] == ["Shindoh 2013"]
     assert [v["name"] for v in report["veins"]] == ["hepatic veins"]
+    assert {s["segment"] for s in report["segments"] if s["volume_ml"]} == {"II", "VII"}
+    assert {s["segment"] for lesion in report["lesions"] for s in lesion["segments"]} <= {"II", "VII"}
+    assert "the map of liver segments holds II, VII alone" in " ".join(report["warnings"])
+    assert "  segments resected: " in printed.out
     assert sum(report["veins"][0][f"{side}_ml"] for side in ("remnant", "resection", "outside")) == pytest.approx(
         small_ct.geometry.voxel_volume_ml, abs=1e-3
     )
@@ -198,6 +205,7 @@ def test_what_cannot_be_of_a_patient_is_told_before_anything_is_predicted(
         (["--weeks", "4"], "say nothing without the volumetry before"),
         (["--prior", str(tmp_path / "prior.json")], "prior.json: expected the plan.json of an earlier plan"),
         (["--portal-veins", str(elsewhere)], "is not on the grid of"),
+        (["--liver-segments", str(elsewhere)], "moved.nii.gz is not on the grid of"),
     ):
         assert main(["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu", *options]) == 1
         assert message in capsys.readouterr().err
@@ -238,7 +246,7 @@ def test_files_of_one_name_are_planned_under_that_of_their_folder(
         volumes = measure_volumes(np.ones((1, 1, 1), np.uint8), 1.0)
         return SimpleNamespace(
             ct=SimpleNamespace(slices=()), why_no_dicom="no series", volumes=volumes, warnings=(), compared={},
-            assessment=SimpleNamespace(describe=list), interval=None,
+            assessment=SimpleNamespace(describe=list), interval=None, segments=None,
             save=lambda folder: collecting.append(gc.isenabled()),
         )  # fmt: skip
 

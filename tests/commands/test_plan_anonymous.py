@@ -66,6 +66,10 @@ def test_an_anonymized_plan_says_nowhere_whose_it_is(
         mask = str(tmp_path / f"Doering_{structure}.nii.gz")
         sitk.WriteImage(small_ct.geometry.image(small_truth[structure]), mask)
         command += [f"--{structure}", mask]
+    segments = str(tmp_path / "Doering_segments.nii.gz")
+    halves = np.where(small_truth[Structure.FLR], 2, 7) * small_truth[Structure.LIVER]
+    sitk.WriteImage(small_ct.geometry.image(halves.astype(np.uint8)), segments)
+    command += ["--liver-segments", segments]
     assert main(command) == 0
     said = "".join(capsys.readouterr())
     folder, = (tmp_path / "out").iterdir()  # fmt: skip

@@ -17,6 +17,7 @@ from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan
 from flrplan.planning.index import write_index
 from flrplan.planning.record import PlanRecord, checked_plan, plan_schema, read_plan
+from flrplan.planning.segments import segments_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -32,7 +33,8 @@ def report() -> dict[str, Any]:
     masks = {Structure.LIVER: liver, Structure.CRLM: crlm, Structure.FLR: flr}
     ct = CT(np.zeros(grid.shape_zyx, np.int16), grid, "case", "synthetic")
     plan = Plan(CascadeResult(ct, masks, dict.fromkeys(masks, Source.GIVEN), {}, {}, ()), veins={"portal veins": flr})
-    plan = Plan(plan.result, veins=plan.veins, compared={"predicted": plan})
+    segments = segments_of(np.where(liver, 1 + np.arange(12) // 2, 0).astype(np.uint8), liver, grid, "map")
+    plan = Plan(plan.result, veins=plan.veins, segments=segments, compared={"predicted": plan})
     return dict(json.loads(json.dumps(plan.report())))
 
 
@@ -41,6 +43,9 @@ def test_a_plan_writes_the_declared_keys_and_no_other(report: dict[str, Any]) ->
     assert set(report) | optional == set(PlanRecord.__annotations__)
     assert checked_plan(report, "here") == report
     assert report["schema"] == 1
+    before = {key: value for key, value in report.items() if key not in ("segments", "liver_part", "compared")}
+    before["lesions"] = [{key: value for key, value in lesion.items() if key != "segments"} for lesion in report["lesions"]]
+    assert checked_plan(before, "here") == before, "a plan of before knows no segments"
 
 
 def test_the_published_schema_is_that_of_the_type() -> None:

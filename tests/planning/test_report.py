@@ -27,6 +27,7 @@ from flrplan.planning.interval import Bounds, Interval
 from flrplan.planning.patient import Patient
 from flrplan.planning.picture import key_views
 from flrplan.planning.report import report_content, write_report
+from flrplan.planning.segments import segments_of
 
 GRID = Geometry((40, 36, 14), (2.0, 2.0, 5.0), (-40.0, -36.0, 100.0))
 
@@ -232,6 +233,28 @@ def test_plans_beside_it_are_compared_and_their_cut_is_drawn(tmp_path: Path) -> 
     assert re.search(r"metastases\s+1 resected\s+1 cut through", words)
     assert "arithmetic, not advice" in words
     assert "white, dash-dotted: the cut of the plan “predicted”" in words
+
+
+def test_segments_of_a_map_stand_beside_the_metastases_and_in_a_table_and_the_report_keeps_its_two_pages(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of(20)
+    liver = plan.masks[Structure.LIVER]
+    given = np.where(liver, np.clip((np.arange(40) - 5) // 3, 1, 8), 0).astype(np.uint8)  # V from column 20 on
+    plan = replace(plan, segments=segments_of(given, liver, GRID, "map"))
+    many = plan.masks[Structure.CRLM]
+    many[5:7, 8:28:4, 9:25:4] = True
+    plan = replace(plan, compared={"predicted": plan, "at least 30 %": plan})
+    write_report(tmp_path, plan)
+    words = _Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert re.search(r"largest diameter, mm\s+segment\s+fate", words)
+    assert re.search(r"1\s+0\.4\s+\S+\s+VII\s+resected", words)
+    assert re.search(r"Segments\s+I\s+II\s+III\s+IV\s+V\s+VI\s+VII\s+VIII\s+liver, ml", words)
+    assert "resected: V, VI, VII, VIII whole (right hepatectomy); names of operations: Brisbane 2000, HPB 2:333" in words
+    assert "part of the liver: Couinaud's segments by the given map" in words
+    assert "not computable: sectors" not in words
+    assert len(re.findall(r"V, VI, VII, VIII whole", words)) == 4, "the table, and beside the two others"
+    assert (tmp_path / "report.pdf").read_bytes().count(b"/Type /Page\n") == 2
 
 
 def test_key_images_show_the_cut_and_the_smallest_margin_in_radiological_view() -> None:

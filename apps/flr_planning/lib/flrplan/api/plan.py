@@ -33,10 +33,12 @@ from flrplan.planning.evidence import Evidence, disagreement_of, evidence_of
 from flrplan.planning.given import NOT_ADVICE, at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
 from flrplan.planning.meshes import Mesh
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
+from flrplan.planning.segments import checked_segment_map, read_segment_map, segments_of
 from flrplan.workfolder import ModelIdentity, require_same
 
 PathLike = str | os.PathLike[str]
 ReadCT = Callable[[Path, str | None], CT]
+_GIVEN_SEGMENTS = "the given liver_segments"
 
 
 def plan(
@@ -61,6 +63,7 @@ def plan(
     weeks: float | None = None,
     hepatic_veins: PathLike | NDArray[Any] | None = None,
     portal_veins: PathLike | NDArray[Any] | None = None,
+    liver_segments: PathLike | NDArray[Any] | None = None,
     disagreement: bool = False,
     anonymize: bool = False,
     read: ReadCT = read_ct,
@@ -94,6 +97,8 @@ def plan(
         liver_state: ``normal``, ``chemotherapy`` or ``injured``, which decides about the thresholds; None: none is judged.
         prior: ``plan.json`` of the volumetry before an embolisation. weeks: from the embolisation to this CT.
         hepatic_veins, portal_veins: masks like ``liver``, which are measured against the cut.
+        liver_segments: a map on the CT's grid, 1 to 8 for Couinaud's segments I to VIII, a file or an array: in which of them each
+            metastasis lies, and what of each is resected (:mod:`flrplan.planning.segments`).
         disagreement: also keep, and save, how far the folds, those of second opinions too, differ about each voxel
             (:attr:`flrplan.planning.plan.Plan.disagreement_zyx`).
         anonymize: nothing of the patient, no date and no path is in what the plan says and saves; by default it is then called after a
@@ -138,6 +143,7 @@ def plan(
     clinical = replace(known, patient=patient)
     given = {s: _mask(mask, image, s) for s, mask in masks.items()}
     of_veins = {n.replace("_", " "): _mask(mask, image, n) for n, mask in veins.items()}
+    segment_map = None if liver_segments is None else _segment_map(liver_segments, image)
     of_own = {n: _mask(mask, image, Structure.FLR if n == "flr" else n) for n, mask in drawn.items()}
     surface, frame_note = _cut(cut) if cut is not None else (None, "")
     check_grid(image.geometry, image.source)  # this and the next of a CT of the caller's own; read_ct has looked
@@ -154,6 +160,11 @@ def plan(
         planned = _with_given(planned, of_own, surface, other_side, [frame_note] if frame_note else [])
     if wanted is not None:
         planned = _with_alternative(planned, wanted)
+    if segment_map is not None:
+        named = str(liver_segments) if isinstance(liver_segments, str | os.PathLike) else _GIVEN_SEGMENTS
+        found = segments_of(segment_map, planned.masks[Structure.LIVER], image.geometry, named)
+        beside = {name: replace(other, segments=found) for name, other in planned.compared.items()}
+        planned = replace(planned, segments=found, compared=beside)
     for of in (planned, *planned.compared.values()):
         for mask in of.masks.values():
             mask.setflags(write=False)  # volumes and warnings are computed from them later
@@ -161,8 +172,7 @@ def plan(
     asked: dict[str, Any] = {**{s.value: mask for s, mask in masks.items()}, **veins, **own}
     if plane is not None:
         del asked["cut"]
-    if prior is not None:
-        asked["prior"] = prior
+    asked |= {n: given for n, given in (("prior", prior), ("liver_segments", liver_segments)) if given is not None}
     files = {n: Path(f) for n, f in asked.items() if isinstance(f, str | os.PathLike)}
     request = None
     if path is not None and len(files) == len(asked):
@@ -188,6 +198,8 @@ def plan(
         settings["second opinions on the remnant"] = ", ".join(asked_about)
     if planned.raw is not None:
         settings["coherent plan"] = ", ".join(f"{name} {value:g}" for name, value in asdict(COHERENT).items())
+    if planned.segments is not None:
+        settings["liver segments"] = planned.segments.said
     return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
 
 
@@ -412,14 +424,26 @@ def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
         array, geometry = read_label_map(Path(mask))
         require_same_grid(ct.geometry, geometry, ct.source, str(mask))
         return binary_mask(array, name, str(mask))
-    array = np.array(mask)  # a copy: what becomes of the caller's array is not the plan's
+    return binary_mask(_array(mask, ct, name), name, f"the given {name}")
+
+
+def _segment_map(given: PathLike | NDArray[Any], ct: CT) -> NDArray[np.uint8]:
+    """The given map of liver segments, on the CT's grid."""
+    if isinstance(given, str | os.PathLike):
+        return read_segment_map(Path(given), ct)
+    return checked_segment_map(_array(given, ct, "liver_segments"), _GIVEN_SEGMENTS)
+
+
+def _array(given: NDArray[Any], ct: CT, name: Structure | str) -> NDArray[Any]:
+    """A given array as numbers of the CT's shape."""
+    array = np.array(given)  # a copy: what becomes of the caller's array is not the plan's
     if array.dtype.kind not in "biuf":
         raise LabelError(f"the given {name}: expected an array of bool or of numbers, found {array.dtype}")
     if array.dtype.kind == "f":
         require_finite(count_non_finite(array), array.size, f"the given {name}")
     if array.shape != ct.geometry.shape_zyx:
         raise GridError(f"case {ct.name}: the given {name} has shape {array.shape}, the CT {ct.geometry.shape_zyx}")
-    return binary_mask(array, name, f"the given {name}")
+    return array
 
 
 def asked_also(settings: CascadeSettings) -> list[str] | None:

@@ -25,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 GIVEN = (Structure.LIVER, Structure.CRLM)
 OWN = ("flr", "resection", "cut")
-VEINS = ("hepatic_veins", "portal_veins")
+OF_LIVER = {
+    "hepatic_veins": "measured against the cut",
+    "portal_veins": "the same",
+    "liver_segments": "a map, 1 to 8 for Couinaud's segments I to VIII (such as TotalSegmentator -ta liver_segments --ml writes): in which of them "
+    "each metastasis lies, and what of each is resected",
+}
 OF_ONE_PATIENT = ("height_cm", "weight_kg", "liver_state", "weeks")
 
 
@@ -67,8 +72,8 @@ def add_parser(commands: Any) -> None:
         "--prior", type=Path, metavar="PLAN.JSON", help="the volumetry before an embolisation of the portal vein"
     )
     clinical.add_argument("--weeks", type=float, metavar="N", help="from the embolisation to this CT")
-    for veins in VEINS:
-        clinical.add_argument(f"--{veins.replace('_', '-')}", type=Path, metavar="MASK", help="measured against the cut")
+    for name, said in OF_LIVER.items():
+        clinical.add_argument(f"--{name.replace('_', '-')}", type=Path, metavar="MASK", help=said)
     parser.add_argument("--raw", action="store_true", help="keep the network's remnant as it is, with shell and crumbs")
     parser.add_argument(
         "--disagreement",
@@ -107,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with warnings.catch_warnings():
         keep_headers_out_of_warnings()
-        files = [getattr(arguments, name) for name in (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")]
+        files = [getattr(arguments, name) for name in (*(s.value for s in GIVEN), *OWN, *OF_LIVER, "prior")]
         clean = Anonymizer([Path(path) for path in (*arguments.inputs, *files) if path], [arguments.out])
         log = AnonymousLog(clean)
         handlers = logging.getLogger().handlers
@@ -136,7 +141,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     keep_freed_memory()
     failed: dict[Path, str] = {}
     cases = _cases(arguments.inputs, arguments.series, failed, clean)
-    names = (*(s.value for s in GIVEN), *OWN, *VEINS, "prior")
+    names = (*(s.value for s in GIVEN), *OWN, *OF_LIVER, "prior")
     files = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     known = {name: getattr(arguments, name) for name in OF_ONE_PATIENT}
     plane = None if arguments.cut is None else plane_of_text(arguments.cut)
@@ -266,6 +271,10 @@ def _tell(name: str, planned: Plan) -> None:
         say(f"  {line}")
     if planned.interval is not None:
         say(f"  {planned.interval.describe()}")
+    if planned.segments is not None:
+        from flrplan.planning.segments import describe_resected
+
+        say(f"  segments resected: {describe_resected(planned.parts.segments or ())}")
     for beside, other in planned.compared.items():
         opinions = f"; FLR of each architecture's own plan: {other.by_architecture}" if other.by_architecture else ""
         say(f"  beside it, {beside}: {other.volumes.describe()}{f' ({other.remark})' if other.remark else ''}{opinions}")

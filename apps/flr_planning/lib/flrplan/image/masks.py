@@ -65,7 +65,7 @@ def read_mask_on(path: Path, structure: Structure | str, grid: Geometry | None, 
     if image_suffix(path) is None and path.is_file() and is_dicom(path):
         if grid is None:
             raise LabelError(f"{path}: a DICOM SEG is read beside its CT alone; convert it to a file of a label map")
-        return _mask_of_seg(path, grid, structure), grid
+        return _named_mask(with_empty_compartments(_layers_of_seg(path, grid)), structure, str(path)), grid
     held = read_segmentation(path)
     if held.names is None:
         if grid is not None:
@@ -75,6 +75,19 @@ def read_mask_on(path: Path, structure: Structure | str, grid: Geometry | None, 
     if len(held.layers) == 1 and len(_values(held.layers[0])) <= 1:
         return binary_mask(held.layers[0], structure, str(path)), held.geometry
     return _named_mask(list(zip(held.layers, held.names or (), strict=True)), structure, str(path)), held.geometry
+
+
+def read_layers(path: Path, ct: CT) -> list[tuple[NDArray[Any], Mapping[str, int] | None]]:
+    """All label maps ``(Z, Y, X)`` of a file on the CT's grid, with the names of their segments and their values; None where it has none.
+
+    A plain label map, a ``.seg.nrrd`` or a DICOM SEG. Axes are turned and flipped as needed, nothing is interpolated.
+    Raises: as :func:`read_mask`.
+    """
+    path = _file_of(path)
+    if image_suffix(path) is None and path.is_file() and is_dicom(path):
+        return list(_layers_of_seg(path, ct.geometry))
+    held = read_segmentation(path).on(ct.geometry, ct.source)
+    return list(zip(held.layers, held.names or [None], strict=True))
 
 
 def binary_mask(array: NDArray[Any], structure: Structure | str, source: str) -> Mask:
@@ -107,7 +120,7 @@ def _file_of(path: Path) -> Path:
     raise ImageError(f"{path} is a folder, expected the file of a mask or of a DICOM SEG; give one of its {len(files)} files")
 
 
-def _mask_of_seg(path: Path, grid: Geometry, structure: Structure | str) -> Mask:
+def _layers_of_seg(path: Path, grid: Geometry) -> list[tuple[NDArray[np.uint8], dict[str, int]]]:
     try:
         seg = pydicom.dcmread(path)
     except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, KeyError) as error:
@@ -115,7 +128,7 @@ def _mask_of_seg(path: Path, grid: Geometry, structure: Structure | str) -> Mask
     kind = str(seg.get("Modality"))
     if kind in _NO_SEG:
         raise LabelError(f"{path}: expected a BINARY DICOM SEG, found {_NO_SEG[kind]}")
-    return _named_mask(with_empty_compartments(read_dicom_layers(seg, grid, str(path))), structure, str(path))
+    return read_dicom_layers(seg, grid, str(path))
 
 
 _NO_SEG = {

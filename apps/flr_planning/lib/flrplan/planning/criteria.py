@@ -1,4 +1,4 @@
-"""The formulas and thresholds of liver volumetry, each with its source and what it is over; they stand nowhere else.
+"""The formulas, thresholds and names of liver volumetry, each with its source and what it is over; they stand nowhere else.
 
 A threshold is of the fraction that it was found for: over the measured liver without tumours, or over a standardised liver volume (sTLV) of
 one formula. The list of thresholds and their denominators is Table 1 of :data:`REVIEW`.
@@ -84,3 +84,18 @@ FLR_TO_WEIGHT_SOURCE = "Truant 2007, J Am Coll Surg 204:22"
 GROWTH_SOURCE = "Shindoh 2013, J Am Coll Surg 216:201"
 LEAST_SFLR_PERCENT, LEAST_HYPERTROPHY_POINTS, LEAST_GROWTH_POINTS_PER_WEEK = 29.6, 7.5, 2.0
 """After portal vein embolisation: sFLR, degree of hypertrophy, kinetic growth rate; cut-offs of one cohort."""
+
+SEGMENTS = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII")
+SEGMENTS_SOURCE = "Couinaud, Le foie, Masson 1957"
+RESECTIONS = {
+    frozenset({"II", "III"}): "left lateral sectionectomy",
+    frozenset({"IV"}): "left medial sectionectomy",
+    frozenset({"V", "VIII"}): "right anterior sectionectomy",
+    frozenset({"VI", "VII"}): "right posterior sectionectomy",
+    frozenset({"II", "III", "IV"}): "left hepatectomy",
+    frozenset({"V", "VI", "VII", "VIII"}): "right hepatectomy",
+    frozenset({"II", "III", "IV", "V", "VIII"}): "left trisectionectomy",
+    frozenset({"IV", "V", "VI", "VII", "VIII"}): "right trisectionectomy",
+}
+RESECTIONS_SOURCE = "Brisbane 2000, HPB 2:333"
+"""By the segments that go; segment I is told apart."""

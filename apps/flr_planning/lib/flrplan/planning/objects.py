@@ -23,6 +23,7 @@ from flrplan.objects.sr import Measured, MeasuredThing, measurement_report
 from flrplan.planning.meshes import CUT, Mesh
 from flrplan.planning.parts import Lesion, numbered_lesions
 from flrplan.planning.plan import MESH_FOLDER, SCENE_NAME, SEG_NAME, SR_NAME, Plan
+from flrplan.planning.segments import describe_shares
 
 LESIONS_NAME, PLANE_NAME = "crlm.mrk.json", "cut_plane.mrk.json"
 FLAT_MM = 10.0
@@ -94,7 +95,8 @@ def write_meshes(plan: Plan, folder: Path) -> None:
 
 def _said(lesion: Lesion) -> str:
     margin = "" if math.isnan(lesion.margin_mm) else f", {lesion.margin_mm:.1f} mm to the cut"
-    return f"{lesion.volume_ml:.1f} ml, {lesion.fate}{margin}"
+    where = "" if lesion.segments is None else f", segment {describe_shares(lesion.segments)}"
+    return f"{lesion.volume_ml:.1f} ml, {lesion.fate}{margin}{where}"
 
 
 def _write_plane(path: Path, cut: Mesh) -> None:

@@ -18,15 +18,17 @@ from flrplan.image import Geometry
 from flrplan.metrics.cut import Fate, cut_of
 from flrplan.metrics.region import Region, regions_of
 from flrplan.planning.coherent import COHERENT, TOUCHING
+from flrplan.planning.segments import SegmentVolume, segment_volumes, shares
 
 PointLPS = tuple[float, float, float]
 """A place in the patient, LPS, mm."""
 
 LIVER_PART = (
     "not computable: sectors and segments end at planes through the hepatic veins, the gallbladder, the cava and the portal fork, none of "
-    "which is segmented"
+    "which is segmented; --liver-segments takes a map of them"
 )
-"""Which part of the liver (Brisbane 2000, Couinaud) a metastasis lies in. A rule on the outline of the liver alone would be a guess."""
+"""Which part of the liver a metastasis lies in, without a map. A rule on the outline of the liver alone would be a guess."""
+BY_MAP = "Couinaud's segments by the given map"
 _FEW_POINTS = 1000
 
 
@@ -50,6 +52,7 @@ class Lesion:
     margin_mm: from its surface to the nearest point of the cut, 0 where it touches the cut or is cut through; NaN where it is left in
         the remnant (its distance is no safety), and where the plan has no cut.
     nearest_lps_mm: where on the cut that is; None with NaN.
+    segments: how much of it (0 to 1) lies in which segment of the liver, the most first, None for outside the map; None without a map.
     """
 
     number: int
@@ -59,29 +62,37 @@ class Lesion:
     fate: Fate
     margin_mm: float
     nearest_lps_mm: PointLPS | None
+    segments: tuple[tuple[str | None, float], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, mm to a hundredth; an undefined margin is None."""
         margin = None if math.isnan(self.margin_mm) else round(self.margin_mm, 2)
         rounded = {"volume_ml": round(self.volume_ml, 4), "diameter_mm": round(self.diameter_mm, 2)}
-        return {**asdict(self), **rounded, "fate": str(self.fate), "margin_mm": margin}
+        found = None if self.segments is None else [{"segment": n, "fraction": round(f, 6)} for n, f in self.segments]
+        return {**asdict(self), **rounded, "fate": str(self.fate), "margin_mm": margin, "segments": found}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a plan, each side by falling volume, and its metastases."""
+    """The parts of a plan, each side by falling volume, its metastases and, of a map of them, the segments of the liver."""
 
     resection: tuple[Part, ...]
     remnant: tuple[Part, ...]
     lesions: tuple[Lesion, ...]
+    segments: tuple[SegmentVolume, ...] | None = None
 
     @property
     def closest(self) -> Lesion | None:
         """The resected metastasis with the smallest margin, or one that is cut through; None where no margin is defined."""
         return min((n for n in self.lesions if not math.isnan(n.margin_mm)), key=lambda n: n.margin_mm, default=None)
 
+    @property
+    def liver_part(self) -> str:
+        """What a part of the liver is here, or why there is none."""
+        return LIVER_PART if self.segments is None else BY_MAP
+
     def to_json(self) -> dict[str, Any]:
-        """``resection_parts``, ``remnant_parts``, ``lesions``, ``smallest_margin`` (mm, lesion, place) and :data:`LIVER_PART` as plain values."""
+        """``resection_parts``, ``remnant_parts``, ``lesions``, ``smallest_margin`` (mm, lesion, place), ``liver_part`` and ``segments`` as plain values."""
         closest = self.closest
         margin = None
         if closest is not None:
@@ -90,7 +101,8 @@ class Parts:
             "resection_parts": [_part_json(part) for part in self.resection],
             "remnant_parts": [_part_json(part) for part in self.remnant],
             "lesions": [lesion.to_json() for lesion in self.lesions],
-            "liver_part": LIVER_PART,
+            "liver_part": self.liver_part,
+            "segments": None if self.segments is None else [segment.to_json() for segment in self.segments],
             "smallest_margin": margin,
         }
 
@@ -99,8 +111,8 @@ def _part_json(part: Part) -> dict[str, Any]:
     return {"volume_ml": round(part.volume_ml, 4), "lesions": list(part.lesions)}
 
 
-def parts_of(label_zyx: NDArray[np.uint8], geometry: Geometry) -> Parts:
-    """The parts and metastases of a planning map ``(Z, Y, X) uint8``; an empty map has none of any."""
+def parts_of(label_zyx: NDArray[np.uint8], geometry: Geometry, segments_zyx: NDArray[np.uint8] | None = None) -> Parts:
+    """The parts and metastases of a planning map ``(Z, Y, X) uint8``; an empty map has none of any. segments_zyx: 1 to 8, of the same shape."""
     liver = Region.of(structure_mask(label_zyx, Structure.LIVER), geometry.spacing_zyx_mm)
     if liver.is_empty:
         return Parts((), (), ())
@@ -108,10 +120,12 @@ def parts_of(label_zyx: NDArray[np.uint8], geometry: Geometry) -> Parts:
     flr = structure_mask(label, Structure.FLR)
     lesions = numbered_lesions(structure_mask(label, Structure.CRLM))
     resection = liver.crop_zyx & ~flr
+    segments = None if segments_zyx is None else segments_zyx[liver.box]
     return Parts(
         _side(resection, lesions, grid.voxel_volume_ml),
         _side(flr, lesions, grid.voxel_volume_ml),
-        _lesions(lesions, liver.crop_zyx, flr, grid),
+        _lesions(lesions, liver.crop_zyx, flr, grid, segments),
+        None if segments is None else segment_volumes(segments, liver.crop_zyx, resection, grid.voxel_volume_ml),
     )
 
 
@@ -136,7 +150,9 @@ def _side(side: Mask, lesions: NDArray[np.int32], voxel_ml: float) -> tuple[Part
     return tuple(Part(float(sizes[k]) * voxel_ml, tuple(within[k])) for k in order)
 
 
-def _lesions(lesions: NDArray[np.int32], liver: Mask, flr: Mask, grid: Geometry) -> tuple[Lesion, ...]:
+def _lesions(
+    lesions: NDArray[np.int32], liver: Mask, flr: Mask, grid: Geometry, segments: NDArray[np.uint8] | None
+) -> tuple[Lesion, ...]:
     spacing = grid.spacing_zyx_mm
     regions = regions_of(lesions, spacing)
     if not regions:
@@ -155,7 +171,8 @@ def _lesions(lesions: NDArray[np.int32], liver: Mask, flr: Mask, grid: Geometry)
             place = _place(grid, corners[nearest[closest]] - 0.5)  # a corner lies half a voxel before its voxel's centre
         voxels = np.argwhere(region.crop_zyx) + region.start_zyx
         centre = _place(grid, voxels.mean(axis=0))
-        out.append(Lesion(number, region.volume_ml, _diameter_mm(voxels * spacing), centre, fate, margin, place))
+        found = None if segments is None else shares(segments[region.box][region.crop_zyx])
+        out.append(Lesion(number, region.volume_ml, _diameter_mm(voxels * spacing), centre, fate, margin, place, found))
     return tuple(out)
 
 

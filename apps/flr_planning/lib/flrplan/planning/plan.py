@@ -28,6 +28,7 @@ from flrplan.planning.interval import Interval
 from flrplan.planning.meshes import Mesh, meshes_of
 from flrplan.planning.parts import Parts, Vessel, parts_of, plan_findings, vessel_of
 from flrplan.planning.record import SCHEMA, checked_plan
+from flrplan.planning.segments import LiverSegments
 from flrplan.planning.volumetry import Volumes, measure_volumes, partial_volume_ml
 from flrplan.qc import Finding, QcCase, Severity, check_case
 
@@ -62,7 +63,7 @@ class Plan:
     result: with liver, CRLM and FLR; a predicted FLR is the coherent one (:mod:`flrplan.planning.coherent`), unless the raw one was asked
     for. raw: as the networks gave it; None where nothing was changed. request: the files and options that were asked for, kept in
     ``plan.json`` so that a later run can tell whether it asks the same; None where arrays were given. clinical: what is known of the patient.
-    veins: masks on the CT's grid by name, which no volume counts. interval: how sure the remnant is; None where there is nothing to be
+    veins: masks on the CT's grid by name, which no volume counts. segments: of the liver, by a map; None without one. interval: how sure the remnant is; None where there is nothing to be
     sure of: a given FLR, a raw one, or what no network gave. disagreement_zyx: ``(Z, Y, X) uint8``, the standard deviation over the folds,
     second opinions' too, of the FLR's probability in percent; None unless it was asked for. compared: other plans of the same CT, by what they are; a report shows
     them beside this one. remark: what must be said of this plan where it stands beside another. settings: what it was made with, in words,
@@ -75,6 +76,7 @@ class Plan:
     raw: CascadeResult | None = None
     clinical: Clinical = field(default_factory=Clinical)
     veins: Mapping[str, Mask] = field(default_factory=dict)
+    segments: LiverSegments | None = None
     interval: Interval | None = None
     disagreement_zyx: NDArray[np.uint8] | None = None
     compared: Mapping[str, Plan] = field(default_factory=dict)
@@ -124,7 +126,7 @@ class Plan:
     @cached_property
     def parts(self) -> Parts:
         """The parts of resection and remnant, and each metastasis with its margin."""
-        return parts_of(self.label_zyx, self.ct.geometry)
+        return parts_of(self.label_zyx, self.ct.geometry, None if self.segments is None else self.segments.label_zyx)
 
     @cached_property
     def meshes(self) -> Mapping[str, Mesh]:
@@ -170,7 +172,7 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """What a person should check, one sentence each: of the CT, of the masks, of the plan, and that demo models took part."""
         lost = self.result.planning_map()[1].findings()
-        unsure = (*self._difference(), *self._second_opinions())
+        unsure = (*self._difference(), *self._second_opinions(), *(() if self.segments is None else self.segments.warnings))
         own = (*unsure, *plan_findings(self.parts), *self._partial_volume(), *self.assessment.findings())
         found = [f.message for f in self.findings if (f.severity is not Severity.NOTE or f.rule in _NOTED) and not _is_told(f)]
         return (*self.result.warnings, *lost, *own, *found)

@@ -46,6 +46,24 @@ class PartRecord(TypedDict):
 
 
 @with_config(_MORE)
+class ShareRecord(TypedDict):
+    """How much (0..1) of a metastasis lies in a segment of the liver; null: outside the map of segments."""
+
+    segment: str | None
+    fraction: float
+
+
+@with_config(_MORE)
+class SegmentRecord(TypedDict):
+    """A segment of the liver, null: the liver outside the map: :class:`flrplan.planning.segments.SegmentVolume`."""
+
+    segment: str | None
+    volume_ml: float
+    resected_ml: float
+    resected_fraction: float | None
+
+
+@with_config(_MORE)
 class LesionRecord(TypedDict):
     """A metastasis: :class:`flrplan.planning.parts.Lesion`."""
 
@@ -56,6 +74,7 @@ class LesionRecord(TypedDict):
     fate: str
     margin_mm: float | None
     nearest_lps_mm: Place | None
+    segments: NotRequired[list[ShareRecord] | None]
 
 
 @with_config(_MORE)
@@ -78,6 +97,7 @@ class ComparedRecord(TypedDict):
     remnant_parts: list[PartRecord]
     lesions: list[LesionRecord]
     liver_part: NotRequired[str]
+    segments: NotRequired[list[SegmentRecord] | None]
     smallest_margin: MarginRecord | None
 
 
@@ -135,6 +155,7 @@ class PlanRecord(TypedDict):
     remnant_parts: list[PartRecord]
     lesions: list[LesionRecord]
     liver_part: NotRequired[str]
+    segments: NotRequired[list[SegmentRecord] | None]
     smallest_margin: MarginRecord | None
     compared: NotRequired[dict[str, ComparedRecord]]
     veins: list[VeinRecord]

@@ -17,11 +17,12 @@ from flrplan.files import write_text
 from flrplan.files.page import render_page
 from flrplan.metrics.cut import Fate
 from flrplan.metrics.overlap import dice
-from flrplan.planning.criteria import Denominator
-from flrplan.planning.parts import LIVER_PART
+from flrplan.planning.criteria import RESECTIONS_SOURCE, Denominator
 from flrplan.planning.picture import outside_jpeg, thresholds_png
+from flrplan.planning.segments import OUTSIDE, describe_resected, describe_shares
 
 if TYPE_CHECKING:
+    from flrplan.planning.parts import Lesion
     from flrplan.planning.plan import Plan
     from flrplan.planning.volumetry import Volumes
 
@@ -114,7 +115,7 @@ def report_content(plan: Plan, with_scene: bool = True) -> ReportContent:
         ],
         lines="; ".join(lines),
         lesions=_lesions(plan),
-        tables=[table for table in (_compared(plan), _volumes(plan), _veins(plan)) if table.rows],
+        tables=[table for table in (_compared(plan), _volumes(plan), _segments(plan), _veins(plan)) if table.rows],
         warnings=plan.warnings,
         notes=[finding.message for finding in plan.findings if finding.message not in plan.warnings],
         made_of=_made_of(plan),
@@ -176,19 +177,24 @@ def _ml(value: float) -> str:
 def _lesions(plan: Plan) -> Table:
     lesions = plan.parts.lesions
     rows = [
-        (str(n.number), _ml(n.volume_ml), _mm(n.diameter_mm), str(n.fate), _mm(n.margin_mm) or "none")
+        (str(n.number), _ml(n.volume_ml), _mm(n.diameter_mm), *_where(n), str(n.fate), _mm(n.margin_mm) or "none")
         for n in lesions[:MOST_LESIONS]
     ]
     more = lesions[MOST_LESIONS:]
     note = (
         "no metastasis"
         if not lesions
-        else f"margin: from the surface to the nearest point of the cut; none where it is left or there is no cut; part of the liver: {LIVER_PART}"
+        else f"margin: from the surface to the nearest point of the cut; none where it is left or there is no cut; part of the liver: {plan.parts.liver_part}"
     )
     if more:
         fates = ", ".join(f"{count} {fate}" for fate in Fate if (count := sum(n.fate is fate for n in more)))
         note += f"; {len(more)} smaller ones not listed here ({fates})"
-    return Table("Metastases", ("", "ml", "largest diameter, mm", "fate", "margin, mm"), rows, note)
+    where = () if plan.segments is None else ("segment",)
+    return Table("Metastases", ("", "ml", "largest diameter, mm", *where, "fate", "margin, mm"), rows, note)
+
+
+def _where(lesion: Lesion) -> tuple[str, ...]:
+    return () if lesion.segments is None else (describe_shares(lesion.segments),)
 
 
 def _volumes(plan: Plan) -> Table:
@@ -250,10 +256,26 @@ def _compared(plan: Plan) -> Table:
         row("smallest margin", margin),
         row("remnant as this plan's (Dice)", overlap),
     ]
+    if plan.segments is not None:
+        rows.append(row("segments resected", lambda p: describe_resected(p.parts.segments or ())))
     if any(other.by_architecture for other in plan.compared.values()):
         rows.append(row(_BY_ARCHITECTURE, lambda p: p.by_architecture or "none"))
     notes = [other.remark for other in plan.compared.values() if other.remark]
     return Table("Beside it", ("", *shown), rows, "; ".join(notes))
+
+
+def _segments(plan: Plan) -> Table:
+    found = plan.parts.segments
+    if found is None:
+        return Table("Segments", (), [])
+    there = [s for s in found if s.volume_ml]
+    rows = [
+        ("liver, ml", *(_ml(s.volume_ml) for s in there)),
+        ("resected, ml", *(_ml(s.resected_ml) for s in there)),
+        ("resected, %", *(f"{100 * s.resected_fraction:.0f}" for s in there)),
+    ]
+    note = f"resected: {describe_resected(found)}; names of operations: {RESECTIONS_SOURCE}"
+    return Table("Segments", ("", *(s.segment or OUTSIDE for s in there)), rows, note)
 
 
 def _veins(plan: Plan) -> Table:
