@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+import evaluate as evaluate_command
+import predict as predict_command
 from flrplan.anatomy import Structure
 from flrplan.api import predict
 from flrplan.cohort import CohortSettings, write_cohort
@@ -29,9 +34,16 @@ from flrplan.workfolder import ModelIdentity, WorkFolder
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmark"
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(BENCHMARK / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+def run(command: ModuleType, *arguments: object) -> SimpleNamespace:
+    """The command in this process, for a start of its own takes seconds; ``work`` runs both as a user does."""
+    said = io.StringIO()
+    told = logging.StreamHandler(said)
+    logging.getLogger().addHandler(told)
+    try:
+        with redirect_stderr(said):
+            return SimpleNamespace(returncode=command.main([*map(str, arguments)]), stderr=said.getvalue())
+    finally:
+        logging.getLogger().removeHandler(told)
 
 
 def probability_of(mask: Path, work: Path) -> Path:
@@ -42,12 +54,15 @@ def probability_of(mask: Path, work: Path) -> Path:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two held-out synthetic cases, predicted by the demo models, evaluated."""
     folder = tmp_path_factory.mktemp("demo") / "work"
-    write_cohort(CohortSettings(cases=2, seed=5), folder, progress=False)
+    write_cohort(CohortSettings(cases=2, seed=5, size="small"), folder, progress=False)
     (folder / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
-    done = run("predict.py", "--work", folder, "--device", "cpu", "--no-mirroring", "--probabilities")
-    assert done.returncode == 0, done.stderr[-3000:]
-    done = run("evaluate.py", "--work", folder, "--note", "not comparable with the paper")
-    assert done.returncode == 0, done.stderr[-3000:]
+    for script, *options in (
+        ("predict.py", "--device", "cpu", "--no-mirroring", "--probabilities"),
+        ("evaluate.py", "--note", "not comparable with the paper"),
+    ):
+        command = [sys.executable, str(BENCHMARK / script), "--work", str(folder), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
@@ -80,7 +95,7 @@ def test_a_second_run_keeps_what_is_there(work: Path) -> None:
     before = [sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in gone]
     for path in gone:
         path.unlink()
-    assert run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring", "--probabilities").returncode == 0
+    assert run(predict_command, "--work", work, "--device", "cpu", "--no-mirroring", "--probabilities").returncode == 0
     for path, array in zip(gone, before, strict=True):
         assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), array), "the same prediction again"
     assert {p for p, t in files.items() if p.stat().st_mtime_ns != t} == {
@@ -185,7 +200,7 @@ def test_predictions_of_other_models_are_never_mixed_in(work: Path) -> None:
     record = work / "predicted" / "nnunet" / "held-out.json"
     before = record.read_text()
     record.write_text(json.dumps({**json.loads(before), "crlm": {"0": "of before"}}))
-    done = run("predict.py", "--work", work, "--device", "cpu", "--no-mirroring")
+    done = run(predict_command, "--work", work, "--device", "cpu", "--no-mirroring")
     record.write_text(before)
     assert done.returncode == 1
     assert "what is predicted of this part was made of something else (crlm.0 was" in done.stderr
@@ -218,14 +233,14 @@ def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Pat
     run_json = json.loads(record.read_text())
     record.write_text(json.dumps({**run_json, "train_ids": [*run_json["train_ids"], "synth-5-0001"]}))
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
-    done = run("predict.py", "--work", work, "--models", tmp_path / "models", "--splits", tmp_path / "splits.json")
+    done = run(predict_command, "--work", work, "--models", tmp_path / "models", "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
     assert "fold 0 was trained on synth-5-0001, which it is to predict" in done.stderr
 
 
 def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
-    done = run("predict.py", "--work", work, "--splits", tmp_path / "splits.json")
+    done = run(predict_command, "--work", work, "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
     assert f"{tmp_path / 'splits.json'} does not fit the cases of {work}:" in done.stderr
     assert "1 cases are not in the split: synth-5-0001" in done.stderr
@@ -234,7 +249,7 @@ def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: 
 def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: Path, tmp_path: Path) -> None:
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "flr")
-    done = run("predict.py", "--work", work, "--models", tmp_path / "models")
+    done = run(predict_command, "--work", work, "--models", tmp_path / "models")
     assert done.returncode == 1
     assert "no nnunet model for stage flr" in done.stderr
 
@@ -244,22 +259,22 @@ def test_an_ensemble_that_lacks_a_fold_is_refused_unless_it_is_stated(work: Path
     shutil.copytree(work, folder, ignore=shutil.ignore_patterns("predict*", "evaluation"))
     (folder / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": [["synth-5-0001"], [], []]}')
     options = ("--work", folder, "--device", "cpu", "--no-mirroring", "--part", "held-out", "--stage", "liver")
-    done = run("predict.py", *options)
+    done = run(predict_command, *options)
     assert done.returncode == 1
     assert "fold 2 of the split is not trained" in done.stderr
-    assert run("predict.py", *options, "--fold", 0, "--fold", 1).returncode == 0
+    assert run(predict_command, *options, "--fold", 0, "--fold", 1).returncode == 0
     assert [p.name for p in (folder / "predictions" / "nnunet").iterdir()] == ["pipelined_liver"], "only what the stage makes"
 
 
 def test_a_part_that_the_split_has_not(work: Path) -> None:
-    done = run("predict.py", "--work", work, "--part", "fold-3")
+    done = run(predict_command, "--work", work, "--part", "fold-3")
     assert done.returncode == 1
     assert "no part fold-3; it has held-out" in done.stderr
 
 
 def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path: Path) -> None:
     """A liver model whose logits are far below zero finds nothing. The truth is full, so recall and Dice are 0, not undefined."""
-    write_cohort(CohortSettings(cases=1, seed=5), tmp_path, progress=False)
+    write_cohort(CohortSettings(cases=1, seed=5, size="small"), tmp_path, progress=False)
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     for path in (tmp_path / "models" / "liver").rglob("checkpoint_final.pth"):
         content = load_checkpoint(path)
@@ -268,12 +283,12 @@ def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path:
                 content["network_weights"][name] = torch.full_like(tensor, -100)
         write_checkpoint(path, content)
     (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
-    done = run("predict.py", "--work", tmp_path, "--models", tmp_path / "models", "--device", "cpu", "--no-mirroring")
+    done = run(predict_command, "--work", tmp_path, "--models", tmp_path / "models", "--device", "cpu", "--no-mirroring")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no liver found; its liver, CRLM and FLR are empty" in done.stderr
     for column in ("pipelined_liver", "cascaded_crlm", "cascaded_flr"):
         path = tmp_path / "predictions" / "nnunet" / column / "synth-5-0000.nii.gz"
         assert not sitk.GetArrayFromImage(sitk.ReadImage(str(path))).any()
-    assert run("evaluate.py", "--work", tmp_path).returncode == 0
+    assert run(evaluate_command, "--work", tmp_path).returncode == 0
     test = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["test"]["nnunet"]
     assert test["pipelined_liver"]["dice"]["mean"] == test["cascaded_flr"]["dice"]["mean"] == 0.0

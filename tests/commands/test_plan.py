@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import re
+import shutil
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,12 +38,34 @@ def write_mask(path: Path, mask: Mask, geometry: Geometry) -> Path:
     return path
 
 
-def test_plan_writes_map_report_and_picture(
-    tmp_path: Path, ct_file: Path, small_ct: CT, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    assert main(["plan", str(ct_file), "--out", str(out), "--device", "cpu"]) == 0
-    folder = out / "patient.one"
+@dataclass(frozen=True)
+class Planned:
+    """A case that was planned by a command, and what it said; nobody writes into ``out``."""
+
+    ct: Path
+    out: Path
+    stdout: str
+    stderr: str
+
+    def again(self, out: Path, *options: str) -> list[str]:
+        return ["plan", str(self.ct), "--out", str(out), "--device", "cpu", *options]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory, small_ct: CT) -> Planned:
+    """Planned between a file that is no image and one that is not there: neither stops the rest."""
+    folder = tmp_path_factory.mktemp("planned")
+    broken, ct = folder / "broken.nii.gz", folder / "patient.one.nii.gz"
+    broken.write_bytes(b"this is no image")
+    sitk.WriteImage(small_ct.geometry.image(small_ct.array_zyx), str(ct))
+    command = ["plan", str(broken), str(folder / "nobody.nii.gz"), str(ct), "--out", str(folder / "out"), "--device", "cpu"]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        assert main(command) == 1
+    return Planned(ct, folder / "out", out.getvalue(), err.getvalue())
+
+
+def test_plan_writes_map_report_and_picture(planned: Planned, small_ct: CT) -> None:
+    folder = planned.out / "patient.one"
     names = ["meshes", "plan.json", "plan.png", "planning.nii.gz", "report.html", "report.pdf"]
     assert sorted(p.name for p in folder.iterdir()) == names
     image = sitk.ReadImage(str(folder / "planning.nii.gz"))
@@ -51,39 +77,42 @@ def test_plan_writes_map_report_and_picture(
     assert report["demo_models"] is True
     assert DEMO_NOTE in report["warnings"]
     assert set(report["models"]) == {"liver", "crlm", "flr"}
-    said = capsys.readouterr()
-    assert f"FLR {volumes.flr_functional_ml:.0f} ml" in said.out
-    assert "no DICOM SEG and SR: the CT is no DICOM series that they could refer to" in said.err
+    assert f"FLR {volumes.flr_functional_ml:.0f} ml" in planned.stdout
+    assert "no DICOM SEG and SR: the CT is no DICOM series that they could refer to" in planned.stderr
 
 
-def test_a_planned_case_is_kept_unless_forced(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert main(command) == 0
-    report = tmp_path / "out" / "patient.one" / "plan.json"
+def test_bad_and_missing_cases_do_not_stop_the_rest(planned: Planned) -> None:
+    assert (planned.out / "patient.one" / "plan.json").is_file()
+    assert "2 of 3 cases failed" in planned.stderr
+    assert "broken.nii.gz" in planned.stderr
+    assert "nobody.nii.gz: no such file" in planned.stderr
+
+
+def test_a_planned_case_is_kept(planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = planned.out / "patient.one" / "plan.json"
     before = report.read_bytes()
-    capsys.readouterr()
-    assert main(command) == 0
+    assert main(planned.again(planned.out)) == 0
     assert report.read_bytes() == before
     assert "already planned, kept" in capsys.readouterr().err
-    other = tmp_path / "other" / ct_file.name  # another patient's file of the same name
-    other.parent.mkdir()
-    other.write_bytes(ct_file.read_bytes())
-    assert main(["plan", str(other), *command[2:]]) == 1
+    other = tmp_path / planned.ct.name  # another patient's file of the same name
+    other.write_bytes(planned.ct.read_bytes())
+    assert main(replace(planned, ct=other).again(planned.out)) == 1
     assert "the plan there was made of something else (ct" in capsys.readouterr().err
     assert report.read_bytes() == before
 
 
-def test_a_plan_by_another_model_is_not_kept_in_silence(
-    tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]
+def test_a_plan_by_another_model_is_not_kept_in_silence_and_force_makes_it_again(
+    planned: Planned, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["plan", str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    assert main(command) == 0
-    report = tmp_path / "out" / "patient.one" / "plan.json"
+    out = shutil.copytree(planned.out, tmp_path / "out")
+    report = out / "patient.one" / "plan.json"
     content = json.loads(report.read_text())
     content["models"]["liver"]["weights_sha256"] = {"0": "of before"}
     report.write_text(json.dumps(content))
-    assert main(command) == 1
+    assert main(planned.again(out)) == 1
     assert "the plan there was made of something else (models.liver.0 was" in capsys.readouterr().err
+    assert main(planned.again(out, "--force")) == 0
+    assert json.loads(report.read_text())["models"]["liver"]["weights_sha256"]["0"] != "of before"
 
 
 def test_given_masks_and_what_is_known_of_the_patient_are_used(
@@ -152,25 +181,6 @@ def test_bad_masks_name_the_file(
         assert message in error
         assert path.name in error
     assert not (tmp_path / "out" / "patient.one" / "plan.json").exists()
-
-
-def test_one_bad_case_does_not_stop_the_rest(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bad = ct_file.with_name("broken.nii.gz")
-    bad.write_bytes(b"this is no image")
-    assert main(["plan", str(ct_file.parent), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
-    printed = capsys.readouterr()
-    assert (tmp_path / "out" / "patient.one" / "plan.json").is_file()
-    assert "1 of 2 cases failed" in printed.err
-    assert "broken.nii.gz" in printed.err
-
-
-def test_a_missing_input_does_not_stop_the_rest(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    missing = tmp_path / "nobody.nii.gz"
-    assert main(["plan", str(missing), str(ct_file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
-    assert (tmp_path / "out" / "patient.one" / "plan.json").is_file()
-    printed = capsys.readouterr().err
-    assert "1 of 2 cases failed" in printed
-    assert "nobody.nii.gz: no such file" in printed
 
 
 @pytest.mark.parametrize("out", ["file", "file/out"])
