@@ -21,7 +21,7 @@ from flrplan.errors import GridError, LabelError, ModelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
 from flrplan.image.dicom_files import first_image, is_dicom
-from flrplan.image.finite import count_non_finite, require_finite
+from flrplan.image.finite import count_non_finite, require_finite, require_unmasked
 from flrplan.image.hounsfield import check_grid
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, FLR, CascadeResult, Probability, Source, Stage, stage_named
@@ -412,6 +412,7 @@ def _mask(mask: PathLike | NDArray[Any], ct: CT, name: Structure | str) -> Mask:
         array, geometry = read_label_map(Path(mask))
         require_same_grid(ct.geometry, geometry, ct.source, str(mask))
         return binary_mask(array, name, str(mask))
+    require_unmasked(mask, f"the given {name}")
     array = np.array(mask)  # a copy: what becomes of the caller's array is not the plan's
     if array.dtype.kind not in "biuf":
         raise LabelError(f"the given {name}: expected an array of bool or of numbers, found {array.dtype}")

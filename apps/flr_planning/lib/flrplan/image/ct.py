@@ -15,6 +15,7 @@ from flrplan.errors import GridError, ImageError, SettingsError
 from flrplan.image.cases import case_name
 from flrplan.image.dicom_files import DicomFile, is_dicom
 from flrplan.image.dicom_series import read_dicom_series
+from flrplan.image.finite import require_unmasked
 from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.hounsfield import as_hu, check_grid, check_hu
 from flrplan.image.volume_file import image_suffix, itk_path, read_volume, scalar_volume
@@ -36,6 +37,7 @@ class CT:
     slices: tuple[DicomFile, ...] = ()
 
     def __post_init__(self) -> None:
+        require_unmasked(self.array_zyx, self.source)
         if not isinstance(self.array_zyx, np.ndarray) or self.array_zyx.dtype.kind not in "iuf":
             found = getattr(self.array_zyx, "dtype", type(self.array_zyx).__name__)
             raise ImageError(f"{self.source}: expected the HU as a numpy array of numbers, found {found}")
