@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         versions,
         writing_in,
     )
-    from flrplan.files.listing import entries, files_below, is_junk, not_utf8
+    from flrplan.files.listing import entries, files_below, is_junk, not_utf8, readable
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
     from flrplan.files.write import link, replacing, sweep, write_json, write_text
@@ -36,6 +36,7 @@ __all__ = [
     "read_table",
     "read_text",
     "read_yaml",
+    "readable",
     "replacing",
     "require_room",
     "sha256_of_file",
@@ -66,6 +67,7 @@ import_at_first_use(
             "files_below",
             "is_junk",
             "not_utf8",
+            "readable",
         ),
         "flrplan.files.space": ("require_room",),
         "flrplan.files.text": (

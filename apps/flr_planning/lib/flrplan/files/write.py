@@ -72,9 +72,12 @@ def link(source: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text. Raises OutputError; then the old file, if there was one, is untouched."""
+    """Writes UTF-8 text; a byte of a path that is not UTF-8 as an escape, which JSON reads back as it was.
+
+    Raises: OutputError; then the old file, if there was one, is untouched.
+    """
     with replacing(Path(path)) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, obj: Any) -> None:

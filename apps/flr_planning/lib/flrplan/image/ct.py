@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import GridError, ImageError, SettingsError
+from flrplan.files import readable
 from flrplan.image.cases import case_name
 from flrplan.image.dicom_files import DicomFile, is_dicom
 from flrplan.image.dicom_series import read_dicom_series
@@ -26,7 +27,7 @@ class CT:
     """``array_zyx``: ``(Z, Y, X)`` HU, int16 where that loses nothing, else float32, in the file's own axis order.
 
     ``geometry``: its voxel grid (LPS, mm). ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should
-    check, one sentence each. slices: of a DICOM series, the file or frame of each z; empty for every other source.
+    check, one sentence each. What is not UTF-8 in these three becomes :func:`flrplan.files.readable`. slices: of a DICOM series, the file or frame of each z; empty for every other source.
     """
 
     array_zyx: NDArray[Any]
@@ -37,6 +38,12 @@ class CT:
     slices: tuple[DicomFile, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, said in (
+            ("name", readable(self.name)),
+            ("source", readable(self.source)),
+            ("warnings", (*map(readable, self.warnings),)),
+        ):
+            object.__setattr__(self, name, said)
         require_unmasked(self.array_zyx, self.source)
         if not isinstance(self.array_zyx, np.ndarray) or self.array_zyx.dtype.kind not in "iuf":
             found = getattr(self.array_zyx, "dtype", type(self.array_zyx).__name__)
