@@ -15,15 +15,21 @@ import SimpleITK as sitk
 
 from flrplan.errors import GridError, ImageError, OutputError, SettingsError
 from flrplan.evaluation.headers import header_geometry
-from flrplan.image import CT, Geometry, ct_from_image, read_ct, read_label_map, write_label_map
-from flrplan.image.ct import read_grid
+from flrplan.image import CT, Geometry, read_ct, read_label_map, write_label_map
+from flrplan.image.ct import _checked, read_grid
 from flrplan.image.segmentation import read_segmentation
-from flrplan.image.volume_file import announced_voxels
+from flrplan.image.volume_file import announced_voxels, scalar_volume
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, -0.9, 0, 7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])
 NAN, INF = float("nan"), float("inf")
 Nifti = Callable[..., Path]
+
+
+def in_memory(image: sitk.Image) -> CT:
+    """What :func:`read_ct` makes of an image once it has read it."""
+    volume = scalar_volume(image, "memory")
+    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, "a", "memory", volume.warnings)
 
 
 @pytest.fixture
@@ -103,13 +109,13 @@ def test_broken_nifti_spacing_that_itk_repairs_in_silence(nifti: Nifti, value: f
 def test_absurd_spacing(hu: Any, value: float) -> None:
     image = Geometry((24, 20, 12), (0.8, 0.9, value)).image(hu)
     with pytest.raises(ImageError, match=rf"memory: expected a spacing of 0.2..5 mm .* found 0.8 x 0.9 x {value:g} mm"):
-        ct_from_image(image, "a", "memory")
+        in_memory(image)
 
 
 def test_thick_slices_may_lie_along_any_axis(hu: Any) -> None:
-    assert ct_from_image(Geometry((24, 20, 12), (7.5, 0.9, 0.8)).image(hu), "a", "memory").geometry.spacing_mm[0] == 7.5
+    assert in_memory(Geometry((24, 20, 12), (7.5, 0.9, 0.8)).image(hu)).geometry.spacing_mm[0] == 7.5
     with pytest.raises(ImageError, match="expected a spacing"):
-        ct_from_image(Geometry((24, 20, 12), (7.5, 6, 0.8)).image(hu), "a", "memory")
+        in_memory(Geometry((24, 20, 12), (7.5, 6, 0.8)).image(hu))
 
 
 @pytest.mark.parametrize(("unit", "per_mm"), [(0, 1.0), (1, 0.001), (2, 1.0), (3, 1000.0), (10, 1.0)])
@@ -194,7 +200,7 @@ def test_rounded_directions_of_other_formats(tmp_path: Path, hu: Any, suffix: st
         ct = read_ct(tmp_path / f"ct{suffix}")
         assert np.array_equal(ct.array_zyx, hu)
         assert f"{np.degrees(lean):.3f} degrees off a right angle" in ct.warnings[0]
-        assert ct_from_image(sitk.ReadImage(str(tmp_path / f"ct{suffix}")), "a", "memory").warnings == ct.warnings
+        assert in_memory(sitk.ReadImage(str(tmp_path / f"ct{suffix}"))).warnings == ct.warnings
         write_label_map(tmp_path / "out.nii.gz", np.zeros(hu.shape, np.uint8), ct.geometry)  # ITK refuses a sheared NIfTI
     image.SetDirection((1, 0, 0.05, 0, 1, 0, 0, 0, 1))
     sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"))
@@ -265,7 +271,7 @@ def test_dimensions(nifti: Nifti, hu: Any) -> None:
 
 def test_a_trailing_axis_of_one_in_memory(hu: Any) -> None:
     image = sitk.JoinSeries([Geometry((24, 20, 12), (0.8, 0.9, 2.5)).image(hu)])
-    assert np.array_equal(ct_from_image(image, "a", "memory").array_zyx, hu)
+    assert np.array_equal(in_memory(image).array_zyx, hu)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +298,7 @@ def test_values_that_are_not_hu(hu: Any, change: Callable[..., Any], message: st
     array = change(hu)
     image = sitk.GetImageFromArray(array, isVector=array.ndim == 4)
     with pytest.raises(ImageError, match=f"memory: .*{message}"):
-        ct_from_image(image, "a", "memory")
+        in_memory(image)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -323,13 +329,13 @@ def test_a_broken_offset_of_the_voxels(nifti: Nifti) -> None:
 
 def test_types(hu: Any) -> None:
     for dtype in (np.int32, np.int64, np.float32, np.float64):
-        ct = ct_from_image(sitk.GetImageFromArray(hu.astype(dtype)), "a", "memory")
+        ct = in_memory(sitk.GetImageFromArray(hu.astype(dtype)))
         assert ct.array_zyx.dtype == np.int16
         assert np.array_equal(ct.array_zyx, hu)
-    assert ct_from_image(sitk.GetImageFromArray(hu + 0.25), "a", "memory").array_zyx.dtype == np.float32
+    assert in_memory(sitk.GetImageFromArray(hu + 0.25)).array_zyx.dtype == np.float32
     high = hu.astype(np.int32)
     high[0, 5, 5] = 40000  # metal on an extended scale
-    assert ct_from_image(sitk.GetImageFromArray(high), "a", "memory").array_zyx.max() == 40000
+    assert in_memory(sitk.GetImageFromArray(high)).array_zyx.max() == 40000
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from flrplan.image.dicom_series import read_dicom_series
 from flrplan.image.finite import require_unmasked
 from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.hounsfield import as_hu, check_grid, check_hu
-from flrplan.image.volume_file import image_suffix, itk_path, read_volume, scalar_volume
+from flrplan.image.volume_file import image_suffix, itk_path, read_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +90,6 @@ def read_grid(path: str | os.PathLike[str]) -> Geometry:
         return straighten(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, str(path))[0]
     except (RuntimeError, ValueError):  # a sheared NIfTI, a trailing axis, or what read_ct has words for
         return read_ct(path).geometry
-
-
-def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:
-    """A CT from an image in memory, after the same checks. Raises ImageError naming ``source``."""
-    volume = scalar_volume(image, source)
-    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, name, source, volume.warnings)
 
 
 def _checked(
