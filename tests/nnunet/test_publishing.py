@@ -36,16 +36,7 @@ def test_a_model_that_was_replaced_meanwhile(tiny_work: StageWork, tiny_recipe: 
     shutil.rmtree(models)
 
     def other_plan(_: object) -> None:
-        replace_model(
-            Path(
-                shutil.copytree(
-                    MODEL_ROOT / "demo" / "flr" / "nnunet",
-                    tmp_path / "new",
-                    ignore=shutil.ignore_patterns("training_cohort.json"),
-                )
-            ),
-            models,
-        )
+        replace_model(Path(shutil.copytree(MODEL_ROOT / "demo" / "flr" / "nnunet", tmp_path / "new")), models)
 
     with pytest.raises(
         ModelError, match=rf"flr fold 0 is trained but not published: .*the model there was made of something else.* {KEPT}"
