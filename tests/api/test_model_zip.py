@@ -36,7 +36,7 @@ Change = Callable[[dict[str, bytes]], object]
 def root(tmp_path_factory: pytest.TempPathFactory, demo_store: ModelStore) -> Path:
     """A folder with the demo model of the liver, and the calibration of it."""
     root = tmp_path_factory.mktemp("models")
-    shutil.copytree(MODEL_ROOT / "demo" / "liver", root / "liver")
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", root / "liver", ignore=shutil.ignore_patterns("training_cohort.json"))
     decides = Cascade(demo_store, CascadeSettings(device="cpu")).identity(LIVER).decides
     Calibration({"liver": decides}, {"mirroring": False}, "cases of nobody", {}).write(root / "calibration.json", "nnunet")
     return root

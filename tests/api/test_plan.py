@@ -137,6 +137,8 @@ def test_what_cannot_be_planned_is_told(cascade: Cascade, ct: CT, tmp_path: Path
         flrplan.plan(ct, crlm=graded, cascade=cascade)
     with pytest.raises(ImageError, match=r"the given crlm: .*NaN"):
         flrplan.plan(ct, crlm=np.full(shape, np.nan, np.float32), cascade=cascade)
+    with pytest.raises(ImageError, match=r"the given liver: expected a plain array, found a masked one \(numpy.ma"):
+        flrplan.plan(ct, liver=np.ma.masked_invalid(np.ones(shape, np.float32)), cascade=cascade)
     for odd in (empty.astype(str), empty.astype(complex), empty.astype(object)):
         with pytest.raises(LabelError, match=f"the given crlm: expected an array of bool or of numbers, found {odd.dtype}"):
             flrplan.plan(ct, crlm=odd, cascade=cascade)

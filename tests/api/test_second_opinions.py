@@ -87,7 +87,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Beside the demo models an FLR model of a real, narrow STU-Net with random weights, two folds."""
     root = tmp_path_factory.mktemp("models")
     folder = root / "flr" / "stunet"
-    shutil.copytree(MODEL_ROOT / "demo" / "flr" / "nnunet", folder)
+    shutil.copytree(MODEL_ROOT / "demo" / "flr" / "nnunet", folder, ignore=shutil.ignore_patterns("training_cohort.json"))
     plans = json.loads((folder / "plans.json").read_text())
     strides = [[1, 1, 1], *([[2, 2, 2]] * 3), [1, 1, 1], [1, 1, 1]]
     network = {**STUNET.size("narrow"), "strides": strides}

@@ -243,7 +243,7 @@ def test_another_ct_grid_or_setting_is_predicted_anew(cascade: Cascade, ct: CT, 
 
 
 def test_a_retrained_model_answers_itself_from_the_next_request_on(ct: CT, tmp_path: Path, predicted: list[str]) -> None:
-    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver")
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver", ignore=shutil.ignore_patterns("training_cohort.json"))
     cascade = Cascade(ModelStore(tmp_path, demo=None), CascadeSettings(device="cpu"))
     before = cascade.run(ct, stages=(LIVER,)).masks[LIVER_S]
     path = tmp_path / "liver" / "nnunet" / "fold_0" / FINAL_CHECKPOINT
@@ -278,7 +278,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_another_configuration_and_other_mirrored_axes_of_the_same_weights_are_predicted_anew(
     ct: CT, tmp_path: Path, predicted: list[str]
 ) -> None:
-    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver")
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver", ignore=shutil.ignore_patterns("training_cohort.json"))
     model = tmp_path / "liver" / "nnunet"
     plans = json.loads((model / "plans.json").read_text())
     (name,) = plans["configurations"]
@@ -301,8 +301,10 @@ def test_another_configuration_and_other_mirrored_axes_of_the_same_weights_are_p
 
 def test_versions_that_are_switched_back_and_forth_answer_each_as_itself(ct: CT, tmp_path: Path, predicted: list[str]) -> None:
     model = tmp_path / "liver" / "nnunet"
-    shutil.copytree(MODEL_ROOT / "demo" / "liver" / "nnunet", model)
-    shutil.copytree(MODEL_ROOT / "demo" / "liver" / "nnunet", tmp_path / "new")
+    shutil.copytree(MODEL_ROOT / "demo" / "liver" / "nnunet", model, ignore=shutil.ignore_patterns("training_cohort.json"))
+    shutil.copytree(
+        MODEL_ROOT / "demo" / "liver" / "nnunet", tmp_path / "new", ignore=shutil.ignore_patterns("training_cohort.json")
+    )
     edit(tmp_path / "new" / "fold_0" / FINAL_CHECKPOINT, shift)
     cascade = Cascade(ModelStore(tmp_path, demo=None), CascadeSettings(device="cpu"))
     first = cascade.run(ct, stages=(LIVER,))

@@ -117,7 +117,7 @@ def test_an_empty_liver_is_an_error(cascade: Cascade, small_ct: CT, small_truth:
 
 def test_no_liver_found_is_an_error(small_ct: CT, tmp_path: Path) -> None:
     """A model that answers "background" everywhere: the demo model with its last bias far below 0."""
-    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver")
+    shutil.copytree(MODEL_ROOT / "demo" / "liver", tmp_path / "liver", ignore=shutil.ignore_patterns("training_cohort.json"))
     for path in tmp_path.glob(f"liver/nnunet/fold_*/{FINAL_CHECKPOINT}"):
         content = load_checkpoint(path)
         for name, weight in content["network_weights"].items():

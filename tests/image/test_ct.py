@@ -15,14 +15,21 @@ import SimpleITK as sitk
 
 from flrplan.errors import GridError, ImageError, OutputError, SettingsError
 from flrplan.evaluation.headers import header_geometry
-from flrplan.image import CT, Geometry, ct_from_image, read_ct, read_label_map, write_label_map
-from flrplan.image.ct import read_grid
+from flrplan.image import CT, Geometry, read_ct, read_label_map, write_label_map
+from flrplan.image.ct import _checked, read_grid
 from flrplan.image.segmentation import read_segmentation
-from flrplan.image.volume_file import announced_voxels
+from flrplan.image.volume_file import announced_voxels, scalar_volume
 
 SUFFIXES = [".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd"]
 AFFINE = np.array([[-0.8, 0, 0, 5], [0, -0.9, 0, 7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])
+NAN, INF = float("nan"), float("inf")
 Nifti = Callable[..., Path]
+
+
+def in_memory(image: sitk.Image) -> CT:
+    """What :func:`read_ct` makes of an image once it has read it."""
+    volume = scalar_volume(image, "memory")
+    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, "a", "memory", volume.warnings)
 
 
 @pytest.fixture
@@ -102,13 +109,13 @@ def test_broken_nifti_spacing_that_itk_repairs_in_silence(nifti: Nifti, value: f
 def test_absurd_spacing(hu: Any, value: float) -> None:
     image = Geometry((24, 20, 12), (0.8, 0.9, value)).image(hu)
     with pytest.raises(ImageError, match=rf"memory: expected a spacing of 0.2..5 mm .* found 0.8 x 0.9 x {value:g} mm"):
-        ct_from_image(image, "a", "memory")
+        in_memory(image)
 
 
 def test_thick_slices_may_lie_along_any_axis(hu: Any) -> None:
-    assert ct_from_image(Geometry((24, 20, 12), (7.5, 0.9, 0.8)).image(hu), "a", "memory").geometry.spacing_mm[0] == 7.5
+    assert in_memory(Geometry((24, 20, 12), (7.5, 0.9, 0.8)).image(hu)).geometry.spacing_mm[0] == 7.5
     with pytest.raises(ImageError, match="expected a spacing"):
-        ct_from_image(Geometry((24, 20, 12), (7.5, 6, 0.8)).image(hu), "a", "memory")
+        in_memory(Geometry((24, 20, 12), (7.5, 6, 0.8)).image(hu))
 
 
 @pytest.mark.parametrize(("unit", "per_mm"), [(0, 1.0), (1, 0.001), (2, 1.0), (3, 1000.0), (10, 1.0)])
@@ -193,7 +200,7 @@ def test_rounded_directions_of_other_formats(tmp_path: Path, hu: Any, suffix: st
         ct = read_ct(tmp_path / f"ct{suffix}")
         assert np.array_equal(ct.array_zyx, hu)
         assert f"{np.degrees(lean):.3f} degrees off a right angle" in ct.warnings[0]
-        assert ct_from_image(sitk.ReadImage(str(tmp_path / f"ct{suffix}")), "a", "memory").warnings == ct.warnings
+        assert in_memory(sitk.ReadImage(str(tmp_path / f"ct{suffix}"))).warnings == ct.warnings
         write_label_map(tmp_path / "out.nii.gz", np.zeros(hu.shape, np.uint8), ct.geometry)  # ITK refuses a sheared NIfTI
     image.SetDirection((1, 0, 0.05, 0, 1, 0, 0, 0, 1))
     sitk.WriteImage(image, str(tmp_path / f"ct{suffix}"))
@@ -214,6 +221,14 @@ def test_an_ending_in_upper_case(nifti: Nifti, tmp_path: Path, hu: Any) -> None:
         assert np.array_equal(ct.array_zyx, hu)
 
 
+@pytest.mark.parametrize("codes", [(1, 1), (1, 0)])
+def test_a_sform_whose_axes_lie_in_one_plane(nifti: Nifti, codes: Any) -> None:
+    flat = AFFINE.copy()
+    flat[:2, 1] = -0.9, 0
+    with pytest.raises(ImageError, match="axes of the NIfTI header's sform lie in one plane"):
+        read_ct(nifti(sform=flat, codes=codes))
+
+
 def test_nan_in_the_sform(nifti: Nifti) -> None:
     for offset in (280, 292):
         with pytest.raises(ImageError, match="qform or sform holds NaN"):
@@ -227,7 +242,15 @@ def test_scaling_is_applied(nifti: Nifti, hu: Any, slope: float, inter: float, d
     assert np.allclose(ct.array_zyx, np.float32(slope) * hu + inter, atol=1e-4)
 
 
-@pytest.mark.parametrize(("slope", "inter"), [(0.0, 5.0), (float("inf"), 0.0), (1.0, float("nan"))])
+def test_a_slope_of_0_means_no_scaling(nifti: Nifti, hu: Any) -> None:
+    """The NIfTI-1 standard, of scl_slope."""
+    assert np.array_equal(read_ct(nifti({112: ("<f", 0.0), 116: ("<f", 0.0)})).array_zyx, hu)
+
+
+@pytest.mark.parametrize(
+    ("slope", "inter"),
+    [(0.0, 5.0), (0.0, NAN), (INF, 0.0), (-INF, 0.0), (1.0, NAN), (1.0, INF), (NAN, NAN), (NAN, 0.0), (NAN, 5.0), (1e-40, 0.0)],
+)
 def test_ambiguous_scaling(nifti: Nifti, slope: float, inter: float) -> None:
     with pytest.raises(ImageError, match="is read as different HU by different programs"):
         read_ct(nifti({112: ("<f", slope), 116: ("<f", inter)}))
@@ -248,7 +271,7 @@ def test_dimensions(nifti: Nifti, hu: Any) -> None:
 
 def test_a_trailing_axis_of_one_in_memory(hu: Any) -> None:
     image = sitk.JoinSeries([Geometry((24, 20, 12), (0.8, 0.9, 2.5)).image(hu)])
-    assert np.array_equal(ct_from_image(image, "a", "memory").array_zyx, hu)
+    assert np.array_equal(in_memory(image).array_zyx, hu)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +281,10 @@ def test_a_trailing_axis_of_one_in_memory(hu: Any) -> None:
         (lambda a: (a > 0).astype(np.uint8), "found an 8-bit picture or a mask"),
         (lambda a: np.full_like(a, -1000), "every voxel is -1000; expected a CT"),
         (lambda a: a + 1024, r"found values 24 to 1223: this looks like a CT stored as HU \+ 1024"),
+        (
+            lambda a: np.where(a > 150, -2000, a + 1024),
+            r"found values 24 to 1174 beside padding of -2000: this looks like a CT stored as",
+        ),
         (lambda a: np.clip(a, -160, 240), "looks like a CT cut to a window, or an MR"),
         (lambda a: a / 300.0 + 3.5, "looks like a picture scaled to grey values"),
         (lambda a: a / 300.0, "looks like normalised intensities"),
@@ -271,7 +298,7 @@ def test_values_that_are_not_hu(hu: Any, change: Callable[..., Any], message: st
     array = change(hu)
     image = sitk.GetImageFromArray(array, isVector=array.ndim == 4)
     with pytest.raises(ImageError, match=f"memory: .*{message}"):
-        ct_from_image(image, "a", "memory")
+        in_memory(image)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -302,13 +329,13 @@ def test_a_broken_offset_of_the_voxels(nifti: Nifti) -> None:
 
 def test_types(hu: Any) -> None:
     for dtype in (np.int32, np.int64, np.float32, np.float64):
-        ct = ct_from_image(sitk.GetImageFromArray(hu.astype(dtype)), "a", "memory")
+        ct = in_memory(sitk.GetImageFromArray(hu.astype(dtype)))
         assert ct.array_zyx.dtype == np.int16
         assert np.array_equal(ct.array_zyx, hu)
-    assert ct_from_image(sitk.GetImageFromArray(hu + 0.25), "a", "memory").array_zyx.dtype == np.float32
+    assert in_memory(sitk.GetImageFromArray(hu + 0.25)).array_zyx.dtype == np.float32
     high = hu.astype(np.int32)
     high[0, 5, 5] = 40000  # metal on an extended scale
-    assert ct_from_image(sitk.GetImageFromArray(high), "a", "memory").array_zyx.max() == 40000
+    assert in_memory(sitk.GetImageFromArray(high)).array_zyx.max() == 40000
 
 
 @pytest.mark.parametrize(
@@ -318,6 +345,11 @@ def test_types(hu: Any) -> None:
         (".mha", b"ElementSpacing", b"ElementSpacing = nan 0.9 2.5", "cut off, damaged"),
         (".mha", b"ElementSpacing", b"ElementSpacing = 0 0.9 2.5", "cut off, damaged"),
         (".nrrd", b"space directions", b"spacings: 0.8 nan 2.5", "cut off, damaged|expected a positive spacing"),
+        (".mha", b"ElementSpacing", b"ElementSpacing = -0.8 0.9 2.5", "expected a positive spacing, found ElementSpacing -0.8"),
+        (".mha", b"Offset", b"Offset = nan 0 0", "expected a finite origin, found Offset nan"),
+        (".mha", b"TransformMatrix", b"TransformMatrix = 1 0 0 1 0 0 0 0 1", "the axes of its grid lie in one plane"),
+        (".nrrd", b"space directions", b"space directions: (1,0,0) (1,0,0) (0,0,1)", "the axes of its grid lie in one plane"),
+        (".nrrd", b"space directions", b"space directions: (0.8,0,0) (0,0.9,0) none", "an axis of the image has no direction"),
         (".nrrd", b"space directions", b"# x", "states no spacing"),
         (".nrrd", b"space directions", b"space directions: (0,0,0) (0,0.9,0) (0,0,2.5)", "cut off, damaged"),
         (".nrrd", b"space directions", b"space directions: (0.8,0,0.2) (0,0.9,0) (0,0,2.5)", "not orthonormal"),
@@ -330,6 +362,16 @@ def test_text_headers(tmp_path: Path, hu: Any, suffix: str, field: bytes, new: b
     path.write_bytes(b"\n".join(new if line.startswith(field) else line for line in lines))
     with pytest.raises(ImageError, match=rf"ct{suffix}: .*{message}"):
         read_ct(path)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_masked_array_is_refused(hu: Any, geometry: Geometry, mask: bool) -> None:
+    """Its mask would be dropped in silence; the voxels below it would count."""
+    array = np.ma.MaskedArray(hu, mask=mask)
+    said = f"expected a plain array, found a masked one \\(numpy.ma, {5760 * mask} of 5760 voxels masked"
+    for use in (lambda: CT(array, geometry, "a", "memory"), lambda: geometry.image(array)):
+        with pytest.raises(ImageError, match=said):
+            use()
 
 
 def test_a_ct_holds_an_array_of_its_grid(hu: Any, geometry: Geometry) -> None:

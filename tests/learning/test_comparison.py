@@ -113,7 +113,7 @@ def test_a_model_that_is_not_finite_is_an_error_as_new_and_none_as_current(
 def _with_bias(folder: Path, value: float) -> ModelFolder:
     """The demo model of stage crlm, answering nothing but ``value`` everywhere."""
     target = folder / "crlm" / "nnunet"
-    shutil.copytree(DEMO / "crlm" / "nnunet", target)
+    shutil.copytree(DEMO / "crlm" / "nnunet", target, ignore=shutil.ignore_patterns("training_cohort.json"))
     shutil.rmtree(target / "fold_1")
     path = target / "fold_0" / "checkpoint_final.pth"
     content = load_checkpoint(path)

@@ -78,7 +78,7 @@ def stand_in(value: float | None) -> Callable[..., None]:
     def train(request: TrainingRequest, *_: Any) -> None:
         assert request.held_out == {"never"}
         target = request.model_folder
-        shutil.copytree(DEMO / "liver" / "nnunet", target)
+        shutil.copytree(DEMO / "liver" / "nnunet", target, ignore=shutil.ignore_patterns("training_cohort.json"))
         shutil.rmtree(target / "fold_1")
         path = target / "fold_0" / FINAL_CHECKPOINT
         content = load_checkpoint(path)
@@ -208,7 +208,7 @@ def test_the_previous_model_is_kept(
     monkeypatch.setattr(stage_training, "score_model", lambda _folder, kept, _device: {c.case_id: 0.5 for c in kept})
     monkeypatch.setattr(stage_training, "score_current", lambda _folder, kept, _device: ({c.case_id: 0.5 for c in kept}, ""))
     target = store.root / "liver" / "nnunet"
-    shutil.copytree(DEMO / "liver" / "nnunet", target)
+    shutil.copytree(DEMO / "liver" / "nnunet", target, ignore=shutil.ignore_patterns("training_cohort.json"))
     no_training(None)
     record = training(cases, store).run()
     assert record["published"] is True
@@ -234,7 +234,7 @@ def test_a_damaged_current_model(cases: StageCases, store: ModelStore, no_traini
 
 def test_a_current_model_that_learned_from_a_held_out_case_is_not_started_from(cases: StageCases, store: ModelStore) -> None:
     target = store.root / "liver" / "nnunet"
-    shutil.copytree(DEMO / "liver" / "nnunet", target)
+    shutil.copytree(DEMO / "liver" / "nnunet", target, ignore=shutil.ignore_patterns("training_cohort.json"))
     run = json.loads((target / "fold_0" / "run.json").read_text())
     (target / "fold_0" / "run.json").write_text(json.dumps({**run, "inherited_train_ids": ["never"]}))
     with pytest.raises(SettingsError, match=r"start=current: .* was trained on \['never'\], which the split calls test"):

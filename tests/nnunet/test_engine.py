@@ -62,6 +62,16 @@ def test_a_tile_without_a_share_in_the_region_is_left_out() -> None:
     assert needed_tiles(tiles, np.zeros_like(region)) == tiles, "nothing is left out where nothing is known"
 
 
+@pytest.mark.parametrize("place", range(58, 64))
+def test_a_fragment_of_one_voxel_beside_a_large_organ_needs_its_tile(place: int) -> None:
+    """Of a large region not every voxel is looked at."""
+    tiles = [(slice(0, 48), slice(0, 48), slice(x, x + 32)) for x in (0, 32)]
+    region = np.zeros((48, 48, 64), bool)
+    region[:, :, :20] = True
+    region[24, 24, place] = True
+    assert needed_tiles(tiles, region) == tiles
+
+
 @needs_openvino
 def test_openvino_answers_as_pytorch() -> None:
     torch.manual_seed(0)

@@ -140,7 +140,7 @@ def test_a_model_with_such_a_floor_is_named_when_it_is_loaded(
     small_ct: CT, small_truth: dict[Structure, Mask], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "crlm" / "nnunet"
-    shutil.copytree(MODEL_ROOT / "demo" / "crlm" / "nnunet", folder)
+    shutil.copytree(MODEL_ROOT / "demo" / "crlm" / "nnunet", folder, ignore=shutil.ignore_patterns("training_cohort.json"))
     plans = json.loads((folder / "plans.json").read_text())
     plans["foreground_intensity_properties_per_channel"]["0"] |= {"percentile_00_5": AIR_HU, "std": 301.0}
     write_json(folder / "plans.json", plans)

@@ -34,7 +34,7 @@ DEMO = MODEL_ROOT / "demo"
 def copied(tmp_path: Path) -> Path:
     """A copy of the demo liver model in a models folder, to be damaged."""
     target = tmp_path / "models" / "liver" / "nnunet"
-    shutil.copytree(DEMO / "liver" / "nnunet", target)
+    shutil.copytree(DEMO / "liver" / "nnunet", target, ignore=shutil.ignore_patterns("training_cohort.json"))
     return target
 
 
@@ -206,6 +206,17 @@ def test_agrees_with_nnunets_own_command(
     ours = predictor.predict(given)[predictor.stage.target]
     assert 0.01 <= theirs.mean() <= 0.5, "a foreground of 1 to 50 % makes the comparison mean something"
     assert 2 * np.count_nonzero(theirs & ours) / (theirs.sum() + ours.sum()) >= 0.999
+
+
+def test_a_demo_model_is_one_wherever_it_lies(tmp_path: Path) -> None:
+    shutil.copytree(DEMO / "liver" / "nnunet", tmp_path / "copied" / "liver" / "nnunet")
+    import_model(DEMO / "liver" / "nnunet", LIVER, tmp_path / "imported" / "liver" / "nnunet")
+    packed = shutil.make_archive(str(tmp_path / "demo"), "zip", DEMO / "liver" / "nnunet")
+    import_model(Path(packed), LIVER, tmp_path / "unpacked" / "liver" / "nnunet")
+    for place in ("copied", "imported", "unpacked"):
+        found = ModelStore(tmp_path / place, demo=None).find_any(LIVER, "nnunet")
+        assert found is not None
+        assert found.demo, place
 
 
 def test_a_mark_that_is_set_later_is_told_with_the_next_answer(copied: Path) -> None:

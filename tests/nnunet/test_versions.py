@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def model(path: Path, source: str = "liver", **published: object) -> Path:
-    shutil.copytree(DEMO / source / "nnunet", path)
+    shutil.copytree(DEMO / source / "nnunet", path, ignore=shutil.ignore_patterns("training_cohort.json"))
     (path / PUBLISHED_NAME).write_text(json.dumps(published))
     return path
 

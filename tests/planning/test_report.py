@@ -205,6 +205,21 @@ def test_no_report_of_an_earlier_plan_stays_where_saving_ends_early(tmp_path: Pa
     assert [path for path in earlier if path.exists()] == []
 
 
+def test_names_that_are_not_utf8_are_saved_in_letters_that_are(tmp_path: Path) -> None:
+    """Linux gives the bytes of such a name as lone surrogates, which no file of UTF-8 can hold."""
+    plan = plan_of(20)
+    odd = "M\udcfcller"
+    ct = replace(plan.ct, name=odd, source=f"/x/{odd}.nii.gz", warnings=(f"{odd}: look",))
+    result = replace(plan.result, ct=ct, warnings=ct.warnings)
+    request = {"ct": [f"/x/{odd}.nii.gz", 1, 2]}
+    replace(plan, result=result, request=request).save(tmp_path)
+    content = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert (content["case"], content["warnings"][0]) == (r"M\udcfcller", r"M\udcfcller: look")
+    assert content["request"] == request, "so it is known for the same request again"
+    assert r"M\udcfcller" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "report.pdf").is_file()
+
+
 def test_a_liver_in_one_thick_slice_has_its_report(tmp_path: Path) -> None:
     plan = plan_of(20)
     grid = replace(GRID, spacing_mm=(2.0, 2.0, 12.0))

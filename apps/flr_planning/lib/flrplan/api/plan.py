@@ -21,7 +21,7 @@ from flrplan.errors import GridError, LabelError, ModelError, SettingsError
 from flrplan.files import files_below
 from flrplan.image import CT, read_ct, read_label_map, read_mask, require_same_grid
 from flrplan.image.dicom_files import first_image, is_dicom
-from flrplan.image.finite import count_non_finite, require_finite
+from flrplan.image.finite import count_non_finite, require_finite, require_unmasked
 from flrplan.image.hounsfield import check_grid
 from flrplan.image.masks import binary_mask
 from flrplan.method import CASCADE, FLR, CascadeResult, Probability, Source, Stage, stage_named
@@ -436,6 +436,7 @@ def _segment_map(given: PathLike | NDArray[Any], ct: CT) -> NDArray[np.uint8]:
 
 def _array(given: NDArray[Any], ct: CT, name: Structure | str) -> NDArray[Any]:
     """A given array as numbers of the CT's shape."""
+    require_unmasked(given, f"the given {name}")
     array = np.array(given)  # a copy: what becomes of the caller's array is not the plan's
     if array.dtype.kind not in "biuf":
         raise LabelError(f"the given {name}: expected an array of bool or of numbers, found {array.dtype}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from flrplan.files import not_utf8
+from flrplan.files import readable
 
 
 def say(text: str = "") -> None:
@@ -19,5 +19,5 @@ def note(text: str) -> None:
 
 
 def _write(stream: TextIO, text: str) -> None:
-    stream.write(f"{not_utf8(text) or text}\n")
+    stream.write(f"{readable(text)}\n")
     stream.flush()

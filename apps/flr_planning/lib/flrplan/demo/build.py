@@ -15,6 +15,7 @@ from flrplan.files import current_version, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.method import FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
 from flrplan.networks import ARCHITECTURES
+from flrplan.nnunet.model.model_folder import COHORT_NAME
 from flrplan.nnunet.train import EpochReport
 from flrplan.nnunet.train.training_log import CURVE_NAME
 from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
@@ -22,8 +23,6 @@ from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_spl
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.yaml"
-COHORT_NAME = "training_cohort.json"
-"""Beside a demo model: the cohort that it was trained on."""
 STARTS_FROM = {FLR_E2E.name: LIVER.name}
 """Stages whose demo model starts from the weights of another one's same fold: from the CT alone, what stays is first of all a liver."""
 

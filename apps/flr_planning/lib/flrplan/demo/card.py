@@ -9,7 +9,7 @@ from typing import Any
 
 from flrplan.cohort.settings import COHORT_VERSION, GRID_LIMITS
 from flrplan.demo.bounds import what_bounds
-from flrplan.demo.build import COHORT_NAME, STARTS_FROM
+from flrplan.demo.build import STARTS_FROM
 from flrplan.demo.goals import judge
 from flrplan.demo.held_out import CALIBRATION_SEED, FOLDS, MEASURE_SEED, MEASURE_SIZE, MEASURE_WIDE, TRAIN_SEED
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
@@ -18,6 +18,7 @@ from flrplan.demo.strata import STRATA, by_stratum
 from flrplan.files import write_json, write_text
 from flrplan.method import PAPER_STAGES
 from flrplan.networks import ARCHITECTURES
+from flrplan.nnunet.model.model_folder import COHORT_NAME
 from flrplan.workfolder import RUN_NAME
 
 FAILURES_NAME = "failures.png"

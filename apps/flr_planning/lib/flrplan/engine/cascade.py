@@ -22,6 +22,7 @@ from flrplan.engine.models import DEMO_NOTE, FINE_TUNED_NOTE, ModelStore
 from flrplan.errors import DeviceMemoryError, EmptyLiverError, GridError
 from flrplan.hardware import choose_device
 from flrplan.image import CT
+from flrplan.image.finite import require_unmasked
 from flrplan.method import CASCADE, CascadeResult, Probability, Source, Stage, build_stage_input
 from flrplan.method.engine import engine_named
 from flrplan.networks import require_second_opinions
@@ -130,6 +131,7 @@ class Cascade:
         """
         given = dict(given or {})
         for structure, mask in given.items():
+            require_unmasked(mask, f"case {ct.name}: the given {structure}")
             if mask.shape != ct.geometry.shape_zyx:
                 raise GridError(f"case {ct.name}: the given {structure} has shape {mask.shape}, the CT {ct.geometry.shape_zyx}")
         if Structure.LIVER in given and not given[Structure.LIVER].any():

@@ -133,6 +133,7 @@ class ModelStore:
         """As :meth:`find`, but None where no model is there. Raises ModelError for one that is there and cannot be used."""
         from flrplan.files import current_version
         from flrplan.nnunet.model import ModelFolder
+        from flrplan.nnunet.model.model_folder import COHORT_NAME
 
         for path, demo in self._candidates(stage, architecture):
             if path.is_dir() and entries(path):
@@ -143,7 +144,7 @@ class ModelStore:
                 distilled = published.get(DISTILLED)
                 if distilled is not None and not _is_record(distilled):
                     raise ModelError(f"{folder.path}: published.json is damaged ({DISTILLED}); copy the model folder again")
-                is_demo = demo or bool(published.get(IS_DEMO))
+                is_demo = demo or bool(published.get(IS_DEMO)) or (folder.path / COHORT_NAME).is_file()
                 return FoundModel(folder, is_demo, bool(published.get(FROM_DEMO)), distilled)
         return None
 

@@ -8,11 +8,19 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.files.digest import sha256_of_file, stamp_of
-    from flrplan.files.folder import alone_in, current_version, make_writable, publish_version, use_version, versions
-    from flrplan.files.listing import entries, files_below, is_junk, not_utf8
+    from flrplan.files.folder import (
+        alone_in,
+        current_version,
+        make_writable,
+        publish_version,
+        use_version,
+        versions,
+        writing_in,
+    )
+    from flrplan.files.listing import entries, files_below, is_junk, not_utf8, readable
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
-    from flrplan.files.write import link, replacing, write_json, write_text
+    from flrplan.files.write import link, replacing, sweep, write_json, write_text
 
 __all__ = [
     "alone_in",
@@ -28,14 +36,17 @@ __all__ = [
     "read_table",
     "read_text",
     "read_yaml",
+    "readable",
     "replacing",
     "require_room",
     "sha256_of_file",
     "stamp_of",
+    "sweep",
     "use_version",
     "versions",
     "write_json",
     "write_text",
+    "writing_in",
 ]
 
 import_at_first_use(
@@ -49,12 +60,14 @@ import_at_first_use(
             "publish_version",
             "use_version",
             "versions",
+            "writing_in",
         ),
         "flrplan.files.listing": (
             "entries",
             "files_below",
             "is_junk",
             "not_utf8",
+            "readable",
         ),
         "flrplan.files.space": ("require_room",),
         "flrplan.files.text": (
@@ -66,6 +79,7 @@ import_at_first_use(
         "flrplan.files.write": (
             "link",
             "replacing",
+            "sweep",
             "write_json",
             "write_text",
         ),

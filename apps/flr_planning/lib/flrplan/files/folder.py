@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -24,6 +24,8 @@ except ImportError:  # on Windows
 
 POINTER_NAME = "current"
 VERSIONS_NAME = "versions"
+_alone: set[tuple[int, int]] = set()
+"""Device and inode of the folders that this process is alone in."""
 KEPT_VERSIONS = 3
 """So many of the newest stay, the current one among them, beside the first."""
 
@@ -41,24 +43,66 @@ def make_writable(folder: Path, advice: str) -> None:
             pass
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made or written to ({error.strerror or error}); {advice}") from error
+    from flrplan.files.write import sweep  # as in _point
+
+    sweep(folder)
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Waits until no other process or thread is within such a block of a folder; nothing is left there, and a killed process lets go of it.
+    """Waits until no other process or thread is within such a block of a folder, or writes there; nothing is left there, and a killed process lets
+    go of it.
 
     On Windows, and on file systems that lock no folders, nobody waits.
     """
-    descriptor = None
-    if fcntl is not None:
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
+    with _locked(folder):
+        this = _identity(folder)
+        _alone.add(this)
+        try:
+            yield
+        finally:
+            _alone.discard(this)
+
+
+@contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Within the block, :func:`nobody_writes_in` is not true of a folder. Waits while another process is alone in it."""
+    with nullcontext() if _identity(folder) in _alone else _locked(folder, shared=True):
         yield
+
+
+@contextmanager
+def nobody_writes_in(folder: Path) -> Iterator[bool | None]:
+    """Whether no process writes in a folder, without waiting; None where its file system cannot tell. Who wants to begin waits for the block."""
+    with _locked(folder, wait=False) as locked:
+        yield locked
+
+
+@contextmanager
+def _locked(folder: Path, shared: bool = False, wait: bool = True) -> Iterator[bool | None]:
+    """Locks a folder; False where another has it and ``wait`` is not asked, None where folders cannot be locked."""
+    descriptor, got = None, None
+    if fcntl is not None:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+            got = True
+        except BlockingIOError:
+            got = False
+        except OSError:
+            pass
+    try:
+        yield got
     finally:
         if descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process that was forked meanwhile has the descriptor as well
             os.close(descriptor)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    state = os.stat(folder)
+    return state.st_dev, state.st_ino
 
 
 def versions(folder: Path) -> list[int]:

@@ -34,6 +34,11 @@ def not_utf8(path: str | os.PathLike[str]) -> str | None:
     return None
 
 
+def readable(text: str | os.PathLike[str]) -> str:
+    """A path or text in letters that every file, page and message can hold: as it is, or as :func:`not_utf8` shows it."""
+    return not_utf8(text) or os.fspath(text)
+
+
 def entries(folder: Path) -> list[Path]:
     """Files and folders of one folder, sorted, without junk. Raises ImageError where it cannot be read."""
     try:

@@ -19,6 +19,7 @@ from uuid import uuid4
 import numpy as np
 
 from flrplan.errors import OutputError
+from flrplan.files.folder import nobody_writes_in, writing_in
 from flrplan.files.listing import not_utf8
 
 PART = ".part-"
@@ -26,14 +27,14 @@ PART = ".part-"
 
 _PART = re.compile(rf"{re.escape(PART)}[0-9a-f]{{8}}-.")
 _LEFT_SECONDS = 24 * 3600.0
-"""A part that nobody has touched for so long was left by a process that was killed."""
+"""Where folders cannot be locked: a part that nobody has touched for so long was left by a process that was killed."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside ``path`` with the same ending; takes its place if the block succeeds, vanishes if not.
 
-    Missing folders are made, and parts that killed processes left there a day ago are removed. Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
+    Missing folders are made, and parts that killed processes left there are removed (:func:`sweep`). Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
     """
     path = Path(path)
     if shown := not_utf8(path):
@@ -41,10 +42,11 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f"{PART}{uuid4().hex[:8]}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent)
-        yield part
-        _flush(part)
-        part.replace(path)
+        _sweep_once(path.parent)
+        with writing_in(path.parent):
+            yield part
+            _flush(part)
+            part.replace(path)
         _flush(path.parent)
     except OutputError:
         raise
@@ -70,9 +72,12 @@ def link(source: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text. Raises OutputError; then the old file, if there was one, is untouched."""
+    """Writes UTF-8 text; a byte of a path that is not UTF-8 as an escape, which JSON reads back as it was.
+
+    Raises: OutputError; then the old file, if there was one, is untouched.
+    """
     with replacing(Path(path)) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, obj: Any) -> None:
@@ -83,15 +88,25 @@ def write_json(path: Path, obj: Any) -> None:
     write_text(path, json.dumps(_plain(obj), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-@lru_cache(1024)
-def _sweep(folder: Path) -> None:
-    """Removes what killed processes left half written in a folder; a process looks once."""
+def sweep(folder: Path) -> None:
+    """Removes the files and folders that killed processes left half written in a folder, where no process writes in it now."""
     with suppress(OSError):
-        for file in folder.iterdir():
-            if _PART.match(file.name) and not file.is_symlink() and file.is_file():
-                state = file.stat()
-                if time.time() - max(state.st_mtime, state.st_ctime) > _LEFT_SECONDS:  # a link has the times of what it links
-                    file.unlink()
+        parts = [path for path in folder.iterdir() if _PART.match(path.name) and not path.is_symlink()]
+        if not parts:
+            return
+        with nobody_writes_in(folder) as certain:  # who begins meanwhile is not among the parts
+            for part in [] if certain is False else parts:
+                with suppress(OSError):
+                    if certain or _is_old(part):
+                        shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+_sweep_once = lru_cache(1024)(sweep)
+
+
+def _is_old(part: Path) -> bool:
+    state = part.stat()
+    return time.time() - max(state.st_mtime, state.st_ctime) > _LEFT_SECONDS  # a link has the times of what it links
 
 
 def _flush(path: Path) -> None:

@@ -8,7 +8,7 @@ from flrplan.lazy import import_at_first_use
 
 if TYPE_CHECKING:
     from flrplan.image.cases import CHANNEL, case_name, case_names, find_cases, natural_key, without_channel
-    from flrplan.image.ct import CT, ct_from_image, read_ct, read_grid
+    from flrplan.image.ct import CT, read_ct, read_grid
     from flrplan.image.geometry import Geometry, require_same_grid
     from flrplan.image.masks import read_label_map, read_mask
     from flrplan.image.orientation import Canonical
@@ -21,7 +21,6 @@ __all__ = [
     "Geometry",
     "case_name",
     "case_names",
-    "ct_from_image",
     "find_cases",
     "natural_key",
     "read_ct",
@@ -47,7 +46,6 @@ import_at_first_use(
         ),
         "flrplan.image.ct": (
             "CT",
-            "ct_from_image",
             "read_ct",
             "read_grid",
         ),

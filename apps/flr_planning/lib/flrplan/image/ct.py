@@ -12,12 +12,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from flrplan.errors import GridError, ImageError, SettingsError
+from flrplan.files import readable
 from flrplan.image.cases import case_name
 from flrplan.image.dicom_files import DicomFile, is_dicom
 from flrplan.image.dicom_series import read_dicom_series
+from flrplan.image.finite import require_unmasked
 from flrplan.image.geometry import Geometry, straighten
 from flrplan.image.hounsfield import as_hu, check_grid, check_hu
-from flrplan.image.volume_file import image_suffix, itk_path, read_volume, scalar_volume
+from flrplan.image.volume_file import image_suffix, itk_path, read_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class CT:
     """``array_zyx``: ``(Z, Y, X)`` HU, int16 where that loses nothing, else float32, in the file's own axis order.
 
     ``geometry``: its voxel grid (LPS, mm). ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should
-    check, one sentence each. slices: of a DICOM series, the file or frame of each z; empty for every other source.
+    check, one sentence each. What is not UTF-8 in these three becomes :func:`flrplan.files.readable`. slices: of a DICOM series, the file or frame of each z; empty for every other source.
     """
 
     array_zyx: NDArray[Any]
@@ -36,6 +38,13 @@ class CT:
     slices: tuple[DicomFile, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, said in (
+            ("name", readable(self.name)),
+            ("source", readable(self.source)),
+            ("warnings", (*map(readable, self.warnings),)),
+        ):
+            object.__setattr__(self, name, said)
+        require_unmasked(self.array_zyx, self.source)
         if not isinstance(self.array_zyx, np.ndarray) or self.array_zyx.dtype.kind not in "iuf":
             found = getattr(self.array_zyx, "dtype", type(self.array_zyx).__name__)
             raise ImageError(f"{self.source}: expected the HU as a numpy array of numbers, found {found}")
@@ -81,12 +90,6 @@ def read_grid(path: str | os.PathLike[str]) -> Geometry:
         return straighten(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), direction, str(path))[0]
     except (RuntimeError, ValueError):  # a sheared NIfTI, a trailing axis, or what read_ct has words for
         return read_ct(path).geometry
-
-
-def ct_from_image(image: sitk.Image, name: str, source: str) -> CT:
-    """A CT from an image in memory, after the same checks. Raises ImageError naming ``source``."""
-    volume = scalar_volume(image, source)
-    return _checked(sitk.GetArrayFromImage(volume.image), volume.geometry, name, source, volume.warnings)
 
 
 def _checked(

@@ -18,6 +18,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
 from flrplan.errors import GridError, ImageError, OutputError
+from flrplan.files import sweep, writing_in
+from flrplan.files.write import PART
 from flrplan.image.dicom_files import CT_IMAGE_STORAGE
 from flrplan.image.dicom_series import read_dicom_series
 from flrplan.image.geometry import Geometry
@@ -151,13 +153,16 @@ def _replacing_folder(folder: Path, force: bool) -> Iterator[Path]:
     """A new folder beside ``folder`` that takes its place if the block succeeds, and vanishes if not."""
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists already; remove it, or write with force to replace it")
-    part = folder.with_name(f".part-{uuid4().hex[:8]}-{folder.name}")
+    part = folder.with_name(f"{PART}{uuid4().hex[:8]}-{folder.name}")
     try:
-        part.mkdir(parents=True)
-        yield part
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        part.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent)
+        with writing_in(folder.parent):
+            part.mkdir()
+            yield part
+            if folder.is_dir():
+                shutil.rmtree(folder)
+            part.rename(folder)
     except OutputError:
         raise
     except (OSError, ImageError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.errors import GridError, ImageError
+from flrplan.image.finite import require_unmasked
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -105,8 +106,9 @@ class Geometry:
     def image(self, array_zyx: NDArray[Any]) -> sitk.Image:
         """A SimpleITK image of ``array_zyx`` on this grid.
 
-        Raises: GridError where the array has another shape.
+        Raises: GridError where the array has another shape; ImageError for a masked one.
         """
+        require_unmasked(array_zyx, "an array on this grid")
         if array_zyx.shape != self.shape_zyx:
             raise GridError(f"an array on this grid has shape {self.shape_zyx} (z, y, x), got {array_zyx.shape}")
         import SimpleITK as sitk

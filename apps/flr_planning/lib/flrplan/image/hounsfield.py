@@ -23,6 +23,9 @@ MAX_SLICE_SPACING_MM = 15.0
 MIN_VOXELS = 1000
 """Fewer cannot show a liver (a liver of 1 l at 15 x 5 x 5 mm has 2700)."""
 
+PADDING_BELOW_HU = -1024
+"""What scanners fill the corners with (-2000, -3024) lies below every HU of 12 bits, and says nothing of the body."""
+
 AIR_BELOW_HU = -200
 """Every CT of the abdomen has voxels below it (air around the body, gas in the bowel); MR and windowed pictures do not."""
 
@@ -58,6 +61,8 @@ def check_hu(array_zyx: NDArray[Any], source: str) -> None:
     found = f"found values {low:g} to {high:g}"
     if low == high:
         raise ImageError(f"{source}: every voxel is {low:g}; expected a CT, export it again")
+    if low < PADDING_BELOW_HU and (lowest := float(array_zyx.min(where=array_zyx >= PADDING_BELOW_HU, initial=high))) >= 0:
+        found, low = f"found values {lowest:g} to {high:g} beside padding of {low:g}", lowest
     if low >= AIR_BELOW_HU:
         raise ImageError(
             f"{source}: expected HU with air below {AIR_BELOW_HU}, {found}: {_resemblance(low, high)}; give the CT in HU"

@@ -34,6 +34,10 @@ Float32 rounds at 1e-7; 1e-3 in each of three axes changes a volume by 0.3 %, le
 _CHUNK = 1 << 22
 _GZIP_MAGIC = b"\x1f\x8b"
 _FLOAT_CODES = (16, 64)  # float32 and float64; ITK reads no longer ones, and complex numbers are refused elsewhere
+_LEAST_SLOPE = float(np.finfo(np.float64).eps)
+"""Of ``scl_slope``: ITK takes a smaller one for none, nibabel multiplies by it."""
+_SINGULAR = 1e-3
+"""Volume of a voxel with edges of 1 below which its axes lie in one plane: 0.06 degrees."""
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -181,15 +185,20 @@ def _check_transforms(path: Path, header: Header) -> None:
             f"{path}: the NIfTI header states two voxel sizes, pixdim {np.round(spacing, 4).tolist()} mm and sform "
             f"{np.round(scale, 4).tolist()} mm; volumes would be a guess, export the image again"
         )
+    if abs(np.linalg.det(sform[:3, :3] / scale)) < _SINGULAR:
+        raise ImageError(
+            f"{path}: the axes of the NIfTI header's sform lie in one plane (its determinant is 0); export the image again, or set its sform"
+        )
 
 
 def _check_scaling(path: Path, header: Header) -> None:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    unused = np.isnan(slope) and (np.isnan(inter) or inter == 0)
-    if not unused and ((slope == 0 and inter != 0) or not np.isfinite([slope, inter]).all()):
+    if slope == inter == 0:
+        return  # the standard's word for values that are not scaled
+    if not np.isfinite([slope, inter]).all() or abs(slope) < _LEAST_SLOPE:
         raise ImageError(
             f"{path}: scl_slope {slope} with scl_inter {inter} is read as different HU by different programs; "
-            "expected two finite numbers and a slope that is not 0, export the image again"
+            "expected two finite numbers and a slope that is not 0, or 0 and 0 for none; export the image again"
         )
 
 

@@ -70,6 +70,8 @@ def read_volume(path: Path) -> Volume:
         image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
+        if "determinant is 0" in str(error):
+            reason = "the axes of its grid lie in one plane: the determinant of its directions is 0"
         if header is not None and "orthonormal" in str(error):
             return _straightened(path, header)
         raise ImageError(

@@ -16,8 +16,9 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -47,8 +48,9 @@ _UNEXPECTED = (
 
 
 class State(StrEnum):
-    """Where a job is. ``choose``: the upload holds several CTs, and a person says which."""
+    """Where a job is. ``uploading``: not found by its id yet. ``choose``: the upload holds several CTs, and a person says which."""
 
+    UPLOADING = "uploading"
     CHOOSE = "choose"
     WAITING = "waiting"
     PLANNING = "planning"
@@ -107,7 +109,7 @@ class Job:
     upload: Upload
     options: PlanOptions = field(default_factory=PlanOptions)
     choices: list[Choice] = field(default_factory=list)
-    state: State = State.WAITING
+    state: State = State.UPLOADING
     step: str = ""
     steps_done: int = 0
     error: str = ""
@@ -121,11 +123,22 @@ class Job:
         """What the case is called in files and logs."""
         return f"plan-{self.id[-6:]}"
 
-    def files(self) -> dict[str, Path]:
-        """The files of the finished plan by their path below its folder; none before."""
+    def files(self) -> dict[str, int]:
+        """The files of the finished plan by their path below its folder, with their bytes; none before, and once it is deleted."""
+        if self.state is not State.DONE:
+            return {}
         folder = self.folder / _PLAN
-        found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-        return {p.relative_to(folder).as_posix(): p for p in found} if self.state is State.DONE else {}
+        with self.guard:  # or they could be deleted meanwhile
+            found = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+            return {p.relative_to(folder).as_posix(): p.stat().st_size for p in found}
+
+    def open(self, name: str) -> BinaryIO | None:
+        """One of :meth:`files`, to be read to its end even if the job is deleted meanwhile; None for every other name."""
+        if name not in self.files():
+            return None
+        with suppress(FileNotFoundError):  # deleted since
+            return (self.folder / _PLAN / name).open("rb")
+        return None
 
 
 STEPS = 2 + len(CASCADE)
@@ -150,6 +163,8 @@ class Jobs:
         self._cascade = cascade
         self._turn = turn or nullcontext()
         self._jobs: dict[str, Job] = {}
+        self._changing = threading.Lock()
+        """Of which jobs there are, and of each until it waits."""
         self._waiting: queue.Queue[Job | None] = queue.Queue()
         self._stopped = threading.Event()
         self._folder: Path | None = None
@@ -188,23 +203,27 @@ class Jobs:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def new(self) -> Job:
-        """A job with an empty folder for its upload, not known until :meth:`take`. Raises: SettingsError where too many are kept."""
+        """A job with an empty folder for its upload, not found until :meth:`take`. Raises: SettingsError where too many are kept."""
         self._delete_old()
-        if sum(not job.is_answer for job in self._jobs.values()) >= _MOST_JOBS:
-            raise SettingsError(f"this server keeps {_MOST_JOBS} plans at most; delete one that you no longer need")
-        return self._made()
+        with self._changing:
+            if sum(not job.is_answer for job in self._jobs.values()) >= _MOST_JOBS:
+                raise SettingsError(f"this server keeps {_MOST_JOBS} plans at most; delete one that you no longer need")
+            job = self._made()
+            self._jobs[job.id] = job
+        return job
 
     def keep(self, planned: Plan) -> str:
         """Has a plan that is made already written, to be read and taken away; returns its place below the server's address."""
-        answers = [job for job in self._jobs.values() if job.is_answer]
-        waiting = [job for job in answers if job.state is State.WAITING]
-        for old in {*answers[: 1 - _MOST_ANSWERS], *waiting[: 1 - _MOST_WAITING_ANSWERS]}:
-            self.delete(old)
         job = self._made()
-        job.planned, job.is_answer = planned, True
+        job.planned, job.is_answer, job.state = planned, True, State.WAITING
         job.choices = [Choice(job.upload.folder, None, planned.ct.name)]
-        self._jobs[job.id] = job
-        self._waiting.put(job)
+        with self._changing:
+            self._jobs[job.id] = job
+            self._waiting.put(job)
+            answers = [job for job in self._jobs.values() if job.is_answer]
+        waiting = [job for job in answers if job.state is State.WAITING]
+        for old in {*answers[:-_MOST_ANSWERS], *waiting[:-_MOST_WAITING_ANSWERS]}:
+            self.delete(old)
         return f"planner/plans/{job.id}/"
 
     def take(self, job: Job, options: PlanOptions) -> None:
@@ -217,38 +236,43 @@ class Jobs:
             finally:
                 shutil.rmtree(packed.folder)
         job.options, job.choices = options, job.upload.choices()
-        self._jobs[job.id] = job
+        job.state = State.CHOOSE
         if len(job.choices) == 1:
             self.choose(job, 0)
-        else:
-            job.state = State.CHOOSE
 
     def choose(self, job: Job, number: int) -> None:
-        """Has one of the choices planned."""
-        job.choices = [job.choices[number]]
-        job.state = State.WAITING
+        """Has one of the choices planned. Raises: SettingsError where there is no such choice, or one was made, or the job is deleted."""
+        with self._changing:
+            if job.id not in self._jobs or job.state is not State.CHOOSE or not 0 <= number < len(job.choices):
+                raise SettingsError("this choice is no longer open; go back to the plan's page")
+            job.choices = [job.choices[number]]
+            job.state = State.WAITING
+            self._jobs[job.id] = self._jobs.pop(job.id)  # behind those that wait already
+            self._waiting.put(job)
         logger.info("%s waits", job.name)
-        self._waiting.put(job)
 
     def find(self, identity: str) -> Job | None:
         """A job that is kept."""
         self._delete_old()
-        return self._jobs.get(identity)
+        with self._changing:
+            job = self._jobs.get(identity)
+        return None if job is None or job.state is State.UPLOADING else job
 
     def delete(self, job: Job) -> None:
         """Deletes an upload with its plan, now. A plan that is being written is waited for."""
         job.deleted, job.planned = True, None
-        with job.guard:
+        with self._changing:
             self._jobs.pop(job.id, None)
+        with job.guard:
             shutil.rmtree(job.folder, ignore_errors=True)
         logger.info("%s deleted", job.name)
 
     def before(self, job: Job) -> int:
         """How many plans are made before this one."""
-        kept = list(self._jobs.values())
-        return sum(other.state is State.PLANNING for other in kept) + sum(
-            other.state is State.WAITING for other in kept[: kept.index(job)] if other is not job
-        )
+        with self._changing:
+            kept = list(self._jobs.values())
+        earlier = takewhile(lambda other: other is not job, kept)
+        return sum(other.state is State.PLANNING for other in kept) + sum(other.state is State.WAITING for other in earlier)
 
     def _made(self) -> Job:
         identity = secrets.token_hex(16)
@@ -267,7 +291,7 @@ class Jobs:
             os.utime(self._folder or "")  # those who tidy temporary folders shall see that this one is used
         now = datetime.now(timezone.utc)
         for job in list(self._jobs.values()):
-            if job.deleted_at < now and job.state is not State.PLANNING:
+            if job.deleted_at < now and job.state not in (State.UPLOADING, State.PLANNING):
                 self.delete(job)
 
     def _work(self) -> None:
@@ -286,6 +310,8 @@ class Jobs:
                 except FlrError as error:
                     self._fail(job, str(error), type(error).__name__)
                 except Exception as error:  # whatever it is, the next upload is planned
+                    if job.deleted:  # its files went while they were read
+                        continue
                     # Not its message, which may hold what a header says of a patient.
                     logger.error(
                         "%s: %s\n%s", job.name, type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
@@ -357,9 +383,9 @@ class Jobs:
 def _remove_left_behind(root: Path) -> None:
     """Deletes the folders of this user's servers that no longer run: those whose lock nobody holds."""
     for folder in root.glob(f"{_FOLDER}*"):
-        if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
-            continue
         try:
+            if folder.is_symlink() or not folder.is_dir() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+                continue
             with FileLock(folder / ".lock", timeout=0):
                 pass
         except (Timeout, OSError):

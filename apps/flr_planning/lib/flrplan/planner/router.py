@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from mimetypes import guess_type
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from flrplan import __version__
@@ -23,6 +25,7 @@ from flrplan.planning import LiverState
 
 PREFIX = "/planner"
 _HERE = Path(__file__).parent
+_SENT_AT_ONCE = 1 << 20
 
 _SECURITY = {
     "Cache-Control": "no-store",
@@ -105,19 +108,25 @@ def planner_router(jobs: Jobs) -> APIRouter:
             raise
         return JSONResponse({"plan": f"plans/{job.id}/"}, 201, _SECURITY)
 
+    def gone() -> Response:
+        return _html("gone.html", "This plan is not here", 404)
+
     @router.get("/plans/{identity}/")
     def plan_page(identity: str) -> Response:
         job = jobs.find(identity)
         if job is None:
-            return _html("gone.html", "This plan is not here", 404)
-        files, until = job.files(), job.deleted_at.astimezone()
+            return gone()
+        progress, until = _progress(jobs, job), job.deleted_at.astimezone()
+        files = job.files()  # after its state, so that of a plan that is done none is missing
+        if job.deleted:
+            return gone()
         return _html(
             "plan.html",
             "Plan of a liver resection",
             job=job,
-            progress=_progress(jobs, job),
+            progress=progress,
             deleted_at=f"{until.day} {until:%B %Y, %H:%M}",
-            downloads=[(name, title_of(name), size(files[name].stat().st_size)) for name in sorted(files, key=_place)],
+            downloads=[(name, title_of(name), size(files[name])) for name in sorted(files, key=_place)],
         )
 
     @router.get("/plans/{identity}/state")
@@ -126,9 +135,10 @@ def planner_router(jobs: Jobs) -> APIRouter:
 
     @router.post("/plans/{identity}/choices/{number}")
     def choose(number: int, job: Job = kept) -> Response:
-        if job.state is not State.CHOOSE or not 0 <= number < len(job.choices):
-            raise HTTPException(409, "this choice is no longer open; go back to the plan's page")
-        jobs.choose(job, number)
+        try:
+            jobs.choose(job, number)
+        except SettingsError as error:
+            raise HTTPException(409, str(error)) from error
         return RedirectResponse("../", 303)
 
     @router.post("/plans/{identity}/delete")
@@ -138,16 +148,24 @@ def planner_router(jobs: Jobs) -> APIRouter:
 
     @router.get("/plans/{identity}/files/{name:path}")
     def file(name: str, job: Job = kept) -> Response:
-        path = job.files().get(name)
-        if path is None:
+        opened = job.open(name)  # not its path: it may be deleted before, and while, it is sent
+        if opened is None:
             raise HTTPException(404, "this plan has no such file")
-        is_page = path.suffix == ".html"
-        disposition = "inline" if is_page else "attachment"
-        return FileResponse(
-            path, filename=path.name, content_disposition_type=disposition, headers=_REPORT if is_page else _SECURITY
-        )
+        is_page = name.endswith(".html")
+        headers = {
+            **(_REPORT if is_page else _SECURITY),
+            "Content-Length": str(os.fstat(opened.fileno()).st_size),
+            "Content-Disposition": f'{"inline" if is_page else "attachment"}; filename="{PurePosixPath(name).name}"',
+        }
+        return StreamingResponse(_chunks(opened), media_type=guess_type(name)[0] or "application/octet-stream", headers=headers)
 
     return router
+
+
+def _chunks(opened: BinaryIO) -> Iterator[bytes]:
+    with opened:
+        while data := opened.read(_SENT_AT_ONCE):
+            yield data
 
 
 def _html(template: str, title: str, status: int = 200, **values: Any) -> HTMLResponse:

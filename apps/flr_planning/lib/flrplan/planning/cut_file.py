@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.errors import LabelError
+from flrplan.files import readable
 from flrplan.planning.meshes import Mesh
 
 FORMATS = ".mrk.json (a plane of 3D Slicer), .stl, .ply or .vtp"
@@ -96,7 +97,10 @@ def read_cut(path: Path) -> tuple[Plane | Mesh, str]:
         require_surface(cut, str(path))
         if frame.upper() == "RAS":
             cut = Mesh((cut.vertices_lps_mm * _TO_LPS).astype(np.float32), cut.triangles)
-        return cut, "" if frame else f"{path.name} does not say whether its places are LPS or RAS; they were taken as LPS"
+        return (
+            cut,
+            "" if frame else f"{readable(path.name)} does not say whether its places are LPS or RAS; they were taken as LPS",
+        )
     return cut, ""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flrplan.errors import SettingsError
-from flrplan.files import read_json
+from flrplan.files import read_json, readable
 from flrplan.files.checked import require_number
 from flrplan.planning.record import require_form
 
@@ -80,7 +80,7 @@ def read_prior(path: Path) -> Prior:
         day = patient.get("scan_date")
         if not 0 < float(volume) < math.inf:
             raise ValueError(f"flr_functional_ml {volume}")
-        return Prior(float(volume), None if day is None else date.fromisoformat(day), patient.get("id"), str(path))
+        return Prior(float(volume), None if day is None else date.fromisoformat(day), patient.get("id"), readable(path))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise SettingsError(
             f"{path}: expected the plan.json of an earlier plan, with volumes and flr_functional_ml in it ({error!r}); give that file"

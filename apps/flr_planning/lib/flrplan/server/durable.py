@@ -29,7 +29,7 @@ from watchdog.observers.polling import PollingObserver
 
 from flrplan.active_learning import LabelFile
 from flrplan.errors import FlrError, ImageError, LabelError, OutputError
-from flrplan.files import read_json
+from flrplan.files import read_json, write_text
 from flrplan.image.volume_file import read_volume
 from flrplan.server.client_error import errors_for_client
 from flrplan.server.label_table import names_sent, read_label
@@ -125,15 +125,11 @@ class DurableDatastore(LocalDatastore):  # type: ignore[misc]  # monailabel is u
         if text == self._written or self._read_only:
             return
         path = Path(self._datastore_config_path)
-        part = path.with_name(f".part-{os.getpid()}-{path.name}")
         try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(path)
+            write_text(path, text)
             self._written = text
-        except OSError as error:
-            logger.warning("%s was not written (%s); it is made anew from the files, so nothing is lost", path, error.strerror)
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+        except OutputError as error:
+            logger.warning("%s; it is made anew from the files, so nothing is lost", error)
 
     def _take_over(self) -> None:
         """Gives every label without a record (of an earlier server), or with a damaged one, what the index says of it; name and description

@@ -61,7 +61,7 @@ class StudiesFolder:
         self._endings = tuple(endings)
         self._images = self.labels / ".images"
         self._removed = self.labels / ".removed"
-        self._read_only = read_only
+        self._read_only, self._recovered = read_only, False
         self._thread_lock = threading.RLock()
         self._file_lock = FileLock(self.root / ".lock", timeout=LOCK_SECONDS, thread_local=False)
         self._records: dict[Path, tuple[tuple[int, int], dict[str, Any] | None]] = {}
@@ -317,6 +317,9 @@ class StudiesFolder:
                     "writable for the user who runs the server, or free some room on its disk"
                 ) from error
             try:
+                if not self._recovered:  # before what a killed process left half written is removed
+                    self._recovered = True
+                    self.recover()
                 yield
             except OutputError:
                 raise

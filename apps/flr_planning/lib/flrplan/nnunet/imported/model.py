@@ -26,7 +26,7 @@ from flrplan.nnunet.imported.labels import choose_labels
 from flrplan.nnunet.imported.source import ForeignModel, opened
 from flrplan.nnunet.model import ModelFolder, StagePredictor, load_checkpoint, write_checkpoint
 from flrplan.nnunet.model.architecture import resolved_configuration
-from flrplan.nnunet.model.model_folder import APART, IMPORTED, OWN_BLOCK, read_json_object, target_labels
+from flrplan.nnunet.model.model_folder import APART, COHORT_NAME, IMPORTED, OWN_BLOCK, read_json_object, target_labels
 from flrplan.nnunet.train.publishing import replace_model
 from flrplan.workfolder import FINAL_CHECKPOINT, RUN_NAME
 
@@ -111,6 +111,8 @@ def _write(
         write_checkpoint(beside / f"fold_{number}" / FINAL_CHECKPOINT, plain)
         if (run := path.with_name(RUN_NAME)).is_file():  # of ours: what trained it must never evaluate it
             write_json(beside / f"fold_{number}" / RUN_NAME, read_json_object(run))
+    if (note := model.folder / COHORT_NAME).is_file():  # of a demo model, which it stays
+        shutil.copyfile(note, beside / COHORT_NAME)
     used = _one_configuration(found, configuration, model)
     own = {"stage": stage.name, "label": list(chosen.names), APART: list(chosen.apart), "input": settings.to_json()}
     taken = {"configuration": used, "checkpoint": checkpoint, "trainer": trainer}

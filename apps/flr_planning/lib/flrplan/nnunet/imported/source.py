@@ -84,12 +84,13 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     if source.is_dir():
         yield ForeignModel(shown, command, source / inner, folds, left_out)
         return
+    from flrplan.nnunet.model.model_folder import COHORT_NAME
     from flrplan.workfolder import RUN_NAME
 
     room.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=room))
     try:
-        needed = {"plans.json", "dataset.json"}
+        needed = {"plans.json", "dataset.json"} | ({COHORT_NAME} & held)
         needed |= {f"{fold}/{name}" for fold in folds.values() for name in (checkpoint, RUN_NAME)} & held
         unpack(source, inner, needed, folder)
         yield ForeignModel(shown, command, folder, folds, left_out)

@@ -24,6 +24,8 @@ INHERITED = "inherited_train_ids"
 """Key of ``run.json``, beside ``train_ids``: what the weights had learned from before, over all models they began as."""
 PUBLISHED_NAME = "published.json"
 """In a model folder that was trained from the viewer, or distilled: what it was compared with, and what it started from."""
+COHORT_NAME = "training_cohort.json"
+"""In the folder of a demo model: the synthetic cohort that it was trained on. It is one wherever it lies."""
 
 IMPORTED = "imported_from"
 """In our block of an imported model: the name of the folder or zip that it came from; ``import`` says what was taken of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ Tile = tuple[slice, ...]
 LEAST_SHARE = 0.05
 """A tile with no larger share in the answer of any voxel of a region is not needed there."""
 MOST_POINTS = 20_000
-"""Of a region, so many voxels are looked at."""
+"""Of a region, about so many voxels are looked at: one of each cube that holds any, so that no fragment is passed over."""
 
 
 def needed_tiles(tiles: Sequence[Tile], region: NDArray[np.bool_]) -> list[Tile]:
@@ -23,7 +24,8 @@ def needed_tiles(tiles: Sequence[Tile], region: NDArray[np.bool_]) -> list[Tile]
     points = np.argwhere(region)
     if not len(points):
         return list(tiles)
-    points = points[:: 1 + len(points) // MOST_POINTS]
+    cubes = points // max(1, math.ceil((len(points) / MOST_POINTS) ** (1 / 3)))
+    points = points[np.unique(np.ravel_multi_index(tuple(cubes.T), region.shape), return_index=True)[1]]
     weights = np.stack([_weights(tile, points) for tile in tiles])
     needed = (weights > LEAST_SHARE * weights.sum(axis=0)).any(axis=1)
     return [tile for tile, is_needed in zip(tiles, needed, strict=True) if is_needed]
