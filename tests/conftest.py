@@ -7,6 +7,7 @@ import gzip
 import os
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from flrplan.files import write
 from flrplan.image import CT, Geometry
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+ARRAYS = ("hu_zyx", "planning_zyx", "organs_zyx", "vessels_zyx")
 
 
 @pytest.fixture(autouse=True)
@@ -124,8 +126,15 @@ def use_gpu() -> Callable[[Path, int], str]:
 
 @pytest.fixture(scope="session")
 def small_case() -> SyntheticCase:
-    """One synthetic case, about 96 x 96 x 40 voxels, that no demo model was trained on."""
-    return make_case(seed=4, index=1, size="small")
+    """One synthetic case that no demo model was trained on, 96 voxels wide, cut to 20 mm around its liver: networks compute a fifth."""
+    case = make_case(seed=4, index=1, size="small")
+    cuts = []
+    for axis, mm in enumerate(case.geometry.spacing_zyx_mm):
+        hit, margin = np.flatnonzero(case.planning_zyx.any(axis=tuple({0, 1, 2} - {axis}))), round(20 / mm)
+        cuts.append(slice(max(0, int(hit[0]) - margin), min(int(hit[-1]) + 1 + margin, case.planning_zyx.shape[axis])))
+    box = (cuts[0], cuts[1], cuts[2])
+    arrays = {name: np.ascontiguousarray(getattr(case, name)[box]) for name in ARRAYS}
+    return replace(case, geometry=case.geometry.crop(box), **arrays)
 
 
 @pytest.fixture(scope="session")

@@ -52,10 +52,10 @@ def probability_of(mask: Path, work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two held-out synthetic cases, predicted by the demo models, evaluated."""
+    """Two held-out synthetic cases, of which the view shows little but the liver, predicted by the demo models, evaluated."""
     folder = tmp_path_factory.mktemp("demo") / "work"
-    write_cohort(CohortSettings(cases=2, seed=5, size="small"), folder, progress=False)
-    (folder / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
+    write_cohort(CohortSettings(cases=2, seed=12, size="small", wide=1.0), folder, progress=False)
+    (folder / "splits.json").write_text('{"test": ["synth-12-0000", "synth-12-0001"], "folds": []}')
     for script, *options in (
         ("predict.py", "--device", "cpu", "--no-mirroring", "--probabilities"),
         ("evaluate.py", "--note", "not comparable with the paper"),
@@ -231,19 +231,19 @@ def test_a_model_that_was_trained_on_a_case_is_refused(work: Path, tmp_path: Pat
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     record = tmp_path / "models" / "crlm" / "nnunet" / "fold_0" / "run.json"
     run_json = json.loads(record.read_text())
-    record.write_text(json.dumps({**run_json, "train_ids": [*run_json["train_ids"], "synth-5-0001"]}))
-    (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000", "synth-5-0001"], "folds": []}')
+    record.write_text(json.dumps({**run_json, "train_ids": [*run_json["train_ids"], "synth-12-0001"]}))
+    (tmp_path / "splits.json").write_text('{"test": ["synth-12-0000", "synth-12-0001"], "folds": []}')
     done = run(predict_command, "--work", work, "--models", tmp_path / "models", "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
-    assert "fold 0 was trained on synth-5-0001, which it is to predict" in done.stderr
+    assert "fold 0 was trained on synth-12-0001, which it is to predict" in done.stderr
 
 
 def test_a_split_that_does_not_cover_the_cases_is_refused(work: Path, tmp_path: Path) -> None:
-    (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
+    (tmp_path / "splits.json").write_text('{"test": ["synth-12-0000"], "folds": []}')
     done = run(predict_command, "--work", work, "--splits", tmp_path / "splits.json")
     assert done.returncode == 1
     assert f"{tmp_path / 'splits.json'} does not fit the cases of {work}:" in done.stderr
-    assert "1 cases are not in the split: synth-5-0001" in done.stderr
+    assert "1 cases are not in the split: synth-12-0001" in done.stderr
 
 
 def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: Path, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: P
 def test_an_ensemble_that_lacks_a_fold_is_refused_unless_it_is_stated(work: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(work, folder, ignore=shutil.ignore_patterns("predict*", "evaluation"))
-    (folder / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": [["synth-5-0001"], [], []]}')
+    (folder / "splits.json").write_text('{"test": ["synth-12-0000"], "folds": [["synth-12-0001"], [], []]}')
     options = ("--work", folder, "--device", "cpu", "--no-mirroring", "--part", "held-out", "--stage", "liver")
     done = run(predict_command, *options)
     assert done.returncode == 1
@@ -274,7 +274,7 @@ def test_a_part_that_the_split_has_not(work: Path) -> None:
 
 def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path: Path) -> None:
     """A liver model whose logits are far below zero finds nothing. The truth is full, so recall and Dice are 0, not undefined."""
-    write_cohort(CohortSettings(cases=1, seed=5, size="small"), tmp_path, progress=False)
+    write_cohort(CohortSettings(cases=1, seed=12, size="small", wide=1.0), tmp_path, progress=False)
     shutil.copytree(MODEL_ROOT / "demo", tmp_path / "models")
     for path in (tmp_path / "models" / "liver").rglob("checkpoint_final.pth"):
         content = load_checkpoint(path)
@@ -282,12 +282,12 @@ def test_an_empty_predicted_liver_gives_empty_masks_that_count_as_zero(tmp_path:
             if "seg_layers" in name and name.endswith("bias"):
                 content["network_weights"][name] = torch.full_like(tensor, -100)
         write_checkpoint(path, content)
-    (tmp_path / "splits.json").write_text('{"test": ["synth-5-0000"], "folds": []}')
+    (tmp_path / "splits.json").write_text('{"test": ["synth-12-0000"], "folds": []}')
     done = run(predict_command, "--work", tmp_path, "--models", tmp_path / "models", "--device", "cpu", "--no-mirroring")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "no liver found; its liver, CRLM and FLR are empty" in done.stderr
     for column in ("pipelined_liver", "cascaded_crlm", "cascaded_flr"):
-        path = tmp_path / "predictions" / "nnunet" / column / "synth-5-0000.nii.gz"
+        path = tmp_path / "predictions" / "nnunet" / column / "synth-12-0000.nii.gz"
         assert not sitk.GetArrayFromImage(sitk.ReadImage(str(path))).any()
     assert run(evaluate_command, "--work", tmp_path).returncode == 0
     test = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["test"]["nnunet"]
