@@ -242,14 +242,15 @@ def test_scaling_is_applied(nifti: Nifti, hu: Any, slope: float, inter: float, d
     assert np.allclose(ct.array_zyx, np.float32(slope) * hu + inter, atol=1e-4)
 
 
-def test_a_slope_of_0_means_no_scaling(nifti: Nifti, hu: Any) -> None:
-    """The NIfTI-1 standard, of scl_slope."""
-    assert np.array_equal(read_ct(nifti({112: ("<f", 0.0), 116: ("<f", 0.0)})).array_zyx, hu)
+@pytest.mark.parametrize(("slope", "inter"), [(0.0, 0.0), (NAN, NAN), (NAN, 0.0)])
+def test_a_slope_of_0_or_nan_means_no_scaling(nifti: Nifti, hu: Any, slope: float, inter: float) -> None:
+    """0 by the NIfTI-1 standard, of scl_slope; NaN by nibabel, whose headers state it, and ITK."""
+    assert np.array_equal(read_ct(nifti({112: ("<f", slope), 116: ("<f", inter)})).array_zyx, hu)
 
 
 @pytest.mark.parametrize(
     ("slope", "inter"),
-    [(0.0, 5.0), (0.0, NAN), (INF, 0.0), (-INF, 0.0), (1.0, NAN), (1.0, INF), (NAN, NAN), (NAN, 0.0), (NAN, 5.0), (1e-40, 0.0)],
+    [(0.0, 5.0), (0.0, NAN), (INF, 0.0), (-INF, 0.0), (1.0, NAN), (1.0, INF), (NAN, 5.0), (1e-40, 0.0)],
 )
 def test_ambiguous_scaling(nifti: Nifti, slope: float, inter: float) -> None:
     with pytest.raises(ImageError, match="is read as different HU by different programs"):

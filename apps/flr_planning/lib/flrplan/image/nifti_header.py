@@ -193,8 +193,8 @@ def _check_transforms(path: Path, header: Header) -> None:
 
 def _check_scaling(path: Path, header: Header) -> None:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == inter == 0:
-        return  # the standard's word for values that are not scaled
+    if (slope == 0 or np.isnan(slope)) and (inter == 0 or (np.isnan(inter) and np.isnan(slope))):
+        return  # values that are not scaled: 0 is the standard's word, NaN that of nibabel's headers, and ITK reads it so, too
     if not np.isfinite([slope, inter]).all() or abs(slope) < _LEAST_SLOPE:
         raise ImageError(
             f"{path}: scl_slope {slope} with scl_inter {inter} is read as different HU by different programs; "
