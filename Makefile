@@ -36,7 +36,7 @@ demo-ohif: $(STAMP)
 	$(BIN)/flrplan demo-ohif
 
 test: $(STAMP) $(WORKFLOW_STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --durations=60 --durations-min=4
 
 check: $(STAMP)
 	$(BIN)/ruff check .
