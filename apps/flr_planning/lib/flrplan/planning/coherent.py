@@ -7,8 +7,8 @@ FLR's probability is taken where it can be trusted, in the depth of the liver, a
     sum of w (s - p)^2  +  smoothing_mm^2 |grad s|^2
 
 ``p`` is the network's probability, ``w`` a weight that falls to almost 0 at the capsule. Remnant are the voxels with the highest ``s``, as many
-as ``s`` expects: its mean over the parenchyma is the remnant's share of it. Parts of either side that only the expectation put there go
-to the other. Then each metastasis goes wholly to the side that holds most of it, and parts too small to be one go to the other side.
+as ``s`` expects: its mean over the parenchyma is the remnant's share of it. Then each metastasis goes wholly to the side that holds most of
+it, and parts too small to be one go to the other side.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _coherent_flr(liver: Mask, crlm: Mask, flr: Mask | Probability, geometry: Ge
     p = found.astype(np.float32) / np.float32(1 if found.dtype == np.bool_ else 255)
     s = _carried_to_capsule(inside, p, geometry.spacing_zyx_mm, settings)
     parenchyma = inside & ~crlm[box]
-    remnant = _expected(inside, s, _cut_level(s[parenchyma if parenchyma.any() else inside], settings.undecided))
+    remnant = inside & (s > _cut_level(s[parenchyma if parenchyma.any() else inside], settings.undecided))
     remnant = whole_metastases(remnant, crlm[box] & inside)
     result[box] = _without_crumbs(inside, remnant, settings, geometry.voxel_volume_ml)
     return result
@@ -142,15 +142,6 @@ def _coherent_flr(liver: Mask, crlm: Mask, flr: Mask | Probability, geometry: Ge
 def _cut_level(s: Values, undecided: float) -> float:
     """The level above which as large a share of the voxels lies as the mean of ``s`` says; within ``undecided`` of 0.5."""
     return float(np.clip(np.quantile(s, 1 - s.mean()), 0.5 - undecided, 0.5 + undecided))
-
-
-def _expected(inside: Mask, s: Values, level: float) -> Mask:
-    """What lies above the level; no part of either side is there by the expectation alone, without a voxel that is likelier there than not."""
-    from skimage.filters import apply_hysteresis_threshold  # at its first use: nobody waits for it at the start
-
-    if level <= 0.5:
-        return np.asarray(apply_hysteresis_threshold(np.where(inside, s, 0), level, 0.5))
-    return np.asarray(inside & ~apply_hysteresis_threshold(np.where(inside, 1 - s, 0), 1 - level, 0.5))
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:
