@@ -80,6 +80,21 @@ def test_who_is_alone_in_a_folder_writes_there_and_its_parts_stay(tmp_path: Path
     assert names(tmp_path) == ["a"]
 
 
+def test_a_part_of_another_machine_stays_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS locks a folder on each machine alone: there, the lock says nothing of who writes elsewhere."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(module, "_HOST", "0" * 8)
+        file, folder = (module.part_path(tmp_path / name) for name in ("a", "b"))
+    file.write_text("half")
+    folder.mkdir()
+    module.sweep(tmp_path)
+    assert {*names(tmp_path)} == {file.name, folder.name}
+    now = time.time() + 2 * DAYS
+    monkeypatch.setattr(module.time, "time", lambda: now)
+    module.sweep(tmp_path)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.usefixtures("later", "unlocked")
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     left = tmp_path / ".part-0123abcd-plan.json"

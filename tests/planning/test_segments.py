@@ -36,6 +36,8 @@ LIVER[2:8, 2:10, 1:33] = True
 STRIPES = np.where(LIVER, (np.arange(34) + 3) // 4, 0).astype(np.uint8)
 """Segments I to VIII from column 1 on, four columns each: 6 x 8 x 4 voxels of 0.01 ml."""
 ROMAN = (*SEGMENTS,)
+ODD = ("spleen", "segments_2_3", "II/III", "V-VIII", "liver_segment_9", "segment 10", "4 of 8")
+"""Names of no segment, or of several."""
 
 
 def ct_of(grid: Geometry = GRID) -> CT:
@@ -151,7 +153,7 @@ def test_named_segments_of_3d_slicer_and_of_a_dicom_seg(tmp_path: Path, write_sl
     masks["IVa"] = masks["IVa"] & ~masks["IVb"]
     assert np.array_equal(read_segment_map(write_slicer(tmp_path / "a.seg.nrrd", GRID, masks), ct_of()), STRIPES)
     for more, said in (
-        ("spleen", "found 'spleen'; rename it, or save the liver segments alone"),
+        *((odd, f"found {odd!r}; rename it, or save the liver segments alone") for odd in ODD),
         ("IIb", "overlaps another one"),
     ):
         with pytest.raises(LabelError, match=said):
@@ -209,10 +211,12 @@ def test_what_goes_whole_has_the_name_of_its_operation(goes: frozenset[str], nam
         of = [SegmentVolume(s, 100.0, 97.0 if s in goes else 4.0) for s in ROMAN]
         return [*of, SegmentVolume(None, beyond_ml, 0.0)]
 
-    listed = ", ".join(s for s in ROMAN if s in goes)
+    listed, beside = ", ".join(s for s in ROMAN if s in goes), next(r for r in ROMAN[1:] if r not in goes)
     assert describe_resected(volumes(40.0)) == f"{listed} whole ({name})"
     assert describe_resected(volumes(60.0)) == f"{listed} whole", "much of the liver is of no segment: no name"
-    more = [replace(s, resected_ml=60.0) if s.segment == next(r for r in ROMAN[1:] if r not in goes) else s for s in volumes(0)]
+    without = [replace(s, volume_ml=0.0, resected_ml=0.0) if s.segment == beside else s for s in volumes(0)]
+    assert name not in describe_resected(without), "a map that lacks a segment may be no map of Couinaud's"
+    more = [replace(s, resected_ml=60.0) if s.segment == beside else s for s in volumes(0)]
     assert name not in describe_resected(more), "most of another segment goes as well"
 
 

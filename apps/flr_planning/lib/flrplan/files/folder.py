@@ -50,10 +50,10 @@ def make_writable(folder: Path, advice: str) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Waits until no other process or thread is within such a block of a folder, or writes there; nothing is left there, and a killed process lets
-    go of it.
+    """Waits until no other process or thread is within such a block of a folder, or writes there.
 
-    On Windows, and on file systems that lock no folders, nobody waits.
+    Nothing is left there, and a killed process lets go of it. Nobody waits on Windows, on file systems that lock no folders, and for
+    another machine that shares the folder, such as by NFS. A process that is started within the block, and waited for, must not write there.
     """
     with _locked(folder):
         this = _identity(folder)
@@ -73,7 +73,10 @@ def writing_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def nobody_writes_in(folder: Path) -> Iterator[bool | None]:
-    """Whether no process writes in a folder, without waiting; None where its file system cannot tell. Who wants to begin waits for the block."""
+    """Whether no process of this machine writes in a folder, without waiting; None where its file system cannot tell.
+
+    Who wants to begin waits for the block.
+    """
     with _locked(folder, wait=False) as locked:
         yield locked
 

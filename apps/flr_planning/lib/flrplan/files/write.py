@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,21 +27,29 @@ from flrplan.files.listing import not_utf8
 PART = ".part-"
 """How the name begins of a file that is being written; of a process that was killed it stays."""
 
-_PART = re.compile(rf"{re.escape(PART)}[0-9a-f]{{8}}-.")
+_HOST = sha256(os.fsencode(platform.node())).hexdigest()[:8]
+"""Whose part it is: where machines share a folder, such as by NFS, its lock is of each machine alone."""
+_PART = re.compile(rf"{re.escape(PART)}(?:[0-9a-f]{{8}}){{1,2}}-.")
 _LEFT_SECONDS = 24 * 3600.0
-"""Where folders cannot be locked: a part that nobody has touched for so long was left by a process that was killed."""
+"""Of another machine, and where folders cannot be locked: a part that nobody has touched for so long was left by a process that was killed."""
+
+
+def part_path(path: Path) -> Path:
+    """A new name beside ``path``, for what takes its place once it is whole."""
+    return path.with_name(f"{PART}{_HOST}{uuid4().hex[:8]}-{path.name}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A path beside ``path`` with the same ending; takes its place if the block succeeds, vanishes if not.
 
-    Missing folders are made, and parts that killed processes left there are removed (:func:`sweep`). Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
+    Missing folders are made, and parts that killed processes left there are removed (:func:`sweep`), once by each process.
+    Raises: OutputError for every OSError and for SimpleITK's RuntimeError: a full disk, no permission.
     """
     path = Path(path)
     if shown := not_utf8(path):
         raise OutputError(f"{shown} cannot be written: its name is not UTF-8; choose another name")
-    part = path.with_name(f"{PART}{uuid4().hex[:8]}-{path.name}")
+    part = part_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_once(path.parent)
@@ -89,7 +99,10 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the files and folders that killed processes left half written in a folder, where no process writes in it now."""
+    """Removes the files and folders that killed processes left half written in a folder, where no process writes in it now.
+
+    What another machine wrote, and where folders cannot be locked, goes once it is a day old.
+    """
     with suppress(OSError):
         parts = [path for path in folder.iterdir() if _PART.match(path.name) and not path.is_symlink()]
         if not parts:
@@ -97,7 +110,7 @@ def sweep(folder: Path) -> None:
         with nobody_writes_in(folder) as certain:  # who begins meanwhile is not among the parts
             for part in [] if certain is False else parts:
                 with suppress(OSError):
-                    if certain or _is_old(part):
+                    if (certain and part.name.startswith(PART + _HOST)) or _is_old(part):
                         shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 

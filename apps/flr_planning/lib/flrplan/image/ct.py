@@ -27,7 +27,8 @@ class CT:
     """``array_zyx``: ``(Z, Y, X)`` HU, int16 where that loses nothing, else float32, in the file's own axis order.
 
     ``geometry``: its voxel grid (LPS, mm). ``name``: case id. ``source``: path or words for messages. ``warnings``: what a person should
-    check, one sentence each. What is not UTF-8 in these three becomes :func:`flrplan.files.readable`. slices: of a DICOM series, the file or frame of each z; empty for every other source.
+    check, one sentence each. What is not UTF-8 in these three becomes :func:`flrplan.files.readable`.
+    slices: of a DICOM series, the file or frame of each z; empty for every other source.
     """
 
     array_zyx: NDArray[Any]

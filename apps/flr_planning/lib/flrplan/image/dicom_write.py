@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 import numpy as np
 import pydicom
@@ -19,7 +19,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from flrplan.errors import GridError, ImageError, OutputError
 from flrplan.files import sweep, writing_in
-from flrplan.files.write import PART
+from flrplan.files.write import part_path
 from flrplan.image.dicom_files import CT_IMAGE_STORAGE
 from flrplan.image.dicom_series import read_dicom_series
 from flrplan.image.geometry import Geometry
@@ -153,7 +153,7 @@ def _replacing_folder(folder: Path, force: bool) -> Iterator[Path]:
     """A new folder beside ``folder`` that takes its place if the block succeeds, and vanishes if not."""
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists already; remove it, or write with force to replace it")
-    part = folder.with_name(f"{PART}{uuid4().hex[:8]}-{folder.name}")
+    part = part_path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent)

@@ -22,7 +22,7 @@ from flrplan.metrics.region import Region
 from flrplan.planning.criteria import RESECTIONS, SEGMENTS, SEGMENTS_SOURCE
 
 OUTSIDE = "outside the map"
-_NAME = re.compile(r"(?:.*[^a-z0-9])?(?:s|sg|seg|segment)?([1-8]|viii|vii|vi|v|iv|iii|ii|i)[ab]?", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:s|sg|seg|segment)?([0-9]+|viii|vii|vi|v|iv|iii|ii|i)[ab]?", re.IGNORECASE)
 _WRITE_IT = "TotalSegmentator -ta liver_segments --ml writes such a map"
 
 
@@ -86,17 +86,26 @@ def read_segment_map(path: Path, ct: CT) -> NDArray[np.uint8]:
         if names is None:
             return checked_segment_map(label, str(path))
         for name, value in names.items():
-            found, here = _NAME.fullmatch(name.strip()), label == value
-            if found is None:
+            number, here = _number_of(name), label == value
+            if number is None:
                 raise LabelError(
                     f"{path}: expected segments named by Couinaud's numbers, such as liver_segment_4 or IV, found {name!r}; rename it, or save the "
                     "liver segments alone"
                 )
-            number = found[1].upper()
             if whole[here].any():
                 raise LabelError(f"{path}: segment {name!r} overlaps another one; give each voxel to one segment")
-            whole[here] = int(number) if number.isdecimal() else 1 + SEGMENTS.index(number)
+            whole[here] = number
     return checked_segment_map(whole, str(path))
+
+
+def _number_of(name: str) -> int | None:
+    """1 to 8 for the name of one segment, which ends in its number and holds no other; None for what could be several, or something else."""
+    words = re.split(r"[\W_]+", name.strip())
+    found = [match[1].upper() for word in words if (match := _NUMBER.fullmatch(word))]
+    if len(found) != 1 or not _NUMBER.fullmatch(words[-1]):
+        return None
+    number = int(found[0]) if found[0].isdecimal() else 1 + SEGMENTS.index(found[0])
+    return number if 1 <= number <= len(SEGMENTS) else None
 
 
 def checked_segment_map(array: NDArray[Any], source: str) -> NDArray[np.uint8]:
@@ -177,7 +186,8 @@ def segment_volumes(label: NDArray[np.uint8], liver: Mask, resection: Mask, voxe
 def describe_resected(found: Sequence[SegmentVolume]) -> str:
     """``V, VI, VII, VIII whole (right hepatectomy), IV 30 %``; ``none``.
 
-    An operation has its name where just its segments go whole, I aside, of no other one more than half, and the map knows the liver.
+    An operation has its name where just its segments go whole, I aside, of no other one more than half, and the map knows the liver: each
+    segment but I, and nearly all of it.
     """
     least = SETTINGS.least_fraction
     known = sum(s.volume_ml for s in found if s.segment is None) <= least * sum(s.volume_ml for s in found)
@@ -185,7 +195,8 @@ def describe_resected(found: Sequence[SegmentVolume]) -> str:
     goes = [(s.segment or OUTSIDE, s.resected_fraction) for s in told if s.resected_fraction >= least]
     whole = [name for name, fraction in goes if fraction > 1 - least]
     parts = [(name, fraction) for name, fraction in goes if name not in whole]
-    is_one = known and all(fraction <= 0.5 for name, fraction in parts if name != "I")
+    is_whole = all(s.volume_ml for s in found if s.segment not in ("I", None))
+    is_one = known and is_whole and all(fraction <= 0.5 for name, fraction in parts if name != "I")
     operation = RESECTIONS.get(frozenset(whole) - {"I"}) if is_one else None
     said = [f"{', '.join(whole)} whole{f' ({operation})' if operation else ''}"] if whole else []
     return ", ".join([*said, *(f"{name} {100 * fraction:.0f} %" for name, fraction in parts)]) or "none"
