@@ -202,7 +202,7 @@ def thresholds_png(assessment: Assessment, interval: tuple[float, float] | None 
     rows = [over for over in Denominator if over in with_threshold and not np.isnan(assessment.flr_percent(over))]
     figure = _figure(7.2, 0.32 + 0.62 * max(len(rows), 1))
     figure.set_facecolor("white")
-    axes = figure.add_axes((0.02, 0.27 / figure.get_figheight(), 0.96, 1 - 0.3 / figure.get_figheight()))
+    axes = figure.add_axes((0.03, 0.27 / figure.get_figheight(), 0.94, 1 - 0.3 / figure.get_figheight()))
     for number, over in enumerate(rows):
         percent = assessment.flr_percent(over)
         axes.barh(-number, 100, 0.34, color="white", edgecolor="#555555", linewidth=0.8, hatch="////", alpha=0.6)
