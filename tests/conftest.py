@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure, structure_mask
 from flrplan.cohort import CohortSettings, SyntheticCase, make_case, write_cohort
@@ -126,13 +127,15 @@ def use_gpu() -> Callable[[Path, int], str]:
 
 @pytest.fixture(scope="session")
 def small_case() -> SyntheticCase:
-    """One synthetic case that no demo model was trained on, 96 voxels wide, cut to 20 mm around its liver: networks compute a fifth."""
+    """One synthetic case that no demo model was trained on, 96 voxels wide, cut to 20 mm around its liver: networks compute less."""
     case = make_case(seed=4, index=1, size="small")
-    cuts = []
-    for axis, mm in enumerate(case.geometry.spacing_zyx_mm):
-        hit, margin = np.flatnonzero(case.planning_zyx.any(axis=tuple({0, 1, 2} - {axis}))), round(20 / mm)
-        cuts.append(slice(max(0, int(hit[0]) - margin), min(int(hit[-1]) + 1 + margin, case.planning_zyx.shape[axis])))
-    box = (cuts[0], cuts[1], cuts[2])
+    margins = [round(20 / mm) for mm in case.geometry.spacing_zyx_mm]
+    hits = ndimage.find_objects(case.planning_zyx > 0)[0]
+    z, y, x = (
+        slice(max(0, hit.start - margin), min(hit.stop + margin, size))
+        for hit, margin, size in zip(hits, margins, case.planning_zyx.shape, strict=True)
+    )
+    box = (z, y, x)
     arrays = {name: np.ascontiguousarray(getattr(case, name)[box]) for name in ARRAYS}
     return replace(case, geometry=case.geometry.crop(box), **arrays)
 

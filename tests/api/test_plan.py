@@ -19,7 +19,7 @@ from flrplan.api.plan import request_of
 from flrplan.cli import main
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError
-from flrplan.image import CT, Geometry
+from flrplan.image import CT
 from flrplan.method import CascadeResult, Source, cascade_result
 from flrplan.planning import Plane
 from flrplan.planning.meshes import Mesh
@@ -28,21 +28,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def box(small_truth: dict[Structure, Mask]) -> tuple[slice, ...]:
-    """The liver and a few voxels around it: networks compute less."""
-    hits = [np.flatnonzero(small_truth[Structure.LIVER].any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(slice(max(0, hit[0] - 4), hit[-1] + 5) for hit in hits)
+def ct(small_ct: CT) -> CT:
+    return replace(small_ct, name="liver")
 
 
 @pytest.fixture(scope="module")
-def ct(small_ct: CT, box: tuple[slice, ...]) -> CT:
-    array = small_ct.array_zyx[box]
-    return CT(array, Geometry(array.shape[::-1], small_ct.geometry.spacing_mm), "liver", "synthetic")
-
-
-@pytest.fixture(scope="module")
-def truth(small_truth: dict[Structure, Mask], box: tuple[slice, ...]) -> dict[Structure, Mask]:
-    return {structure: mask[box] for structure, mask in small_truth.items()}
+def truth(small_truth: dict[Structure, Mask]) -> dict[Structure, Mask]:
+    return small_truth
 
 
 @pytest.fixture(scope="module")

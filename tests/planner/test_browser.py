@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from flrplan.anatomy import Mask, Structure
 from flrplan.demo.ohif.browser import find_chromium, open_page, require_playwright
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ServiceError
@@ -39,18 +37,10 @@ def url(
 
 
 @pytest.fixture(scope="module")
-def ct(small_ct: CT, small_truth: dict[Structure, Mask]) -> CT:
-    """The liver and a few voxels around it: networks compute less."""
-    hits = [np.flatnonzero(small_truth[Structure.LIVER].any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    array = small_ct.array_zyx[tuple(slice(max(0, hit[0] - 4), hit[-1] + 5) for hit in hits)]
-    return CT(array, Geometry(array.shape[::-1], small_ct.geometry.spacing_mm), "liver", "synthetic")
-
-
-@pytest.fixture(scope="module")
-def folder(ct: CT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(small_ct: CT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 133 files, more than a browser hands out at once: the slices, and what a medium has beside them."""
     folder = tmp_path_factory.mktemp("medium") / "DOE JOHN"
-    slices = write_dicom_series(folder / "IMAGES", ct.array_zyx, ct.geometry, "DOE", "Portal venous")
+    slices = write_dicom_series(folder / "IMAGES", small_ct.array_zyx, small_ct.geometry, "DOE", "Portal venous")
     for number in range(133 - len(slices)):
         (folder / "IMAGES" / f"viewer{number}.txt").write_text("no image")
     return folder
@@ -79,7 +69,7 @@ def drop(page: Page, path: Path) -> None:
 
 
 def test_a_dropped_folder_is_planned_read_taken_away_and_deleted(
-    page: Page, url: str, folder: Path, ct: CT, tmp_path: Path
+    page: Page, url: str, folder: Path, small_ct: CT, tmp_path: Path
 ) -> None:
     said: list[str] = []
     asked: list[str] = []
@@ -105,7 +95,7 @@ def test_a_dropped_folder_is_planned_read_taken_away_and_deleted(
         page.get_by_role("link", name="planning.nii.gz").press("Enter")
     assert taken.value.suggested_filename == "planning.nii.gz"
     taken.value.save_as(tmp_path / "planning.nii.gz")
-    assert ct.geometry.is_same_grid(Geometry.of(sitk.ReadImage(str(tmp_path / "planning.nii.gz"))))
+    assert small_ct.geometry.is_same_grid(Geometry.of(sitk.ReadImage(str(tmp_path / "planning.nii.gz"))))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits on a small laptop"
 
     page.get_by_role("button", name="Delete this plan now").press("Enter")
