@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from flrplan.files import alone_in, link, make_writable, replacing, write_text
+from flrplan.files import alone_in, link, make_writable, part_folder, replace_folder, replacing, write_text
 from flrplan.files import folder as locks
 from flrplan.files import write as module
+from flrplan.files.write import part_path
 
 DAYS = 86400.0
 
@@ -37,6 +40,7 @@ def unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 KILLED = """
 import os, signal, sys
+from contextlib import suppress
 from pathlib import Path
 from flrplan.files import replacing
 with replacing(Path(sys.argv[1])) as part:
@@ -124,3 +128,35 @@ def test_a_part_that_was_touched_within_a_day_stays_though_it_links_to_something
     assert written.exists()
     assert linked.exists()
     assert (tmp_path / "second").samefile(old)
+
+
+def test_a_part_folder_is_removed_whatever_ends_the_block_and_what_a_killed_process_left_with_it(tmp_path: Path) -> None:
+    left = part_path(tmp_path / "new" / "models")
+    (left / "liver").mkdir(parents=True)
+    with suppress(KeyboardInterrupt), part_folder(tmp_path / "new" / "models") as part:
+        assert not left.exists()
+        (part / "weights").write_text("half")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "series"
+    for number in (1, 2):
+        with part_folder(path) as part:
+            (part / f"slice_{number}").write_text("")
+            replace_folder(part, path)
+        assert [p.name for p in path.iterdir()] == [f"slice_{number}"]
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if (self / "slice_3").exists():
+            raise OSError(errno.EACCES, "not now")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with part_folder(path) as part:
+        (part / "slice_3").write_text("")
+        with pytest.raises(OSError, match="not now"):
+            replace_folder(part, path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["series", "slice_2"]

@@ -16,7 +16,8 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from flrplan import __version__
 from flrplan.engine import DEMO_NOTE, FoundModel, ModelStore
 from flrplan.engine.models import FINE_TUNED_NOTE, IS_DEMO, describe_distilled
 from flrplan.errors import ModelError, OutputError
-from flrplan.files import read_json, read_text, replacing, sha256_of_file, write_json
+from flrplan.files import part_folder, read_json, read_text, replacing, sha256_of_file, write_json
 from flrplan.method import STAGES, Stage, stage_named
 from flrplan.nnunet.imported.source import DAMAGED, members, unpack
 from flrplan.nnunet.model import ModelFolder, StagePredictor
@@ -136,18 +137,7 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
     for name in wanted:
         if (root / name).exists() and not force:
             raise ModelError(f"{root / name} exists already; give --force to replace it, or another --models folder")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=root))
-    except OSError as error:
-        raise OutputError(f"{root} cannot be written ({error.strerror or error}); give another --models folder") from error
-    try:
-        unpack(source, ".", there, folder)
-        for name in sorted(there):
-            if sha256_of_file(folder / name) != sums[name]:
-                raise ModelError(
-                    f"{source}: {name} is not what was exported (its SHA-256 is another); it was changed or damaged, ask for the zip again"
-                )
+    with _unpacked(source, root, sums) as folder:
         decides: dict[str, Any] = {}
         for name in wanted:
             model = ModelFolder.open(folder / name)
@@ -174,10 +164,26 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
                 with replacing(root / CALIBRATION_NAME) as part:  # written already: a full disk cannot hinder this last step
                     path.replace(part)
         return opened
-    except ModelError as error:
-        raise ModelError(str(error).replace(str(folder), str(source))) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _unpacked(source: Path, root: Path, sums: Mapping[str, str]) -> Iterator[Path]:
+    """A folder in ``root`` with the files of a zip that have these SHA-256, by name. Of a ModelError in the block, paths name the zip."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(part_folder(root / "unpacked"))
+        except OSError as error:
+            raise OutputError(f"{root} cannot be written ({error.strerror or error}); give another --models folder") from error
+        try:
+            unpack(source, ".", {*sums}, folder)
+            for name in sorted(sums):
+                if sha256_of_file(folder / name) != sums[name]:
+                    raise ModelError(
+                        f"{source}: {name} is not what was exported (its SHA-256 is another); it was changed or damaged, ask for the zip again"
+                    )
+            yield folder
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(folder), str(source))) from error
 
 
 def _found(store: ModelStore, stages: Sequence[Stage], architecture: str) -> dict[str, FoundModel]:

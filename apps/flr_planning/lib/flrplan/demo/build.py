@@ -11,7 +11,7 @@ from flrplan.api.train import TrainingRequest, train
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.cohort.settings import COHORT_VERSION
 from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
-from flrplan.files import current_version, write_json
+from flrplan.files import current_version, part_folder, replace_folder, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
 from flrplan.method import FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
 from flrplan.networks import ARCHITECTURES
@@ -75,16 +75,15 @@ def build_demo_models(
 def install_demo_model(models: Path, demo: Path, stage: str, trained_on: CohortSettings) -> None:
     """Replaces a stage's demo model by the trained one, whole, with a note of the cohort that it was trained on."""
     target = demo / stage / ARCHITECTURES[0]
-    beside = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.copytree(
-        current_version(models / stage / ARCHITECTURES[0]),
-        beside,
-        ignore=shutil.ignore_patterns(CURVE_NAME, VERSIONS_NAME, POINTER_NAME),
-    )
-    write_json(beside / COHORT_NAME, {"version": COHORT_VERSION, **trained_on.as_dict()})
-    shutil.rmtree(target, ignore_errors=True)  # git keeps the versions of these
-    beside.rename(target)
+    with part_folder(target) as part:
+        shutil.copytree(
+            current_version(models / stage / ARCHITECTURES[0]),
+            part,
+            ignore=shutil.ignore_patterns(CURVE_NAME, VERSIONS_NAME, POINTER_NAME),
+            dirs_exist_ok=True,
+        )
+        write_json(part / COHORT_NAME, {"version": COHORT_VERSION, **trained_on.as_dict()})
+        replace_folder(part, target)
 
 
 def _start(name: str, fold: int, models: Path, demo: Path) -> Path | None:

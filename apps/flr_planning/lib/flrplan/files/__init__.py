@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flrplan.files.listing import entries, files_below, is_junk, not_utf8, readable
     from flrplan.files.space import require_room
     from flrplan.files.text import read_json, read_table, read_text, read_yaml
-    from flrplan.files.write import link, replacing, sweep, write_json, write_text
+    from flrplan.files.write import link, part_folder, replace_folder, replacing, sweep, write_json, write_text
 
 __all__ = [
     "alone_in",
@@ -31,12 +31,14 @@ __all__ = [
     "link",
     "make_writable",
     "not_utf8",
+    "part_folder",
     "publish_version",
     "read_json",
     "read_table",
     "read_text",
     "read_yaml",
     "readable",
+    "replace_folder",
     "replacing",
     "require_room",
     "sha256_of_file",
@@ -78,6 +80,8 @@ import_at_first_use(
         ),
         "flrplan.files.write": (
             "link",
+            "part_folder",
+            "replace_folder",
             "replacing",
             "sweep",
             "write_json",

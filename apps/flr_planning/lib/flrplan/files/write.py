@@ -72,6 +72,38 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+@contextmanager
+def part_folder(path: Path) -> Iterator[Path]:
+    """A new, empty folder beside ``path``, to be renamed once it is whole; what remains of it at the end of the block is removed.
+
+    Of a process that is killed :func:`sweep` removes it. Raises: OSError.
+    """
+    part = part_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    with writing_in(path.parent):
+        part.mkdir()
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """``new`` (beside it) is from now on what lies at ``path``; the folder there before goes only then. Raises: OSError, with the old one in place."""
+    old = part_path(path)
+    there = path.is_dir()
+    if there:
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        if there:
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def link(source: Path, path: Path) -> None:
     """A second name for a file, in one step; a copy where the file system has no hard links. Raises: OutputError."""
     with replacing(path) as part:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -18,8 +17,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import format_number_as_ds
 
 from flrplan.errors import GridError, ImageError, OutputError
-from flrplan.files import sweep, writing_in
-from flrplan.files.write import part_path
+from flrplan.files import part_folder, replace_folder
 from flrplan.image.dicom_files import CT_IMAGE_STORAGE
 from flrplan.image.dicom_series import read_dicom_series
 from flrplan.image.geometry import Geometry
@@ -153,21 +151,13 @@ def _replacing_folder(folder: Path, force: bool) -> Iterator[Path]:
     """A new folder beside ``folder`` that takes its place if the block succeeds, and vanishes if not."""
     if folder.exists() and not force:
         raise OutputError(f"{folder} exists already; remove it, or write with force to replace it")
-    part = part_path(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sweep(folder.parent)
-        with writing_in(folder.parent):
-            part.mkdir()
+        with part_folder(folder) as part:
             yield part
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            part.rename(folder)
+            replace_folder(part, folder)
     except OutputError:
         raise
     except (OSError, ImageError) as error:
         raise OutputError(
             f"could not write {folder}: {error}; check that the disk has room and the folder is writable"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from flrplan.errors import ModelError, OutputError
-from flrplan.files import current_version, require_room
+from flrplan.files import current_version, part_folder, require_room
 from flrplan.files.folder import VERSIONS_NAME
 
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
@@ -87,17 +86,14 @@ def opened(source: Path, configuration: str | None, checkpoint: str, room: Path)
     from flrplan.nnunet.model.model_folder import COHORT_NAME
     from flrplan.workfolder import RUN_NAME
 
-    room.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".unpacked-", dir=room))
-    try:
-        needed = {"plans.json", "dataset.json"} | ({COHORT_NAME} & held)
-        needed |= {f"{fold}/{name}" for fold in folds.values() for name in (checkpoint, RUN_NAME)} & held
-        unpack(source, inner, needed, folder)
-        yield ForeignModel(shown, command, folder, folds, left_out)
-    except ModelError as error:
-        raise ModelError(str(error).replace(str(folder), shown)) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with part_folder(room / "unpacked") as folder:
+        try:
+            needed = {"plans.json", "dataset.json"} | ({COHORT_NAME} & held)
+            needed |= {f"{fold}/{name}" for fold in folds.values() for name in (checkpoint, RUN_NAME)} & held
+            unpack(source, inner, needed, folder)
+            yield ForeignModel(shown, command, folder, folds, left_out)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(folder), shown)) from error
 
 
 def file_names(source: Path) -> set[str]:
