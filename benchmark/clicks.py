@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flrplan.anatomy import PLANNED, Mask, Structure, structure_mask
-from flrplan.api.plan import run_plan
+from flrplan.api.run_plan import run_plan
 from flrplan.clicks import Marks, correct
 from flrplan.cohort import make_case
 from flrplan.engine import Cascade

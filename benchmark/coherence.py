@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from flrplan.anatomy import Mask, Structure, structure_mask, to_compartments
-from flrplan.api.plan import coherent_plan
+from flrplan.api.run_plan import coherent_plan
 from flrplan.cohort import CohortSettings, make_case
 from flrplan.cohort.settings import case_name
 from flrplan.engine import DEMO_NAME, MODEL_ROOT, Cascade, CascadeSettings, ModelStore

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 from flrplan.anatomy import Structure, structure_mask, to_compartments
 from flrplan.api import calibrate as module
 from flrplan.api.calibrate import calibrate
-from flrplan.api.plan import plan, run_plan
+from flrplan.api.plan import plan
+from flrplan.api.run_plan import run_plan
 from flrplan.cli import main
 from flrplan.demo.held_out import CALIBRATION_SEED
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore

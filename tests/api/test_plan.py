@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 import flrplan
 from flrplan.anatomy import Mask, Structure
-from flrplan.api.plan import request_of
+from flrplan.api.request import request_of
 from flrplan.cli import main
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import EmptyLiverError, GridError, ImageError, LabelError, OutputError, SettingsError

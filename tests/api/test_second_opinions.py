@@ -16,7 +16,8 @@ import torch
 
 from flrplan.anatomy import Mask, Structure, to_compartments
 from flrplan.api.calibrate import calibrate
-from flrplan.api.plan import plan, run_plan
+from flrplan.api.plan import plan
+from flrplan.api.run_plan import run_plan
 from flrplan.cli import main
 from flrplan.engine import MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.errors import ModelError, SettingsError

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 import torch
 
 from flrplan.anatomy import Structure
-from flrplan.api.plan import request_of
+from flrplan.api.request import request_of
 from flrplan.cli import main as flrplan
 from flrplan.engine import ModelStore
 from flrplan.files import current_version, versions

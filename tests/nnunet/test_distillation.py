@@ -15,7 +15,7 @@ import torch
 
 from flrplan.anatomy import Mask, Structure
 from flrplan.api.model_zip import export_models, import_exported
-from flrplan.api.plan import run_plan
+from flrplan.api.run_plan import run_plan
 from flrplan.api.train import train
 from flrplan.cli import main
 from flrplan.engine import Cascade, CascadeSettings, FoundModel, ModelStore

@@ -123,7 +123,7 @@ class AnonymousLog(logging.Filter):
 
 
 def pseudonym(stamp: object) -> str:
-    """The name of a case from the stamp of its CT (:func:`flrplan.api.plan.request_of`): ``case-`` and eight digits of its SHA-256."""
+    """The name of a case from the stamp of its CT (:func:`flrplan.api.request.request_of`): ``case-`` and eight digits of its SHA-256."""
     return f"case-{_digest(stamp)[:8]}"
 
 

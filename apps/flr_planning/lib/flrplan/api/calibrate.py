@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from flrplan.anatomy import Structure, to_compartments
-from flrplan.api.plan import coherent_plan
+from flrplan.api.run_plan import coherent_plan
 from flrplan.engine import Cascade
 from flrplan.engine.worker import open_cascade, opened_cascade
 from flrplan.errors import EmptyLiverError, LabelError, SettingsError

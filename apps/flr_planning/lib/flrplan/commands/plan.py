@@ -131,7 +131,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     """The same. clean: what is done to every text that may name an input."""
     from flrplan.api.anonymous import anonymous_request, pseudonym
     from flrplan.api.many import overlapped, part_of, run_on_gpus
-    from flrplan.api.plan import asked_also, is_planned, options_of, plan, request_of
+    from flrplan.api.plan import plan
+    from flrplan.api.request import asked_also, is_planned, options_of, request_of
     from flrplan.engine import Cascade
     from flrplan.files import make_writable
     from flrplan.hardware import keep_freed_memory, wake_collector

@@ -47,7 +47,7 @@ class CascadeSettings:
     largest_liver: keep only the largest connected piece of a PREDICTED liver, and say what was dropped. On in the app: the
         liver has one piece, and an island would widen the region of the next stages. Off in the benchmark (raw masks).
     engine: how the networks are run; one of :data:`flrplan.method.engine.ENGINES`, with changes or without; :data:`~flrplan.method.engine.APP_ENGINE` in the app.
-    also: further architectures, whose FLR models give second opinions on a predicted remnant (:mod:`flrplan.api.plan`); the masks stay those
+    also: further architectures, whose FLR models give second opinions on a predicted remnant (:mod:`flrplan.api.run_plan`); the masks stay those
         of ``architecture``.
     Raises: SettingsError for a second opinion that is unknown, named twice, or the first.
     """

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from flrplan import __version__
 from flrplan.anatomy import PLANNED, Compartment, Structure, decode_layers, label_name, structure_mask, to_compartments
-from flrplan.api.plan import run_plan
+from flrplan.api.run_plan import run_plan
 from flrplan.clicks import BACKGROUND, SAYS, Marks, MarkSet, correct, points_of
 from flrplan.engine import Cascade, CascadeSettings
 from flrplan.errors import FlrError, LabelError

@@ -15,7 +15,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from numpy.typing import NDArray
 
 from flrplan.anatomy import Structure
-from flrplan.api.plan import patient_of_ct, run_plan
+from flrplan.api.plan import patient_of_ct
+from flrplan.api.run_plan import run_plan
 from flrplan.engine import Cascade, CascadeSettings, ModelStore
 from flrplan.errors import FlrError
 from flrplan.image import read_ct
