@@ -205,7 +205,7 @@ def test_checked_maps_of_floats_and_big_numbers_are_small_ones() -> None:
         checked_segment_map(np.where(STRIPES == 1, 1.5, STRIPES), "x")
 
 
-@pytest.mark.parametrize(("goes", "name"), RESECTIONS.items(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("goes", "name"), RESECTIONS.items(), ids=RESECTIONS.values())
 def test_what_goes_whole_has_the_name_of_its_operation(goes: frozenset[str], name: str) -> None:
     def volumes(beyond_ml: float) -> list[SegmentVolume]:
         of = [SegmentVolume(s, 100.0, 97.0 if s in goes else 4.0) for s in ROMAN]
