@@ -158,6 +158,9 @@ def test_named_segments_of_3d_slicer_and_of_a_dicom_seg(tmp_path: Path, write_sl
     ):
         with pytest.raises(LabelError, match=said):
             read_segment_map(write_slicer(tmp_path / "b.seg.nrrd", GRID, {**masks, more: STRIPES == 3}), ct_of())
+    drawn = {f"Segment_{n}": n == STRIPES for n in range(1, 9)} | {"Segment_9": STRIPES == 3}  # the last in a layer of its own
+    with pytest.raises(LabelError, match=r"the names that 3D Slicer gives by itself .*Segment_9.*; name them I to VIII"):
+        read_segment_map(write_slicer(tmp_path / "c.seg.nrrd", GRID, drawn), ct_of())
     grid = Geometry(GRID.size_xyz, GRID.spacing_mm, (0.0, 0.0, 0.0))
     write_dicom_series(
         tmp_path / "ct", np.arange(STRIPES.size, dtype=np.int16).reshape(grid.shape_zyx) - 1000, grid, "A", "a CT"

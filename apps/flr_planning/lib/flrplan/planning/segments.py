@@ -23,6 +23,8 @@ from flrplan.planning.criteria import RESECTIONS, SEGMENTS, SEGMENTS_SOURCE
 
 OUTSIDE = "outside the map"
 _NUMBER = re.compile(r"(?:s|sg|seg|segment)?([0-9]+|viii|vii|vi|v|iv|iii|ii|i)[ab]?", re.IGNORECASE)
+_DEFAULT_NAME = re.compile(r"Segment_[0-9]+")
+"""What 3D Slicer calls a new segment, in the order in which they are drawn."""
 _WRITE_IT = "TotalSegmentator -ta liver_segments --ml writes such a map"
 
 
@@ -82,6 +84,12 @@ def read_segment_map(path: Path, ct: CT) -> NDArray[np.uint8]:
     Raises: ImageError, GridError; LabelError for other values or names, and segments that overlap.
     """
     layers, whole = read_layers(path, ct), np.zeros(ct.geometry.shape_zyx, np.uint8)
+    every = [name for _, names in layers for name in names or ()]
+    if every and all(map(_DEFAULT_NAME.fullmatch, every)):
+        raise LabelError(
+            f"{path}: its segments have the names that 3D Slicer gives by itself ({', '.join(every)}), which say nothing of the liver; name them "
+            "I to VIII"
+        )
     for label, names in layers:
         if names is None:
             return checked_segment_map(label, str(path))
