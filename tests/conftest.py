@@ -29,6 +29,7 @@ FIXED_PORT = ("demo/test_day.py", "demo/test_ohif.py")
 """Files of which only one can run at a time on a machine: what they start listens on the port that a user's browser expects."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist asks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares fixtures or a port runs in one process (``make test`` runs two)."""
     for item in items:

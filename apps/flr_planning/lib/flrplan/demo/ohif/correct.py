@@ -79,8 +79,9 @@ def correct(
         right = page.locator("[data-cy='side-panel-header-right']").bounding_box() or {"x": 0.0, "y": 0.0}
         menus = [(m, m.bounding_box() or {"x": 0.0, "y": 0.0}) for m in page.locator(_MENUS).all()]
         next(m for m, box in menus if box["x"] >= right["x"] and box["y"] > right["y"]).click()
-        page.get_by_role("menuitem").filter(has_text="Export & Download").hover()
-        page.get_by_role("menuitem").filter(has_text="Export DICOM SEG").click()
+        # By keys: on its way from one menu to the other a mouse crosses others, which on a busy machine close the second.
+        page.get_by_role("menuitem").filter(has_text="Export & Download").press("ArrowRight")
+        page.get_by_role("menuitem").filter(has_text="Export DICOM SEG").press("Enter")
         page.locator("input[type='text']:visible").first.fill(f"corrected by {reader}")
         visit.picture("3-name")
         with page.expect_response(lambda r: r.request.method == "POST" and r.url.rstrip("/").endswith("/studies")):
