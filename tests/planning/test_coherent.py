@@ -65,6 +65,24 @@ def test_of_a_lobe_that_the_network_is_undecided_about_as_much_stays_as_it_expec
     assert at_half.sum() / LIVER.sum() < 0.4
 
 
+@pytest.mark.parametrize("undecided", [0.42, 0.58])
+def test_no_part_is_there_by_the_expectation_alone(undecided: float) -> None:
+    """An undecided third behind the resection is no island of remnant, one behind the remnant no second resection."""
+    sides = (0.95, 0.05) if undecided < 0.5 else (0.05, 0.95)
+    p = np.select([np.arange(40) < 14, np.arange(40) < 26], sides, undecided) * np.ones(GRID.shape_zyx)
+    flr = coherent_flr(LIVER, NOTHING, (255 * p).astype(np.uint8), GRID)
+    assert len(sizes_ml(flr)) == len(sizes_ml(LIVER & ~flr)) == 1
+
+
+@pytest.mark.parametrize(("left", "right"), [(0.45, 0.35), (0.65, 0.55)])
+def test_where_the_liver_holds_nothing_likelier_than_not_the_expectation_alone_decides(left: float, right: float) -> None:
+    """But for a voxel in a hundred on the other side of 0.5, which the smoothing takes."""
+    p = np.where(np.arange(40) < 20, left, right) * np.ones(GRID.shape_zyx)
+    p[np.random.default_rng(0).random(GRID.shape_zyx) < 0.01] = 0.9 if left < 0.5 else 0.1
+    flr = coherent_flr(LIVER, NOTHING, (255 * p).astype(np.uint8), GRID)
+    assert flr.sum() / LIVER.sum() == pytest.approx((left + right) / 2, abs=0.1)
+
+
 def test_where_the_network_is_decided_nothing_is_resected_to_meet_an_expectation() -> None:
     """0.85 of everything but one block would be 15 % resected, wherever it is likeliest."""
     wedge = block(slice(6, 18), slice(2, 14), slice(2, 14))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flrplan.errors import ModelError
-from flrplan.planning.coherent import COHERENT
+from flrplan.planning.coherent import COHERENT, METHOD
 from flrplan.planning.conformal import PredictiveDistribution, predictive_distribution
 from flrplan.planning.evidence import Evidence
 from flrplan.planning.interval import COVERAGE, THRESHOLDS_PERCENT, Bounds, Interval
@@ -151,7 +151,7 @@ def _require_opinions(cases: Mapping[str, Mapping[str, KnownCase]], architecture
 
 def settings_of_run(mirroring: bool, largest_liver: bool) -> dict[str, Any]:
     """What, beside the models, an error depends on."""
-    return {"mirroring": mirroring, "largest_liver": largest_liver, "coherent": asdict(COHERENT)}
+    return {"mirroring": mirroring, "largest_liver": largest_liver, "coherent": {**asdict(COHERENT), "method": METHOD}}
 
 
 def features_of(evidence: Evidence) -> NDArray[np.float64]:

@@ -7,8 +7,8 @@ FLR's probability is taken where it can be trusted, in the depth of the liver, a
     sum of w (s - p)^2  +  smoothing_mm^2 |grad s|^2
 
 ``p`` is the network's probability, ``w`` a weight that falls to almost 0 at the capsule. Remnant are the voxels with the highest ``s``, as many
-as ``s`` expects: its mean over the parenchyma is the remnant's share of it. Then each metastasis goes wholly to the side that holds most of
-it, and parts too small to be one go to the other side.
+as ``s`` expects: its mean over the parenchyma is the remnant's share of it. Parts of either side that only the expectation put there go
+to the other. Then each metastasis goes wholly to the side that holds most of it, and parts too small to be one go to the other side.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from flrplan.method import MASK_FROM, CascadeResult, Probability, Source
 
 logger = logging.getLogger(__name__)
 
+METHOD = 2
+"""What makes a plan coherent beside its settings, counted: a calibration of another method's plans is none of these."""
 TOUCHING = np.ones((3, 3, 3), np.bool_)
 """Voxels that share a face, an edge or a corner are of one part, as of one lesion."""
 
@@ -133,7 +135,7 @@ def _coherent_flr(liver: Mask, crlm: Mask, flr: Mask | Probability, geometry: Ge
     p = found.astype(np.float32) / np.float32(1 if found.dtype == np.bool_ else 255)
     s = _carried_to_capsule(inside, p, geometry.spacing_zyx_mm, settings)
     parenchyma = inside & ~crlm[box]
-    remnant = inside & (s > _cut_level(s[parenchyma if parenchyma.any() else inside], settings.undecided))
+    remnant = _expected(inside, s, _cut_level(s[parenchyma if parenchyma.any() else inside], settings.undecided))
     remnant = whole_metastases(remnant, crlm[box] & inside)
     result[box] = _without_crumbs(inside, remnant, settings, geometry.voxel_volume_ml)
     return result
@@ -142,6 +144,22 @@ def _coherent_flr(liver: Mask, crlm: Mask, flr: Mask | Probability, geometry: Ge
 def _cut_level(s: Values, undecided: float) -> float:
     """The level above which as large a share of the voxels lies as the mean of ``s`` says; within ``undecided`` of 0.5."""
     return float(np.clip(np.quantile(s, 1 - s.mean()), 0.5 - undecided, 0.5 + undecided))
+
+
+def _expected(inside: Mask, s: Values, level: float) -> Mask:
+    """What lies above the level. A part of either side without a voxel that is likelier there than not goes to the other."""
+    remnant = inside & (s > level)
+    if level <= 0.5:
+        return _with_any(remnant, s > 0.5)
+    return inside & ~_with_any(inside & ~remnant, s < 0.5)
+
+
+def _with_any(side: Mask, likely: Mask) -> Mask:
+    """The parts of a side that hold a likely voxel; all of them where none does, for then there is nothing but the expectation."""
+    parts, count = ndimage.label(side, TOUCHING)
+    kept = np.zeros(count + 1, np.bool_)
+    kept[parts[side & likely]] = True
+    return np.asarray(kept[parts]) if kept.any() else side
 
 
 def _box(mask: Mask) -> tuple[slice, ...]:
