@@ -38,7 +38,7 @@ demo-ohif: $(STAMP)
 # Two processes with a thread each: most tests have work for one, and two threads that wait for each other on a busy core take many times as long.
 test: $(STAMP) $(WORKFLOW_STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations=60 --durations-min=4
+	  $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=60 --durations-min=4
 
 check: $(STAMP)
 	$(BIN)/ruff check .

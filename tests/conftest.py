@@ -25,18 +25,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ARRAYS = ("hu_zyx", "planning_zyx", "organs_zyx", "vessels_zyx")
 
 
-FIXED_PORT = ("demo/test_day.py", "demo/test_ohif.py")
-"""Files of which only one can run at a time on a machine: what they start listens on the port that a user's browser expects."""
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist asks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares fixtures or a port runs in one process (``make test`` runs two)."""
-    for item in items:
-        file = item.path.relative_to(REPOSITORY / "tests").as_posix()
-        item.add_marker(pytest.mark.xdist_group("fixed port" if file in FIXED_PORT else file))
-
-
 @pytest.fixture(autouse=True)
 def no_nnunet_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in os.environ if n.startswith("nnUNet_")]:

@@ -1,4 +1,7 @@
-"""The demo in OHIF: driven end to end where Orthanc and Chromium are, and what it says where they are not."""
+"""The demo in OHIF: driven end to end where Orthanc and Chromium are, and what it says where they are not.
+
+All that listens on OHIF's port is in this file: ``make test`` runs the tests of a file in one process, and two files at once.
+"""
 
 from __future__ import annotations
 
@@ -102,6 +105,23 @@ def corrects_a_label(demo: Demo, folder: Path, said: Says) -> None:
     assert kept["origin"]["description"] == "corrected by Ann Otator"
     assert kept["origin"]["date"]
     assert kept["submission"]["changes"]["liver"]["dice"] > 0.95, "it lies where the label before does"
+
+
+@pytest.mark.usefixtures("drivable")
+@pytest.mark.timeout(900)  # 40 s on two quiet cores
+def test_the_worst_label_is_handed_out_corrected_in_ohif_and_sent_back(tmp_path: Path) -> None:
+    """The first half of benchmark/whole_day.py on two cases: the worst label first, cascade, click, submit, brush, back to the server."""
+    from whole_day import FAULTS, begun, in_the_viewer
+
+    assert FAULTS[1] == "left_right"  # the worse of the first two
+    with begun(tmp_path, CaseSize.SMALL, 2, "") as day:
+        case, seen = in_the_viewer(day, "label_faults", "clicks")
+    assert case.name.endswith("0001")
+    assert [seen[f"state_{when}"] for when in ("before", "submitted", "after")] == ["open", "drafted", "refined"]
+    assert seen["dice_sent_back"]["liver"] > 0.7
+    assert any(finding.startswith("swapped (error)") for finding in seen["findings_before"])
+    assert not any(finding.startswith("swapped") for finding in seen["findings_after"])
+    assert {"next-sample", "cascade", "submitted"} <= {p.stem.removeprefix("1-") for p in (tmp_path / "pictures").iterdir()}
 
 
 @pytest.mark.slow
