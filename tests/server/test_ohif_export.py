@@ -26,7 +26,7 @@ def test_the_viewer_that_the_host_ships_is_the_one_that_the_export_was_mended_in
     assert any("await dataSource.store.dicom(naturalizedReport)" in text for text in commands)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node, which reads JavaScript; Chromium runs it in test_day.py")
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node, which reads JavaScript; Chromium runs it in test_ohif.py")
 def test_what_is_added_to_the_configuration_can_be_read(tmp_path: Path) -> None:
     """A slip there would leave OHIF a black page."""
     (tmp_path / "app-config.js").write_text(ohif_config((OHIF / "app-config.js").read_text(encoding="utf-8")), encoding="utf-8")
