@@ -97,6 +97,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, help="measure so many cases (default: all)")
     parser.add_argument("--out", type=Path, help="a JSON file with every case")
     a = parser.parse_args()
+    if a.first is not None and a.first < 1:
+        parser.error(f"--first: expected 1 or more, got {a.first}")
     try:
         stores = [ModelStore(root, demo=None) for root in a.models]
         of_stage = {

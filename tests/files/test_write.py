@@ -40,7 +40,6 @@ def unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 KILLED = """
 import os, signal, sys
-from contextlib import suppress
 from pathlib import Path
 from flrplan.files import replacing
 with replacing(Path(sys.argv[1])) as part:
