@@ -33,7 +33,7 @@ def report() -> dict[str, Any]:
     masks = {Structure.LIVER: liver, Structure.CRLM: crlm, Structure.FLR: flr}
     ct = CT(np.zeros(grid.shape_zyx, np.int16), grid, "case", "synthetic")
     plan = Plan(CascadeResult(ct, masks, dict.fromkeys(masks, Source.GIVEN), {}, {}, ()), veins={"portal veins": flr})
-    segments = segments_of(np.where(liver, 1 + np.arange(12) // 2, 0).astype(np.uint8), liver, grid, "map")
+    segments = segments_of(np.where(liver, 1 + np.arange(12) // 2, 0).astype(np.uint8), liver, crlm, grid, "map")
     plan = Plan(plan.result, veins=plan.veins, segments=segments, compared={"predicted": plan})
     return dict(json.loads(json.dumps(plan.report())))
 

@@ -256,7 +256,7 @@ def test_segments_of_a_map_stand_beside_the_metastases_and_in_a_table_and_the_re
     plan = plan_of(20)
     liver = plan.masks[Structure.LIVER]
     given = np.where(liver, np.clip((np.arange(40) - 5) // 3, 1, 8), 0).astype(np.uint8)  # V from column 20 on
-    plan = replace(plan, segments=segments_of(given, liver, GRID, "map"))
+    plan = replace(plan, segments=segments_of(given, liver, liver & False, GRID, "map"))
     many = plan.masks[Structure.CRLM]
     many[5:7, 8:28:4, 9:25:4] = True
     plan = replace(plan, compared={"predicted": plan, "at least 30 %": plan})

@@ -33,6 +33,7 @@ C, S = float(np.cos(0.3)), float(np.sin(0.3))
 GRID = Geometry((34, 12, 10), (1.0, 2.0, 5.0), (-17.0, 0.0, 50.0), (C, -S, 0, S, C, 0, 0, 0, 1))  # oblique; voxels of 0.01 ml
 LIVER = np.zeros(GRID.shape_zyx, bool)
 LIVER[2:8, 2:10, 1:33] = True
+NONE = np.zeros_like(LIVER)
 STRIPES = np.where(LIVER, (np.arange(34) + 3) // 4, 0).astype(np.uint8)
 """Segments I to VIII from column 1 on, four columns each: 6 x 8 x 4 voxels of 0.01 ml."""
 ROMAN = (*SEGMENTS,)
@@ -53,7 +54,7 @@ def test_each_metastasis_and_each_segment_by_hand() -> None:
     label = np.where(LIVER, np.where(np.arange(34) < 15, 1, 2), 0).astype(np.uint8)  # IV: 2 of 4 columns go, V to VIII whole
     label[4, 4:6, 26:30] = 3  # columns 26 to 28 are VII, 29 is VIII
     label[5, 8, 5] = 4
-    parts = parts_of(label, GRID, segments_of(STRIPES, LIVER, GRID, "map").label_zyx)
+    parts = parts_of(label, GRID, segments_of(STRIPES, LIVER, NONE, GRID, "map").label_zyx)
     large, small = parts.lesions
     assert (large.segments, small.segments) == ((("VII", 0.75), ("VIII", 0.25)), (("II", 1.0),))
     assert (describe_shares(large.segments or ()), describe_shares(small.segments or ())) == ("VII 75 %, VIII 25 %", "II")
@@ -87,7 +88,7 @@ def test_liver_beside_the_map_is_of_the_nearest_segment_up_to_5_mm_and_of_none_b
     map_zyx = STRIPES.copy()
     map_zyx[:, 2:4] = 0  # rows of 2 mm: one lies 2, one 4 mm from the map
     map_zyx[:, :, 25:] = 0  # VII and VIII are missing: 8 columns of 1 mm, 5 of them within 5 mm of VI
-    found = segments_of(map_zyx, LIVER, GRID, "map")
+    found = segments_of(map_zyx, LIVER, NONE, GRID, "map")
     filled = STRIPES.copy()
     filled[:, :, 25:30][LIVER[:, :, 25:30]] = 6
     filled[:, :, 30:] = 0
@@ -99,7 +100,7 @@ def test_liver_beside_the_map_is_of_the_nearest_segment_up_to_5_mm_and_of_none_b
     none_ml = 0.01 * np.count_nonzero(LIVER & (filled == 0))
     near_ml = 0.01 * np.count_nonzero(LIVER & (map_zyx == 0)) - none_ml
     assert (
-        f"{near_ml:.1f} ml of the liver within 5 mm of it are of the nearest segment, {none_ml:.1f} ml farther away of none"
+        f"{near_ml:.1f} ml of the liver within 5 mm of it, or of metastases that it leaves out, are of the nearest segment, {none_ml:.1f} ml farther away of none"
         in found.said
     )
     assert found.warnings[0].startswith("the map of liver segments holds I, II, III, IV, V, VI alone")
@@ -117,11 +118,26 @@ def test_liver_beside_the_map_is_of_the_nearest_segment_up_to_5_mm_and_of_none_b
     )
 
 
+def test_a_large_metastasis_that_the_map_leaves_out_is_of_the_segments_around_it_and_one_beyond_the_map_of_none() -> None:
+    map_zyx, crlm = STRIPES.copy(), NONE.copy()
+    crlm[2:8, 2:10, 4:18] = True  # 14 mm wide, from I to V: its middle lies 7 mm from the map
+    map_zyx[crlm] = 0
+    crlm[4, 5, 31:33] = True  # 7 and 8 mm beyond a map that ends before VII
+    map_zyx[:, :, 25:] = 0
+    label = segments_of(map_zyx, LIVER, crlm, GRID, "map").label_zyx
+    assert label[4, 5].tolist() == [0, *[1] * 10, *[5] * 10, *[6] * 9, 0, 0, 0, 0]
+    without = segments_of(map_zyx, LIVER, NONE, GRID, "map").label_zyx
+    assert without[4, 5, 4:18].tolist() == [*[1] * 5, 0, 0, 0, 0, *[5] * 5]
+    touching = NONE.copy()
+    touching[4, 5, 24:33] = True
+    assert segments_of(map_zyx, LIVER, touching, GRID, "map").label_zyx[4, 5, 24:].tolist() == [*[6] * 9, 0]
+
+
 def test_a_map_of_the_very_liver_is_taken_as_it_is_and_what_lies_outside_the_liver_counts_nowhere() -> None:
     larger = np.where(STRIPES, STRIPES, 8).astype(np.uint8)
     larger[:, :, :20] = STRIPES[:, :, :20]
     for given in (STRIPES, larger):
-        found = segments_of(given, LIVER, GRID, "map")
+        found = segments_of(given, LIVER, NONE, GRID, "map")
         assert np.array_equal(found.label_zyx, STRIPES)
         assert found.warnings == ()
 
@@ -135,7 +151,7 @@ def test_a_map_of_another_liver_is_an_error_that_says_how_much_fits() -> None:
         with pytest.raises(
             LabelError, match=rf"^map.nii: {percent} % of its liver segments lie in the liver of this CT.*Give the one of"
         ):
-            segments_of(other, liver, replace(GRID, size_xyz=(80, *GRID.size_xyz[1:])), "map.nii")
+            segments_of(other, liver, liver & False, replace(GRID, size_xyz=(80, *GRID.size_xyz[1:])), "map.nii")
 
 
 def test_a_map_on_turned_and_flipped_axes_lies_where_it_was_drawn(tmp_path: Path) -> None:
@@ -246,7 +262,7 @@ def test_the_cohorts_right_hepatectomy_takes_the_segments_of_its_sectors(monkeyp
         couinaud[slabs[0][0]] = np.where(right, of_right, of_left)
     couinaud[planning == 0] = 0
     grid_of = Geometry(organs.shape[::-1], (4.0, 4.0, 5.0))
-    parts = parts_of(planning, grid_of, segments_of(couinaud, planning > 0, grid_of, "map").label_zyx)
+    parts = parts_of(planning, grid_of, segments_of(couinaud, planning > 0, planning > 2, grid_of, "map").label_zyx)
     assert facts["resection"] == "right hepatectomy"
     assert parts.segments is not None
     assert describe_resected(parts.segments).startswith("V, VI, VII, VIII whole (right hepatectomy)")

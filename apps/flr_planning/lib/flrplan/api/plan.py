@@ -159,7 +159,7 @@ def plan(
         planned = _with_alternative(planned, wanted)
     if segment_map is not None:
         named = str(liver_segments) if isinstance(liver_segments, str | os.PathLike) else _GIVEN_SEGMENTS
-        found = segments_of(segment_map, planned.masks[Structure.LIVER], image.geometry, named)
+        found = segments_of(segment_map, planned.masks[Structure.LIVER], planned.masks[Structure.CRLM], image.geometry, named)
         beside = {name: replace(other, segments=found) for name, other in planned.compared.items()}
         planned = replace(planned, segments=found, compared=beside)
     for of in (planned, *planned.compared.values()):

@@ -127,8 +127,10 @@ def checked_segment_map(array: NDArray[Any], source: str) -> NDArray[np.uint8]:
     return array.astype(np.uint8)
 
 
-def segments_of(map_zyx: NDArray[np.uint8], liver: Mask, geometry: Geometry, source: str) -> LiverSegments:
+def segments_of(map_zyx: NDArray[np.uint8], liver: Mask, crlm: Mask, geometry: Geometry, source: str) -> LiverSegments:
     """The segments of a liver ``(Z, Y, X) bool`` by a map on its grid; what lies beside the map is of the nearest segment, or of none.
+
+    crlm: its metastases, like ``liver``.
 
     Raises: LabelError where less of the map than ``least_inside`` lies in the liver.
     """
@@ -141,10 +143,17 @@ def segments_of(map_zyx: NDArray[np.uint8], liver: Mask, geometry: Geometry, sou
     spacing = np.asarray(geometry.spacing_zyx_mm)
     around = Region.of(liver | (map_zyx > 0), geometry.spacing_zyx_mm).box
     mapped, of_liver = map_zyx[around], liver[around]
+    lesion, count = ndimage.label(crlm[around] & of_liver, np.ones((3, 3, 3)))
     surface = np.argwhere((mapped > 0) & ~ndimage.binary_erosion(mapped > 0))
     missing = np.argwhere(of_liver & (mapped == 0))
-    distance, nearest = cKDTree(surface * spacing).query(missing * spacing, distance_upper_bound=SETTINGS.reach_mm * (1 + 1e-9))
-    near = np.isfinite(distance)
+    distance, nearest = cKDTree(surface * spacing).query(missing * spacing)
+    near = distance <= SETTINGS.reach_mm * (1 + 1e-9)
+    left_out = lesion[tuple(missing.T)]
+    reached = np.zeros(count + 1, bool)
+    reached[left_out[near]] = True
+    reached[lesion[mapped > 0]] = True
+    reached[0] = False
+    near |= reached[left_out]
     filled = np.where(of_liver, mapped, 0).astype(np.uint8)
     filled[tuple(missing[near].T)] = mapped[tuple(surface[nearest[near]].T)]
     label = np.zeros_like(map_zyx)
@@ -153,8 +162,8 @@ def segments_of(map_zyx: NDArray[np.uint8], liver: Mask, geometry: Geometry, sou
     far = len(near) - np.count_nonzero(near)
     near_ml, far_ml = ((n * geometry.voxel_volume_ml) for n in (len(near) - far, far))
     said = (
-        f"a given map ({SEGMENTS_SOURCE}); {near_ml:.1f} ml of the liver within {SETTINGS.reach_mm:g} mm of it are of the nearest segment, "
-        f"{far_ml:.1f} ml farther away of none"
+        f"a given map ({SEGMENTS_SOURCE}); {near_ml:.1f} ml of the liver within {SETTINGS.reach_mm:g} mm of it, or of metastases that it leaves out, "
+        f"are of the nearest segment, {far_ml:.1f} ml farther away of none"
     )
     warnings = []
     there = [name for n, name in enumerate(SEGMENTS, 1) if (label == n).any()]
