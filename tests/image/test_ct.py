@@ -286,6 +286,10 @@ def test_a_trailing_axis_of_one_in_memory(hu: Any) -> None:
             lambda a: np.where(a > 150, -2000, a + 1024),
             r"found values 24 to 1174 beside padding of -2000: this looks like a CT stored as",
         ),
+        (
+            lambda a: np.where(a > 190, -1000, np.where(a > 150, -3024, a + 1024)),
+            r"found values 24 to 1174 beside padding of -3024 and -1000: this looks like a CT stored as HU \+ 1024",
+        ),
         (lambda a: np.clip(a, -160, 240), "looks like a CT cut to a window, or an MR"),
         (lambda a: a / 300.0 + 3.5, "looks like a picture scaled to grey values"),
         (lambda a: a / 300.0, "looks like normalised intensities"),

@@ -23,8 +23,11 @@ MAX_SLICE_SPACING_MM = 15.0
 MIN_VOXELS = 1000
 """Fewer cannot show a liver (a liver of 1 l at 15 x 5 x 5 mm has 2700)."""
 
-PADDING_BELOW_HU = -1024
-"""What scanners fill the corners with (-2000, -3024) lies below every HU of 12 bits, and says nothing of the body."""
+OFFSET_HU = 1024
+"""What a lost rescale intercept adds: no voxel of the body is below 0 then, and bone lies above it."""
+
+PADDINGS = 2
+"""Values at most that corners (-2000, -3024) and what lies beside the picture (-1024, -1000) were filled with; a body has hundreds below 0 HU."""
 
 AIR_BELOW_HU = -200
 """Every CT of the abdomen has voxels below it (air around the body, gas in the bowel); MR and windowed pictures do not."""
@@ -61,8 +64,9 @@ def check_hu(array_zyx: NDArray[Any], source: str) -> None:
     found = f"found values {low:g} to {high:g}"
     if low == high:
         raise ImageError(f"{source}: every voxel is {low:g}; expected a CT, export it again")
-    if low < PADDING_BELOW_HU and (lowest := float(array_zyx.min(where=array_zyx >= PADDING_BELOW_HU, initial=high))) >= 0:
-        found, low = f"found values {lowest:g} to {high:g} beside padding of {low:g}", lowest
+    if high > OFFSET_HU and (padding := _padding(array_zyx)):
+        low = float(array_zyx.min(where=array_zyx >= 0, initial=high))
+        found = f"found values {low:g} to {high:g} beside padding of {' and '.join(f'{value:g}' for value in padding)}"
     if low >= AIR_BELOW_HU:
         raise ImageError(
             f"{source}: expected HU with air below {AIR_BELOW_HU}, {found}: {_resemblance(low, high)}; give the CT in HU"
@@ -92,6 +96,15 @@ def check_grid(geometry: Geometry, source: str) -> None:
             f"{source}: expected a spacing of {MIN_SPACING_MM}..{MAX_IN_PLANE_SPACING_MM:g} mm in the plane and up to "
             f"{MAX_SLICE_SPACING_MM:g} mm between slices, found {spacing} mm; check the unit in its header (mm, not m or cm)"
         )
+
+
+def _padding(array_zyx: NDArray[Any]) -> list[float]:
+    """The values below 0, where they are so few that none of them was measured."""
+    for part in (array_zyx[len(array_zyx) // 2], array_zyx):  # one slice tells of nearly every CT
+        below = np.unique(part[part < 0])
+        if len(below) > PADDINGS:
+            return []
+    return [float(value) for value in below]
 
 
 def _resemblance(low: float, high: float) -> str:
