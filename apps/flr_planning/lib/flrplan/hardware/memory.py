@@ -31,7 +31,7 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # kilobytes on Linux
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's ``mallopt``."""
 _NEVER = 2**31 - 1
 
@@ -40,12 +40,13 @@ def keep_freed_memory() -> bool:
     """Has this process keep the memory that it frees, for its next allocation, until it ends; True where that can be set (glibc).
 
     Else glibc returns every array above some megabytes to the system and gets it back filled with zeros: a network on a CPU
-    allocates and frees all its activations in every step. Peak memory is hardly higher, memory between two steps is.
+    allocates and frees all its activations in every step. Peak memory is hardly higher, memory between two steps is. All threads
+    that start later take from one heap: what one of them kept, none of the others could use.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))
+    return all([mallopt(*option) for option in ((_M_MMAP_THRESHOLD, _NEVER), (_M_TRIM_THRESHOLD, _NEVER), (_M_ARENA_MAX, 1))])
 
 
 @contextmanager
