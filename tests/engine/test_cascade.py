@@ -89,6 +89,31 @@ def test_a_stage_that_does_not_fit_into_the_gpu_goes_to_the_cpu(
     assert said == ["crlm: the memory of cuda ran out; this stage was predicted on the CPU, which takes longer"]
 
 
+def test_a_network_that_does_not_fit_into_the_gpu_goes_to_the_cpu(
+    cascade: Cascade,
+    demo_store: ModelStore,
+    small_ct: CT,
+    small_truth: dict[Structure, Mask],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A card that other work has filled: what is put on it fails, with one of its libraries' words for it."""
+    to = torch.nn.Module.to
+
+    def fail_on_cuda(self: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+        if device.type == "cuda":
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return to(self, device)
+
+    monkeypatch.setattr(torch.nn.Module, "to", fail_on_cuda)
+    with_gpu = Cascade(demo_store, CascadeSettings(device="cpu"))
+    with_gpu.device = torch.device("cuda")
+    assert with_gpu.identity(CRLM) == cascade.identity(CRLM), "which model serves needs no room on the card"
+    given = {Structure.LIVER: small_truth[Structure.LIVER]}
+    result, expected = with_gpu.run(small_ct, given, (CRLM,)), cascade.run(small_ct, given, (CRLM,))
+    assert np.array_equal(result.masks[Structure.CRLM], expected.masks[Structure.CRLM])
+    assert "crlm: the memory of cuda ran out; this stage was predicted on the CPU, which takes longer" in result.warnings
+
+
 def test_crlm_given_without_a_liver_predicts_the_liver(
     cascade: Cascade, small_ct: CT, small_truth: dict[Structure, Mask]
 ) -> None:

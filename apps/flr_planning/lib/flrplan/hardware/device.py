@@ -9,6 +9,15 @@ from flrplan.hardware.memory import peak_memory_bytes
 
 DEVICES = ("auto", "cpu", "cuda")
 
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "alloc_failed",
+    "unable to find an engine",
+    "unable to find a valid cudnn algorithm",
+)
+"""What torch, cuBLAS and cuDNN say, in lower case."""
+
 
 def choose_device(name: str) -> torch.device:
     """``auto``: the first CUDA device if there is one, else the CPU. Also ``cuda:1`` and so on.
@@ -40,9 +49,12 @@ def peak_memory_of(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU; not one of ours, which says what to do already."""
+    """Whether an error says that memory ran out, on a GPU or on the CPU; not one of ours, which says what to do already.
+
+    cuDNN that finds no way to compute a convolution has, as a rule, no memory for any.
+    """
     if isinstance(error, FlrError):
         return False
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in _OUT_OF_MEMORY)

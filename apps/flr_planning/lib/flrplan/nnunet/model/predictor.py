@@ -142,7 +142,7 @@ class StagePredictor:
                 device=device,
                 allow_tqdm=False,
             )
-        network.to(device).eval()
+        # nnU-Net moves the network to the device when it predicts, where memory that runs out is met
         predictor.manual_initialization(network, plans, settings, weights, self.folder.dataset, "nnUNetTrainer", axes)
         return predictor
 
