@@ -38,6 +38,7 @@ from flrplan.files import read_json, replacing, write_json
 from flrplan.method import FLR, Recipe
 from flrplan.metrics.overlap import dice
 from flrplan.workfolder import Case, Split, find_labelled_cases
+from script import at_least, run_script
 
 BASELINE = "random"
 FIRST_ROUND = "first round"
@@ -262,13 +263,13 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="active_learning.py", description=head, epilog=tail, formatter_class=raw)
     parser.add_argument("--work", type=Path, required=True, help="folder of everything; continue with the same")
     parser.add_argument("--strategies", default="disagreement,decision,diverse", help="beside random (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="first rounds and trainings (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=4, help="default: %(default)s")
-    parser.add_argument("--first", type=int, default=4, help="cases of the first round (default: %(default)s)")
-    parser.add_argument("--step", type=int, default=2, help="cases that each round adds (default: %(default)s)")
-    parser.add_argument("--cases", type=int, default=20, help="cases to choose from (default: %(default)s)")
-    parser.add_argument("--test-cases", type=int, default=10, help="held-out cases (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=31, help="seed of the cohort (default: %(default)s)")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="first rounds and trainings (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=4, help="default: %(default)s")
+    parser.add_argument("--first", type=at_least(1), default=4, help="cases of the first round (default: %(default)s)")
+    parser.add_argument("--step", type=at_least(1), default=2, help="cases that each round adds (default: %(default)s)")
+    parser.add_argument("--cases", type=at_least(1), default=20, help="cases to choose from (default: %(default)s)")
+    parser.add_argument("--test-cases", type=at_least(1), default=10, help="held-out cases (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=31, help="seed of the cohort (default: %(default)s)")
     parser.add_argument("--wide", type=float, default=0.5, help="share of cases that spread wide (default: %(default)s)")
     parser.add_argument("--recipe", type=Path, help="of the FLR network; default: the tiny one in this file")
     parser.add_argument("--figure", type=Path, help="PNG of the curves (default: W/curves.png)")
@@ -281,4 +282,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -31,6 +31,7 @@ from flrplan.image import Geometry, write_label_map
 from flrplan.metrics import Region, score_mask
 from flrplan.metrics.catalogue import NSD_TOLERANCE_MM
 from flrplan.metrics.cut import RIND_MM, cut_of, cut_outcomes
+from script import at_least, run_script
 
 log = logging.getLogger("bench_metrics")
 
@@ -246,7 +247,7 @@ def main() -> None:
     """Runs the command."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--memory-of", nargs=2, metavar=("COUNT", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -260,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -26,6 +26,7 @@ from flrplan.image.dicom_write import SYNTHETIC_DESCRIPTION, write_dicom_series
 from flrplan.image.masks import read_label_map
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Plan
+from script import at_least, run_script
 
 logger = logging.getLogger(__name__)
 SEED, INDEX, IN_PLANE = 22, 3, 512
@@ -48,14 +49,15 @@ def main() -> int:
     """Writes the case where it is not there, plans and saves it, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--slices", type=int, default=240)
+    parser.add_argument("--slices", type=at_least(8), default=240)
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
-    if not (arguments.out / "ct").is_dir():
-        write_case(arguments.out, arguments.slices)
-    ct = read_ct(arguments.out / "ct")
-    label, _ = read_label_map(arguments.out / "truth.nii.gz")
+    made = arguments.out / f"{arguments.slices}_slices"
+    if not (made / "ct").is_dir():
+        write_case(made, arguments.slices)
+    ct = read_ct(made / "ct")
+    label, _ = read_label_map(made / "truth.nii.gz")
     masks = {s: structure_mask(label.astype(np.uint8), s) for s in (Structure.LIVER, Structure.CRLM, Structure.FLR)}
     probability = np.rint(255 * ndimage.uniform_filter(masks[Structure.FLR].astype(np.float32), 5)).astype(np.uint8)
     sources = {s: Source.PREDICTED for s in masks}
@@ -80,4 +82,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

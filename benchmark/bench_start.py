@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from flrplan.image import Geometry, write_volume
+from script import at_least, run_script
 
 TORCH = "import torch"
 PLAN = "flrplan plan CT, until it computes"
@@ -58,7 +59,7 @@ def cpu_seconds(code: str, folder: Path) -> float:
 def main() -> int:
     """Measures and prints; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     rounds = parser.parse_args().rounds
     least = dict.fromkeys(SIDES, float("inf"))
     with tempfile.TemporaryDirectory() as name:
@@ -74,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -38,6 +38,7 @@ from flrplan.nnunet.prepare.architecture_plan import plan_training
 from flrplan.nnunet.train.precision import precision_name
 from flrplan.nnunet.train.training_run import StageWork, prepare_stage
 from flrplan.workfolder import find_labelled_cases, nnunet_split
+from script import at_least, run_script
 
 SMALL = {
     "batch_size": 2,
@@ -166,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options; by default both sides compute in the same precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=0, help="worker processes of each side (default: 0)")
+    parser.add_argument("--workers", type=at_least(0), default=0, help="worker processes of each side (default: 0)")
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -181,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="work folder to keep (default: a temporary one)")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--out", type=Path, metavar="JSON", help="write the figures here, too")
-    parser.add_argument("--turn", type=int, default=5, help="iterations of one side before the other's turn")
+    parser.add_argument("--turn", type=at_least(1), default=5, help="iterations of one side before the other's turn")
     return parser
 
 
@@ -209,4 +210,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

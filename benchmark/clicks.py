@@ -34,6 +34,7 @@ from flrplan.errors import EmptyLiverError, LabelError
 from flrplan.files import write_json
 from flrplan.image import CT, read_ct, read_mask
 from flrplan.method import Probability
+from script import at_least, run_script
 
 log = logging.getLogger("clicks")
 
@@ -160,8 +161,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measures and writes ``--out``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=702)
-    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--seed", type=at_least(0), default=702)
+    parser.add_argument("--cases", type=at_least(1), default=12)
     parser.add_argument("--size", default="medium", choices=("small", "medium", "full"))
     parser.add_argument("--ct", type=Path, help="a CT in place of the cohort; with --liver")
     parser.add_argument("--liver", type=Path, help="its true liver")
@@ -193,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

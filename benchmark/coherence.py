@@ -36,9 +36,11 @@ from flrplan.api.run_plan import coherent_plan
 from flrplan.cohort import CohortSettings, make_case
 from flrplan.cohort.settings import case_name
 from flrplan.engine import DEMO_NAME, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
+from flrplan.engine.cache import digest_of_array
 from flrplan.errors import EmptyLiverError, FlrError
-from flrplan.files import replacing
+from flrplan.files import make_writable, replacing
 from flrplan.image import CT, Geometry, read_ct
+from flrplan.image.cases import safe_name
 from flrplan.method import CASCADE, MASK_FROM
 from flrplan.method.engine import APP_ENGINE
 from flrplan.metrics.overlap import dice
@@ -46,6 +48,7 @@ from flrplan.planning import COHERENT, measure_volumes
 from flrplan.planning.calibration import CALIBRATION_NAME, Calibration
 from flrplan.planning.coherent import TOUCHING, coherent_flr
 from flrplan.planning.evidence import Evidence
+from script import at_least, run_script
 
 log = logging.getLogger("coherence")
 
@@ -91,10 +94,15 @@ def predict(ct: CT, truth: NDArray[np.uint8] | None, cascade: Cascade) -> Arrays
     return kept
 
 
-def predicted(work: Path, name: str, make: Any, cascade: Cascade) -> Arrays:
-    """The predictions of a case, from its file where these very models' were kept, run so. Raises FlrError."""
+def predicted(work: Path, name: str, make: Any, cascade: Cascade, image: str | None = None) -> Arrays:
+    """The predictions of a case, from its file where these very models' were kept, run so. image: what tells a CT of its name from another.
+
+    Raises FlrError.
+    """
     path = work / "raw" / f"{name}.npz"
-    of = np.array(json.dumps([_models(cascade), asdict(cascade.settings), asdict(COHERENT)], sort_keys=True))
+    of = np.array(
+        json.dumps([_models(cascade), asdict(cascade.settings), asdict(COHERENT), *filter(None, [image])], sort_keys=True)
+    )
     if path.is_file():
         with np.load(path) as held:
             if str(held.get("of")) == str(of):
@@ -241,11 +249,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--cases", type=int, default=12, help="synthetic cases; 0 for none")
-    parser.add_argument("--first", type=int, default=0, help="index of the first")
+    parser.add_argument("--cases", type=at_least(0), default=12, help="synthetic cases; 0 for none")
+    parser.add_argument("--first", type=at_least(0), default=0, help="index of the first")
     parser.add_argument(
         "--seed",
-        type=int,
+        type=at_least(0),
         default=21,
         help="not 1 to 4 and 32, which trained, chose, showed, measured or calibrated the demo models",
     )
@@ -261,9 +269,15 @@ def main() -> int:
             return CT(case.hu_zyx, case.geometry, case.case_id, "synthetic"), case.planning_zyx
 
         makers[case_name(arguments.seed, index)] = make
+    make_writable(arguments.work, "give another --work")
+    images: dict[str, str] = {}
     for text in arguments.real:
         name, _, path = text.partition("=")
-        makers[name] = lambda path=path: (read_ct(path), None)
+        if not path or safe_name(name) != name or name in makers:
+            parser.error(f"--real: expected NAME=CT, a name of its own for each CT, got {text!r}")
+        ct = read_ct(path)
+        makers[name] = lambda ct=ct: (ct, None)
+        images[name] = digest_of_array(ct.array_zyx, ct.geometry).hex()
     cascade = Cascade(
         ModelStore(arguments.work / "no-models", demo=MODEL_ROOT / DEMO_NAME), CascadeSettings(device="cpu", engine=APP_ENGINE)
     )
@@ -273,7 +287,7 @@ def main() -> int:
     for number, (name, make) in enumerate(makers.items(), 1):
         log.info("[%d/%d] %s", number, len(makers), name)
         try:
-            arrays = predicted(arguments.work, name, make, cascade)
+            arrays = predicted(arguments.work, name, make, cascade, images.get(name))
             measured += measure(name, arrays)
             for inputs in ("given", "predicted"):
                 if found := json.loads(str(arrays.get(f"{inputs}_evidence", "null"))):
@@ -296,4 +310,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

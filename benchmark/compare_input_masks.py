@@ -49,6 +49,7 @@ from flrplan.nnunet.train import EpochReport
 from flrplan.nnunet.train.precision import precision_context
 from flrplan.preparation.draw import draw_split, write_split
 from flrplan.workfolder import RUN_NAME, Case, Split, find_labelled_cases, read_split
+from script import at_least, run_script
 
 matplotlib.use("Agg")
 
@@ -257,11 +258,11 @@ def main(words: list[str] | None = None) -> int:
     here = Path(__file__).resolve().parent
     parser.add_argument("--work", type=Path, required=True, help="folder of everything; continue with the same")
     parser.add_argument("--stage", choices=[s.name for s in CASCADE if s.needs], default="crlm", help="default: crlm")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each way (default: 3)")
-    parser.add_argument("--train-cases", type=int, default=100, help="cases of the two folds (default: 100)")
-    parser.add_argument("--test-cases", type=int, default=40, help="held-out cases (default: 40)")
+    parser.add_argument("--seeds", type=at_least(1), default=3, help="trainings of each way (default: 3)")
+    parser.add_argument("--train-cases", type=at_least(1), default=100, help="cases of the two folds (default: 100)")
+    parser.add_argument("--test-cases", type=at_least(1), default=40, help="held-out cases (default: 40)")
     parser.add_argument("--size", default="small", help="size of the synthetic cases (default: small)")
-    parser.add_argument("--seed", type=int, default=11, help="seed of the cohort (default: 11)")
+    parser.add_argument("--seed", type=at_least(0), default=11, help="seed of the cohort (default: 11)")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
     parser.add_argument("--recipe", type=Path, default=here / "configs" / "input_masks_recipe.yaml")
     parser.add_argument("--device", default="auto")
@@ -275,4 +276,4 @@ def main(words: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

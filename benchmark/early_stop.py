@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 from flrplan.anatomy import Mask
 from flrplan.engine import ModelStore
-from flrplan.errors import FlrError, ModelError
-from flrplan.files import write_json
+from flrplan.errors import ModelError
+from flrplan.files import make_writable, write_json
 from flrplan.method import CASCADE, Stage, StageInput, build_stage_input
 from flrplan.metrics.overlap import dice
 from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.model import StagePredictor
 from flrplan.nnunet.model.predictor import Say
 from flrplan.workfolder import Case, find_labelled_cases
+from script import at_least, run_script
 
 LEVELS = (0.98, 0.99, 0.995, 0.998, 0.999)
 
@@ -94,27 +95,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=head, epilog=tail, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=Path, required=True, help="folder with images/ and labels/")
     parser.add_argument("--models", type=Path, nargs="+", required=True)
-    parser.add_argument("--first", type=int, help="measure so many cases (default: all)")
+    parser.add_argument("--first", type=at_least(1), help="measure so many cases (default: all)")
     parser.add_argument("--out", type=Path, help="a JSON file with every case")
     a = parser.parse_args()
-    if a.first is not None and a.first < 1:
-        parser.error(f"--first: expected 1 or more, got {a.first}")
-    try:
-        stores = [ModelStore(root, demo=None) for root in a.models]
-        of_stage = {
-            stage: [Kept(store.find(stage, ARCHITECTURES[0]).folder, torch.device("cpu")) for store in stores]
-            for stage in CASCADE
-        }
-        rows: list[dict[str, Any]] = []
-        for case in find_labelled_cases(a.cases)[: a.first]:
-            for stage, predictors in of_stage.items():
-                rows += measure(case, stage, predictors)
-            sys.stderr.write(f"{case.case_id}\n")
-            if a.out:
-                write_json(a.out, rows)
-    except FlrError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    if a.out and a.out.is_dir():
+        parser.error(f"--out: expected a file, {a.out} is a folder")
+    if a.out:
+        make_writable(a.out.parent, "give another --out")
+    stores = [ModelStore(root, demo=None) for root in a.models]
+    of_stage = {
+        stage: [Kept(store.find(stage, ARCHITECTURES[0]).folder, torch.device("cpu")) for store in stores] for stage in CASCADE
+    }
+    rows: list[dict[str, Any]] = []
+    for case in find_labelled_cases(a.cases)[: a.first]:
+        for stage, predictors in of_stage.items():
+            rows += measure(case, stage, predictors)
+        sys.stderr.write(f"{case.case_id}\n")
+        if a.out:
+            write_json(a.out, rows)
     sys.stdout.write(
         "| stage | level | folds run | agreement, mean | least | Dice with the label | of all folds |\n|---|---|---|---|---|---|---|\n"
     )
@@ -131,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -23,6 +23,8 @@ from urllib.parse import quote
 
 import requests
 
+from script import at_least, run_script
+
 WRONG: tuple[Any, ...] = (
     "", "..", "../../etc/passwd", "/etc/passwd", "\x00", "a\x00b", "%2e%2e%2f", "final\n", "x" * 1000, "ä😀", "'; DROP TABLE x; --",
     "{{7*7}}", "null", "true", "-1", "0", "1e999", "NaN", "[]", "{}", "[1, 2]", '{"image": "/root"}', '{"image": ["/root"]}', '{"a": NaN}',
@@ -182,8 +184,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--user", help="NAME:PASSWORD")
-    parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--requests", type=at_least(1), default=200)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     arguments = parser.parse_args(argv)
     name, _, password = (arguments.user or "").partition(":")
     fuzz = Fuzz(arguments.url, (name, password) if name else None, arguments.seed, samples())
@@ -202,4 +204,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -31,6 +31,7 @@ from flrplan.files import replacing
 from flrplan.planning.calibration import Calibration, KnownCase
 from flrplan.planning.conformal import PredictiveDistribution
 from flrplan.planning.interval import COVERAGE
+from script import run_script
 
 SPLITS = 20
 HELD_OUT = 0.2
@@ -204,4 +205,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -27,6 +27,7 @@ from flrplan.demo.ohif.background import free_port
 from flrplan.demo.ohif.server import running_server
 from flrplan.image import Geometry, read_label_map, write_volume
 from flrplan.server.studies import PlanningLocalDatastore
+from script import at_least, run_script
 
 CASES = ("a", "1.2.840.113")
 GRID = Geometry((12, 10, 8), (0.8, 0.8, 2.5))
@@ -202,8 +203,8 @@ def kill_listener(guard: int) -> None:
 def main() -> int:
     """Runs both; 1 where anything was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--saves", type=int, default=200)
-    parser.add_argument("--servers", type=int, default=20)
+    parser.add_argument("--saves", type=at_least(0), default=200)
+    parser.add_argument("--servers", type=at_least(0), default=20)
     parser.add_argument("--folder", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -224,4 +225,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

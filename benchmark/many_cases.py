@@ -20,9 +20,10 @@ from typing import Any
 from flrplan.cohort import make_case
 from flrplan.cohort.settings import CaseSize
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
-from flrplan.files import link, write_json
+from flrplan.files import link, make_writable, write_json
 from flrplan.hardware import peak_memory_bytes
 from flrplan.image import write_volume
+from script import at_least, run_script
 
 DISTINCT = 4
 """So many cases are generated; the others are the same under other names."""
@@ -76,18 +77,19 @@ def main() -> int:
     """Measures both ways and prints them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--cases", type=at_least(1), default=12)
     parser.add_argument("--size", choices=[size.value for size in CaseSize], default="medium")
     parser.add_argument("--way", choices=("overlapped", "one_by_one"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = arguments.out / "cts"
+    folder = arguments.out / f"{arguments.cases}_{arguments.size}"
     if arguments.way:
         plan_all(folder, arguments.out / arguments.way, arguments.way == "overlapped")
         return 0
+    make_writable(arguments.out, "give another --out")
     write_cases(folder, arguments.cases, arguments.size)
     report = {}
     for way in ("one_by_one", "overlapped"):
-        command = [sys.executable, __file__, "--out", str(arguments.out), "--way", way]
+        command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rows = report[way] = json.loads((arguments.out / f"{way}.json").read_text())
         first, last = rows[0]["peak_bytes"], rows[-1]["peak_bytes"]
@@ -100,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -32,6 +32,7 @@ from flrplan.cohort import make_case
 from flrplan.demo.ohif.background import free_port, start
 from flrplan.demo.ohif.server import APP, running_server
 from flrplan.image import read_label_map, write_volume
+from script import at_least, run_script
 
 SECONDS = 600
 INFER_EVERY = 8
@@ -190,7 +191,7 @@ def make_studies(folder: Path, cases: int, full: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs both; 1 where anything was wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--clients", type=at_least(1), default=32)
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--no-latency", action="store_true", help="the clients alone")
@@ -223,4 +224,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

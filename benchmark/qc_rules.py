@@ -26,6 +26,7 @@ from flrplan.cohort.faults import true_label
 from flrplan.files import write_json
 from flrplan.image import CT
 from flrplan.qc import RULES, Finding, QcCase, Severity, check_case
+from script import at_least, run_script
 
 log = logging.getLogger("qc_rules")
 
@@ -228,8 +229,8 @@ def _ratio(part: int, whole: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures the cases that ``--out`` does not hold yet, and logs the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument("--seed", type=at_least(0), required=True)
+    parser.add_argument("--cases", type=at_least(1), default=16)
     parser.add_argument("--size", default="medium")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--again", default="", metavar="KIND,...", help="measure these kinds again in the cases that are done")
@@ -250,4 +251,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

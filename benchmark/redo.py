@@ -23,9 +23,10 @@ from bench_plan import write_case
 from flrplan.anatomy import Structure
 from flrplan.engine import DEMO_NAME, MODEL_ROOT, Cascade, CascadeSettings, ModelStore
 from flrplan.engine.cache import digest_of_array
-from flrplan.files import write_json
+from flrplan.files import make_writable, write_json
 from flrplan.hardware import keep_freed_memory
 from flrplan.planning import Plan
+from script import at_least, run_script
 
 LIVER, CRLM = Structure.LIVER, Structure.CRLM
 
@@ -44,15 +45,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--ct", type=Path, help="default: the case of benchmark/bench_plan.py")
-    parser.add_argument("--slices", type=int, default=240)
+    parser.add_argument("--slices", type=at_least(8), default=240)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    path = arguments.ct or arguments.out / "ct"
-    if not path.exists():
-        write_case(arguments.out, arguments.slices)
-    keep_freed_memory()
     store = ModelStore("no models of ours", demo=MODEL_ROOT / DEMO_NAME)
     cascade = Cascade(store, CascadeSettings(device=arguments.device))
+    make_writable(arguments.out, "give another --out")
+    made = arguments.out / f"{arguments.slices}_slices"
+    path = arguments.ct or made / "ct"
+    if arguments.ct is None and not path.exists():
+        write_case(made, arguments.slices)
+    keep_freed_memory()
     flrplan.plan(path, cascade=cascade)  # imports, models
     store.cache.clear()
     rows: dict[str, dict[str, Any]] = {}
@@ -97,4 +100,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

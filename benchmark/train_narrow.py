@@ -10,7 +10,6 @@ they answer is no measure of anything but agreement: docs/speed.md.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -39,6 +38,7 @@ from flrplan.nnunet.prepare import CONFIGURATION, StageWork, prepare_stage
 from flrplan.nnunet.prepare.architecture_plan import architecture_plan
 from flrplan.nnunet.prepare.dataset import dataset_json
 from flrplan.workfolder import find_labelled_cases, nnunet_split
+from script import at_least, run_script
 from speed import NARROW_MODELS, SIZES, Size, make_image
 
 FEATURES = (4, 8, 16, 16, 16, 16, 16, 16)
@@ -124,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", required=True, choices=[name for name, size in SIZES.items() if size.default_plan])
     parser.add_argument("--stage", action="append", choices=[stage.name for stage in CASCADE], help="only these (default: all)")
-    parser.add_argument("--cases", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=160)
-    parser.add_argument("--workers", type=int, default=1, help="cases made or prepared at once (default: 1)")
+    parser.add_argument("--cases", type=at_least(1), default=10)
+    parser.add_argument("--steps", type=at_least(1), default=160)
+    parser.add_argument("--workers", type=at_least(1), default=1, help="cases made or prepared at once (default: 1)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--work", type=Path, required=True, help="cohort and prepared data; kept")
     parser.add_argument("--models", type=Path, default=NARROW_MODELS)
@@ -154,4 +154,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -36,6 +36,7 @@ from flrplan.cohort.trunk import make_cavity
 from flrplan.files import replacing
 from flrplan.image import Geometry
 from flrplan.planning.volumetry import measure_volumes, partial_volume_ml
+from script import at_least, run_script
 
 log = logging.getLogger("volume_errors")
 
@@ -149,8 +150,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=41)
+    parser.add_argument("--cases", type=at_least(1), default=100)
+    parser.add_argument("--seed", type=at_least(0), default=41)
     arguments = parser.parse_args()
     rows: list[Measured] = []
     for index in range(arguments.cases):
@@ -173,4 +174,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

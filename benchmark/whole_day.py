@@ -48,6 +48,7 @@ from flrplan.image import Geometry, read_ct, read_label_map
 from flrplan.metrics.overlap import dice
 from flrplan.qc import QcCase, check_case
 from flrplan.server.label_table import read_label
+from script import at_least, run_script
 
 SEED = 17
 FAULTS = (
@@ -257,11 +258,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, metavar="W")
     parser.add_argument("--size", type=CaseSize, default=CaseSize.SMALL, choices=list(CaseSize))
-    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--cases", type=at_least(1), default=12)
     parser.add_argument("--strategy", default="label_faults", help="(label_faults)")
     parser.add_argument("--clicks", default="clicks", metavar="TASK", help="the task that answers clicks (clicks)")
-    parser.add_argument("--epochs", type=int, default=4, help="of the training of each stage (4)")
-    parser.add_argument("--iterations", type=int, default=10, help="of an epoch (10)")
+    parser.add_argument("--epochs", type=at_least(1), default=4, help="of the training of each stage (4)")
+    parser.add_argument("--iterations", type=at_least(1), default=10, help="of an epoch (10)")
     given = parser.parse_args()
     work = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -304,4 +305,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)
