@@ -129,6 +129,12 @@ def listed(name: str, data: bytes = b"", **more: Any) -> Change:
     return change
 
 
+def without_licence(content: dict[str, bytes]) -> None:
+    manifest = json.loads(content["manifest.json"])
+    del content["liver/nnunet/LICENSE"], manifest["sha256"]["liver/nnunet/LICENSE"]
+    content["manifest.json"] = json.dumps(manifest).encode()
+
+
 def calibration_of_others() -> bytes:
     own = {"models": {"liver": {"0": "f" * 64}}, "settings": {}, "calibrated_on": "cases of nobody", "cases": {}}
     return json.dumps({"schema": 1, "nnunet": own}).encode()
@@ -157,6 +163,10 @@ def calibration_of_others() -> bytes:
         (lambda c: c.update({".": b"x"}), "names '.', a path outside of itself"),
         (lambda c: c.update({"/tmp/climbs.txt": b"x"}), "names '/tmp/climbs.txt', a path outside of itself"),
         (lambda c: c.update({f"liver/nnunet/x{k}": bytes(2**25) for k in range(3)}), "was added to it after it was exported"),
+        (without_licence, "nothing says under which licence liver/nnunet may be used; ask for the zip again, with its LICENSE"),
+        (listed("liver/nnunet/published.json", b'{"distilled": "x"}'), "liver/nnunet: published.json is damaged (distilled)"),
+        (listed("liver/nnunet/fold_0/run.json", b'{"train_ids": [["a"]]}'), "run.json is damaged: expected lists of case ids"),
+        (listed("liver/nnunet/fold_1/run.json", b"[]"), "run.json is damaged: expected a JSON object"),
         (
             listed("calibration.json", calibration_of_others()),
             "its calibration.json was made with other weights than those beside it",
@@ -208,7 +218,7 @@ def test_a_zip_that_was_damaged_on_the_way_is_no_traceback(
     source.write_bytes(content)
     assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
     assert "the zip cannot be unpacked" in capsys.readouterr().err
-    for length in (0, 100, len(content) // 2, len(content) - 10):
+    for length in (0, 100, len(content) // 2, len(content) - 200, len(content) - 22, len(content) - 10):
         source.write_bytes(content[:length])
         assert main(["models", "import", str(source), "--models", str(tmp_path / "models")]) == 1
         printed = capsys.readouterr().err
@@ -345,6 +355,14 @@ def test_what_cannot_be_exported_says_why(root: Path, tmp_path: Path, capsys: py
         assert archive.read("liver/nnunet/LICENSE") == b"mine"
         assert json.loads(archive.read("manifest.json"))["models"] == {"liver/nnunet": {"demo": False}}
     assert CRLM.name not in str(archive.namelist())
+
+
+@pytest.mark.parametrize("option", ["--architecture stunet", "--checkpoint checkpoint_best.pth", "--label liver"])
+def test_a_zip_of_ours_says_itself_what_it_holds(
+    exported: Path, tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "import", str(exported), "--models", str(tmp_path / "models"), *option.split()]) == 1
+    assert "says itself what its models are; leave --label, --configuration, --architecture," in capsys.readouterr().err
 
 
 def test_a_foreign_model_still_needs_its_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,10 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
         raise ModelError(
             f"{source}: {min(odd):.200} is no file of an exported model, so nothing is taken; ask for the zip again"
         )
+    if bare := [name for name in models if f"{name}/{LICENCE_NAME}" not in there]:
+        raise ModelError(
+            f"{source}: nothing says under which licence {min(bare)} may be used; ask for the zip again, with its {LICENCE_NAME}"
+        )
     wanted = [name for name in models if not stages or name.partition("/")[0] in {s.name for s in stages}]
     if not wanted:
         raise ModelError(f"{source} holds no model of stage {', '.join(map(str, stages))}, but {', '.join(models)}")
@@ -140,8 +144,10 @@ def import_exported(source: Path, root: Path, stages: Collection[Stage] = (), fo
     with _unpacked(source, root, sums) as folder:
         decides: dict[str, Any] = {}
         for name in wanted:
-            model = ModelFolder.open(folder / name)
-            model.require_stage(stage_named(name.partition("/")[0]))
+            stage, _, architecture = name.partition("/")
+            model = ModelStore(folder, demo=None).find(stage_named(stage), architecture).folder
+            for fold in model.folds:
+                model.training_cases(fold)
             decides[name] = StagePredictor(model, torch.device("cpu")).identity.decides
             if models[name].get(IS_DEMO):
                 write_json(folder / name / PUBLISHED_NAME, {**model.published(), IS_DEMO: True})

@@ -57,10 +57,8 @@ def add_parser(commands: Any) -> None:
     importing.add_argument(
         "--configuration", metavar="NAME", help="3d_fullres, for example, where the source holds several models"
     )
-    importing.add_argument(
-        "--checkpoint", choices=CHECKPOINTS, default=CHECKPOINTS[0], help="the file of each fold (default: %(default)s)"
-    )
-    importing.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0])
+    importing.add_argument("--checkpoint", choices=CHECKPOINTS, help=f"the file of each fold (default: {CHECKPOINTS[0]})")
+    importing.add_argument("--architecture", choices=ARCHITECTURES, help=f"default: {ARCHITECTURES[0]}")
     importing.add_argument("--models", type=Path, default=MODEL_ROOT)
     importing.add_argument("--force", action="store_true", help="replace the model that is there")
     importing.set_defaults(run=run_import)
@@ -172,9 +170,10 @@ def run_import(arguments: argparse.Namespace) -> int:
 
     stages = [stage_named(arguments.stage)] if arguments.stage else []
     if is_exported(arguments.source):
-        if arguments.label or arguments.configuration or _input_settings(arguments) is not None:
+        told = ("label", "configuration", "architecture", "checkpoint")
+        if any(getattr(arguments, name) for name in told) or _input_settings(arguments) is not None:
             raise SettingsError(
-                f"{arguments.source} says itself what its models are; leave --label, --configuration and --input out"
+                f"{arguments.source} says itself what its models are; leave {', '.join(f'--{name}' for name in told)} and --input out"
             )
         for name, folder in import_exported(arguments.source, arguments.models, stages, arguments.force).items():
             say(f"imported: {arguments.models / name}, folds {', '.join(map(str, folder.folds))}")
@@ -182,7 +181,7 @@ def run_import(arguments: argparse.Namespace) -> int:
     if not stages:
         file_names(arguments.source)  # what is no model, or was cut short, is told first
         raise SettingsError(f"--stage is missing: which of {', '.join(STAGES)} does this model predict?")
-    target = arguments.models / arguments.stage / arguments.architecture
+    target = arguments.models / arguments.stage / (arguments.architecture or ARCHITECTURES[0])
     model = import_model(
         arguments.source,
         stages[0],
@@ -191,7 +190,7 @@ def run_import(arguments: argparse.Namespace) -> int:
         arguments.force,
         _input_settings(arguments),
         arguments.configuration,
-        arguments.checkpoint,
+        arguments.checkpoint or CHECKPOINTS[0],
     )
     say(f"imported for stage {arguments.stage}: {target}")
     say(f"  {model.describe()}; folds {', '.join(map(str, model.folds))}")

@@ -145,6 +145,8 @@ def members(source: Path) -> dict[str, zipfile.ZipInfo]:
             twice = "twice" if first == str(path) else f"and {first}, which many disks take for one"
             raise ModelError(f"{source} holds {path} {twice}; export the model again")
         members[str(path)] = info
+    if not members:
+        raise ModelError(f"{source}: the zip holds hidden files alone, or was cut short; download or copy it again")
     if any(name.endswith("/data.pkl") for name in members):  # how torch.save writes
         raise ModelError(f"{source} {_file_kind(source, checkpoint=True)}")
     return members

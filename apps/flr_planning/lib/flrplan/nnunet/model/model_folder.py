@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,12 @@ def trained_ids(checkpoint: Path) -> frozenset[str]:
     """
     path = checkpoint.with_name(RUN_NAME)
     run = read_json_object(path) if path.is_file() else {}
-    return frozenset((*run.get("train_ids", ()), *run.get(INHERITED, ())))
+    listed = [run.get(key, []) for key in ("train_ids", INHERITED)]
+    if not all(isinstance(ids, list) and all(isinstance(one, str) for one in ids) for ids in listed):
+        raise ModelError(
+            f"{path} is damaged: expected lists of case ids as train_ids and {INHERITED}; copy the model folder again"
+        )
+    return frozenset(chain.from_iterable(listed))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
