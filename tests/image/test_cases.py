@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flrplan.errors import ImageError
-from flrplan.image import case_name, case_names, find_cases, natural_key
+from flrplan.image import case_name, case_names, find_cases, natural_key, read_ct
 from flrplan.image.cases import safe_name
 
 
@@ -28,6 +28,15 @@ def test_a_folder_of_files_in_natural_order(tmp_path: Path) -> None:
     for name in ("case_10.nii.gz", "case_2.nii", "case_1.mha", "notes.txt", ".hidden.nii", "case_3.raw"):
         (tmp_path / name).touch()
     assert [p.name for p in find_cases([tmp_path])] == ["case_1.mha", "case_2.nii", "case_10.nii.gz"]
+
+
+def test_a_link_to_nothing_is_a_case_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").touch()
+    (tmp_path / "b.nii.gz").symlink_to("gone.nii.gz")
+    (tmp_path / "round.nii.gz").symlink_to("round.nii.gz")
+    assert [path.name for path in find_cases([tmp_path])] == ["a.nii.gz", "b.nii.gz", "round.nii.gz"]
+    with pytest.raises(ImageError, match=r"b\.nii\.gz: a link to a file that is not there; check the path"):
+        read_ct(tmp_path / "b.nii.gz")
 
 
 def test_any_two_names_have_an_order() -> None:

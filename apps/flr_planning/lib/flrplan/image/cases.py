@@ -135,7 +135,8 @@ def _cases_of(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ImageError(f"{path}: no such file or folder; expected {_EXPECTED}")
     listed = entries(path)
-    cases = [p for p in listed if p.is_file() and image_suffix(p) is not None]
+    # a link to nothing is a case that cannot be read, not one that was never there
+    cases = [p for p in listed if image_suffix(p) is not None and (p.is_file() or not p.exists())]
     if _has_dicom(p for p in listed if p.is_file()):
         cases.append(path)
     else:
@@ -171,4 +172,4 @@ def _has_dicom(paths: Iterable[Path]) -> bool:
 
 
 def _key(path: Path) -> Path:
-    return path.resolve()
+    return Path(os.path.realpath(path))  # resolve() raises at links that go round

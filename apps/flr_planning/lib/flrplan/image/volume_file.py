@@ -61,7 +61,9 @@ def read_volume(path: Path) -> Volume:
     voxel of a NIfTI file is NaN or infinite (ITK makes it 0; of other formats the caller still sees it).
     """
     if not path.is_file():
-        raise ImageError(f"{path}: no such file; check the path")
+        raise ImageError(
+            f"{path}: {'a link to a file that is not there' if path.is_symlink() else 'no such file'}; check the path"
+        )
     suffix = image_suffix(path)
     if suffix is None:
         raise ImageError(f"{path}: expected a DICOM file or a name that ends in {', '.join(IMAGE_SUFFIXES)}")
