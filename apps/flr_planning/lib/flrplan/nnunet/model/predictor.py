@@ -142,7 +142,7 @@ class StagePredictor:
                 device=device,
                 allow_tqdm=False,
             )
-        # nnU-Net moves the network to the device when it predicts, where memory that runs out is met
+        network.eval()  # nnU-Net moves it to the device when it predicts, where memory that runs out is met
         predictor.manual_initialization(network, plans, settings, weights, self.folder.dataset, "nnUNetTrainer", axes)
         return predictor
 
