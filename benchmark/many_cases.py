@@ -25,21 +25,18 @@ from flrplan.hardware import peak_memory_bytes
 from flrplan.image import write_volume
 from script import at_least, run_script
 
-DISTINCT = 4
-"""So many cases are generated; the others are the same under other names."""
 
-
-def write_cases(folder: Path, count: int, size: str) -> None:
-    """``<folder>/case<n>.nii.gz``."""
+def write_cases(folder: Path, count: int, size: str, distinct: int) -> None:
+    """``<folder>/case<n>.nii.gz``; from ``distinct`` on, the same again under other names."""
     for number in range(count):
         path = folder / f"case{number:03d}.nii.gz"
         if path.exists():
             continue
-        if number < DISTINCT:
+        if number < distinct:
             case = make_case(57, number, size)
             write_volume(path, case.hu_zyx, case.geometry)
         else:
-            link(folder / f"case{number % DISTINCT:03d}.nii.gz", path)
+            link(folder / f"case{number % distinct:03d}.nii.gz", path)
 
 
 def plan_all(folder: Path, out: Path, overlap: bool) -> None:
@@ -79,14 +76,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--cases", type=at_least(1), default=12)
     parser.add_argument("--size", choices=[size.value for size in CaseSize], default="medium")
+    parser.add_argument(
+        "--distinct",
+        type=at_least(1),
+        default=4,
+        help="so many cases are generated, the others are the same again (default: 4)",
+    )
     parser.add_argument("--way", choices=("overlapped", "one_by_one"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = arguments.out / f"{arguments.cases}_{arguments.size}"
+    folder = arguments.out / f"{arguments.cases}_{arguments.size}_{arguments.distinct}"
     if arguments.way:
         plan_all(folder, arguments.out / arguments.way, arguments.way == "overlapped")
         return 0
     make_writable(arguments.out, "give another --out")
-    write_cases(folder, arguments.cases, arguments.size)
+    write_cases(folder, arguments.cases, arguments.size, arguments.distinct)
     report = {}
     for way in ("one_by_one", "overlapped"):
         command = [sys.executable, __file__, *sys.argv[1:], "--way", way]

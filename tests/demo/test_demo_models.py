@@ -128,10 +128,14 @@ def test_the_card_sums_all_folds(tmp_path: Path) -> None:
     model = tmp_path / "liver" / "nnunet"
     recipe = {"training": {"epochs": 4, "iterations_per_epoch": 25}}
     ids = {"train_ids": ["a", "b"], "validation_ids": ["c"]}
+    threshold = {"chosen": 0.3, "cases": 38, "dice": {"0.3": 0.6, "0.5": 0.55}}
     # The second was stopped and went on: its last process took 300 s, its epochs 5400 s.
     for fold, (seconds, start) in enumerate(
         (
-            ({"seconds": 1800.0, "trained_seconds": 1700.0}, {"pretrained": {"sha256": "4c5d2bf728c7fc34"}}),
+            (
+                {"seconds": 1800.0, "trained_seconds": 1700.0},
+                {"pretrained": {"sha256": "4c5d2bf728c7fc34"}, "threshold": threshold},
+            ),
             ({"seconds": 300.0, "trained_seconds": 5400.0}, {"pretrained": None}),
         )
     ):
@@ -143,6 +147,8 @@ def test_the_card_sums_all_folds(tmp_path: Path) -> None:
     card = (tmp_path / "README.md").read_text()
     assert "| liver | 3 | 3 | 25% | 4c5d2bf7, random weights | 100 | 30 + 90 |" in card
     assert "Together 2.0 hours of training" in card
+    assert "Threshold of liver: 0.3, moved" in card
+    assert "mean Dice there 0.600, 0.550 before" in card
 
 
 def test_the_worst_cases_come_first() -> None:

@@ -10,21 +10,26 @@ from pathlib import Path
 from flrplan.api.train import TrainingRequest, train
 from flrplan.cohort import CaseSize, CohortSettings, write_cohort
 from flrplan.cohort.settings import COHORT_VERSION
-from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE
+from flrplan.demo.held_out import FOLDS, TRAIN_CASES, TRAIN_SEED, TRAIN_WIDE, choosing_cohort
+from flrplan.demo.threshold import move_threshold, try_thresholds
 from flrplan.files import current_version, part_folder, replace_folder, write_json
 from flrplan.files.folder import POINTER_NAME, VERSIONS_NAME
-from flrplan.method import FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
+from flrplan.method import CRLM, FLR_E2E, LIVER, PAPER_STAGES, Recipe, stage_named
 from flrplan.networks import ARCHITECTURES
 from flrplan.nnunet.model.model_folder import COHORT_NAME
 from flrplan.nnunet.train import EpochReport
 from flrplan.nnunet.train.training_log import CURVE_NAME
-from flrplan.workfolder import FINAL_CHECKPOINT, find_labelled_cases, nnunet_split
+from flrplan.workfolder import FINAL_CHECKPOINT, Case, find_labelled_cases, nnunet_split
 
 logger = logging.getLogger(__name__)
 
 RECIPE_NAME = "recipe.yaml"
 STARTS_FROM = {FLR_E2E.name: LIVER.name}
 """Stages whose demo model starts from the weights of another one's same fold: from the CT alone, what stays is first of all a liver."""
+
+WITH_THRESHOLD = (CRLM.name,)
+"""Stages whose threshold is chosen after the training. Not the liver, of which real CTs say otherwise than the cohort, nor the FLR, of whose
+probability a plan takes more than the mask."""
 
 
 def build_demo_models(
@@ -69,11 +74,18 @@ def build_demo_models(
             )
             train(request, None if on_epoch is None else _reporter(on_epoch, name, fold))
     for name in stages:
-        install_demo_model(models, demo, name, settings)
+        unseen: Sequence[Case] = ()
+        if name in WITH_THRESHOLD:
+            write_cohort(choosing_cohort(), work / "cohort_full", workers=workers)
+            unseen = find_labelled_cases(work / "cohort_full")
+        install_demo_model(models, demo, name, settings, unseen)
 
 
-def install_demo_model(models: Path, demo: Path, stage: str, trained_on: CohortSettings) -> None:
-    """Replaces a stage's demo model by the trained one, whole, with a note of the cohort that it was trained on."""
+def install_demo_model(models: Path, demo: Path, stage: str, trained_on: CohortSettings, unseen: Sequence[Case] = ()) -> None:
+    """Replaces a stage's demo model by the trained one, whole, with a note of the cohort that it was trained on.
+
+    unseen: its threshold is chosen on these (:mod:`flrplan.demo.threshold`); without, it stays as it is.
+    """
     target = demo / stage / ARCHITECTURES[0]
     with part_folder(target) as part:
         shutil.copytree(
@@ -83,6 +95,8 @@ def install_demo_model(models: Path, demo: Path, stage: str, trained_on: CohortS
             dirs_exist_ok=True,
         )
         write_json(part / COHORT_NAME, {"version": COHORT_VERSION, **trained_on.as_dict()})
+        if unseen:
+            move_threshold(part, try_thresholds(part, unseen))
         replace_folder(part, target)
 
 

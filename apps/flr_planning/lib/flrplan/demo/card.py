@@ -15,6 +15,7 @@ from flrplan.demo.held_out import CALIBRATION_SEED, FOLDS, MEASURE_SEED, MEASURE
 from flrplan.demo.measure import COLUMNS, MeasuredCase, paired_difference, summary
 from flrplan.demo.real_ct import RealScore
 from flrplan.demo.strata import STRATA, by_stratum
+from flrplan.demo.threshold import RECORD
 from flrplan.files import write_json, write_text
 from flrplan.method import PAPER_STAGES
 from flrplan.networks import ARCHITECTURES
@@ -127,6 +128,7 @@ def _training_table(folder: Path) -> str:
     ]
     total = 0.0
     versions = set()
+    chosen = []
     for stage in map(str, PAPER_STAGES):
         model = folder / stage / ARCHITECTURES[0]
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(model.glob(f"fold_*/{RUN_NAME}"))]
@@ -139,6 +141,7 @@ def _training_table(folder: Path) -> str:
         training = [run["recipe"]["training"] for run in runs]
         iterations = {settings["epochs"] * settings["iterations_per_epoch"] for settings in training}
         seconds = [_seconds(run) for run in runs]
+        chosen += [_threshold(stage, run[RECORD]) for run in runs[:1] if RECORD in run]
         total += sum(seconds)
         lines.append(
             f"| {stage} | {version} | {_all(cases)} | {share:.0%} | {_start(runs)} | {_all(iterations)} "
@@ -151,7 +154,17 @@ def _training_table(folder: Path) -> str:
         "Starts from: the first digits of the weights' SHA-256. With `flrplan demo-models --go-on` they are those of the stage's demo model "
         f"before, which had learned from the same fold; else {', '.join(f'those of {b} for {a}' for a, b in STARTS_FROM.items())}."
     )
-    return "\n".join([*lines, "", spread, "", start, "", together, "", *older])
+    return "\n".join([*lines, "", spread, "", start, "", *chosen, together, "", *older])
+
+
+def _threshold(stage: str, of: Mapping[str, Any]) -> str:
+    """Where the mask of a stage begins, if that was chosen."""
+    tried = of["dice"]
+    return (
+        f"Threshold of {stage}: {of['chosen']:g}, moved into the bias of the output, so that the mask is where the network says 0.5, as nnU-Net "
+        f"has it. Chosen on {of['cases']} unseen cases of full size, of seed {CALIBRATION_SEED}: mean Dice there {tried[format(of['chosen'], 'g')]:.3f}, "
+        f"{tried['0.5']:.3f} before.\n"
+    )
 
 
 def _start(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -22,11 +22,17 @@ MEASURE_SIZE = CaseSize.FULL
 MEASURE_WIDE = 0.5
 """So both kinds of case are measured: those like the data set's and the wide ones."""
 CALIBRATION_SEED = 32
-"""Cases of this seed are the known ones of the demo models' ``calibration.json`` (docs/uncertainty.md). What of a liver a coherent
-plan calls undecided was chosen on them, too; nothing else was."""
+"""Cases of this seed are the known ones of the demo models' ``calibration.json`` (docs/uncertainty.md). Two numbers were chosen on them, too:
+what of a liver a coherent plan calls undecided, and the CRLM's threshold."""
+THRESHOLD_CASES = 30
 DEMO_SEED = 3
 DEMO_INDEX = 3
 """The case that ``flrplan demo`` makes and plans: thin slices and the whole liver in view."""
+
+
+def choosing_cohort() -> CohortSettings:
+    """The first of the calibration's cases, on which thresholds are chosen."""
+    return CohortSettings(cases=THRESHOLD_CASES, seed=CALIBRATION_SEED, size=MEASURE_SIZE, wide=MEASURE_WIDE)
 
 
 def measured_case(index: int, size: CaseSize = MEASURE_SIZE) -> SyntheticCase:
