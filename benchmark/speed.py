@@ -45,12 +45,13 @@ from flrplan.anatomy import Mask, Structure, structure_mask, to_compartments
 from flrplan.cohort import make_case
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
 from flrplan.errors import FlrError, SettingsError
-from flrplan.files import write_json
+from flrplan.files import make_writable, write_json
 from flrplan.hardware import choose_device
 from flrplan.image import CT, Geometry, read_ct, read_label_map, write_label_map, write_volume
 from flrplan.method import CASCADE, build_stage_input
 from flrplan.method.engine import engine_named
 from flrplan.nnunet.model import ModelFolder
+from script import run_script
 from speed_report import OURS, STRUCTURES, compare, reached, table, write_chart
 from speed_side import largest_piece
 from speed_work import gemm_peak, machine, stage_work
@@ -319,6 +320,7 @@ def measure(
         raise SettingsError("a CT of yours is planned by the demo models; use --ct with --size demo")
     if given_ct is not None and name not in SIZES:
         raise SettingsError("--slices is of the synthetic CT; leave it out, or --ct")
+    make_writable(out, "give another --out")
     truth = None
     if given_ct is None:
         path = work / "case.nii.gz"
@@ -342,7 +344,7 @@ def measure(
         "notes": notes,
     }
     labels: dict[str, NDArray[np.uint8]] = {}
-    for side, engine in [(f"{s} {e}".strip(), e) for s in sides for e in (engines if s in OURS else [""])]:
+    for side, engine in {f"{s} {e}".strip(): e for s in sides for e in (engines if s in OURS else [""])}.items():
         folder = work / side
         sys.stderr.write(f"{name}: {side}\n")
         try:
@@ -420,4 +422,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

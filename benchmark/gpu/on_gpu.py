@@ -16,10 +16,13 @@ the next goes on; the exit code is 1 then.
 from __future__ import annotations
 
 import argparse
+import atexit
+import math
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -38,7 +41,8 @@ from flrplan.commands.demo_models import MEASURED_NAME
 from flrplan.demo.build import RECIPE_NAME, STARTS_FROM, install_demo_model
 from flrplan.demo.held_out import FOLDS, TRAIN_SEED, TRAIN_WIDE
 from flrplan.engine import DEMO_NAME, MODEL_ROOT
-from flrplan.files import read_json, write_json
+from flrplan.errors import FlrError, SettingsError
+from flrplan.files import make_writable, read_json, write_json
 from flrplan.hardware import choose_device
 from flrplan.method import LIVER, PAPER_STAGES
 from flrplan.networks import ARCHITECTURES
@@ -50,6 +54,8 @@ REPOSITORY = HERE.parents[1]
 FLRPLAN = (sys.executable, "-m", "flrplan.cli")
 PARTS = ("speed", "cohort", "training", "demo", "measure")
 RECORD_NAME = "gpu.json"
+EPOCHS_NAME = "epochs.json"
+"""In the work folder: the epochs of the trainings that began there, which a run after one that was stopped goes on with."""
 PACKING_SECONDS = 8
 CALIBRATION_EPOCHS = 3
 START_SECONDS = 15
@@ -93,14 +99,16 @@ class Run:
     out: Path
     deadline: float
     record: dict[str, Any] = field(default_factory=dict)
+    running: list[Step] = field(default_factory=list)
 
     def start(self, step: str, command: tuple[object, ...], threads: int = 0) -> Step:
         """Starts a step; ``threads``: at most so many of torch and numpy."""
         environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
-        log = (self.out / f"{step}.log").open("w")
+        log = (self.out / f"{step}.log").open("a")
         words = [str(word) for word in command]
         process = subprocess.Popen(words, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT, env=environment)
-        return Step(step, process, time.monotonic(), self.out / f"{step}.log")
+        self.running.append(Step(step, process, time.monotonic(), self.out / f"{step}.log"))
+        return self.running[-1]
 
     def wait(self, step: Step, before: float | None = None) -> bool:
         """Ends a step, killed where it is not over ``before`` (a time of ``time.monotonic``; None: the deadline); keeps its outcome."""
@@ -108,12 +116,9 @@ class Run:
             step.process.wait(max(0.0, (before or self.deadline) - time.monotonic()))
             outcome: int | str = step.process.returncode
         except subprocess.TimeoutExpired:
-            workers = psutil.Process(step.process.pid).children(recursive=True)  # they may hold the card, too
-            for process in (*workers, step.process):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            step.process.wait()
+            step.kill()
             outcome = "out of time"
+        self.running.remove(step)
         self.record.setdefault("steps", {})[step.name] = {
             "outcome": outcome,
             "seconds": round(time.monotonic() - step.started, 1),
@@ -124,6 +129,11 @@ class Run:
             sys.stdout.write(step.log.read_text(errors="replace")[-1500:] + "\n")
         sys.stdout.flush()
         return outcome == 0
+
+    def stop(self) -> None:
+        """Ends what still runs when this process ends: it would hold cores and card."""
+        for step in self.running:
+            step.kill()
 
     def write(self) -> None:
         """``gpu.json`` as it stands."""
@@ -138,6 +148,15 @@ class Step:
     process: subprocess.Popen[bytes]
     started: float
     log: Path
+
+    def kill(self) -> None:
+        """Ends it and its workers, which may hold the card, too."""
+        with suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(self.process.pid).children(recursive=True)
+            for process in (*workers, self.process):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.process.wait()
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -180,8 +199,9 @@ def measure_training(run: Run, scale: Scale, device: str, work: Path) -> None:
 def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, before: float) -> dict[str, int]:
     """Every (stage, fold) at once: three epochs to see how fast they are, then as many as fit; returns the epochs of the stages that are whole.
 
-    A stage that starts from another one's weights shares its time with it.
+    A stage that starts from another one's weights shares its time with it. Trainings that began in ``work`` go on, with the epochs they began with.
     """
+    begun = read_json(work / EPOCHS_NAME, "epochs by stage") if (work / EPOCHS_NAME).is_file() else {}
     own = [stage for stage in scale.stages if stage not in STARTS_FROM]
     later = [stage for stage in scale.stages if stage in STARTS_FROM]
 
@@ -193,9 +213,9 @@ def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, be
 
     folds = range(FOLDS)
     jobs = [(stage, fold) for stage in own for fold in folds]
-    tried = {job: start("try", *job, CALIBRATION_EPOCHS, work / "tried") for job in jobs}
+    tried = {job: start("try", *job, CALIBRATION_EPOCHS, work / "tried") for job in jobs if job[0] not in begun}
     done = {job: run.wait(step, before) for job, step in tried.items()}
-    whole = [stage for stage in own if all(done[stage, fold] for fold in folds)]
+    whole = [stage for stage in own if all(done.get((stage, fold)) for fold in folds)]
     seconds = {stage: max(_epoch_seconds(tried[stage, fold].log) for fold in folds) for stage in whole}
     share = {stage: 0.5 if stage in [STARTS_FROM[name] for name in later] else 1.0 for stage in own}
     left = (before - time.monotonic()) * MARGIN
@@ -203,8 +223,10 @@ def train_demo(run: Run, scale: Scale, recipe: Path, device: str, work: Path, be
         stage: min(scale.most_epochs, max(CALIBRATION_EPOCHS + 1, int((left * share[stage] - START_SECONDS) / seconds[stage])))
         for stage in seconds
     }
+    epochs |= {stage: begun[stage] for stage in own if stage in begun}
     epochs |= {stage: epochs[STARTS_FROM[stage]] for stage in later if STARTS_FROM[stage] in epochs}
-    run.record |= {"seconds_an_epoch": seconds, "epochs": epochs}
+    run.record |= {"seconds_an_epoch": {**run.record.get("seconds_an_epoch", {}), **seconds}, "epochs": epochs}
+    write_json(work / EPOCHS_NAME, {**begun, **epochs})
     models = work / "models"
     steps = {(stage, fold): start("train", stage, fold, epochs[stage], models) for stage, fold in jobs if stage in epochs}
     trained: dict[tuple[str, int], bool] = {}
@@ -240,10 +262,16 @@ def _epoch_seconds(log: Path) -> float:
     return max(0.1, float(re.findall(r"epoch \d+/\d+: .* ([\d.]+) s", log.read_text())[-1]))
 
 
+def _minutes(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"expected minutes, more than 0, got {text!r}")
+    return float(text)
+
+
 def main() -> int:
     """Parses, runs all steps, says what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, required=True, help="all steps together end within this time")
+    parser.add_argument("--minutes", type=_minutes, required=True, help="all steps together end within this time")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--work", type=Path, help="cohort, prepared data, training states (default: OUT/work, removed at the end)"
@@ -259,20 +287,28 @@ def main() -> int:
         help="only these parts (in this order; demo needs the cohort in --work); repeatable",
     )
     arguments = parser.parse_args()
-    device = choose_device(arguments.device)
     scale = SMOKE if arguments.smoke else FULL
     recipe = arguments.recipe or (
         REPOSITORY / "benchmark/configs/smoke_recipe.yaml" if arguments.smoke else HERE / "demo_recipe.yaml"
     )
-    scale = Scale(**{**scale.__dict__, **({"cases": arguments.cases} if arguments.cases else {})})
+    scale = Scale(**{**scale.__dict__, **({} if arguments.cases is None else {"cases": arguments.cases})})
     parts = arguments.only or PARTS
     out = arguments.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
     work = (arguments.work or out / "work").resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    before = read_json(out / RECORD_NAME, "the record of a run") if (out / RECORD_NAME).is_file() else {}
+    try:
+        if scale.cases < FOLDS:
+            raise SettingsError(f"--cases: expected {FOLDS} or more, one for each fold, got {scale.cases}")
+        device = choose_device(arguments.device)
+        make_writable(out, "give another --out")
+        make_writable(work, "give another --work")
+        before = read_json(out / RECORD_NAME, "the record of a run") if (out / RECORD_NAME).is_file() else {}
+    except FlrError as error:
+        parser.error(str(error))
     run = Run(out, time.monotonic() + arguments.minutes * 60, {**before, "machine": machine(device), "cases": scale.cases})
     run.write()
+    atexit.register(run.stop)
+    for stopped in (signal.SIGTERM, signal.SIGINT):  # Python would end without it, or with a traceback
+        signal.signal(stopped, lambda number, _: sys.exit(128 + number))
     cores = os.cpu_count() or 1
     spare = max(1, cores - 4)
     made = None

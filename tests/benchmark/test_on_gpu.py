@@ -90,3 +90,92 @@ def test_a_step_out_of_time_takes_its_workers_with_it(tmp_path: Path) -> None:
     assert not steps.wait(step, time.monotonic())
     assert steps.record["steps"]["slow"]["outcome"] == "out of time"
     found.wait(10)  # psutil.TimeoutExpired where it is still there
+
+
+TRAINER = """
+import sys
+from pathlib import Path
+import yaml
+recipe, work, fold, models = sys.argv[1], Path(sys.argv[2]), sys.argv[4], Path(sys.argv[6])
+state, asked = work / f"state_{fold}", yaml.safe_load(Path(recipe).read_text())["liver"]["training"]["epochs"]
+done = int(state.read_text()) if state.exists() else 0
+if done > asked:
+    raise SystemExit(f"was trained for {done} epochs")
+for epoch in range(done, asked):
+    if (work / "stop").exists() and fold == "1" and epoch == 3:
+        raise SystemExit("stopped")
+    print(f"epoch {epoch + 1}/{asked}: loss 1, 0.1 s", flush=True)
+    state.write_text(str(epoch + 1))
+"""
+"""A trainer that keeps its state, and ends where the settings ask for fewer epochs than it had, as ours does."""
+
+
+def test_a_training_that_was_stopped_goes_on_with_the_epochs_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(stage: str, recipe: Path, device: str, work: Path) -> tuple[object, ...]:
+        return (sys.executable, "-c", TRAINER, recipe, work)
+
+    def train() -> dict[str, int]:
+        run = on_gpu.Run(tmp_path, time.monotonic() + 60)
+        return on_gpu.train_demo(run, on_gpu.SMOKE, tmp_path / "recipe.yaml", "cpu", tmp_path, run.deadline)
+
+    monkeypatch.setattr(on_gpu, "train_command", command)
+    monkeypatch.setattr(on_gpu, "START_SECONDS", 0)
+    (tmp_path / "recipe.yaml").write_text("liver: {}")
+    (tmp_path / "state_0").write_text("3")  # tried by a run that was stopped before it had tried the other fold
+    (tmp_path / "try_liver_0.log").write_text("epoch 3/3: loss 1, 0.2 s")
+    (tmp_path / "stop").write_text("")
+    assert train() == {}
+    assert [(tmp_path / f"state_{fold}").read_text() for fold in (0, 1)] == ["5", "3"]
+    (tmp_path / "stop").unlink()
+    assert train() == {"liver": 5}
+    assert [(tmp_path / f"state_{fold}").read_text() for fold in (0, 1)] == ["5", "5"]
+
+
+def test_what_stops_the_script_stops_its_steps(tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        str(SCRIPT),
+        "--device",
+        "cpu",
+        "--smoke",
+        "--minutes",
+        "5",
+        "--only",
+        "cohort",
+        "--out",
+        str(tmp_path),
+    ]
+    script = psutil.Popen(words, stdout=subprocess.DEVNULL)
+    while not (steps := script.children()):
+        assert script.poll() is None
+        time.sleep(0.05)
+    script.terminate()
+    assert script.wait(60) == 143
+    psutil.wait_procs(steps, 10)
+    assert not any(step.is_running() for step in steps)
+    assert json.loads((tmp_path / "gpu.json").read_text())["cases"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--minutes", "nan"], "--minutes: expected minutes, more than 0, got 'nan'"),
+        (["--minutes", "0"], "--minutes: expected minutes, more than 0, got '0'"),
+        (["--minutes", "5", "--cases", "0"], "--cases: expected 2 or more, one for each fold, got 0"),
+        (["--minutes", "5", "--out", "{file}"], "cannot be made or written to"),
+        (["--minutes", "5", "--out", "{damaged}"], "gpu.json: expected the record of a run, but it cannot be read"),
+    ],
+)
+def test_what_cannot_begin_is_one_line(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "gpu.json").write_text('{"steps": ')
+    (tmp_path / "file").write_text("")
+    given = [word.format(file=tmp_path / "file", damaged=tmp_path / "damaged") for word in words]
+    monkeypatch.setattr(sys, "argv", ["on_gpu.py", "--device", "cpu", "--smoke", "--out", str(tmp_path / "out"), *given])
+    with pytest.raises(SystemExit, match="2"):
+        on_gpu.main()
+    assert said in capsys.readouterr().err

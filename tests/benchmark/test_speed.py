@@ -165,6 +165,23 @@ def test_a_side_that_fails_is_named_and_the_rest_goes_on(
     assert "cold fast    failed" in capsys.readouterr().out
 
 
+def test_where_nothing_can_be_written_nothing_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert speed.main(["--size", "small", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "out: cannot be made or written to" in said.err
+    assert "chain" not in said.err
+
+
+def test_a_side_that_is_named_twice_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "side.py").write_text("raise SystemExit('ran')")
+    monkeypatch.setattr(speed, "SIDE_SCRIPT", tmp_path / "side.py")
+    words = ["--size", "small", "--sides", "cold", "cold", "--engine", "fast", "fast", "--out", str(tmp_path / "out")]
+    assert speed.main(words) == 1
+    sides = json.loads((tmp_path / "out" / "small.json").read_text())["sides"]
+    assert sides["cold fast"]["failed"].endswith("ran"), "not that its folder exists already"
+
+
 def test_the_single_side_has_the_first_fold_of_each_stage_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "side.py"
     models = "Path(sys.argv[sys.argv.index('--models') + 1])"

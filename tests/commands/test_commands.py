@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ import SimpleITK as sitk
 from flrplan import cli
 from flrplan.cli import main
 from flrplan.commands import doctor
+from flrplan.commands.say import note
 from flrplan.demo.ohif import orthanc
 from flrplan.engine import MODEL_ROOT
 
@@ -141,3 +144,25 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
             cli.build_parser().parse_args([command, "--help"])
         assert stop.value.code == 0
         assert command in capsys.readouterr().out
+
+
+def test_a_standard_output_that_cannot_be_written_is_told_in_one_line() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flrplan.cli", "models", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("flrplan models: could not write to standard output: No space left on device")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_a_standard_error_the_work_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for stream in (Full(), None):  # None: closed from the start
+        monkeypatch.setattr(sys, "stderr", stream)
+        note("a step")

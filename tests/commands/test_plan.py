@@ -194,6 +194,23 @@ def test_an_out_that_cannot_be_written_is_told_before_anything_is_predicted(
     assert "patient.one" not in printed
 
 
+def test_a_plan_never_replaces_what_it_is_made_of(tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cts = [tmp_path / case / "planning.nii.gz" for case in ("one", "two")]  # called after their folders, as their plans are
+    for ct in cts:
+        ct.parent.mkdir()
+        shutil.copy(ct_file, ct)
+    cut = tmp_path / "patient.one" / "meshes" / "cut_plane.mrk.json"  # of the plan before, corrected in 3D Slicer
+    cut.parent.mkdir(parents=True)
+    cut.write_text("{}")
+    for command in ([*map(str, cts)], [str(ct_file), "--cut", str(cut), "--force"]):
+        assert main(["plan", *command, "--out", str(tmp_path), "--device", "cpu"]) == 1
+        assert (
+            "the plan is made of this file and would replace it; write the plan into another folder" in capsys.readouterr().err
+        )
+    assert cut.is_file()
+    assert all(ct.read_bytes() == ct_file.read_bytes() for ct in cts)
+
+
 def test_a_part_without_a_case_says_so_and_leaves_nothing(
     tmp_path: Path, ct_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

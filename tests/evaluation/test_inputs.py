@@ -101,6 +101,20 @@ def test_folders_made_for_results_go_again_where_the_input_is_refused(whole, com
     assert not (whole.root / "new").exists()
 
 
+def test_a_run_that_ends_early_leaves_the_results_before_as_they_were(whole, command, monkeypatch):
+    assert command(whole.arguments()) == 0
+    before = {path.name: path.read_bytes() for path in whole.out.iterdir()}
+    whole.predict("nnunet", "pipelined_flr", "t1", whole.EMPTY)
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flrplan.evaluation.run.build_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command(whole.arguments())
+    assert {path.name: path.read_bytes() for path in whole.out.iterdir()} == before
+
+
 def test_results_below_the_predictions_are_no_architecture(whole, command, capsys):
     whole.out = whole.predictions / "results"
     for _ in range(2):

@@ -166,6 +166,10 @@ def test_bad_splits(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text('{"folds": ["ab", "cd"]}')
     with pytest.raises(SettingsError, match="expected a list of case ids, found 'ab'"):
         read_split(tmp_path / "split.json")
+    for empty in ('{"test": ["a"], "folds": [["b"], []]}', '[{"train": [], "val": ["b"]}, {"train": ["b"], "val": []}]'):
+        (tmp_path / "split.json").write_text(empty)
+        with pytest.raises(SettingsError, match=r"split\.json: .*fold 1 \(counted from 0\) names no case"):
+            read_split(tmp_path / "split.json")
     (tmp_path / "split.json").write_text("[]")
     with pytest.raises(SettingsError, match=r"split\.json: expected"):
         read_split(tmp_path / "split.json")

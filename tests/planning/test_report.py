@@ -20,6 +20,7 @@ from reportlab.pdfbase.pdfmetrics import stringWidth
 from reportlab.pdfgen.canvas import Canvas
 
 from flrplan.anatomy import Structure
+from flrplan.errors import OutputError
 from flrplan.image import CT, Geometry
 from flrplan.method import CascadeResult, Source
 from flrplan.planning import Clinical, LiverState, Plan, fonts
@@ -218,6 +219,15 @@ def test_names_that_are_not_utf8_are_saved_in_letters_that_are(tmp_path: Path) -
     assert content["request"] == request, "so it is known for the same request again"
     assert r"M\udcfcller" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert (tmp_path / "report.pdf").is_file()
+
+
+def test_a_plan_is_not_saved_over_a_file_that_it_is_made_of(tmp_path: Path) -> None:
+    ct = tmp_path / "planning.nii.gz"
+    ct.write_bytes(b"the CT")
+    with pytest.raises(OutputError, match=r"planning\.nii\.gz: the plan is made of this file and would replace it"):
+        replace(plan_of(20), request={"ct": [str(ct), 1, 2], "options": {"raw": False}}).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [ct.name]
+    assert ct.read_bytes() == b"the CT"
 
 
 def test_a_liver_in_one_thick_slice_has_its_report(tmp_path: Path) -> None:

@@ -124,6 +124,21 @@ def test_a_folder_gives_findings_a_page_and_pictures(
     assert all(f'id="rule-{name}"' in page for name in RULES)
 
 
+def test_a_name_is_no_formula_and_a_folder_that_cannot_be_written_is_told_first(
+    tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("labels/=1+1.nii.gz")
+    out = tmp_path / "out"
+    assert main(["qc", "--labels", str(tmp_path / "labels"), "--out", str(out)]) == 0
+    assert (out / "cases.csv").read_text().splitlines()[1].startswith("'=1+1,")
+    capsys.readouterr()
+    (tmp_path / "file").touch()
+    assert main(["qc", "--labels", str(tmp_path / "labels"), "--out", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr()
+    assert said.out == "", "no case is checked in vain"
+    assert "give another folder with --out" in said.err
+
+
 def test_a_broken_label_costs_its_case_alone(
     tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +198,9 @@ def test_repairs_are_new_files_and_the_label_stays(
     assert np.array_equal(structure_mask(array, Structure.LIVER), whole)
     assert np.array_equal(structure_mask(array, Structure.FLR), whole & (np.arange(56) >= 18))
     assert "voids 24" in (out / "cases.csv").read_text()  # 12 voxels of liver and 12 of FLR
+    assert main(["qc", "--labels", str(tmp_path), "--out", str(out), "--repair", "punctate"]) == 0
+    assert not (out / "repaired/labels/a.nii.gz").exists(), "what another repair wrote is no repaired label of this run"
+    assert main(["qc", "--labels", str(tmp_path), "--out", str(out), "--repair", "voids,punctate"]) == 0
     assert main(["qc", "--labels", str(out / "repaired"), "--out", str(tmp_path / "again")]) == 0
     assert json.loads((tmp_path / "again/findings.json").read_text()) == []
     assert main(["qc", "--labels", str(tmp_path), "--out", str(out), "--repair", "shell"]) == 1
@@ -237,9 +255,10 @@ def test_repairs_never_overwrite_the_labels_that_are_read(
     tmp_path: Path, write: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("repaired/labels/a.nii.gz")
-    words = ["qc", "--labels", str(tmp_path / "repaired"), "--out", str(tmp_path), "--repair", "voids, punctate"]
-    assert main(words) == 1
-    assert "choose another --out" in capsys.readouterr().err
+    for labels in ("repaired", "repaired/labels"):
+        words = ["qc", "--labels", str(tmp_path / labels), "--out", str(tmp_path), "--repair", "voids, punctate"]
+        assert main(words) == 1
+        assert "choose another --out" in capsys.readouterr().err
 
 
 def test_a_repair_needs_to_be_known(anatomy: Anatomy) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from flrplan import __version__
+from flrplan.commands.say import note
 from flrplan.errors import FlrError
 
 logger = logging.getLogger("flrplan")
@@ -47,20 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns 0, or 1 after an error that was told on standard error, or 130 after Ctrl-C."""
     words = sys.argv[1:] if argv is None else list(argv)
     asked = next((word for word in words if not word.startswith("-")), "")
-    arguments = build_parser([asked] if asked in COMMANDS else COMMANDS).parse_args(words)
-    arguments.words = words  # a command that starts itself in several processes hands them on
-    logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
-    if not arguments.verbose:
-        logger.setLevel(logging.INFO)
     try:
+        arguments = build_parser([asked] if asked in COMMANDS else COMMANDS).parse_args(words)
+        arguments.words = words  # a command that starts itself in several processes hands them on
+        logging.basicConfig(
+            level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+        )
+        if not arguments.verbose:
+            logger.setLevel(logging.INFO)
         return int(arguments.run(arguments))
     except FlrError as error:
-        sys.stderr.write(f"flrplan {arguments.command}: {error}\n")
+        note(f"flrplan {asked}: {error}")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"flrplan {arguments.command}: stopped\n")
+        note(f"flrplan {asked}: stopped")
         return 130
 
 

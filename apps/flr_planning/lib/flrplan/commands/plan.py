@@ -138,6 +138,7 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
     from flrplan.hardware import keep_freed_memory, wake_collector
     from flrplan.image import case_names, read_ct
     from flrplan.planning.cut_file import plane_of_text
+    from flrplan.planning.plan import require_kept
 
     keep_freed_memory()
     failed: dict[Path, str] = {}
@@ -182,6 +183,8 @@ def _plan_all(arguments: argparse.Namespace, clean: Callable[[str], str]) -> int
         request = anonymous_request(request) if arguments.anonymize else request
         try:
             kept = not arguments.force and is_planned(folder, request, cascade)
+            if not kept:
+                require_kept(folder, [path, *files.values()])
         except FlrError as error:
             failed[path] = clean(str(error))
             note(f"{numbers[path]}{folder.name}: failed: {failed[path]}")

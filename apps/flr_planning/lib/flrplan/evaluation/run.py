@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -204,18 +204,19 @@ def write(results: Results, files: dict[str, CaseFiles], settings: EvaluationSet
     """Writes every output; each is complete or not there."""
     document = build_document(results)
     pictures = worst_pictures(results, files, settings.images_folder)
-    texts: dict[str, Callable[[], str]] = {
-        "cases.csv": lambda: cases_csv(results.rows, results.gaps),
-        "baselines.csv": lambda: cases_csv((*results.baselines, *results.original)),
-        "lesions.csv": lambda: lesions_csv(results.lesions),
-        **{table_name(p): lambda p=p: markdown_table(results, document, document["baselines"], p) for p in Part},  # type: ignore[misc]
-        "checklist.md": lambda: checklist(results, document),
-        "report.html": lambda: build_report(results, document, pictures),
+    # All of it is made before the first file is written, so a run that is killed leaves no mixture of two evaluations.
+    texts = {
+        "cases.csv": cases_csv(results.rows, results.gaps),
+        "baselines.csv": cases_csv((*results.baselines, *results.original)),
+        "lesions.csv": lesions_csv(results.lesions),
+        **{table_name(part): markdown_table(results, document, document["baselines"], part) for part in Part},
+        "checklist.md": checklist(results, document),
+        "report.html": build_report(results, document, pictures),
     }
     folder = settings.out_folder
     written = {name: folder / name for name in (*texts, "summary.json")}
     for name, text in texts.items():
-        write_text(written[name], text())
+        write_text(written[name], text)
     write_json(written["summary.json"], document)
     for line in results.unscored_probabilities:
         log.warning("%s", line)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from flrplan.files.listing import entries, files_below, is_junk, not_utf8, readable
     from flrplan.files.space import require_room
-    from flrplan.files.text import read_json, read_table, read_text, read_yaml
+    from flrplan.files.text import plain_cell, read_json, read_table, read_text, read_yaml
     from flrplan.files.write import link, part_folder, replace_folder, replacing, sweep, write_json, write_text
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "make_writable",
     "not_utf8",
     "part_folder",
+    "plain_cell",
     "publish_version",
     "read_json",
     "read_table",
@@ -73,6 +74,7 @@ import_at_first_use(
         ),
         "flrplan.files.space": ("require_room",),
         "flrplan.files.text": (
+            "plain_cell",
             "read_json",
             "read_table",
             "read_text",

@@ -51,6 +51,11 @@ def read_text(path: Path, error: type[FlrError] = SettingsError) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def plain_cell(text: str) -> str:
+    """A text for a cell of a table: one that a spreadsheet would compute begins with an apostrophe."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def read_yaml(path: Path, what: str, error: type[FlrError] = SettingsError) -> Any:
     """The plain values of a YAML file; None for an empty one.
 

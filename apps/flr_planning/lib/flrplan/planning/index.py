@@ -10,9 +10,8 @@ from flrplan.errors import SettingsError
 from flrplan.files import write_text
 from flrplan.files.page import render_page
 from flrplan.image import natural_key
-from flrplan.planning.plan import REPORT_NAME, RESEARCH_ONLY
+from flrplan.planning.plan import PAGE_NAME, REPORT_NAME, RESEARCH_ONLY
 from flrplan.planning.record import PlanRecord, read_plan
-from flrplan.planning.report import PAGE_NAME
 
 INDEX_NAME = "index.html"
 _TEMPLATE = Path(__file__).with_name("index.html")

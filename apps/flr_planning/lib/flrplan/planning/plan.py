@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -39,6 +39,8 @@ RESEARCH_ONLY = "for research use only; not a medical device"
 MAP_NAME = "planning.nii.gz"
 REPORT_NAME = "plan.json"
 PICTURE_NAME = "plan.png"
+PAGE_NAME = "report.html"
+PDF_NAME = "report.pdf"
 DISAGREEMENT_NAME = "disagreement.nii.gz"
 SEG_NAME = "planning.seg.dcm"
 SR_NAME = "plan.sr.dcm"
@@ -54,6 +56,24 @@ _NOTED = ("contrast_phase",)
 def _is_told(finding: Finding) -> bool:
     small_flr = finding.rule == "volumes" and finding.structure is Structure.FLR and bool(finding.size)
     return finding.rule in _TOLD and not small_flr
+
+
+def require_kept(folder: Path, given: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises OutputError where a plan in ``folder`` would replace a file that it is made of."""
+    replaced = {os.path.realpath(file) for file in _files_of_plan(folder)}
+    for file in given:
+        if os.path.realpath(file) in replaced:
+            raise OutputError(
+                f"{file}: the plan is made of this file and would replace it; write the plan into another folder, or move the file"
+            )
+
+
+def _files_of_plan(folder: Path) -> list[Path]:
+    """What a folder holds of a plan, and what a killed process left of one."""
+    own = (REPORT_NAME, MAP_NAME, PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
+    meshes = [f"{MESH_FOLDER}/{name}" for name in ("*.stl", "*.mrk.json", SCENE_NAME)]
+    killed = (f"{PART}*", f"{MESH_FOLDER}/{PART}*")
+    return [file for pattern in (*own, *meshes, *killed) for file in folder.glob(pattern)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,14 +311,12 @@ class Plan:
         # matplotlib, highdicom and scikit-image: seconds of imports that nothing before needs
         from flrplan.planning.objects import write_dicom, write_meshes
         from flrplan.planning.picture import write_picture
-        from flrplan.planning.report import PAGE_NAME, PDF_NAME, write_report
+        from flrplan.planning.report import write_report
 
+        given = [stamp[0] for name, stamp in (self.request or {}).items() if name != "options" and not self.anonymized]
+        require_kept(folder, given)
         try:
-            of_this = (PAGE_NAME, PDF_NAME, PICTURE_NAME, DISAGREEMENT_NAME, SEG_NAME, SR_NAME)
-            killed = (f"{PART}*", f"{MESH_FOLDER}/{PART}*")  # of a plan that was, while it wrote
-            meshes = [f"{MESH_FOLDER}/{name}" for name in ("*.stl", "*.mrk.json", SCENE_NAME)]
-            old = (REPORT_NAME, *of_this, *meshes, *killed)
-            for file in [file for pattern in old for file in folder.glob(pattern)]:
+            for file in set(_files_of_plan(folder)) - {folder / MAP_NAME}:
                 file.unlink(missing_ok=True)  # beside a new map it would be wrong
         except OSError as error:
             raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error

@@ -19,6 +19,7 @@ from flrplan.metrics.cut import Fate
 from flrplan.metrics.overlap import dice
 from flrplan.planning.criteria import RESECTIONS_SOURCE, Denominator
 from flrplan.planning.picture import outside_jpeg, thresholds_png
+from flrplan.planning.plan import PAGE_NAME, PDF_NAME
 from flrplan.planning.segments import OUTSIDE, describe_resected, describe_shares
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from flrplan.planning.plan import Plan
     from flrplan.planning.volumetry import Volumes
 
-PAGE_NAME = "report.html"
-PDF_NAME = "report.pdf"
 MOST_LESIONS = 12
 """So many metastases are listed, the largest first; all stand in ``plan.json``."""
 _BY_ARCHITECTURE = "FLR of each architecture's own plan"

@@ -44,6 +44,12 @@ def repaired(case: QcCase, rules: Sequence[str], settings: Settings | None = Non
     return case, changed
 
 
+def remove_repaired(name: str, folder: Path) -> None:
+    """Removes what an earlier run wrote of a case."""
+    WorkFolder(folder).label(name).unlink(missing_ok=True)
+    shutil.rmtree(WorkFolder(folder).masks / name, ignore_errors=True)
+
+
 def write_repaired(case: QcCase, folder: Path) -> None:
     """Writes the planning map ``labels/CASE.nii.gz`` where it can hold all that the label states, else ``masks/CASE/STRUCTURE.nii.gz``.
 

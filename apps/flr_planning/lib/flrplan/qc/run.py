@@ -12,14 +12,14 @@ from typing import Any
 
 from flrplan.anatomy import Structure
 from flrplan.errors import FlrError, OutputError, SettingsError
-from flrplan.files import replacing, write_json, write_text
+from flrplan.files import make_writable, plain_cell, replacing, write_json, write_text
 from flrplan.qc.case import QcCase
 from flrplan.qc.finding import Finding, Severity
 from flrplan.qc.page import Card, CaseBlock, write_page
 from flrplan.qc.picture import finding_png
 from flrplan.qc.reading import LabelFiles, find_labels, read_case, with_images
 from flrplan.qc.registry import Checked, Settings, check_case, check_settings
-from flrplan.qc.repair import check_repairs, repaired, write_repaired
+from flrplan.qc.repair import check_repairs, remove_repaired, repaired, write_repaired
 
 JSON_NAME, CSV_NAME, CASES_NAME, PAGE_NAME = "findings.json", "findings.csv", "cases.csv", "index.html"
 PICTURES, REPAIRED = "pictures", "repaired"
@@ -79,9 +79,11 @@ def check_folder(request: QcRequest, on_case: Callable[[CaseOutcome], None] = la
     """
     check_settings(request.settings)
     check_repairs(request.repair)
-    if request.repair and request.labels.resolve() == (request.out / REPAIRED).resolve():
-        raise SettingsError(f"{request.labels}: repaired labels would take the place of these; choose another --out")
     labels = find_labels(request.labels, request.structure)
+    own = (request.out / REPAIRED).resolve()
+    if request.repair and any(path.resolve().is_relative_to(own) for files in labels for _, path in files.truth.named()):
+        raise SettingsError(f"{request.labels}: repaired labels would take the place of these; choose another --out")
+    make_writable(request.out, "give another folder with --out")
     alone: list[Path] = []
     if request.images is not None:
         labels, alone = with_images(labels, request.images)
@@ -108,6 +110,8 @@ def _check(files: LabelFiles, request: QcRequest) -> CaseOutcome:
             better, changed = repaired(case, request.repair, request.settings)
             if changed:
                 write_repaired(better, request.out / REPAIRED)
+            else:
+                remove_repaired(case.name, request.out / REPAIRED)
         return CaseOutcome(files, checked, pictures=pictures, repaired=changed)
     except OutputError:
         raise
@@ -158,7 +162,7 @@ def _csv(fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    writer.writerows({k: plain_cell(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows)
     return text.getvalue()
 
 

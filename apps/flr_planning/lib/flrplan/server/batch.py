@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from monailabel.interfaces.tasks.batch_infer import BatchInferImageType, BatchInferTask
 
-from flrplan.errors import FlrError
-from flrplan.server.doors import require_tag
+from flrplan.errors import FlrError, SettingsError
+from flrplan.server.doors import require_known, require_tag
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +33,17 @@ class PlanningBatch(BatchInferTask):  # type: ignore[misc]  # monailabel is unty
         """The ids that are ``done`` now, those ``skipped`` (they have a label with the tag), and of those that ``failed`` why.
 
         ``images`` (all, labeled, unlabeled), ``label_tag`` (original), ``max_batch_size`` (0: all that are not skipped), and the options
-        of an inference. A device that this machine lacks is ``auto``. Raises: LabelError for what is no tag.
+        of an inference. A device that this machine lacks is ``auto``. Raises: LabelError for what is no tag; SettingsError for other
+        ``images`` and ``max_batch_size``.
         """
         tag = require_tag(
             str(getattr(request.get("label_tag"), "value", request.get("label_tag")) or DefaultLabelTag.ORIGINAL.value)
         )
+        _require_images(request.get("images", BatchInferImageType.IMAGES_ALL))
+        most = _most(request.get("max_batch_size"))
         images = sorted(self.get_images({**request, "label_tag": tag}, datastore))
         skipped = [image for image in images if tag in datastore.get_labels_by_image_id(image)]
-        wanted = [image for image in images if image not in skipped]
-        wanted = wanted[: int(request.get("max_batch_size") or 0) or None]
+        wanted = [image for image in images if image not in skipped][:most]
         options = {key: value for key, value in request.items() if key not in _HOST_KEYS}
         options |= {"save_label": True, "label_tag": tag, "device": _device(request)}
         done, failed = [], {}
@@ -60,6 +62,22 @@ class PlanningBatch(BatchInferTask):  # type: ignore[misc]  # monailabel is unty
                 logger.warning("%d of %d: %s failed: %s", number, len(wanted), image, failed[image])
         logger.info("%s", _in_words(done, skipped, failed))
         return {"done": done, "skipped": skipped, "failed": failed}
+
+
+def _require_images(images: object) -> None:
+    """The host takes every other word for ``all``."""
+    if isinstance(images, str):
+        require_known("choice of images", images, [kind.value for kind in BatchInferImageType])
+    elif not (isinstance(images, list) and all(isinstance(image, str) for image in images)):
+        raise SettingsError(f"images: expected all, labeled, unlabeled or a list of ids, got {images!r:.80}")
+
+
+def _most(value: object) -> int | None:
+    """How many images at most; None: all."""
+    text = str(0 if value is None or value == "" else value)
+    if not text.isdecimal():
+        raise SettingsError(f"max_batch_size must be a whole number from 1 up, or 0 for all; got {value!r:.80}")
+    return int(text) or None
 
 
 def _device(request: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from flrplan.files import plain_cell
 from flrplan.files.page import render_page
 from flrplan.studies.review import SUBMISSION, CaseReview, State, Version, number
 from flrplan.studies.submission import LEASE
@@ -177,12 +178,12 @@ def minutes_a_case(rows: Iterable[Row]) -> tuple[float, int] | None:
 
 
 def as_csv(rows: Iterable[Row]) -> str:
-    """The work list with a head, one line a case. A cell that a spreadsheet would compute begins with an apostrophe."""
+    """The work list with a head, one line a case."""
     out = io.StringIO()
     lines = [row.cells() for row in rows]
     writer = csv.DictWriter(out, list(lines[0]) if lines else ["case"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows([{k: f"'{v}" if v.startswith(("=", "+", "-", "@")) else v for k, v in line.items()} for line in lines])
+    writer.writerows([{k: plain_cell(v) for k, v in line.items()} for line in lines])
     return out.getvalue()
 
 

@@ -95,7 +95,7 @@ def nnunet_split(case_ids: Sequence[str], folds: int = 5, test: Sequence[str] = 
 def read_split(path: str | os.PathLike[str]) -> Split:
     """A split file ``{"test": [ids], "folds": [[validation ids], ...]}``, or nnU-Net's ``splits_final.json``, which holds out no case.
 
-    Raises: SettingsError naming the file; for nnU-Net's also where its folds are no cross-validation.
+    Raises: SettingsError naming the file, also for a fold without cases; for nnU-Net's where its folds are no cross-validation.
     """
     path = Path(path)
     if path.suffix == ".pkl":
@@ -107,7 +107,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
         unknown = sorted(set(content) - {"test", "folds"})
         if unknown:
             raise SettingsError(f"unknown keys {', '.join(unknown)}")
-        return Split(tuple(_ids(fold) for fold in content["folds"]), _ids(content.get("test", [])))
+        return Split(_folds(content["folds"]), _ids(content.get("test", [])))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"{error} is missing" if isinstance(error, KeyError) else error
         raise SettingsError(f"{path}: expected {_SPLIT_FORM}: {found}") from error
@@ -117,7 +117,7 @@ def _from_nnunet(content: list[Any]) -> Split:
     """nnU-Net's list of ``{"train": [ids], "val": [ids]}``, where each fold trains on all cases that it does not validate."""
     if not content or not all(isinstance(fold, Mapping) and set(fold) == {"train", "val"} for fold in content):
         raise TypeError('found a list, but not of nnU-Net\'s {"train": [ids], "val": [ids]}')
-    split = Split(tuple(_ids(fold["val"]) for fold in content))
+    split = Split(_folds([fold["val"] for fold in content]))
     for k, fold in enumerate(content):
         differ = set(_ids(fold["train"])) ^ set(split.train_ids(k))
         if differ:
@@ -151,6 +151,13 @@ def require_fold(
             "stage with that split in another --work folder"
         )
     return train, validation
+
+
+def _folds(values: Sequence[object]) -> tuple[tuple[str, ...], ...]:
+    folds = tuple(map(_ids, values))
+    if () in folds:
+        raise SettingsError(f"fold {folds.index(())} (counted from 0) names no case; name its cases, or leave it out")
+    return folds
 
 
 def _ids(value: object) -> tuple[str, ...]:
