@@ -175,12 +175,13 @@ def test_an_option_of_the_wrong_kind_is_told_before_anything_is_read(options: di
 
 
 class _Instant(Cascade):
-    """A cascade that gives the FLR as everything before the middle of the liver, and loads no network."""
+    """A cascade that gives the FLR as everything before the middle of the liver, soft tissue as the liver, and loads no network."""
 
     def run(
         self, ct: CT, given: Mapping[Structure, Mask] | None = None, *_: object, on_folds: Any = None, **__: object
     ) -> CascadeResult:
         masks = dict(given or {})
+        masks.setdefault(Structure.LIVER, ct.array_zyx > 0)
         columns = np.flatnonzero(masks[Structure.LIVER].any(axis=(0, 1)))
         masks[Structure.FLR] = masks[Structure.LIVER] & (np.arange(ct.array_zyx.shape[2]) < columns.mean())
         sources = {s: Source.PREDICTED if s is Structure.FLR else Source.GIVEN for s in masks}
@@ -290,6 +291,20 @@ def test_everything_on_one_side_is_told_and_has_no_alternative(
     assert "at least 30 %: the plan has no cut to move, so no other resection was computed" in plan.warnings
     plan.save(tmp_path / "plan")
     assert (tmp_path / "plan" / "report.pdf").is_file()
+
+
+def test_metastases_of_another_ct_are_refused(instant: Cascade, ct: CT, truth: dict[Structure, Mask]) -> None:
+    """They would count as none; a part outside the liver is only told."""
+    elsewhere = (ct.array_zyx < -500) & ~truth[Structure.LIVER]
+    for liver in ({"liver": truth[Structure.LIVER]}, {}):
+        with pytest.raises(
+            LabelError, match=r"the given crlm \(.* ml\) lies outside the liver; give one that was drawn on this CT"
+        ):
+            flrplan.plan(ct, **liver, crlm=elsewhere, cascade=instant)
+    plan = flrplan.plan(ct, liver=truth[Structure.LIVER], crlm=elsewhere | truth[Structure.CRLM], cascade=instant)
+    assert any("CRLM voxels lie outside the liver" in warning for warning in plan.warnings)
+    empty = flrplan.plan(ct, liver=truth[Structure.LIVER], crlm=np.zeros_like(elsewhere), cascade=instant)
+    assert empty.volumes.crlm_ml == 0
 
 
 def test_a_resection_that_cannot_be_one_is_told(instant: Cascade, ct: CT, truth: dict[Structure, Mask], tmp_path: Path) -> None:

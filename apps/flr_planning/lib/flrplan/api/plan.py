@@ -28,7 +28,14 @@ from flrplan.method import Source
 from flrplan.method.engine import APP_ENGINE
 from flrplan.planning import COHERENT, Clinical, LiverState, Plan
 from flrplan.planning.cut_file import Plane, read_cut, require_surface
-from flrplan.planning.given import NOT_ADVICE, at_least_percent, largest_resection, remnant_of_cut, remnant_of_masks
+from flrplan.planning.given import (
+    NOT_ADVICE,
+    at_least_percent,
+    largest_resection,
+    remnant_of_cut,
+    remnant_of_masks,
+    require_in_liver,
+)
 from flrplan.planning.meshes import Mesh
 from flrplan.planning.patient import Patient, patient_of_header, read_prior
 from flrplan.planning.segments import checked_segment_map, read_segment_map, segments_of
@@ -152,7 +159,9 @@ def plan(
         called = name or ("case" if path is None else pseudonym(request_of(path, {}, {})["ct"]))
         image = CT(image.array_zyx, image.geometry, called, "the CT", tuple(clean(w) for w in image.warnings))
         frame_note = frame_note and f"the given cut {frame_note.partition(' ')[2]}"
+    _require_crlm_in_liver(given, given, image)
     planned = run_plan(cascade, image, given, on_step=on_step, raw=raw, disagreement=disagreement)
+    _require_crlm_in_liver(given, planned.masks, image)
     if own:
         planned = _with_given(planned, of_own, surface, other_side, [frame_note] if frame_note else [])
     if wanted is not None:
@@ -198,6 +207,12 @@ def plan(
     if planned.segments is not None:
         settings["liver segments"] = planned.segments.said
     return replace(planned, request=request, clinical=clinical, veins=of_veins, settings=settings, anonymized=anonymize)
+
+
+def _require_crlm_in_liver(given: Mapping[Structure, Mask], masks: Mapping[Structure, Mask], image: CT) -> None:
+    """Metastases of another CT would be none in this plan."""
+    if Structure.CRLM in given and Structure.LIVER in masks:
+        require_in_liver(given[Structure.CRLM], str(Structure.CRLM), masks[Structure.LIVER], image.geometry.voxel_volume_ml)
 
 
 @cache

@@ -27,6 +27,17 @@ _MOST_TRIANGLES, _POCKET = 20_000_000, 64
 """Regions of fewer voxels between triangles go with the nearest larger one."""
 
 
+def require_in_liver(given: Mask, name: str, liver: Mask, voxel_ml: float) -> int:
+    """How many voxels of a given mask lie outside the liver. Raises: LabelError where that is all of them; an empty mask has none."""
+    inside = np.count_nonzero(given & liver)
+    outside = np.count_nonzero(given) - inside
+    if outside and not inside:
+        raise LabelError(
+            f"the given {name} ({outside * voxel_ml:.1f} ml) lies outside the liver; give one that was drawn on this CT"
+        )
+    return outside
+
+
 def remnant_of_masks(flr: Mask | None, resection: Mask | None, liver: Mask, voxel_ml: float) -> tuple[Mask, list[str]]:
     """The FLR of a given remnant, or of a given resection, and what a person should know of it.
 
@@ -35,12 +46,7 @@ def remnant_of_masks(flr: Mask | None, resection: Mask | None, liver: Mask, voxe
     given, name = (resection, "resection") if flr is None else (flr, "FLR")
     if given is None:
         raise SettingsError("give an FLR or a resection")
-    inside = np.count_nonzero(given & liver)
-    outside = np.count_nonzero(given) - inside
-    if outside and not inside:
-        raise LabelError(
-            f"the given {name} ({outside * voxel_ml:.1f} ml) lies outside the liver; give one that was drawn on this CT"
-        )
+    outside = require_in_liver(given, name, liver, voxel_ml)
     lost = [f"{outside * voxel_ml:.1f} ml of the given {name} lie outside the liver and take no part"] if outside else []
     return (given if flr is not None else liver & ~given), lost if flr is None else []  # of an FLR the planning map tells it
 
