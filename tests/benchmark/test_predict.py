@@ -257,7 +257,10 @@ def test_models_that_are_asked_for_are_never_replaced_by_the_demo_models(work: P
 def test_an_ensemble_that_lacks_a_fold_is_refused_unless_it_is_stated(work: Path, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     shutil.copytree(work, folder, ignore=shutil.ignore_patterns("predict*", "evaluation"))
-    (folder / "splits.json").write_text('{"test": ["synth-12-0000"], "folds": [["synth-12-0001"], [], []]}')
+    for file in [*folder.glob("*/synth-12-0001.nii.gz")]:
+        for other in ("b", "c"):
+            shutil.copy(file, file.with_name(f"{other}.nii.gz"))
+    (folder / "splits.json").write_text('{"test": ["synth-12-0000"], "folds": [["synth-12-0001"], ["b"], ["c"]]}')
     options = ("--work", folder, "--device", "cpu", "--no-mirroring", "--part", "held-out", "--stage", "liver")
     done = run(predict_command, *options)
     assert done.returncode == 1
